@@ -1,0 +1,28 @@
+"""Models: ConvNeXt and ConvNeXt V2, their registry and factory."""
+
+from mindcv.models import convnext
+from mindcv.models.convnext import *  # noqa: F403  (its __all__ is the list of entry functions)
+from mindcv.models.features import ConvNeXtFeatures
+from mindcv.models.model_factory import create_model
+from mindcv.models.registry import (
+    is_model,
+    is_model_in_modules,
+    is_model_pretrained,
+    list_models,
+    list_modules,
+    model_entrypoint,
+    register_model,
+)
+
+__all__ = [
+    "ConvNeXtFeatures",
+    "create_model",
+    "is_model",
+    "is_model_in_modules",
+    "is_model_pretrained",
+    "list_models",
+    "list_modules",
+    "model_entrypoint",
+    "register_model",
+    *convnext.__all__,
+]

@@ -1,0 +1,317 @@
+"""ConvNeXt and ConvNeXt V2.
+
+"A ConvNet for the 2020s", arXiv 2201.03545; "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+arXiv 2301.00808. Images come in as [N, C, H, W]; inside, feature maps are channels-last, [N, H, W, C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import Normal, initializer
+
+from mindcv.models.layers import GELU, GRN, DepthwiseConv, Dropout, DropPath, LayerNorm, PatchConv, RandomStep
+from mindcv.models.pretrained import require_no_pretrained
+from mindcv.models.registry import register_model
+
+__all__ = [
+    "ConvNeXt",
+    "ConvNeXtBlock",
+    "ConvNeXtV2Block",
+    "convnext_atto",
+    "convnext_femto",
+    "convnext_pico",
+    "convnext_nano",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "convnext_large",
+    "convnext_xlarge",
+    "convnextv2_atto",
+    "convnextv2_femto",
+    "convnextv2_pico",
+    "convnextv2_nano",
+    "convnextv2_tiny",
+    "convnextv2_small",
+    "convnextv2_base",
+    "convnextv2_large",
+    "convnextv2_huge",
+]
+
+
+class ConvNeXtBlock(nn.Cell):
+    """7x7 depthwise convolution, then a two-layer perceptron per pixel, scaled per channel and added to x."""
+
+    def __init__(self, dim: int, drop_path: nn.Cell, layer_scale_init_value: float = 1e-6):
+        super().__init__()
+        self.dwconv = DepthwiseConv(dim, kernel_size=7)
+        self.norm = LayerNorm(dim)
+        self.pwconv1 = _dense(dim, 4 * dim)
+        self.act = GELU()
+        self.pwconv2 = _dense(4 * dim, dim)
+        self.gamma_ = Parameter(initializer(layer_scale_init_value, (dim,), ms.float32), name="gamma_")
+        self.drop_path = drop_path
+
+    def construct(self, x):  # [N, H, W, C]
+        shortcut = x
+        x = self.dwconv(x)
+        x = self.norm(x)
+        x = self.pwconv1(x)  # [N, H, W, 4C]
+        x = self.act(x)
+        x = self.pwconv2(x)  # [N, H, W, C]
+        x = x * ops.cast(self.gamma_, x.dtype)
+        return shortcut + self.drop_path(x)
+
+
+class ConvNeXtV2Block(nn.Cell):
+    """The block of V2: global response normalisation of the wide map takes the place of the scale."""
+
+    def __init__(self, dim: int, drop_path: nn.Cell):
+        super().__init__()
+        self.dwconv = DepthwiseConv(dim, kernel_size=7)
+        self.norm = LayerNorm(dim)
+        self.pwconv1 = _dense(dim, 4 * dim)
+        self.act = GELU()
+        self.grn = GRN(4 * dim)
+        self.pwconv2 = _dense(4 * dim, dim)
+        self.drop_path = drop_path
+
+    def construct(self, x):  # [N, H, W, C]
+        shortcut = x
+        x = self.dwconv(x)
+        x = self.norm(x)
+        x = self.pwconv1(x)  # [N, H, W, 4C]
+        x = self.act(x)
+        x = self.grn(x)
+        x = self.pwconv2(x)  # [N, H, W, C]
+        return shortcut + self.drop_path(x)
+
+
+class ConvNeXt(nn.Cell):
+    """ConvNeXt: a stem, four stages of blocks with downsampling between them, a pooled linear head.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: width of the head; 0 leaves the head out, so that the network gives the pooled features.
+        depths: blocks of each stage.
+        dims: channels of each stage.
+        use_grn: V2's blocks instead of V1's.
+        drop_path_rate: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        drop_rate: dropout before the head.
+        layer_scale_init_value: where V1's scale per channel starts. V2 has none.
+        head_init_scale: factor on the head's initial weight (0.001 for fine-tuning in the papers).
+        recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
+        seed: of the random drops.
+
+    Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling before stage S,
+    `feature.2S+1` stage S.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        dims: Sequence[int] = (96, 192, 384, 768),
+        use_grn: bool = False,
+        drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        head_init_scale: float = 1.0,
+        recompute_stages: Sequence[int] = (),
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.num_features = dims[-1]
+        is_random = drop_path_rate > 0 or drop_rate > 0
+        self.random_step = RandomStep() if is_random else nn.Identity()
+
+        def block(index: int, dim: int) -> nn.Cell:
+            rate = drop_path_rate * index / max(sum(depths) - 1, 1)
+            drop_path = DropPath(rate, index, seed, self.random_step.step) if rate > 0 else nn.Identity()
+            return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
+
+        feature = [nn.SequentialCell(PatchConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
+        for stage, (dim, depth) in enumerate(zip(dims, depths)):
+            if stage > 0:
+                feature.append(nn.SequentialCell(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
+            first = sum(depths[:stage])
+            feature.append(nn.SequentialCell([block(first + i, dim) for i in range(depth)]))
+        self.feature = nn.SequentialCell(feature)
+        self.feature_info = [
+            {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
+            for stage, dim in enumerate(dims)
+        ]
+
+        self.norm = LayerNorm(dims[-1])
+        self.dropout = Dropout(drop_rate, sum(depths), seed, self.random_step.step) if drop_rate > 0 else nn.Identity()
+        self.reset_classifier(num_classes, head_init_scale)
+        if is_random:
+            # Sharing the counter with its readers gave it the path of the last one.
+            self.random_step.step.name = "random_step.step"
+        for stage in recompute_stages:
+            for block in self.feature[2 * stage + 1]:
+                block.recompute()
+
+    def reset_classifier(self, num_classes: int, head_init_scale: float = 1.0) -> None:
+        """Put a new, untrained head of `num_classes` in; 0 takes the head away."""
+        self.num_classes = num_classes
+        if num_classes == 0:
+            self.classifier = nn.Identity()
+            return
+        self.classifier = nn.Dense(self.num_features, num_classes, weight_init=Normal(0.02 * head_init_scale))
+        self.classifier.update_parameters_name("classifier.")
+
+    def forward_features(self, x):
+        """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
+        x = self.random_step(x)
+        x = ops.transpose(x, (0, 2, 3, 1))
+        x = self.feature(x)
+        return ops.transpose(x, (0, 3, 1, 2))
+
+    def forward_head(self, x, pre_logits: bool = False):
+        """The last map [N, dims[3], h, w] to logits [N, num_classes], or to the pooled, normalised [N, dims[3]]."""
+        x = self.norm(ops.mean(x, (2, 3)))
+        if pre_logits:
+            return x
+        return self.classifier(self.dropout(x))
+
+    def construct(self, x):
+        return self.forward_head(self.forward_features(x))
+
+
+def _dense(in_channels: int, out_channels: int) -> nn.Dense:
+    # The papers' truncated normal cuts 0.02 at +-2, a hundred deviations out: it is a plain normal.
+    return nn.Dense(in_channels, out_channels, weight_init=Normal(0.02), bias_init="zeros")
+
+
+_SIZES = {
+    "atto": ((2, 2, 6, 2), 40),
+    "femto": ((2, 2, 6, 2), 48),
+    "pico": ((2, 2, 6, 2), 64),
+    "nano": ((2, 2, 8, 2), 80),
+    "tiny": ((3, 3, 9, 3), 96),
+    "small": ((3, 3, 27, 3), 96),
+    "base": ((3, 3, 27, 3), 128),
+    "large": ((3, 3, 27, 3), 192),
+    "xlarge": ((3, 3, 27, 3), 256),
+    "huge": ((3, 3, 27, 3), 352),
+}
+
+
+def _convnext(name: str, pretrained: bool, **kwargs) -> ConvNeXt:
+    require_no_pretrained(name, pretrained)
+    family, size = name.split("_")
+    depths, width = _SIZES[size]
+    dims = [width * 2**stage for stage in range(4)]
+    return ConvNeXt(depths=depths, dims=dims, use_grn=family == "convnextv2", **kwargs)
+
+
+@register_model
+def convnext_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt atto: 3.70 M parameters, 0.55 GMACs at 224x224."""
+    return _convnext("convnext_atto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt femto: 5.22 M parameters, 0.79 GMACs at 224x224."""
+    return _convnext("convnext_femto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt pico: 9.05 M parameters, 1.37 GMACs at 224x224."""
+    return _convnext("convnext_pico", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt nano: 15.59 M parameters, 2.46 GMACs at 224x224."""
+    return _convnext("convnext_nano", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt tiny: 28.59 M parameters, 4.47 GMACs at 224x224."""
+    return _convnext("convnext_tiny", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt small: 50.22 M parameters, 8.71 GMACs at 224x224."""
+    return _convnext("convnext_small", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt base: 88.59 M parameters, 15.38 GMACs at 224x224."""
+    return _convnext("convnext_base", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt large: 197.77 M parameters, 34.40 GMACs at 224x224."""
+    return _convnext("convnext_large", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnext_xlarge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt xlarge: 350.20 M parameters, 60.98 GMACs at 224x224."""
+    return _convnext("convnext_xlarge", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 atto: 3.71 M parameters, 0.55 GMACs at 224x224."""
+    return _convnext("convnextv2_atto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 femto: 5.23 M parameters, 0.79 GMACs at 224x224."""
+    return _convnext("convnextv2_femto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 pico: 9.07 M parameters, 1.37 GMACs at 224x224."""
+    return _convnext("convnextv2_pico", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 nano: 15.62 M parameters, 2.46 GMACs at 224x224."""
+    return _convnext("convnextv2_nano", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 tiny: 28.64 M parameters, 4.47 GMACs at 224x224."""
+    return _convnext("convnextv2_tiny", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 small: 50.32 M parameters, 8.71 GMACs at 224x224."""
+    return _convnext("convnextv2_small", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 base: 88.72 M parameters, 15.38 GMACs at 224x224."""
+    return _convnext("convnextv2_base", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 large: 197.96 M parameters, 34.40 GMACs at 224x224."""
+    return _convnext("convnextv2_large", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def convnextv2_huge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
+    """ConvNeXt V2 huge: 660.29 M parameters, 115.0 GMACs at 224x224."""
+    return _convnext("convnextv2_huge", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)

@@ -1,0 +1,47 @@
+"""Feature maps of chosen stages, for detection and segmentation necks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from mindspore import nn, ops
+
+__all__ = ["ConvNeXtFeatures"]
+
+
+class ConvNeXtFeatures(nn.Cell):
+    """Gives the maps of some stages of a ConvNeXt instead of logits; later stages and the head are left out.
+
+    Args:
+        network: a ConvNeXt.
+        out_indices: the stages wanted, 0 to 3, in rising order; None for all four.
+
+    `feature_info` describes each map given: `chs` (channels), `reduction` (of the image's side) and `name` (of the
+    stage's parameters). Parameter names are the network's.
+
+    Raises:
+        ValueError: an index that is not a stage, twice the same, or out of order.
+    """
+
+    def __init__(self, network: nn.Cell, out_indices: Optional[Sequence[int]] = None):
+        super().__init__(auto_prefix=False)
+        num_stages = len(network.feature_info)
+        indices = list(range(num_stages)) if out_indices is None else list(out_indices)
+        if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
+            raise ValueError(f"out_indices must be rising stage numbers from 0 to {num_stages - 1}, not {indices}")
+        self.out_indices = indices
+        self.feature_info = [network.feature_info[i] for i in indices]
+        self.random_step = network.random_step
+        self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])
+
+    def construct(self, x):
+        """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""
+        x = self.random_step(x)
+        x = ops.transpose(x, (0, 2, 3, 1))
+        maps = []
+        for i, cell in enumerate(self.feature):
+            x = cell(x)
+            if i % 2 == 1 and i // 2 in self.out_indices:
+                maps.append(ops.transpose(x, (0, 3, 1, 2)))
+        return maps

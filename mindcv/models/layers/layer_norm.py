@@ -1,0 +1,19 @@
+"""Layer normalisation over channels."""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+__all__ = ["LayerNorm"]
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalises the last axis of [..., C] with eps 1e-6; statistics in float32 whatever the input's type.
+
+    Parameters: `gamma` [C], `beta` [C].
+    """
+
+    def __init__(self, channels: int):
+        super().__init__((channels,), epsilon=1e-6)
+
+    def construct(self, x):
+        return ops.cast(super().construct(ops.cast(x, ms.float32)), x.dtype)

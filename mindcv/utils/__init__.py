@@ -1,0 +1,1 @@
+"""Leaves: helpers that know nothing of models, data or training."""

@@ -1,0 +1,49 @@
+"""The errors that are a user's to mend.
+
+Each is a `ValueError`, so that library code catches them the usual way. The scripts print the message alone, without
+a traceback; any other exception is a defect of this library and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = ["UserError", "ConfigError", "DataError", "CheckpointError", "DeviceError", "nearest", "unknown_name"]
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message names the thing and what would be right."""
+
+
+class ConfigError(UserError):
+    """One or more options are wrong. `problems` holds a sentence for each, in the order found."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """A data set, folder or image file is missing, empty or unreadable."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+class DeviceError(UserError):
+    """The device or launcher asked for is not there."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the closest of `known`, or an empty string when none is close."""
+    by_lower = {k.lower(): k for k in known}
+    match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """A sentence for a name that is not among the allowed ones: what it is, the nearest match, and all there are."""
+    known = sorted(known)
+    return f"{kind} '{name}' is not known{nearest(name, known)} (there are: {', '.join(known)})"

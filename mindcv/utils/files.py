@@ -1,0 +1,73 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Union
+
+from mindcv.utils.errors import UserError
+
+__all__ = ["atomic_path", "atomic_write_text", "ensure_writable_dir"]
+
+
+@contextmanager
+def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
+    """A side name in the same folder to write to; it becomes `path` when the block ends well.
+
+    The bytes are on disk (fsync) before the name changes, and the folder's entry after it, so that a crash leaves
+    either the old file or the new one. When the block raises, the side file is removed and `path` is untouched. The
+    side name keeps the suffix of `path`, which writers such as Pillow and matplotlib look at.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    side = Path(name)
+    try:
+        yield side
+        os.chmod(side, 0o666 & ~_umask())  # mkstemp's 0600 and MindSpore's 0400 are nobody's wish for a result
+        _fsync(side)
+        os.replace(side, path)
+        _fsync(path.parent)
+    finally:
+        side.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Union[str, os.PathLike], text: str) -> None:
+    """Write `text` as UTF-8 so that `path` is never half written."""
+    with atomic_path(path) as side:
+        side.write_text(text, encoding="utf-8")
+
+
+def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
+    """Create `path` with its parents and prove that a file can be made in it.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to folder '{path}': {error.strerror}") from None
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
