@@ -1,1 +1,30 @@
-"""ConvNeXt and ConvNeXt V2 for MindSpore."""
+"""ConvNeXt and ConvNeXt V2 for MindSpore, in the style of MindCV."""
+
+import numpy as _numpy
+
+if int(_numpy.__version__.split(".")[0]) >= 2:
+    raise ImportError(
+        f"mindcv needs numpy below 2, and {_numpy.__version__} is installed: MindSpore's wheels fail at the first "
+        'tensor operation with it; run: pip install "numpy<2"'
+    )
+
+from mindcv.data import create_dataset, create_loader, create_transforms
+from mindcv.engine import create_trainer
+from mindcv.loss import create_loss
+from mindcv.models import *  # noqa: F403  (its __all__ holds an entry function for each variant)
+from mindcv.models import __all__ as _models
+from mindcv.optim import create_optimizer
+from mindcv.scheduler import create_scheduler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "create_dataset",
+    "create_loader",
+    "create_loss",
+    "create_optimizer",
+    "create_scheduler",
+    "create_trainer",
+    "create_transforms",
+    *_models,
+]

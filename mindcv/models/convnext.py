@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import mindspore as ms
 from mindspore import Parameter, nn, ops
-from mindspore.common.initializer import Normal, initializer
+from mindspore.common.initializer import initializer
 
-from mindcv.models.layers import GELU, GRN, DepthwiseConv, Dropout, DropPath, LayerNorm, PatchConv, RandomStep
+from mindcv.models.layers import GELU, GRN, Dense, DepthwiseConv, Dropout, DropPath, LayerNorm, PatchConv, RandomStep
 from mindcv.models.pretrained import require_no_pretrained
 from mindcv.models.registry import register_model
 
@@ -48,9 +48,9 @@ class ConvNeXtBlock(nn.Cell):
         super().__init__()
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
-        self.pwconv1 = _dense(dim, 4 * dim)
+        self.pwconv1 = Dense(dim, 4 * dim)
         self.act = GELU()
-        self.pwconv2 = _dense(4 * dim, dim)
+        self.pwconv2 = Dense(4 * dim, dim)
         self.gamma_ = Parameter(initializer(layer_scale_init_value, (dim,), ms.float32), name="gamma_")
         self.drop_path = drop_path
 
@@ -72,10 +72,10 @@ class ConvNeXtV2Block(nn.Cell):
         super().__init__()
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
-        self.pwconv1 = _dense(dim, 4 * dim)
+        self.pwconv1 = Dense(dim, 4 * dim)
         self.act = GELU()
         self.grn = GRN(4 * dim)
-        self.pwconv2 = _dense(4 * dim, dim)
+        self.pwconv2 = Dense(4 * dim, dim)
         self.drop_path = drop_path
 
     def construct(self, x):  # [N, H, W, C]
@@ -161,7 +161,7 @@ class ConvNeXt(nn.Cell):
         if num_classes == 0:
             self.classifier = nn.Identity()
             return
-        self.classifier = nn.Dense(self.num_features, num_classes, weight_init=Normal(0.02 * head_init_scale))
+        self.classifier = Dense(self.num_features, num_classes, weight_std=0.02 * head_init_scale)
         self.classifier.update_parameters_name("classifier.")
 
     def forward_features(self, x):
@@ -180,11 +180,6 @@ class ConvNeXt(nn.Cell):
 
     def construct(self, x):
         return self.forward_head(self.forward_features(x))
-
-
-def _dense(in_channels: int, out_channels: int) -> nn.Dense:
-    # The papers' truncated normal cuts 0.02 at +-2, a hundred deviations out: it is a plain normal.
-    return nn.Dense(in_channels, out_channels, weight_init=Normal(0.02), bias_init="zeros")
 
 
 _SIZES = {

@@ -32,8 +32,11 @@ class ConvNeXtFeatures(nn.Cell):
             raise ValueError(f"out_indices must be rising stage numbers from 0 to {num_stages - 1}, not {indices}")
         self.out_indices = indices
         self.feature_info = [network.feature_info[i] for i in indices]
+        names = {id(parameter): parameter.name for parameter in network.get_parameters()}
         self.random_step = network.random_step
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])
+        for parameter in self.get_parameters():
+            parameter.name = names[id(parameter)]  # a new container renames what it is given
 
     def construct(self, x):
         """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""

@@ -3,6 +3,7 @@
 Where a form of a layer depends on the device, `depthwise.py` is the one place that chooses.
 """
 
+from mindcv.models.layers.dense import Dense, ProductCell
 from mindcv.models.layers.depthwise import DepthwiseConv
 from mindcv.models.layers.drop_path import Dropout, DropPath, RandomStep
 from mindcv.models.layers.gelu import GELU
@@ -10,4 +11,15 @@ from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer_norm import LayerNorm
 from mindcv.models.layers.patch_conv import PatchConv
 
-__all__ = ["DepthwiseConv", "DropPath", "Dropout", "GELU", "GRN", "LayerNorm", "PatchConv", "RandomStep"]
+__all__ = [
+    "Dense",
+    "DepthwiseConv",
+    "DropPath",
+    "Dropout",
+    "GELU",
+    "GRN",
+    "LayerNorm",
+    "PatchConv",
+    "ProductCell",
+    "RandomStep",
+]

@@ -80,7 +80,7 @@ class _Keep(nn.Cell):
         self.scale = 1.0 / (1.0 - rate)
 
     def construct(self, count):
-        x = ops.arange(count).astype(ms.int32)
+        x = ops.cast(ops.arange(count), ms.int32)
         # Two rounds, so that (step, position) = (a, b) and (b, a) part ways.
         x = _mix(x + self.key)
         x = _mix(ops.bitwise_xor(x, self.step))

@@ -1,13 +1,13 @@
 """Convolution with stride equal to its kernel: the stem and the downsampling."""
 
-import mindspore as ms
-from mindspore import Parameter, nn, ops
-from mindspore.common.initializer import Normal, initializer
+from mindspore import ops
+
+from mindcv.models.layers.dense import ProductCell
 
 __all__ = ["PatchConv"]
 
 
-class PatchConv(nn.Cell):
+class PatchConv(ProductCell):
     """Cuts [N, H, W, I] into k x k patches and maps each to O channels: [N, H // k, W // k, O].
 
     The same numbers as a convolution with kernel and stride k and no padding; rows and columns that do not fill a
@@ -19,13 +19,10 @@ class PatchConv(nn.Cell):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
-        super().__init__()
+        super().__init__((out_channels, in_channels, kernel_size, kernel_size))
         self.kernel_size = kernel_size
-        shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = Parameter(initializer(Normal(0.02), shape, ms.float32), name="weight")
-        self.bias = Parameter(initializer("zeros", (out_channels,), ms.float32), name="bias")
 
-    def construct(self, x):
+    def product(self, x, weight, bias):
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k
@@ -33,6 +30,6 @@ class PatchConv(nn.Cell):
         x = ops.reshape(x, (n * rows, k, cols, k * c))
         x = ops.transpose(x, (0, 2, 1, 3))
         x = ops.reshape(x, (n * rows * cols, k * k * c))
-        weight = ops.reshape(ops.transpose(self.weight, (2, 3, 1, 0)), (k * k * c, -1))
-        x = ops.bias_add(ops.matmul(x, weight), self.bias)
+        weight = ops.reshape(ops.transpose(weight, (2, 3, 1, 0)), (k * k * c, -1))
+        x = ops.bias_add(ops.matmul(x, weight), bias)
         return ops.reshape(x, (n, rows, cols, -1))

@@ -1,0 +1,203 @@
+"""What happens around training steps: lines, validation, checkpoints, the table of figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from mindspore import nn
+from tqdm import tqdm
+
+from mindcv.convert import weight_parameters
+from mindcv.data import ImageLoader
+from mindcv.engine.checkpoint import CheckpointManager
+from mindcv.engine.evaluate import evaluate
+from mindcv.engine.plots import draw_learning_curve
+from mindcv.engine.state import TrainState
+from mindcv.utils.distributed import Group
+from mindcv.utils.files import atomic_write_text
+from mindcv.utils.logger import logger
+
+__all__ = ["Callback", "Checkpoints", "MetricsTable", "Progress", "Validation"]
+
+
+class Callback:
+    """Told by the trainer where it is; each method does nothing unless overridden."""
+
+    def on_train_begin(self, state: TrainState) -> None:
+        """Before the first step."""
+
+    def on_step_end(self, state: TrainState) -> None:
+        """After each step."""
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """After the last step of each epoch."""
+
+    def on_train_end(self, state: TrainState) -> None:
+        """After the last epoch."""
+
+
+class Progress(Callback):
+    """Loss, rate, speed and time left: a bar on a terminal, else a line every `log_interval` steps and each epoch."""
+
+    def __init__(self, log_interval: int = 100):
+        self.log_interval = log_interval
+        self.is_terminal = sys.stderr.isatty()
+        self._bar: Optional[tqdm] = None
+        self._second_step = 0.0
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Move the bar, or write a line when one is due."""
+        if state.global_step == 1:
+            self._second_step = time.perf_counter()  # the first step compiled; what is left is not like it
+        if self.is_terminal:
+            if self._bar is None:
+                self._bar = tqdm(
+                    total=state.steps_per_epoch, desc=f"epoch {state.epoch}/{state.num_epochs}", leave=False
+                )
+            self._bar.set_postfix_str(self._figures(state), refresh=False)
+            self._bar.update()
+        elif state.step % self.log_interval == 0 and state.step < state.steps_per_epoch:
+            logger.info("%s  %s", self._place(state), self._figures(state))
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Write the epoch's line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        logger.info("%s  %s", self._place(state), self._figures(state, state.train_loss))
+
+    @staticmethod
+    def _place(state: TrainState) -> str:
+        return f"epoch {state.epoch}/{state.num_epochs} step {state.step}/{state.steps_per_epoch}"
+
+    def _figures(self, state: TrainState, loss: Optional[float] = None) -> str:
+        loss = state.loss if loss is None else loss
+        return f"loss {loss:.4f}  lr {state.lr:.2e}  {state.images_per_s:.1f} images/s  {self._left(state)} left"
+
+    def _left(self, state: TrainState) -> str:
+        timed = state.global_step - 1
+        if timed == 0:
+            return "?"
+        steps = state.num_epochs * state.steps_per_epoch - state.global_step
+        seconds = round((time.perf_counter() - self._second_step) / timed * steps)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class Validation(Callback):
+    """Evaluates every `interval` epochs and after the last, and leaves the figures in the state.
+
+    Args:
+        trained: the network in training; its weights are copied.
+        network: the network to evaluate, of the same weights: its number format may differ from the trained one's.
+        loader: the validation images.
+        num_classes: width of the logits.
+        interval: in epochs.
+        group: the processes that evaluate together.
+    """
+
+    def __init__(
+        self,
+        trained: nn.Cell,
+        network: nn.Cell,
+        loader: ImageLoader,
+        num_classes: int,
+        interval: int = 1,
+        group: Group = Group(),  # noqa: B008
+    ):
+        self.trained = trained
+        self.network = network
+        self.loader = loader
+        self.num_classes = num_classes
+        self.interval = interval
+        self.group = group
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Evaluate, when it is due."""
+        if state.epoch % self.interval and not state.is_last_epoch:
+            return
+        weights = weight_parameters(self.trained)
+        for name, parameter in weight_parameters(self.network).items():
+            parameter.set_data(weights[name].value())
+        result = evaluate(self.network, self.loader, self.num_classes, self.group)
+        state.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
+        logger.info("epoch %d/%d validated: %s", state.epoch, state.num_epochs, "  ".join(_named(state.metrics)))
+
+
+class Checkpoints(Callback):
+    """Saves every `interval` epochs and after the last.
+
+    Args:
+        manager: writes and removes files.
+        network: whose weights to save.
+        metadata: what goes into each file beside the weights; epoch, step and metrics are added.
+        interval: in epochs.
+    """
+
+    def __init__(self, manager: CheckpointManager, network: nn.Cell, metadata: Mapping[str, Any], interval: int = 1):
+        self.manager = manager
+        self.network = network
+        self.metadata = dict(metadata)
+        self.interval = interval
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Save, when it is due."""
+        if state.epoch % self.interval and not state.is_last_epoch:
+            return
+        metadata = {**self.metadata, "epoch": state.epoch, "step": state.global_step, "metrics": state.metrics}
+        path = self.manager.save(self.network, metadata, state.epoch, state.step, state.metrics.get("top_1"))
+        if state.is_last_epoch:
+            logger.info("saved %s", path)
+
+
+class MetricsTable(Callback):
+    """`metrics.csv`, a row an epoch, and `learning_curve.png`, in `folder`.
+
+    The table of an earlier run in the same folder is kept as `metrics.1.csv`, `metrics.2.csv`, ...
+    """
+
+    columns = ("epoch", "step", "lr", "train_loss", "val_loss", "top_1", "top_5", "images_per_s", "seconds")
+
+    def __init__(self, folder: Path):
+        self.path = Path(folder) / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_begin(self, state: TrainState) -> None:
+        """Move an earlier run's table out of the way."""
+        if not self.path.exists():
+            return
+        number = 1
+        while (kept := self.path.with_name(f"metrics.{number}.csv")).exists():
+            number += 1
+        self.path.rename(kept)
+        logger.info("the table of an earlier run is kept as %s", kept)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Add the epoch's row."""
+        row = {
+            "epoch": state.epoch,
+            "step": state.global_step,
+            "lr": state.lr,
+            "train_loss": state.train_loss,
+            "images_per_s": round(state.images_per_s, 2),
+            "seconds": round(state.train_seconds, 3),
+        }
+        self.rows.append({**row, **state.metrics})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic_write_text(self.path, text.getvalue())
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Draw the curve."""
+        draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
+
+
+def _named(figures: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.4f}" for name, value in figures.items()]

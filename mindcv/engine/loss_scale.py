@@ -1,0 +1,82 @@
+"""Loss scaling: keeps float16 gradients from vanishing."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindcv.utils.errors import UserError, unknown_name
+
+__all__ = ["DynamicLossScale", "FixedLossScale", "create_loss_scale"]
+
+# Where a dynamic scale starts unless the user says: high enough for float16, and down at its level in a few steps.
+_INITIAL_SCALE = 2.0**16
+
+
+class FixedLossScale(nn.Cell):
+    """One factor for the whole run; 1 leaves everything as it is."""
+
+    is_dynamic = False
+
+    def __init__(self, value: float = 1.0):
+        super().__init__()
+        self.value = value
+
+    def construct(self, loss):
+        return loss * self.value
+
+    def unscale(self, gradient):
+        """A gradient in float32, without the factor."""
+        return ops.cast(gradient, ms.float32) * (1.0 / self.value)
+
+    def adjust(self, is_finite):
+        """Take note of whether the step's gradients were finite."""
+        return is_finite
+
+
+class DynamicLossScale(nn.Cell):
+    """A factor that halves at each overflow and doubles after `window` steps without one."""
+
+    is_dynamic = True
+
+    def __init__(self, initial: float = _INITIAL_SCALE, window: int = 2000):
+        super().__init__()
+        self.window = window
+        self.value = Parameter(Tensor(initial, ms.float32), name="loss_scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(0, ms.int32), name="loss_scale_good_steps", requires_grad=False)
+
+    def construct(self, loss):
+        return loss * self.value
+
+    def unscale(self, gradient):
+        """A gradient in float32, without the factor."""
+        return ops.cast(gradient, ms.float32) / self.value
+
+    def adjust(self, is_finite):
+        """Halve, or count towards doubling."""
+        good_steps = ops.cast(is_finite, ms.int32) * (self.good_steps + 1)
+        is_due = ops.greater_equal(good_steps, self.window)
+        grown = ops.cast(is_due, ms.float32) + 1.0
+        shrunk = ops.cast(is_finite, ms.float32) * 0.5 + 0.5
+        # 1 is the floor: below it the scale would make float16 gradients vanish instead.
+        ops.assign(self.value, ops.maximum(self.value * grown * shrunk, 1.0))
+        ops.assign(self.good_steps, good_steps * (1 - ops.cast(is_due, ms.int32)))
+        return is_finite
+
+
+def create_loss_scale(kind: str, value: float, amp_level: str) -> nn.Cell:
+    """The loss scale of MindCV's flags.
+
+    Args:
+        kind: 'fixed' for the factor `value`; 'dynamic' for one that starts at `value`, or at 2**16 when `value` is 1;
+            'auto' for a dynamic one where `amp_level` computes in float16, and none at O0.
+        value: factor, above 0.
+        amp_level: 'O0' to 'O3'.
+    """
+    if value <= 0:
+        raise UserError(f"loss_scale must be above 0, not {value}")
+    if kind == "fixed" or (kind == "auto" and amp_level == "O0"):
+        return FixedLossScale(value if kind == "fixed" else 1.0)
+    if kind in ("dynamic", "auto"):
+        return DynamicLossScale(value if value > 1 else _INITIAL_SCALE)
+    raise UserError(unknown_name("loss_scale_type", kind, ("fixed", "dynamic", "auto")))

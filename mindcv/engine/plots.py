@@ -1,0 +1,83 @@
+"""Pictures of figures. They need matplotlib, the extra `plots`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, Union
+
+import numpy as np
+
+from mindcv.utils.errors import UserError
+from mindcv.utils.files import atomic_path
+
+__all__ = ["draw_confusion_matrix", "draw_learning_curve", "require_matplotlib"]
+
+
+def require_matplotlib() -> ModuleType:
+    """matplotlib's Figure module, which draws without a display.
+
+    Raises:
+        UserError: it is not installed; names the extra.
+    """
+    try:
+        from matplotlib import figure
+    except ImportError:
+        raise UserError('pictures of figures need matplotlib: pip install "mindcv[plots]"') from None
+    return figure
+
+
+def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.PathLike]) -> None:
+    """Losses, accuracies and the learning rate over epochs, from the rows of `metrics.csv`, as a PNG."""
+    figure = require_matplotlib().Figure(figsize=(9, 6), layout="constrained")
+    loss_axes, accuracy_axes, lr_axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
+    series = (
+        (loss_axes, "train_loss", "training"),
+        (loss_axes, "val_loss", "validation"),
+        (accuracy_axes, "top_1", "top-1"),
+        (accuracy_axes, "top_5", "top-5"),
+        (lr_axes, "lr", ""),
+    )
+    for axes, column, label in series:
+        points = [(row["epoch"], row[column]) for row in rows if column in row]
+        if points:
+            axes.plot(*zip(*points), label=label, marker="." if len(points) < 40 else "", linewidth=1.5)
+    for axes, title in ((loss_axes, "loss"), (accuracy_axes, "accuracy"), (lr_axes, "learning rate")):
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+    loss_axes.legend()
+    if any("top_1" in row for row in rows):
+        accuracy_axes.legend()
+    lr_axes.set_xlabel("epoch")
+    lr_axes.xaxis.get_major_locator().set_params(integer=True)
+    with atomic_path(path) as side:
+        figure.savefig(side, dpi=110)
+
+
+def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
+    """Rows true classes, columns predicted ones; each row's shares as colour, and counts when they can be read.
+
+    Args:
+        confusion: [K, K] counts.
+        class_names: K names.
+        path: a picture file.
+    """
+    count = len(class_names)
+    side_inches = min(max(4.0, 0.45 * count + 2.0), 24.0)
+    figure = require_matplotlib().Figure(figsize=(side_inches, side_inches), layout="constrained")
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if count <= 50:
+        axes.set_xticks(range(count), class_names, rotation=90)
+        axes.set_yticks(range(count), class_names)
+    if count <= 25:
+        for row, column in zip(*np.nonzero(confusion)):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
+    with atomic_path(path) as side:
+        figure.savefig(side, dpi=110)

@@ -1,0 +1,36 @@
+"""What the scripts have in common: how they end."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Callable
+
+from mindcv.utils.errors import ConfigError, UserError
+
+__all__ = ["run_script"]
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run `main` and leave with a status: 0; 2 for wrong options; 1 for what else a user can mend; 130 for Ctrl-C.
+
+    A user's mistake is told in a line each, without a traceback; any other exception keeps its traceback.
+    """
+    status = 0
+    try:
+        main()
+    except ConfigError as error:
+        status = _tell(2, *error.problems)
+    except (UserError, OSError) as error:
+        status = _tell(1, str(error))
+    except KeyboardInterrupt:
+        status = _tell(130, "interrupted")
+    # MindSpore's cells complain when the interpreter takes them down: let them go first.
+    gc.collect()
+    sys.exit(status)
+
+
+def _tell(status: int, *messages: str) -> int:
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)
+    return status

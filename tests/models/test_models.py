@@ -1,0 +1,115 @@
+"""The registry, the factory and what networks can be asked for."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+import mindcv
+from mindcv import create_model, is_model, list_models, list_modules, model_entrypoint, register_model
+from mindcv.models.convnext import ConvNeXt
+from mindcv.models.registry import _entrypoints
+from mindcv.utils.errors import UserError
+
+IMAGE = Tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32))
+
+
+def test_registry():
+    assert list_modules() == ["convnext"]
+    sizes = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge"]
+    assert list_models("*v2*") == sorted(f"convnextv2_{size}" for size in sizes)
+    assert list_models(exclude_filters=["*_[a-s]*", "*v2*"]) == ["convnext_tiny", "convnext_xlarge"]
+    assert list_models(module="convnext") == list_models()
+    assert is_model("convnext_tiny") and not is_model("convnext_huge")
+    assert model_entrypoint("convnext_tiny") is mindcv.convnext_tiny
+
+
+def test_unknown_model_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'convnextv2_tiny'"):
+        create_model("convnextv2_tinny")
+
+
+def test_a_new_model_can_be_registered_once():
+    def my_convnext(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
+        return ConvNeXt(in_channels, num_classes, (1, 1, 1, 1), (4, 4, 4, 4), **kwargs)
+
+    try:
+        register_model(my_convnext)
+        assert create_model("my_convnext", num_classes=3)(IMAGE).shape == (2, 3)
+        with pytest.raises(ValueError, match="registered already"):
+            register_model(my_convnext)
+    finally:
+        _entrypoints.pop("my_convnext", None)
+
+
+def test_pretrained_says_that_it_is_not_there():
+    with pytest.raises(UserError, match="no published weights of 'convnext_atto'"):
+        create_model("convnext_atto", pretrained=True)
+
+
+def test_head_and_features():
+    network = create_model("convnextv2_atto", num_classes=7).set_train(False)
+    features = network.forward_features(IMAGE)
+    assert features.shape == (2, 320, 2, 2)
+    pooled = network.forward_head(features, pre_logits=True)
+    np.testing.assert_array_equal(network(IMAGE).asnumpy(), network.forward_head(features).asnumpy())
+    assert network(IMAGE).shape == (2, 7)
+
+    network.reset_classifier(0)
+    np.testing.assert_array_equal(network(IMAGE).asnumpy(), pooled.asnumpy())
+    network.reset_classifier(5)
+    assert network(IMAGE).shape == (2, 5)
+    assert [p.name for p in network.get_parameters()][-2:] == ["classifier.weight", "classifier.bias"]
+
+
+def test_no_classes_gives_pooled_features():
+    network = create_model("convnext_atto", num_classes=0).set_train(False)
+    assert network(IMAGE).shape == (2, 320)
+    assert not [p.name for p in network.get_parameters() if "classifier" in p.name]
+
+
+@pytest.mark.parametrize("in_channels", [1, 4])
+def test_in_channels(in_channels):
+    network = create_model("convnext_atto", in_channels=in_channels, num_classes=2)
+    assert network(Tensor(np.zeros((1, in_channels, 32, 32), np.float32))).shape == (1, 2)
+
+
+def test_features_only():
+    full = create_model("convnext_atto").set_train(False)
+    weights = {p.name: p for p in full.get_parameters()}
+    network = create_model("convnext_atto", features_only=True, out_indices=[1, 2]).set_train(False)
+    for parameter in network.get_parameters():
+        parameter.set_data(weights[parameter.name].value())
+    assert [(info["chs"], info["reduction"]) for info in network.feature_info] == [(80, 8), (160, 16)]
+    maps = network(IMAGE)
+    assert [m.shape for m in maps] == [(2, 80, 8, 8), (2, 160, 4, 4)]
+    # The last stage and the head are not there.
+    assert not [
+        p.name for p in network.get_parameters() if p.name.startswith(("feature.6", "feature.7", "norm", "class"))
+    ]
+    full.feature = full.feature[:6]
+    np.testing.assert_array_equal(full.forward_features(IMAGE).asnumpy(), maps[1].asnumpy())
+
+
+@pytest.mark.parametrize("out_indices", [[], [4], [2, 1], [1, 1], [-1]])
+def test_wrong_out_indices(out_indices):
+    with pytest.raises(ValueError, match="out_indices"):
+        create_model("convnext_atto", features_only=True, out_indices=out_indices)
+
+
+def test_head_init_scale_and_initial_values():
+    ms.set_seed(3)
+    network = create_model("convnext_atto", head_init_scale=0.001)
+    assert 1.5e-5 < network.classifier.weight.asnumpy().std() < 2.5e-5
+    assert 0.019 < network.feature[1][0].pwconv1.weight.asnumpy().std() < 0.021
+    np.testing.assert_array_equal(network.feature[1][0].gamma_.asnumpy(), np.float32(1e-6))
+    np.testing.assert_array_equal(network.classifier.bias.asnumpy(), 0)
+
+
+def test_initial_values_follow_the_seed():
+    def draw(seed):
+        ms.set_seed(seed)
+        return create_model("convnext_atto").feature[3][0].pwconv2.weight.asnumpy()
+
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert (draw(1) != draw(2)).any()
