@@ -71,7 +71,11 @@ def evaluate(
     batch_size = loader.get_batch_size()
     start, timed_from = time.perf_counter(), 0
     batches = tqdm(
-        loader.batches(), total=loader.get_dataset_size(), desc="validate", disable=not progress, leave=False
+        loader.batches(),
+        total=loader.get_dataset_size(),
+        desc="validate",
+        disable=None if progress else True,
+        leave=False,
     )
     for number, (images, labels) in enumerate(batches):
         counts.update(predict(network, images, batch_size), labels)

@@ -170,7 +170,9 @@ def _tile(prediction: Prediction) -> Image.Image:
     return tile
 
 
-def _text(draw: ImageDraw.ImageDraw, place: tuple, text: str, width: int, font: ImageFont.FreeTypeFont, fill: str) -> None:
+def _text(
+    draw: ImageDraw.ImageDraw, place: tuple, text: str, width: int, font: ImageFont.FreeTypeFont, fill: str
+) -> None:
     """`text` on one line, cut with an ellipsis where it would pass `width` pixels."""
     if draw.textlength(text, font=font) > width:
         while text and draw.textlength(text + "...", font=font) > width:

@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#   make demo       train, validate and try a small ConvNeXt V2 on handwritten digits
+#   make test       the tests        make test-slow  all of them, the large variants too
+#   make lint       ruff             make clean      remove what these targets made
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test test-slow lint clean
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "MindSpore needs Python 3.9 to 3.12, and $(PYTHON) is another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# The package is installed so that edits of the source are seen; setuptools' leftovers are removed.
+.venv/installed-%: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@rm -rf mindcv.egg-info build
+	@touch $@
+
+demo: .venv/installed-demo
+	$(BIN)/python train.py --config configs/convnextv2/convnextv2_atto_digits.yaml --ckpt_save_dir $(DEMO)/ckpt
+	$(BIN)/python validate.py --config configs/convnextv2/convnextv2_atto_digits.yaml \
+		--ckpt_path $(DEMO)/ckpt/convnextv2_atto_best.ckpt --results_json $(DEMO)/ckpt/convnextv2_atto_best.json \
+		--confusion_matrix $(DEMO)/confusion_matrix.png
+	$(BIN)/python tools/export_digits.py --dir $(DEMO)/digits --num 12
+	$(BIN)/python infer.py --ckpt_path $(DEMO)/ckpt/convnextv2_atto_best.ckpt --image_path $(DEMO)/digits --top_k 3 \
+		--results_file $(DEMO)/predictions.csv --picture $(DEMO)/predictions.png
+	@echo "see $(DEMO)/predictions.png, $(DEMO)/ckpt/learning_curve.png and $(DEMO)/ckpt/convnextv2_atto_best.json"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: .venv/installed-test
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv $(DEMO) build mindcv.egg-info .ruff_cache

@@ -1,0 +1,70 @@
+"""Classify images: `python infer.py --ckpt_path FILE.ckpt --image_path IMAGE_OR_FOLDER [--option value ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+
+from mindcv.config import InferConfig, parse_args
+from mindcv.convert import load_weights, read_ckpt
+from mindcv.data import Compose, create_transforms, imagenet_class_names
+from mindcv.engine import apply_amp
+from mindcv.engine.inference import classify, draw_predictions, find_images, write_predictions
+from mindcv.recipe import PREPROCESSING, build_model
+from mindcv.utils.cli import run_script
+from mindcv.utils.device import set_device
+from mindcv.utils.errors import UserError
+
+
+def main() -> None:
+    config = parse_args(config_class=InferConfig)
+    metadata = read_ckpt(config.ckpt_path)[1]
+    config = config.completed(metadata.get("options", {}))
+    paths = find_images(config.image_path)
+    num_classes = config.num_classes or 1000
+    class_names = names_of_classes(config, metadata, num_classes)
+    set_device(config.device_target)
+    ms.set_context(mode=config.mode)
+
+    network = build_model(config, num_classes)
+    load_weights(network, config.ckpt_path)
+    network = apply_amp(network, config.val_amp_level).set_train(False)
+    transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
+    predictions = []
+    for prediction in classify(network, paths, transform, class_names, config.top_k, config.batch_size):
+        predictions.append(prediction)
+        classes = zip(prediction.names, prediction.probabilities)
+        print(f"{prediction.path}: " + ", ".join(f"{name} {probability:.4f}" for name, probability in classes))
+    if config.results_file:
+        write_predictions(predictions, config.results_file)
+    if config.picture:
+        draw_predictions(predictions, config.picture)
+
+
+def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:
+    """Names from the file given, else from the checkpoint, else ImageNet's for 1000 classes.
+
+    Raises:
+        UserError: there are none, or not one for each class.
+    """
+    if config.class_names_file:
+        try:
+            names = Path(config.class_names_file).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise UserError(f"class_names_file '{config.class_names_file}': {error.strerror}") from None
+    elif "class_to_idx" in metadata:
+        names = sorted(metadata["class_to_idx"], key=metadata["class_to_idx"].get)
+    elif num_classes == 1000:
+        names = imagenet_class_names()
+    else:
+        raise UserError(f"'{config.ckpt_path}' holds no class names: give them, one a line, as --class_names_file")
+    if len(names) != num_classes:
+        raise UserError(f"there are {len(names)} class names for {num_classes} classes")
+    return names
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,380 @@
+"""Every option of the scripts once: name, type, default, range and help; and how a command line becomes a config.
+
+The flags and YAML keys are MindCV's, with its defaults unless `docs/decisions.md` says why not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
+
+from mindcv.config_parsing import help_text, options_of, read_command_line, read_value, read_yaml
+from mindcv.utils.errors import ConfigError
+
+__all__ = ["InferConfig", "RunConfig", "TrainConfig", "ValidateConfig", "option", "parse_args", "unavailable"]
+
+
+def option(default: Any, help: str, *, group: str, choices: Sequence[Any] = (), **bounds: float) -> Any:
+    """A dataclass field that is a command-line flag and a YAML key.
+
+    Args:
+        default: its value when not given; `''` also stands for null.
+        help: what it does, in a few words.
+        group: heading it is listed under.
+        choices: allowed values, those that are text in any case of letters.
+        **bounds: `low` and `high` (allowed themselves), `above` and `below` (not allowed) of its numbers.
+    """
+    metadata = {"help": help, "group": group, "choices": tuple(choices), **bounds}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_system = partial(option, group="System")
+_data = partial(option, group="Data set")
+_augment = partial(option, group="Augmentation")
+_model = partial(option, group="Model")
+_train = partial(option, group="Training and checkpoints")
+_optim = partial(option, group="Optimizer")
+_schedule = partial(option, group="Learning rate")
+_loss = partial(option, group="Loss")
+_amp = partial(option, group="Mixed precision")
+_result = partial(option, group="Results")
+
+_DEVICES = ("auto", "Ascend", "GPU", "CPU")
+_DATASETS = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+_OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam")
+_SCHEDULERS = (
+    "constant",
+    "cosine_decay",
+    "exponential_decay",
+    "polynomial_decay",
+    "step_decay",
+    "multi_step_decay",
+    "one_cycle",
+    "cyclic",
+)
+_AMP_LEVELS = ("O0", "O1", "O2", "O3")
+
+
+@dataclass
+class RunConfig:
+    """The options all scripts share. `given` names those set by the command line or the YAML file."""
+
+    # fmt: off
+    config: str = _system("", "YAML file of options")
+    mode: int = _system(0, "0: graph mode, 1: PyNative", choices=(0, 1))
+    distribute: bool = _system(False, "one of several processes started by msrun")
+    val_while_train: bool = _system(False, "validate while training")
+    val_interval: int = _system(1, "epochs from one validation to the next", low=1)
+    log_interval: int = _system(100, "steps from one line of the log to the next", low=1)
+    seed: int = _system(42, "seed of everything random", low=0)
+    device_target: str = _system("auto", "device; auto takes the best there is", choices=_DEVICES)
+
+    dataset: str = _data("imagenet", "kind of data set", choices=_DATASETS)
+    data_dir: str = _data("./", "its folder")
+    train_split: str = _data("train", "its part to train on")
+    val_split: str = _data("val", "its part to validate on")
+    dataset_download: bool = _data(False, "download it")
+    num_parallel_workers: int = _data(8, "workers that load images", low=1)
+    shuffle: bool = _data(True, "shuffle the training images")
+    eval_shuffle: bool = _data(False, "shuffle the images of validation too")
+    num_samples: Optional[int] = _data(None, "train on so many images, all if None", low=1)
+    batch_size: int = _data(128, "images a step, of each process", low=1)
+    drop_remainder: bool = _data(True, "drop the last batch of an epoch if it is not full")
+    skip_corrupt: bool = _data(False, "replace training images that cannot be read by others, and count them")
+
+    image_resize: int = _augment(224, "height and width the network gets, pixels", low=32)
+    scale: tuple[float, float] = _augment((0.08, 1.0), "range of the cropped part of the area", above=0)
+    ratio: tuple[float, float] = _augment((0.75, 1.333), "range of the crop's width over height", above=0)
+    hflip: float = _augment(0.5, "probability of a left-right flip", low=0, high=1)
+    vflip: float = _augment(0.0, "probability of an upside-down flip", low=0, high=1)
+    color_jitter: Union[float, list[float], None] = _augment(
+        0.4, "strength of brightness, contrast and saturation, or one each, and of hue; without auto_augment", low=0)
+    interpolation: str = _augment("bilinear", "how images are resized", choices=_INTERPOLATIONS)
+    auto_augment: Optional[str] = _augment(None, "policy, such as randaug-m9-mstd0.5-inc1")
+    aug_splits: int = _augment(0, "differently augmented copies in a batch", low=0)
+    re_prob: float = _augment(0.0, "probability of random erasing", low=0, high=1)
+    re_scale: tuple[float, float] = _augment((0.02, 0.33), "range of the erased part of the area", above=0, high=1)
+    re_ratio: tuple[float, float] = _augment((0.3, 3.3), "range of the erased box's ratio", above=0)
+    re_value: Union[int, list[float], str] = _augment(
+        0, "what erases: a value, one a channel, or noise (random)", choices=("random",))
+    re_max_attempts: int = _augment(10, "tries to place the erased box", low=1)
+    mean: list[float] = _augment([123.675, 116.28, 103.53], "mean of each channel, of 0 to 255")
+    std: list[float] = _augment([58.395, 57.120000000000005, 57.375], "deviation of each channel, of 0 to 255", above=0)
+    crop_pct: float = _augment(0.875, "validation: centre crop over resized image", above=0, high=1)
+    mixup: float = _augment(0.0, "alpha of mixup, 0 for none", low=0)
+    cutmix: float = _augment(0.0, "alpha of cutmix, 0 for none", low=0)
+    cutmix_prob: float = _augment(1.0, "probability of mixing a batch at all", low=0, high=1)
+    aug_repeats: int = _augment(0, "times an image is in one epoch (repeated augmentation), 0 for plain", low=0)
+
+    model: str = _model("", "architecture, such as convnext_tiny; required")
+    num_classes: Optional[int] = _model(None, "classes; those of the data set if None", low=1)
+    in_channels: int = _model(3, "channels of the images", low=1)
+    drop_rate: Optional[float] = _model(None, "dropout of the classifier; the architecture's if None", low=0, below=1)
+    drop_path_rate: Optional[float] = _model(None, "stochastic depth; the architecture's if None", low=0, below=1)
+    pretrained: bool = _model(False, "start from published weights")
+    ckpt_path: str = _model("", "checkpoint to start from")
+    head_init_scale: float = _model(1.0, "factor of the classifier's initial weights", low=0)
+    layer_scale_init_value: Optional[float] = _model(None, "initial LayerScale; the architecture's if None", low=0)
+    recompute_stages: list[int] = _model([], "stages that recompute activations to save memory, from 0", low=0, high=3)
+
+    resume_opt: bool = _train(False, "go on with the optimizer's state")
+    keep_checkpoint_max: int = _train(10, "checkpoints kept", low=1)
+    ckpt_save_dir: str = _train("./ckpt", "folder of the checkpoints and the log")
+    ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
+    ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))
+    epoch_size: int = _train(90, "epochs", low=1)
+    dataset_sink_mode: bool = _train(True, "feed the device through its queue")
+    ema: bool = _train(False, "average the weights")
+    ema_decay: float = _train(0.9999, "decay of that average", low=0, high=1)
+    clip_grad: bool = _train(False, "clip the gradient's global norm")
+    clip_value: float = _train(15.0, "to this", above=0)
+    layer_decay: Optional[float] = _train(None, "learning rate of a layer over that of the next", above=0, high=1)
+    gradient_accumulation_steps: int = _train(1, "batches an update", low=1)
+
+    opt: str = _optim("adam", "optimizer", choices=_OPTIMIZERS)
+    momentum: float = _optim(0.9, "momentum of sgd and momentum", low=0, below=1)
+    weight_decay: float = _optim(1e-6, "weight decay", low=0)
+    use_nesterov: bool = _optim(False, "Nesterov's form of sgd, momentum and adam")
+    weight_decay_filter: str = _optim(
+        "auto", "auto and norm_and_bias: no decay of vectors, biases, LayerScale and GRN; disable: decay everything",
+        choices=("disable", "auto", "norm_and_bias"))
+    eps: float = _optim(1e-10, "eps of adam and adamw", above=0)
+
+    scheduler: str = _schedule("cosine_decay", "schedule after the warm-up", choices=_SCHEDULERS)
+    lr: float = _schedule(0.001, "learning rate", above=0)
+    min_lr: float = _schedule(1e-6, "lowest rate of cosine_decay, one_cycle and cyclic", low=0)
+    warmup_epochs: int = _schedule(3, "epochs of linear rise to lr", low=0)
+    warmup_factor: float = _schedule(0.0, "the rise starts at lr times this", low=0)
+    decay_epochs: int = _schedule(100, "length of a cosine, or of a step of step_decay", low=1)
+    decay_rate: float = _schedule(0.9, "factor of a step, or an epoch, or power of polynomial_decay", above=0)
+    multi_step_decay_milestones: list[int] = _schedule([30, 60, 90], "epochs after the warm-up to decay at", low=1)
+    lr_epoch_stair: bool = _schedule(False, "change the rate once an epoch, not at every step")
+    num_cycles: int = _schedule(1, "cycles of cosine_decay and cyclic", low=1)
+    cycle_decay: float = _schedule(1.0, "top of a cosine cycle over that of the one before", above=0)
+
+    loss: str = _loss("CE", "softmax (CE) or sigmoid (BCE) cross-entropy", choices=("BCE", "CE"))
+    label_smoothing: float = _loss(0.0, "share of the target spread over all classes", low=0, below=1)
+    aux_factor: float = _loss(0.0, "weight of auxiliary heads' losses", low=0)
+    reduction: str = _loss("mean", "over the samples", choices=("mean", "sum"))
+
+    amp_level: str = _amp("O0", "mixed precision of training", choices=_AMP_LEVELS)
+    val_amp_level: str = _amp("O0", "mixed precision of validation", choices=_AMP_LEVELS)
+    amp_cast_list: Optional[list[str]] = _amp(None, "with O1: classes of layers in float16, instead of all products")
+    loss_scale_type: str = _amp("fixed", "loss scaling", choices=("fixed", "dynamic", "auto"))
+    loss_scale: float = _amp(1.0, "loss scale, or where the dynamic one starts", above=0)
+    drop_overflow_update: bool = _amp(False, "leave out an update whose gradients overflow")
+    # fmt: on
+
+    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    required: ClassVar[tuple[str, ...]] = ("model",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The value of every option by name."""
+        return self.subset(*options_of(type(self)))
+
+    def subset(self, *names: str) -> dict[str, Any]:
+        """The values of some options by name, to pass on as keywords."""
+        return {name: getattr(self, name) for name in names}
+
+    def completed(self, values: Mapping[str, Any]) -> RunConfig:
+        """A copy in which options that were not given have the values that a checkpoint holds.
+
+        Args:
+            values: option -> value; lists stand for tuples.
+
+        Raises:
+            ConfigError: no model is named, neither here nor there.
+        """
+        taken = {name: value for name, value in values.items() if name not in self.given}
+        config = replace(self, **taken)
+        if not config.model:
+            raise ConfigError(["model: is required, since the checkpoint does not name one"])
+        return config
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """Train a model."""
+
+
+@dataclass
+class ValidateConfig(RunConfig):
+    """Measure a model on the validation images.
+
+    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that.
+    """
+
+    required: ClassVar[tuple[str, ...]] = ("ckpt_path",)
+    results_json: str = _result("", "write the metrics to this file")
+    per_class_csv: str = _result("", "write the accuracy of each class to this file")
+    confusion_matrix: str = _result("", "draw the confusion matrix to this picture")
+
+
+@dataclass
+class InferConfig(RunConfig):
+    """Classify images.
+
+    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that.
+    """
+
+    image_path: str = _result("", "image, folder of images, or glob pattern; required")
+    top_k: int = _result(5, "classes told for each image", low=1)
+    results_file: str = _result("", "write the classes to this .csv or .json file")
+    picture: str = _result("", "draw the images with their classes to this picture")
+    class_names_file: str = _result("", "names of the classes, one a line")
+    required: ClassVar[tuple[str, ...]] = ("ckpt_path", "image_path")
+
+
+_Config = TypeVar("_Config", bound=RunConfig)
+_Check = tuple[Sequence[str], Callable[[Any], bool], str]
+
+
+def _increasing(pair: tuple[float, float]) -> bool:
+    return pair[0] <= pair[1]
+
+
+# (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
+_CHECKS: tuple[_Check, ...] = (
+    *(
+        ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
+        for name in ("scale", "ratio", "re_scale", "re_ratio")
+    ),
+    *(
+        (
+            (name, "in_channels"),
+            lambda c, name=name: len(getattr(c, name)) == c.in_channels,
+            f"{name}: needs one number for each of in_channels",
+        )
+        for name in ("mean", "std")
+    ),
+    (
+        ("color_jitter",),
+        lambda c: not isinstance(c.color_jitter, list) or len(c.color_jitter) in (3, 4),
+        "color_jitter: a list needs 3 numbers, or 4 with hue",
+    ),
+    (
+        ("re_value", "in_channels"),
+        lambda c: not isinstance(c.re_value, list) or len(c.re_value) == c.in_channels,
+        "re_value: a list needs one number for each of in_channels",
+    ),
+    (
+        ("ckpt_save_policy", "val_while_train"),
+        lambda c: c.ckpt_save_policy != "top_k" or c.val_while_train,
+        "ckpt_save_policy: top_k keeps the best by validation, so it needs val_while_train: True",
+    ),
+    (
+        ("scheduler", "warmup_epochs", "lr_epoch_stair"),
+        lambda c: c.scheduler not in ("one_cycle", "cyclic") or not (c.warmup_epochs or c.lr_epoch_stair),
+        "scheduler: one_cycle and cyclic need warmup_epochs: 0 and lr_epoch_stair: False",
+    ),
+    (
+        ("scheduler", "lr", "min_lr"),
+        lambda c: c.scheduler not in ("cosine_decay", "one_cycle", "cyclic") or c.min_lr <= c.lr,
+        "min_lr: is above lr",
+    ),
+    (
+        ("scheduler", "min_lr"),
+        lambda c: c.scheduler != "one_cycle" or c.min_lr > 0,
+        "min_lr: one_cycle ends at it, so it must be above 0",
+    ),
+    (
+        ("opt", "use_nesterov"),
+        lambda c: c.opt != "adamw" or not c.use_nesterov,
+        "use_nesterov: adamw has no Nesterov form",
+    ),
+    (
+        ("opt", "use_nesterov", "momentum"),
+        lambda c: c.opt not in ("sgd", "momentum") or not c.use_nesterov or c.momentum > 0,
+        "use_nesterov: needs a momentum above 0",
+    ),
+    (
+        ("amp_cast_list", "amp_level"),
+        lambda c: not c.amp_cast_list or c.amp_level == "O1",
+        "amp_cast_list: goes with amp_level: O1",
+    ),
+    (
+        ("results_file",),
+        lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
+        "results_file: must end in .csv or .json",
+    ),
+)
+
+# What a later version brings: (option, whether its value is one that works today, what to say otherwise).
+_LATER: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("ema", lambda v: not v, "averaging weights comes with a later version; leave it False"),
+    ("resume_opt", lambda v: not v, "resuming comes with a later version; leave it False"),
+    ("gradient_accumulation_steps", lambda v: v == 1, "accumulation comes with a later version; leave it 1"),
+    ("layer_decay", lambda v: v is None, "layer-wise rates come with a later version; leave it None"),
+    ("aug_splits", lambda v: v == 0, "augmentation splits come with a later version; leave it 0"),
+    ("pretrained", lambda v: not v, "published weights come with a later version; give a file as ckpt_path"),
+    ("dataset_download", lambda v: not v, "downloading data sets comes with a later version; give data_dir"),
+    (
+        "opt",
+        lambda v: v in ("sgd", "momentum", "adam", "adamw"),
+        "it comes with a later version; there are sgd, momentum, adam and adamw",
+    ),
+    (
+        "auto_augment",
+        lambda v: v is None or v.lower().startswith(("randaug", "rand-")),
+        "other policies than RandAugment (randaug-..., rand-...) come with a later version",
+    ),
+)
+
+
+def unavailable(config: RunConfig) -> list[str]:
+    """A sentence for each option whose value asks for something that a later version brings."""
+    return [
+        f"{name}: {getattr(config, name)!r}: {sentence}"
+        for name, works, sentence in _LATER
+        if not works(getattr(config, name))
+    ]
+
+
+def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config] = RunConfig) -> _Config:
+    """The configuration of a run: the command line over the YAML file of `-c`/`--config` over the defaults.
+
+    `--help` prints the options and exits. Flags cannot be abbreviated.
+
+    Args:
+        argv: the words after the script's name; those of this process if None.
+        config_class: `RunConfig` or a class made from it.
+
+    Raises:
+        ConfigError: with a sentence for every problem there is, not only the first.
+    """
+    options = options_of(config_class)
+    problems: list[str] = []
+    flags, wants_help = read_command_line(sys.argv[1:] if argv is None else argv, options, problems)
+    if wants_help:
+        print(help_text(config_class.__doc__, options))
+        raise SystemExit(0)
+    raw: dict[str, tuple[str, Any]] = {}
+    if "config" in flags and len(flags["config"][1]) == 1:
+        raw.update(read_yaml(flags["config"][1][0], options, problems))
+    raw.update(flags)
+
+    values: dict[str, Any] = {}
+    for name, (where, value) in raw.items():
+        try:
+            values[name] = read_value(options[name], value)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    config = config_class(**values, given=frozenset(raw))
+    problems += _cross_checks(config, ill_typed=raw.keys() - values.keys())
+    problems += unavailable(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _cross_checks(config: RunConfig, ill_typed: set[str]) -> list[str]:
+    """What is wrong with options that are well-typed each; those that are not stand at their default here."""
+    found = [f"{name}: is required" for name in config.required if not getattr(config, name) and name not in ill_typed]
+    well_typed = options_of(type(config)).keys() - ill_typed
+    return found + [says for names, is_well, says in _CHECKS if well_typed.issuperset(names) and not is_well(config)]

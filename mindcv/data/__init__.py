@@ -1,0 +1,38 @@
+"""Data: file -> data set -> transforms -> loader."""
+
+from __future__ import annotations
+
+from mindcv.data.class_names import imagenet_class_names
+from mindcv.data.constants import (
+    DEFAULT_CROP_PCT,
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
+from mindcv.data.dataset import ImageDataset
+from mindcv.data.dataset_factory import create_dataset
+from mindcv.data.image_folder import IMAGE_SUFFIXES
+from mindcv.data.image_io import decode
+from mindcv.data.loader import ImageLoader, create_loader
+from mindcv.data.transforms import Compose
+from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
+
+__all__ = [
+    "Compose",
+    "DEFAULT_CROP_PCT",
+    "IMAGENET_DEFAULT_MEAN",
+    "IMAGENET_DEFAULT_STD",
+    "IMAGENET_INCEPTION_MEAN",
+    "IMAGENET_INCEPTION_STD",
+    "IMAGE_SUFFIXES",
+    "ImageDataset",
+    "ImageLoader",
+    "create_dataset",
+    "create_loader",
+    "create_transforms",
+    "decode",
+    "imagenet_class_names",
+    "transforms_imagenet_eval",
+    "transforms_imagenet_train",
+]

@@ -1,0 +1,245 @@
+"""Batches as a pure function of epoch and batch number, and workers that make them ahead of time."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Optional
+
+import numpy as np
+
+from mindcv.data.constants import Purpose
+from mindcv.data.dataset import ImageDataset
+from mindcv.data.mixup import Mixup
+from mindcv.data.sampler import epoch_order, samples_per_rank
+from mindcv.data.transforms import RandomTransform
+from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.logger import logger
+from mindcv.utils.random import stream
+
+__all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "run_ahead"]
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class SampleReader:
+    """Reads and transforms one sample; may replace a corrupt one.
+
+    Args:
+        dataset: where samples come from.
+        transform: for the encoded image; what comes out is a (C, H, W) array.
+        target_transform: for the label.
+        skip_corrupt: a sample that cannot be read or decoded is replaced by the next readable one, the data set
+            beginning anew at its end; counted, and warned of once. Otherwise it is a DataError that names it.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        transform: RandomTransform,
+        target_transform: RandomTransform,
+        skip_corrupt: bool = False,
+    ):
+        self.dataset = dataset
+        self.transform = transform
+        self.target_transform = target_transform
+        self.skip_corrupt = skip_corrupt
+        # Shared with forked workers. The flags, a byte a sample, need no lock: all that is ever written is a 1.
+        self._num_replaced = multiprocessing.Value(ctypes.c_int64, 0)
+        self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(dataset)) if skip_corrupt else None
+
+    @property
+    def num_replaced(self) -> int:
+        """Corrupt samples replaced so far, each as often as it came."""
+        return self._num_replaced.value
+
+    def read(self, index: int, epoch: int, repeat: int) -> tuple[np.ndarray, Any]:
+        """Image and label of a sample; the pixels depend on seed, epoch, index and repeat alone.
+
+        Raises:
+            DataError: the sample is corrupt and `skip_corrupt` off, or every sample is corrupt.
+        """
+        if not self.skip_corrupt:
+            return self._read(index, epoch, repeat)
+        for step in range(len(self.dataset)):
+            candidate = (index + step) % len(self.dataset)
+            if self._is_corrupt[candidate]:
+                continue
+            try:
+                sample = self._read(candidate, epoch, repeat)
+            except DataError as error:
+                self._is_corrupt[candidate] = True
+                logger.warning("%s; another image takes its place", error)
+                continue
+            if step:
+                with self._num_replaced.get_lock():
+                    self._num_replaced.value += 1
+            return sample
+        raise DataError(f"not one of the {len(self.dataset)} images can be read")
+
+    def _read(self, index: int, epoch: int, repeat: int) -> tuple[np.ndarray, Any]:
+        image, label = self.dataset.read(index)
+        rng = stream(self.dataset.seed, Purpose.AUGMENT, epoch, index, repeat)
+        try:
+            image = self.transform(image, rng)
+        except DataError as error:
+            raise DataError(f"cannot decode '{self.dataset.describe(index)}': {error}") from error
+        return image, self.target_transform(label, rng)
+
+
+class BatchMaker:
+    """Makes any batch of any epoch, for the rank that the data set is sharded for.
+
+    Args:
+        reader: makes the samples.
+        batch_size: samples in a batch.
+        drop_remainder: whether a last batch that is smaller is left out.
+        is_training: pads the shards to equal length (see `epoch_order`) and repeats augmentation.
+        mixup: mixes each batch, or None.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        batch_size: int,
+        drop_remainder: bool = False,
+        is_training: bool = False,
+        mixup: Optional[Mixup] = None,
+    ):
+        self.reader = reader
+        self.batch_size = batch_size
+        self.is_training = is_training
+        self.mixup = mixup
+        dataset = reader.dataset
+        count = samples_per_rank(len(dataset), rank=dataset.shard_id, num_ranks=dataset.num_shards, pad=is_training)
+        self.num_batches = count // batch_size if drop_remainder else -(-count // batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch, see `epoch_order`."""
+        dataset = self.reader.dataset
+        return epoch_order(
+            len(dataset),
+            seed=dataset.seed,
+            epoch=epoch,
+            shuffle=dataset.shuffle,
+            num_repeats=dataset.num_aug_repeats if self.is_training else 0,
+            rank=dataset.shard_id,
+            num_ranks=dataset.num_shards,
+            pad=self.is_training,
+        )
+
+    def make(self, order: np.ndarray, epoch: int, number: int) -> Batch:
+        """Batch `number` of an epoch of that order: float32 (B, C, H, W), and int32 (B,) labels.
+
+        Labels are float32 (B, num_classes) after mixup, and whatever shape target transforms give them otherwise.
+
+        Raises:
+            DataError: an image cannot be read or decoded.
+            UserError: the transforms do not give arrays of one shape.
+        """
+        places = order[number * self.batch_size : (number + 1) * self.batch_size]
+        labels = []
+        for row, (index, repeat) in enumerate(places.tolist()):
+            image, label = self.reader.read(index, epoch, repeat)
+            if row == 0:
+                images = np.empty((len(places), *np.shape(image)), np.float32)
+            if not isinstance(image, np.ndarray) or image.shape != images.shape[1:]:
+                raise UserError(
+                    "the transforms must end in arrays of one shape (C, H, W), got "
+                    f"{getattr(image, 'shape', type(image).__name__)} for '{self.reader.dataset.describe(index)}' in a "
+                    f"batch of {images.shape[1:]}"
+                )
+            images[row] = image
+            labels.append(label)
+        labels = np.asarray(labels)
+        labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+        if self.mixup is None:
+            return images, labels
+        dataset = self.reader.dataset
+        return self.mixup(images, labels, stream(dataset.seed, Purpose.MIX, epoch, number, dataset.shard_id))
+
+
+class EpochView:
+    """The batches from `start` on as a sequence, the form that MindSpore's GeneratorDataset reads.
+
+    An epoch ends when the sequence has been read through: when a batch is asked for again it is that of the next
+    epoch, so that an iterator over several epochs augments and shuffles each anew. (A batch number always goes to the
+    same worker of MindSpore's, which is why counting the questions for it is enough, in processes too.)
+    """
+
+    def __init__(self, maker: BatchMaker, epoch: int = 0, start: int = 0):
+        self.maker = maker
+        self.epoch = epoch
+        self.start = start
+        self._visits: dict[int, int] = {}
+        self._latest: tuple[int, Optional[np.ndarray]] = (-1, None)
+
+    def __len__(self) -> int:
+        return max(self.maker.num_batches - self.start, 0)
+
+    def __getitem__(self, place: int) -> Batch:
+        place = int(place)
+        epoch = self.epoch + self._visits.get(place, 0)
+        self._visits[place] = epoch - self.epoch + 1
+        return self.maker.make(self.order(epoch), epoch, self.start + place)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch, kept until those of another are asked for."""
+        latest, order = self._latest  # one read, one write: threads may make an order twice, but never mix two up
+        if latest != epoch:
+            order = self.maker.order(epoch)
+            self._latest = (epoch, order)
+        return order
+
+
+def run_ahead(view: EpochView, num_workers: int, use_processes: bool) -> Iterator[Batch]:
+    """The batches of one epoch, in order, made ahead by workers.
+
+    Workers are threads, which do well because Pillow's decoding and resizing release Python's lock, or processes, for
+    transforms in pure Python. At most num_workers + 2 batches exist at a time, however slow the consumer is. An error
+    in a worker is raised here as it was there, in place of the batch it befell. Processes are forked, where the
+    system can, and send their batches through a pipe: shared memory is 64 MB by default in a container, less than one
+    batch.
+    """
+    view.order(view.epoch)  # before the workers start, which would each make their own
+    with _executor(view, num_workers, use_processes) as executor:
+        make = _make if use_processes else partial(EpochView.__getitem__, view)
+        pending = deque()
+        try:
+            for place in range(len(view)):
+                pending.append(executor.submit(make, place))
+                if len(pending) > num_workers + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except UserError as error:
+            raise error from None  # a process's error carries the text of its traceback as its cause
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _executor(view: EpochView, num_workers: int, use_processes: bool) -> Executor:
+    if not use_processes:
+        return ThreadPoolExecutor(num_workers, thread_name_prefix="mindcv-data")
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    context = multiprocessing.get_context(method)
+    return ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(view,))
+
+
+_view: Optional[EpochView] = None  # in a worker process: what it makes batches of
+
+
+def _start_worker(view: EpochView) -> None:
+    global _view
+    _view = view
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone should answer
+
+
+def _make(place: int) -> Batch:
+    return _view[place]

@@ -1,0 +1,154 @@
+"""CIFAR-10 and CIFAR-100, in both formats that their authors publish: Python pickles and plain binary."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from mindcv.data.dataset import ArrayImages
+from mindcv.utils.errors import DataError, UserError, unknown_name
+
+__all__ = ["read_cifar"]
+
+_IMAGE_BYTES = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class _Format:
+    """One published form of a data set: its folder, its files, and where labels and names stand in them."""
+
+    folder: str
+    files: dict[str, tuple[str, ...]]  # split -> files
+    names_file: str
+    labels_key: bytes = b""  # pickles
+    names_key: bytes = b""  # pickles
+    label_bytes: int = 1  # binary; the last one is the (fine) label
+
+
+def _ten(ending: str) -> dict[str, tuple[str, ...]]:
+    return {"train": tuple(f"data_batch_{i}{ending}" for i in range(1, 6)), "test": (f"test_batch{ending}",)}
+
+
+_FORMATS = {
+    "cifar10": (
+        _Format("cifar-10-batches-py", _ten(""), "batches.meta", b"labels", b"label_names"),
+        _Format("cifar-10-batches-bin", _ten(".bin"), "batches.meta.txt"),
+    ),
+    "cifar100": (
+        _Format(
+            "cifar-100-python", {"train": ("train",), "test": ("test",)}, "meta", b"fine_labels", b"fine_label_names"
+        ),
+        _Format(
+            "cifar-100-binary",
+            {"train": ("train.bin",), "test": ("test.bin",)},
+            "fine_label_names.txt",
+            label_bytes=2,
+        ),
+    ),
+}
+
+
+def read_cifar(name: str, root: Union[str, os.PathLike], split: str) -> ArrayImages:
+    """CIFAR-10 or, with its 100 fine labels, CIFAR-100.
+
+    Args:
+        name: 'cifar10' or 'cifar100'.
+        root: the published folder (cifar-10-batches-py, cifar-10-batches-bin, cifar-100-python or cifar-100-binary) or
+            the folder that holds it; where it holds both, the pickles are read.
+        split: 'train' or 'test'; 'val' is another name of 'test'.
+
+    Raises:
+        DataError: a file is missing, or is not what its name says.
+        UserError: the split is unknown.
+    """
+    if split not in ("train", "test", "val"):
+        raise UserError(unknown_name(f"split of {name}", split, ("train", "test", "val")))
+    split = "test" if split == "val" else split
+    form, folder = _find(name, Path(root))
+    wanted = (*form.files[split], form.names_file)
+    missing = [file for file in wanted if not (folder / file).is_file()]
+    if missing:
+        raise DataError(f"'{folder}' lacks {', '.join(missing)}")
+    read = _read_pickle if form.labels_key else _read_binary
+    parts = [read(folder / file, form) for file in form.files[split]]
+    pixels = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in parts])
+    images = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    return ArrayImages(f"{name} {split}", images, labels, _read_names(folder / form.names_file, form))
+
+
+def _find(name: str, root: Path) -> tuple[_Format, Path]:
+    """The format that is there, and its folder: one with all the class names and at least one file of images."""
+    for folder_of in (lambda form: root / form.folder, lambda form: root):
+        for form in _FORMATS[name]:
+            folder = folder_of(form)
+            files = (form.names_file, *form.files["train"], *form.files["test"])
+            if any((folder / file).is_file() for file in files):
+                return form, folder
+    choices = " or ".join(f"'{form.folder}'" for form in _FORMATS[name])
+    raise DataError(f"'{root}' neither is nor has a folder {choices} with the files of {name}")
+
+
+def _read_binary(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
+    content = np.fromfile(path, np.uint8)
+    record = form.label_bytes + _IMAGE_BYTES
+    if not len(content) or len(content) % record:
+        raise DataError(f"'{path}' has {len(content)} bytes, no multiple of the {record} of a sample: it is damaged")
+    records = content.reshape(-1, record)
+    return records[:, form.label_bytes :], records[:, form.label_bytes - 1]
+
+
+def _read_pickle(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
+    content = _load(path)
+    pixels, labels = _entry(content, b"data", path), np.asarray(_entry(content, form.labels_key, path))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _IMAGE_BYTES):
+        raise DataError(f"'{path}' does not hold one row of {_IMAGE_BYTES} bytes for each of its {len(labels)} labels")
+    return pixels, labels
+
+
+def _read_names(path: Path, form: _Format) -> list[str]:
+    if form.names_key:
+        return [
+            name.decode() if isinstance(name, bytes) else name for name in _entry(_load(path), form.names_key, path)
+        ]
+    return path.read_text(encoding="ascii").split()
+
+
+def _entry(content: Any, key: bytes, path: Path) -> Any:
+    """The entry of a dict whose keys are bytes (written by Python 2) or strings."""
+    for name in (key, key.decode()):
+        if isinstance(content, dict) and name in content:
+            return content[name]
+    raise DataError(f"'{path}' has no entry '{key.decode()}'")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, numbers, strings and NumPy arrays; a pickle that asks for anything else is refused."""
+
+    _ALLOWED = {
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no published file needs")
+        if name == "_reconstruct":
+            module = np.zeros(0).__reduce__()[0].__module__  # where this NumPy keeps it
+        return super().find_class(module, name)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"cannot read '{path}': {error}") from None

@@ -1,0 +1,38 @@
+"""Numbers and names that the whole data package agrees on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "DATASET_NAMES",
+    "DEFAULT_CROP_PCT",
+    "IMAGENET_DEFAULT_MEAN",
+    "IMAGENET_DEFAULT_STD",
+    "IMAGENET_INCEPTION_MEAN",
+    "IMAGENET_INCEPTION_STD",
+    "Purpose",
+]
+
+DEFAULT_CROP_PCT = 0.875
+
+# Red, green, blue, in units of grey levels (0..255).
+IMAGENET_DEFAULT_MEAN = [0.485 * 255, 0.456 * 255, 0.406 * 255]
+IMAGENET_DEFAULT_STD = [0.229 * 255, 0.224 * 255, 0.225 * 255]
+IMAGENET_INCEPTION_MEAN = [0.5 * 255] * 3
+IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
+
+# '' and 'folder' are other names of 'imagenet': a folder of images, a sub-folder a class.
+DATASET_NAMES = ("", "imagenet", "folder", "digits", "mnist", "cifar10", "cifar100")
+
+
+class Purpose(IntEnum):
+    """What a random stream is for: the second integer of its key, after the seed.
+
+    The values start far from 0, so that a key of this package never equals one of another that counts steps there.
+    """
+
+    ORDER = 0xDA7A0001
+    SUBSET = 0xDA7A0002
+    AUGMENT = 0xDA7A0003
+    MIX = 0xDA7A0004

@@ -1,0 +1,165 @@
+"""What a data set is here: a plain Python object that hands out encoded images by index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional, Protocol, Union
+
+import numpy as np
+
+from mindcv.data.constants import Purpose
+from mindcv.data.sampler import samples_per_rank
+from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.random import stream
+
+__all__ = ["ArrayImages", "ImageCollection", "ImageDataset"]
+
+
+class ImageCollection(Protocol):
+    """Images that can be read by index: an image folder, or arrays in memory."""
+
+    class_names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[Union[bytes, np.ndarray], int]:
+        """The contents of an image file, or a uint8 array (H, W) or (H, W, C), and the label."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """What to call the image in a message."""
+        ...
+
+
+class ArrayImages:
+    """Images in memory.
+
+    Args:
+        name: of the data set, for messages.
+        images: uint8 (N, H, W) or (N, H, W, C).
+        labels: integers (N,), indices of `class_names`.
+        class_names: one a class.
+        numbers: how messages number the samples; 0..N-1 by default.
+
+    Raises:
+        DataError: a label is not the index of a class, or there is not one label an image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        numbers: Optional[np.ndarray] = None,
+    ):
+        if len(labels) != len(images):
+            raise DataError(f"{name} has {len(images)} images and {len(labels)} labels")
+        if len(labels) and not 0 <= min(labels) <= max(labels) < len(class_names):
+            raise DataError(f"{name} has labels {min(labels)} to {max(labels)} for {len(class_names)} classes")
+        self.name = name
+        self.images = images
+        self.labels = labels
+        self.class_names = list(class_names)
+        self.numbers = np.arange(len(images)) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """See `ImageCollection`."""
+        return self.images[index], int(self.labels[index])
+
+    def describe(self, index: int) -> str:
+        """See `ImageCollection`."""
+        return f"{self.name} sample {self.numbers[index]}"
+
+
+class ImageDataset:
+    """Images by index, and how a loader is to go through them.
+
+    Args:
+        images: where they come from.
+        shuffle: whether the loader shuffles them each epoch.
+        seed: of the order, the augmentation and the choice of `num_samples`; at least 0.
+        num_samples: how many to use: a random choice that depends on `seed` alone (the first N of a folder would be
+            of one class), the same for every shard. None uses all.
+        num_shards, shard_id: how many ranks share the data set, and which this is. None: one.
+        num_parallel_workers: how many workers a loader uses that is not told itself.
+        num_aug_repeats: how often a training sample comes in a row, augmented differently; 0 and 1 mean once.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        images: ImageCollection,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_samples: Optional[int] = None,
+        num_shards: Optional[int] = None,
+        shard_id: Optional[int] = None,
+        num_parallel_workers: Optional[int] = None,
+        num_aug_repeats: int = 0,
+    ):
+        if seed < 0:
+            raise UserError(f"seed must be at least 0, got {seed}")
+        if num_aug_repeats < 0:
+            raise UserError(f"num_aug_repeats must be at least 0, got {num_aug_repeats}")
+        self.images = images
+        self.shuffle = shuffle
+        self.seed = seed
+        self.num_shards, self.shard_id = _check_shard(num_shards, shard_id)
+        self.num_parallel_workers = num_parallel_workers
+        self.num_aug_repeats = num_aug_repeats
+        self._chosen = None if num_samples is None else _choose(len(images), num_samples, seed)
+        self.class_names = list(images.class_names)
+        self.class_to_idx = {name: index for index, name in enumerate(self.class_names)}
+
+    def __len__(self) -> int:
+        """Number of distinct samples, of all shards together."""
+        return len(self.images) if self._chosen is None else len(self._chosen)
+
+    def read(self, index: int) -> tuple[Union[bytes, np.ndarray], int]:
+        """Sample `index`: the contents of its file, or a uint8 array (H, W) or (H, W, C), and its label.
+
+        Raises:
+            DataError: the file cannot be read.
+            IndexError: there is no such sample.
+        """
+        return self.images.read(self._place(index))
+
+    def describe(self, index: int) -> str:
+        """What to call sample `index` in a message: its path, or its data set and number."""
+        return self.images.describe(self._place(index))
+
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def get_dataset_size(self) -> int:
+        """Samples that this shard sees in an epoch of training, where all shards get equally many."""
+        return samples_per_rank(len(self), rank=self.shard_id, num_ranks=self.num_shards, pad=True)
+
+    def _place(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of a data set of {len(self)}")
+        return int(index if self._chosen is None else self._chosen[index])
+
+
+def _choose(size: int, num_samples: int, seed: int) -> np.ndarray:
+    if not 1 <= num_samples <= size:
+        raise UserError(f"num_samples must be from 1 to the {size} samples there are, got {num_samples}")
+    return np.sort(stream(seed, Purpose.SUBSET).permutation(size)[:num_samples])
+
+
+def _check_shard(num_shards: Optional[int], shard_id: Optional[int]) -> tuple[int, int]:
+    if (num_shards is None) != (shard_id is None):
+        raise UserError(f"num_shards and shard_id go together, got {num_shards} and {shard_id}")
+    if num_shards is None:
+        return 1, 0
+    if num_shards < 1 or not 0 <= shard_id < num_shards:
+        raise UserError(f"shard_id must be from 0 to num_shards - 1, got {shard_id} of {num_shards}")
+    return num_shards, shard_id

@@ -1,0 +1,32 @@
+"""Scikit-learn's handwritten digits: 1797 grey images of 8x8 pixels that come with the package, for trying things."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mindcv.data.dataset import ArrayImages
+from mindcv.utils.errors import UserError, unknown_name
+
+__all__ = ["read_digits"]
+
+
+def read_digits(split: str) -> ArrayImages:
+    """The digits of one split. Grey values are 0..255; the package has 0..16.
+
+    The split is fixed: samples whose number leaves the remainder 4 when divided by 5 are held out, 359 images ('val'
+    and 'test' both name them); the other 1438 are 'train'. Messages number the samples as the package does.
+
+    Raises:
+        UserError: the split is unknown, or scikit-learn is not installed.
+    """
+    if split not in ("train", "val", "test"):
+        raise UserError(unknown_name("split of digits", split, ("train", "val", "test")))
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("data set 'digits' comes with scikit-learn: pip install \"mindcv[demo]\"") from None
+    digits = load_digits()
+    is_held_out = np.arange(len(digits.target)) % 5 == 4
+    numbers = np.flatnonzero(~is_held_out if split == "train" else is_held_out)
+    images = np.rint(digits.images[numbers] * (255 / 16)).astype(np.uint8)
+    return ArrayImages("digits", images, digits.target[numbers], [str(name) for name in digits.target_names], numbers)

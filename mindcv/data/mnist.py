@@ -1,0 +1,64 @@
+"""MNIST from its IDX files, plain or compressed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from mindcv.data.dataset import ArrayImages
+from mindcv.utils.errors import DataError, UserError, unknown_name
+
+__all__ = ["read_mnist"]
+
+_PREFIX = {"train": "train", "test": "t10k", "val": "t10k"}
+
+
+def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
+    """MNIST, or another data set in its format, such as Fashion-MNIST.
+
+    The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
+    each with or without '.gz', in `root`.
+
+    Args:
+        root: folder of the files.
+        split: 'train' or 'test'; 'val' is another name of 'test'.
+
+    Raises:
+        DataError: a file is missing, or is not what its name says.
+        UserError: the split is unknown.
+    """
+    if split not in _PREFIX:
+        raise UserError(unknown_name("split of mnist", split, _PREFIX))
+    names = [f"{_PREFIX[split]}-images-idx3-ubyte", f"{_PREFIX[split]}-labels-idx1-ubyte"]
+    paths = [_find(Path(root), name) for name in names]
+    missing = [name for name, path in zip(names, paths) if path is None]
+    if missing:
+        raise DataError(f"'{root}' lacks {' and '.join(missing)} (with or without .gz)")
+    images, labels = (_read_idx(path, num_axes) for path, num_axes in zip(paths, (3, 1)))
+    return ArrayImages(f"mnist {split}", images, labels, [str(digit) for digit in range(10)])
+
+
+def _find(root: Path, name: str) -> Union[Path, None]:
+    return next((path for path in (root / name, root / f"{name}.gz") if path.is_file()), None)
+
+
+def _read_idx(path: Path, num_axes: int) -> np.ndarray:
+    """The uint8 array of an IDX file: two zero bytes, type (8: uint8), number of axes, the axes as int32, values."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read '{path}': {error}") from None
+    header = 4 + 4 * num_axes
+    magic = bytes((0, 0, 8, num_axes))
+    if content[:4] != magic or len(content) < header:
+        raise DataError(f"'{path}' is not an IDX file of {num_axes}-dimensional bytes: it starts {content[:4].hex()}")
+    shape = struct.unpack(f">{num_axes}I", content[4:header])
+    if len(content) - header != int(np.prod(shape, dtype=np.int64)):
+        raise DataError(f"'{path}' should hold {shape} values and has {len(content) - header}: it is damaged")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,188 @@
+"""The pipelines of transforms for training and evaluation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Union
+
+from mindcv.data.auto_augment import create_auto_augment
+from mindcv.data.constants import (
+    DATASET_NAMES,
+    DEFAULT_CROP_PCT,
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+)
+from mindcv.data.random_erasing import RandomErasing
+from mindcv.data.transforms import (
+    CenterCrop,
+    ColorJitter,
+    Decode,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomVerticalFlip,
+    Resize,
+    ToArray,
+)
+from mindcv.utils.errors import UserError, unknown_name
+
+__all__ = ["create_transforms", "transforms_imagenet_eval", "transforms_imagenet_train"]
+
+
+def create_transforms(
+    dataset_name: str = "",
+    image_resize: int = 224,
+    is_training: bool = False,
+    auto_augment: Optional[str] = None,
+    separate: bool = False,
+    **kwargs: Any,
+) -> list[Callable]:
+    """The transforms of `transforms_imagenet_train` or `transforms_imagenet_eval`.
+
+    Args:
+        dataset_name: checked for being known, and otherwise without influence: the options mean the same for every
+            data set. (MindCV has fixed pipelines for CIFAR and MNIST that ignore them.)
+        image_resize: height and width of the result in pixels.
+        is_training: which of the two.
+        auto_augment: policy, for training alone.
+        separate: AugMix's splits, not part of this version.
+        kwargs: the other arguments of the function chosen.
+
+    Raises:
+        UserError: a name or value is not allowed.
+        TypeError: a keyword is not one of the function's.
+    """
+    if dataset_name.lower() not in DATASET_NAMES:
+        raise UserError(unknown_name("dataset", dataset_name, filter(None, DATASET_NAMES)))
+    if separate:
+        raise UserError("separate=True (AugMix) is not part of this version")
+    build = transforms_imagenet_train if is_training else transforms_imagenet_eval
+    allowed = inspect.signature(build).parameters
+    for name in kwargs:
+        if name not in allowed:
+            raise TypeError(unknown_name(f"keyword of {build.__name__}", name, allowed))
+    if is_training:
+        return build(image_resize, auto_augment=auto_augment, **kwargs)
+    if auto_augment:
+        raise UserError(f"auto_augment '{auto_augment}' is for training (is_training=True)")
+    return build(image_resize, **kwargs)
+
+
+def transforms_imagenet_train(
+    image_resize: int = 224,
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (0.75, 1.333),
+    hflip: float = 0.5,
+    vflip: float = 0.0,
+    color_jitter: Optional[Union[float, Sequence[float]]] = None,
+    auto_augment: Optional[str] = None,
+    interpolation: str = "bilinear",
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+    std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    re_prob: float = 0.0,
+    re_scale: Sequence[float] = (0.02, 0.33),
+    re_ratio: Sequence[float] = (0.3, 3.3),
+    re_value: Union[float, Sequence[float], str] = 0,
+    re_max_attempts: int = 10,
+    separate: bool = False,
+    in_channels: int = 3,
+) -> list[Callable]:
+    """Random crop, flips, colour, normalisation, erasing: an encoded image to float32 (in_channels, size, size).
+
+    Args:
+        image_resize: height and width of the result in pixels.
+        scale, ratio: see `RandomResizedCrop`.
+        hflip, vflip: probabilities of the flips.
+        color_jitter: one strength for brightness, contrast and saturation, or a list of the three, or of four with
+            hue. Applies when `auto_augment` is None alone, as in MindCV and timm: RandAugment changes colours itself.
+        auto_augment: policy string, see `auto_augment.parse_rand_augment`.
+        interpolation: 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box' or 'hamming'.
+        mean, std: one a channel, in units of 0..255. With one channel, the ImageNet defaults become their average.
+        re_prob, re_scale, re_ratio, re_value, re_max_attempts: see `RandomErasing`.
+        separate: not part of this version.
+        in_channels: 3 for colour, 1 for grey.
+
+    Raises:
+        UserError: an argument is not allowed.
+    """
+    if separate:
+        raise UserError("separate=True (AugMix) is not part of this version")
+    mode, mean, std = _check_channels(in_channels, mean, std)
+    transforms = [Decode(mode), RandomResizedCrop(_check_size(image_resize), scale, ratio, interpolation)]
+    if hflip:
+        transforms.append(RandomHorizontalFlip(hflip))
+    if vflip:
+        transforms.append(RandomVerticalFlip(vflip))
+    if auto_augment:
+        transforms.append(create_auto_augment(auto_augment, mean, interpolation))
+    elif color_jitter:
+        transforms.append(ColorJitter(*_jitter_strengths(color_jitter)))
+    transforms += [ToArray(), Normalize(mean, std)]
+    if re_prob:
+        transforms.append(RandomErasing(re_prob, re_scale, re_ratio, re_value, re_max_attempts))
+    return transforms
+
+
+def transforms_imagenet_eval(
+    image_resize: int = 224,
+    crop_pct: float = DEFAULT_CROP_PCT,
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+    std: Sequence[float] = IMAGENET_DEFAULT_STD,
+    interpolation: str = "bilinear",
+    in_channels: int = 3,
+) -> list[Callable]:
+    """Resize, central crop, normalisation: an encoded image to float32 (in_channels, size, size).
+
+    The shorter side becomes int(image_resize / crop_pct), then the centre is cut out. With `crop_pct` 1 at 384 pixels
+    and above the image is resized straight to the square instead, its proportions given up, as the official ConvNeXt
+    code evaluates at those sizes.
+
+    Args:
+        image_resize: height and width of the result in pixels.
+        crop_pct: share of the shorter side that stays, above 0 and at most 1.
+        mean, std, interpolation, in_channels: as in `transforms_imagenet_train`.
+
+    Raises:
+        UserError: an argument is not allowed.
+    """
+    mode, mean, std = _check_channels(in_channels, mean, std)
+    size = _check_size(image_resize)
+    if not 0 < crop_pct <= 1:
+        raise UserError(f"crop_pct must be above 0 and at most 1, got {crop_pct}")
+    if crop_pct == 1.0 and size >= 384:
+        shape = [Resize((size, size), interpolation)]
+    else:
+        shape = [Resize(int(size / crop_pct), interpolation), CenterCrop(size)]
+    return [Decode(mode), *shape, ToArray(), Normalize(mean, std)]
+
+
+def _check_size(image_resize: int) -> int:
+    if not isinstance(image_resize, int) or image_resize < 1:
+        raise UserError(f"image_resize must be a whole number of pixels, at least 1, got {image_resize}")
+    return image_resize
+
+
+def _check_channels(
+    in_channels: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[str, Sequence[float], Sequence[float]]:
+    """The mode to decode to, and mean and std for it."""
+    if in_channels not in (1, 3):
+        raise UserError(f"in_channels must be 3 (colour) or 1 (grey), got {in_channels}")
+    if in_channels == 1:
+        if list(mean) == IMAGENET_DEFAULT_MEAN:
+            mean = [sum(mean) / 3]
+        if list(std) == IMAGENET_DEFAULT_STD:
+            std = [sum(std) / 3]
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != in_channels:
+            raise UserError(f"{name} must have {in_channels} number(s), one a channel, got {list(values)}")
+    return "RGB" if in_channels == 3 else "L", mean, std
+
+
+def _jitter_strengths(color_jitter: Union[float, Sequence[float]]) -> Sequence[float]:
+    if isinstance(color_jitter, (int, float)):
+        return (color_jitter,) * 3
+    if len(color_jitter) not in (3, 4):
+        raise UserError(f"color_jitter must be one number or a list of 3 or 4, got {list(color_jitter)}")
+    return color_jitter

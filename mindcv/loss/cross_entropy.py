@@ -1,0 +1,29 @@
+"""Softmax cross-entropy."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import ops
+
+from mindcv.loss.base import ClassificationLoss, one_hot
+
+__all__ = ["CrossEntropySmooth"]
+
+
+class CrossEntropySmooth(ClassificationLoss):
+    """`-sum_k weight_k * target_k * log_softmax(logits)_k` of each sample; see `ClassificationLoss`.
+
+    The mean is over samples. With class weights and class numbers for labels it is the weighted mean: the sum divided
+    by the sum of the weights of the samples' classes. Both as PyTorch's cross_entropy.
+    """
+
+    def loss_of(self, logits, labels):
+        num_classes = logits.shape[1]
+        logits = logits.astype(ms.float32)
+        targets = one_hot(labels, num_classes)  # (B, K)
+        losses = -(self.weight * self.smoothed(targets, num_classes) * ops.log_softmax(logits, 1)).sum(1)  # (B,)
+        if self.reduction == "sum":
+            return losses.sum()
+        if labels.ndim == 1:
+            return losses.sum() / (self.weight * targets).sum()
+        return losses.mean()

@@ -1,0 +1,41 @@
+"""A learning-rate table that may be read past its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+
+__all__ = ["LearningRateTable"]
+
+
+class LearningRateTable(LearningRateSchedule):
+    """One rate a step; past the last, the last.
+
+    `nn.Optimizer` reads a bare list with Gather, which raises RuntimeError one step past the end, and keeps it as a
+    Parameter, so that a checkpoint of the optimizer would bring an old schedule back. This holds a constant.
+
+    Args:
+        table: the rates, one a step, at least one.
+
+    Raises:
+        ValueError: the table is not one-dimensional, is empty, or holds a negative or non-finite rate.
+    """
+
+    def __init__(self, table: Union[Sequence[float], np.ndarray, Tensor]) -> None:
+        super().__init__()
+        rates = table.asnumpy() if isinstance(table, Tensor) else np.asarray(table)
+        rates = rates.astype(np.float32)
+        if rates.ndim != 1 or not rates.size:
+            raise ValueError(f"a learning-rate table must be a non-empty row of rates, got shape {rates.shape}")
+        if not (np.isfinite(rates).all() and (rates >= 0).all()):
+            raise ValueError("a learning-rate table must hold finite rates of at least 0")
+        self.table = Tensor(rates)
+        self.last_step = rates.size - 1
+
+    def construct(self, global_step: Tensor) -> Tensor:
+        """Rate of `global_step` (int32, shape (1,)), float32 of the same shape."""
+        return ops.gather(self.table, ops.minimum(global_step, self.last_step), 0)

@@ -1,0 +1,159 @@
+"""From a config to the objects it describes: what the scripts and tools share.
+
+The factories know no config and the config knows no factory; here one is read to call the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from mindspore import nn
+
+from mindcv.config import RunConfig
+from mindcv.data import ImageDataset, ImageLoader, create_dataset, create_loader, create_transforms
+from mindcv.engine import Trainer, create_trainer
+from mindcv.loss import create_loss
+from mindcv.models import create_model
+from mindcv.optim import create_optimizer
+from mindcv.scheduler import create_scheduler
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import DataError
+
+__all__ = [
+    "PREPROCESSING",
+    "build_evaluation_loader",
+    "build_lr_table",
+    "build_model",
+    "build_trainer",
+    "build_training_loader",
+    "check_num_classes",
+    "checkpoint_metadata",
+]
+
+# The options that say how an image becomes the network's input when it is not augmented; they travel with weights.
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
+
+
+def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
+    """The training images, and the loader that augments them.
+
+    Raises:
+        DataError: they are not there, or are not of `num_classes` classes.
+    """
+    dataset = create_dataset(
+        config.dataset,
+        config.data_dir,
+        config.train_split,
+        num_shards=group.size,
+        shard_id=group.rank,
+        download=config.dataset_download,
+        num_aug_repeats=config.aug_repeats,
+        **config.subset("shuffle", "num_samples", "seed"),
+    )
+    check_num_classes(config, dataset)
+    augmentation = config.subset("auto_augment", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation")
+    erasing = config.subset("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts")
+    normalization = config.subset("mean", "std", "in_channels")
+    loader = create_loader(
+        dataset,
+        is_training=True,
+        num_classes=dataset.num_classes(),
+        transform=create_transforms(
+            config.dataset, config.image_resize, is_training=True, **augmentation, **erasing, **normalization
+        ),
+        **config.subset("batch_size", "drop_remainder", "mixup", "cutmix", "cutmix_prob"),
+        **config.subset("num_parallel_workers", "skip_corrupt"),
+    )
+    return dataset, loader
+
+
+def build_evaluation_loader(
+    config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]] = None
+) -> tuple[ImageDataset, ImageLoader]:
+    """The validation images and their loader.
+
+    Args:
+        config: of the run.
+        group: the processes that share the images.
+        class_to_idx: numbers of the classes as the network learned them; None to number the folders found.
+    """
+    dataset = create_dataset(
+        config.dataset,
+        config.data_dir,
+        config.val_split,
+        shuffle=config.eval_shuffle,
+        num_shards=group.size,
+        shard_id=group.rank,
+        download=config.dataset_download,
+        seed=config.seed,
+        class_indexing=class_to_idx,
+    )
+    check_num_classes(config, dataset)
+    loader = create_loader(
+        dataset,
+        config.batch_size,
+        num_classes=dataset.num_classes(),
+        transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
+        num_parallel_workers=config.num_parallel_workers,
+    )
+    return dataset, loader
+
+
+def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
+    """Raise a `DataError` when the config names another number of classes than the data have."""
+    found = dataset.num_classes()
+    if config.num_classes is not None and config.num_classes != found:
+        raise DataError(
+            f"num_classes is {config.num_classes}, but {config.dataset} in '{config.data_dir}' has {found} classes; "
+            f"give --num_classes {found} or leave it out"
+        )
+
+
+def build_model(config: RunConfig, num_classes: int, checkpoint_path: str = "") -> nn.Cell:
+    """The network of the config."""
+    return create_model(
+        config.model,
+        num_classes=num_classes,
+        checkpoint_path=checkpoint_path,
+        **config.subset("pretrained", "in_channels", "drop_rate", "drop_path_rate", "head_init_scale"),
+        **config.subset("layer_scale_init_value", "recompute_stages", "seed"),
+    )
+
+
+def build_lr_table(config: RunConfig, steps_per_epoch: int) -> list[float]:
+    """The learning rate of each step of the run."""
+    return create_scheduler(
+        steps_per_epoch,
+        num_epochs=config.epoch_size,
+        milestones=config.multi_step_decay_milestones,
+        **config.subset("scheduler", "lr", "min_lr", "warmup_epochs", "warmup_factor", "decay_epochs", "decay_rate"),
+        **config.subset("num_cycles", "cycle_decay", "lr_epoch_stair"),
+    )
+
+
+def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], group: Group) -> Trainer:
+    """Loss, optimizer and mixed precision of the config, around `network`."""
+    optimizer = create_optimizer(
+        network,
+        lr=lr_table,
+        nesterov=config.use_nesterov,
+        **config.subset("opt", "weight_decay", "momentum", "weight_decay_filter", "eps"),
+    )
+    loss = create_loss(config.loss, **config.subset("reduction", "label_smoothing", "aux_factor"))
+    return create_trainer(
+        network,
+        loss,
+        optimizer,
+        amp_cast_list=config.amp_cast_list or (),
+        lr_table=lr_table,
+        group=group,
+        **config.subset("amp_level", "loss_scale_type", "loss_scale", "drop_overflow_update"),
+        **config.subset("clip_grad", "clip_value"),
+    )
+
+
+def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, Any]:
+    """What a reader of the run's weights must know, as JSON values."""
+    options = {"model": config.model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
+    return {"options": options, "class_to_idx": dict(dataset.class_to_idx)}

@@ -1,0 +1,274 @@
+"""Learning-rate schedules as tables: pure functions that return one rate per training step.
+
+Every function takes `steps_per_epoch` and `epochs` and returns a list of `steps_per_epoch * epochs` floats. The plain
+functions hold the rate for a whole epoch; those called `*_refined_lr`, and `one_cycle_lr` and `cyclic_lr`, change it
+at every step, reading the time in epochs as `step / steps_per_epoch`. Names and arguments are MindCV's, the values
+those of the PyTorch schedulers of the same names stepped once an epoch (or once a step).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+__all__ = [
+    "constant_lr",
+    "cosine_annealing_lr",
+    "cosine_annealing_warm_restarts_lr",
+    "cosine_decay_lr",
+    "cosine_decay_refined_lr",
+    "cyclic_lr",
+    "exponential_lr",
+    "exponential_refined_lr",
+    "linear_lr",
+    "linear_refined_lr",
+    "multi_step_lr",
+    "one_cycle_lr",
+    "polynomial_lr",
+    "polynomial_refined_lr",
+    "step_lr",
+]
+
+
+def _by_epoch(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
+    """`rate(epoch)`, held for the steps of each epoch."""
+    return [value for epoch in range(epochs) for value in [rate(epoch)] * steps_per_epoch]
+
+
+def _by_step(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
+    """`rate(time)` at each step, the time in epochs being a fraction."""
+    return [rate(step / steps_per_epoch) for step in range(steps_per_epoch * epochs)]
+
+
+def _half_cosine(start: float, end: float, fraction: float) -> float:
+    """From `start` at fraction 0 to `end` at fraction 1 along half a cosine."""
+    return end + (start - end) * (1.0 + math.cos(math.pi * fraction)) / 2.0
+
+
+def constant_lr(factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
+    """`lr * factor` for the first `total_iters` epochs, `lr` afterwards."""
+    return _by_epoch(lambda t: lr * (factor if t < total_iters else 1.0), steps_per_epoch, epochs)
+
+
+def _linear(start_factor: float, end_factor: float, total_iters: int, lr: float) -> Callable[[float], float]:
+    return lambda t: lr * (start_factor + (end_factor - start_factor) * min(t, total_iters) / total_iters)
+
+
+def linear_lr(
+    start_factor: float, end_factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """From `lr * start_factor` to `lr * end_factor` over `total_iters` epochs, an epoch at a time."""
+    return _by_epoch(_linear(start_factor, end_factor, total_iters, lr), steps_per_epoch, epochs)
+
+
+def linear_refined_lr(
+    start_factor: float, end_factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """`linear_lr`, a step at a time."""
+    return _by_step(_linear(start_factor, end_factor, total_iters, lr), steps_per_epoch, epochs)
+
+
+def _polynomial(total_iters: int, power: float, lr: float) -> Callable[[float], float]:
+    return lambda t: lr * (1.0 - min(t, total_iters) / total_iters) ** power
+
+
+def polynomial_lr(total_iters: int, power: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
+    """From `lr` to 0 over `total_iters` epochs as `(1 - t / total_iters) ** power`, an epoch at a time."""
+    return _by_epoch(_polynomial(total_iters, power, lr), steps_per_epoch, epochs)
+
+
+def polynomial_refined_lr(
+    total_iters: int, power: float, *, lr: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """`polynomial_lr`, a step at a time."""
+    return _by_step(_polynomial(total_iters, power, lr), steps_per_epoch, epochs)
+
+
+def exponential_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
+    """`lr * gamma ** epoch`."""
+    return _by_epoch(lambda t: lr * gamma**t, steps_per_epoch, epochs)
+
+
+def exponential_refined_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
+    """`exponential_lr`, a step at a time."""
+    return _by_step(lambda t: lr * gamma**t, steps_per_epoch, epochs)
+
+
+def step_lr(step_size: int, gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
+    """`lr`, multiplied by `gamma` after every `step_size` epochs."""
+    return _by_epoch(lambda t: lr * gamma ** (t // step_size), steps_per_epoch, epochs)
+
+
+def multi_step_lr(
+    milestones: Sequence[int], gamma: float, *, lr: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """`lr`, multiplied by `gamma` at each epoch of `milestones` (twice at one that is listed twice)."""
+    return _by_epoch(lambda t: lr * gamma ** sum(t >= epoch for epoch in milestones), steps_per_epoch, epochs)
+
+
+def cosine_annealing_lr(
+    t_max: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """A cosine between `eta_max` and `eta_min` with a half period of `t_max` epochs; it rises again past `t_max`."""
+    return _by_epoch(lambda t: _half_cosine(eta_max, eta_min, t / t_max), steps_per_epoch, epochs)
+
+
+def cosine_annealing_warm_restarts_lr(
+    te: int, tm: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
+) -> list[float]:
+    """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`; the first lasts `te` epochs, each next `tm`
+    times as long."""
+    rates: list[float] = []
+    length = te
+    while len(rates) < epochs:
+        rates += [_half_cosine(eta_max, eta_min, t / length) for t in range(length)]
+        length *= tm
+    return _by_epoch(lambda t: rates[t], steps_per_epoch, epochs)
+
+
+def _cosine_decay(
+    decay_epochs: int, eta_min: float, eta_max: float, num_cycles: int, cycle_decay: float
+) -> Callable[[float], float]:
+    def rate(t: float) -> float:
+        cycle = int(t // decay_epochs)
+        if cycle >= num_cycles:
+            return eta_min
+        return _half_cosine(eta_max * cycle_decay**cycle, eta_min, t / decay_epochs - cycle)
+
+    return rate
+
+
+def cosine_decay_lr(
+    decay_epochs: int,
+    eta_min: float,
+    *,
+    eta_max: float,
+    steps_per_epoch: int,
+    epochs: int,
+    num_cycles: int = 1,
+    cycle_decay: float = 1.0,
+) -> list[float]:
+    """`num_cycles` half cosines of `decay_epochs` each from `eta_max` to `eta_min`, then `eta_min` to the end.
+
+    The top of each cycle is `cycle_decay` times that of the one before. The rate changes once an epoch.
+    """
+    return _by_epoch(_cosine_decay(decay_epochs, eta_min, eta_max, num_cycles, cycle_decay), steps_per_epoch, epochs)
+
+
+def cosine_decay_refined_lr(
+    decay_epochs: int,
+    eta_min: float,
+    *,
+    eta_max: float,
+    steps_per_epoch: int,
+    epochs: int,
+    num_cycles: int = 1,
+    cycle_decay: float = 1.0,
+) -> list[float]:
+    """`cosine_decay_lr`, a step at a time."""
+    return _by_step(_cosine_decay(decay_epochs, eta_min, eta_max, num_cycles, cycle_decay), steps_per_epoch, epochs)
+
+
+def one_cycle_lr(
+    max_lr: float,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    div_factor: float = 25.0,
+    final_div_factor: float = 10000.0,
+    three_phase: bool = False,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+) -> list[float]:
+    """The one-cycle policy (arXiv 1708.07120), a step at a time.
+
+    Args:
+        max_lr: the peak, reached after `pct_start` of the steps.
+        pct_start: the rising part of the whole, from 0 to 1.
+        anneal_strategy: `"cos"` (half cosines) or `"linear"`.
+        div_factor: the first rate is `max_lr / div_factor`.
+        final_div_factor: the last rate is the first one divided by this.
+        three_phase: mirror the rise down to the first rate before the final descent.
+        steps_per_epoch: training steps an epoch.
+        epochs: length of the table in epochs.
+
+    Raises:
+        ValueError: `anneal_strategy` is neither of the two.
+    """
+    if anneal_strategy not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+    anneal = _half_cosine if anneal_strategy == "cos" else lambda start, end, f: start + (end - start) * f
+    total = steps_per_epoch * epochs
+    first, rise_end = max_lr / div_factor, pct_start * total - 1
+    # (last step, rate there) of each phase, starting from `first` at step 0.
+    if three_phase:
+        phases = [(rise_end, max_lr), (2 * rise_end, first), (total - 1, first / final_div_factor)]
+    else:
+        phases = [(rise_end, max_lr), (total - 1, first / final_div_factor)]
+
+    def rate(step: int) -> float:
+        start_step, start = 0.0, first
+        for end_step, end in phases[:-1]:
+            if step <= end_step:
+                break
+            start_step, start = end_step, end
+        else:
+            end_step, end = phases[-1]
+        # A phase without length is over at once.
+        return anneal(start, end, (step - start_step) / (end_step - start_step) if end_step > start_step else 1.0)
+
+    return [rate(step) for step in range(total)]
+
+
+def cyclic_lr(
+    base_lr: float,
+    max_lr: float,
+    step_size_up: int = 2000,
+    step_size_down: Optional[int] = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+    scale_fn: Optional[Callable[[float], float]] = None,
+    scale_mode: str = "cycle",
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+) -> list[float]:
+    """Cyclical rates (arXiv 1506.01186): up from `base_lr` to `max_lr` and down again, a step at a time.
+
+    Args:
+        base_lr: the bottom.
+        max_lr: the top of the first cycle.
+        step_size_up: steps of the rise.
+        step_size_down: steps of the descent; as many as up when None.
+        mode: `"triangular"` (equal cycles), `"triangular2"` (each half as high) or `"exp_range"` (the height times
+            `gamma ** step`). Of no effect when `scale_fn` is given.
+        gamma: the base of `"exp_range"`.
+        scale_fn: factor of the height, a function of the cycle (from 1) or of the step.
+        scale_mode: what `scale_fn` gets, `"cycle"` or `"iterations"`.
+        steps_per_epoch: training steps an epoch.
+        epochs: length of the table in epochs.
+
+    Raises:
+        ValueError: `mode` or `scale_mode` is none of the above.
+    """
+    shapes = {
+        "triangular": (lambda cycle: 1.0, "cycle"),
+        "triangular2": (lambda cycle: 0.5 ** (cycle - 1), "cycle"),
+        "exp_range": (lambda step: gamma**step, "iterations"),
+    }
+    if scale_fn is None:
+        if mode not in shapes:
+            raise ValueError(f"mode must be one of {', '.join(shapes)}, got {mode!r}")
+        scale_fn, scale_mode = shapes[mode]
+    if scale_mode not in ("cycle", "iterations"):
+        raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
+    step_size_down = step_size_up if step_size_down is None else step_size_down
+    period = step_size_up + step_size_down
+
+    def rate(step: int) -> float:
+        cycle, position = divmod(step, period)
+        height = position / step_size_up if position <= step_size_up else (period - position) / step_size_down
+        return base_lr + (max_lr - base_lr) * height * scale_fn(cycle + 1 if scale_mode == "cycle" else step)
+
+    return [rate(step) for step in range(steps_per_epoch * epochs)]

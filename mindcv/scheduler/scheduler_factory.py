@@ -1,0 +1,194 @@
+"""Names of schedules to tables of learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from mindcv.scheduler import dynamic_lr
+from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.logger import logger
+
+__all__ = ["create_scheduler", "lr_at"]
+
+
+@dataclass(frozen=True)
+class _Main:
+    """What the part after the warm-up is made from; the fields are `create_scheduler`'s arguments."""
+
+    lr: float
+    min_lr: float
+    decay_epochs: int
+    decay_rate: float
+    milestones: Sequence[int]
+    num_cycles: int
+    cycle_decay: float
+    lr_epoch_stair: bool
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def span(self) -> dict[str, int]:
+        return {"steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
+
+
+def _constant(main: _Main) -> list[float]:
+    return dynamic_lr.constant_lr(1.0, 0, lr=main.lr, **main.span)
+
+
+def _cosine_decay(main: _Main) -> list[float]:
+    table = dynamic_lr.cosine_decay_lr if main.lr_epoch_stair else dynamic_lr.cosine_decay_refined_lr
+    cycles = {"num_cycles": main.num_cycles, "cycle_decay": main.cycle_decay}
+    return table(main.decay_epochs, main.min_lr, eta_max=main.lr, **cycles, **main.span)
+
+
+def _exponential_decay(main: _Main) -> list[float]:
+    table = dynamic_lr.exponential_lr if main.lr_epoch_stair else dynamic_lr.exponential_refined_lr
+    return table(main.decay_rate, lr=main.lr, **main.span)
+
+
+def _polynomial_decay(main: _Main) -> list[float]:
+    table = dynamic_lr.polynomial_lr if main.lr_epoch_stair else dynamic_lr.polynomial_refined_lr
+    return table(main.epochs, main.decay_rate, lr=main.lr, **main.span)
+
+
+def _step_decay(main: _Main) -> list[float]:
+    return dynamic_lr.step_lr(main.decay_epochs, main.decay_rate, lr=main.lr, **main.span)
+
+
+def _multi_step_decay(main: _Main) -> list[float]:
+    return dynamic_lr.multi_step_lr(main.milestones, main.decay_rate, lr=main.lr, **main.span)
+
+
+def _one_cycle(main: _Main) -> list[float]:
+    div_factor = 25.0
+    if main.min_lr <= 0:
+        raise UserError("scheduler 'one_cycle' ends at min_lr, which must be above 0")
+    return dynamic_lr.one_cycle_lr(
+        main.lr, div_factor=div_factor, final_div_factor=main.lr / div_factor / main.min_lr, **main.span
+    )
+
+
+def _cyclic(main: _Main) -> list[float]:
+    steps = main.steps_per_epoch * main.epochs
+    up = steps // (2 * main.num_cycles)
+    down = steps // main.num_cycles - up
+    if not up:
+        raise UserError(f"scheduler 'cyclic': {steps} steps are too few for num_cycles {main.num_cycles}")
+    return dynamic_lr.cyclic_lr(main.min_lr, main.lr, up, down, **main.span)
+
+
+_SCHEDULES: dict[str, Callable[[_Main], list[float]]] = {
+    "constant": _constant,
+    "cosine_decay": _cosine_decay,
+    "exponential_decay": _exponential_decay,
+    "polynomial_decay": _polynomial_decay,
+    "step_decay": _step_decay,
+    "multi_step_decay": _multi_step_decay,
+    "one_cycle": _one_cycle,
+    "cyclic": _cyclic,
+}
+# These shape the whole training themselves, rise included, and change at every step.
+_WITHOUT_WARMUP = ("one_cycle", "cyclic")
+
+
+def create_scheduler(
+    steps_per_epoch: int,
+    scheduler: str = "constant",
+    lr: float = 0.01,
+    min_lr: float = 1e-6,
+    warmup_epochs: int = 3,
+    warmup_factor: float = 0.0,
+    decay_epochs: int = 10,
+    decay_rate: float = 0.9,
+    milestones: Optional[Sequence[int]] = None,
+    num_epochs: int = 200,
+    num_cycles: int = 1,
+    cycle_decay: float = 1.0,
+    lr_epoch_stair: bool = False,
+) -> list[float]:
+    """The learning rate of every step of a training: warm-up, then a schedule, cut at `num_epochs`.
+
+    Times count from the end of the warm-up, as in MindCV: with 3 warm-up epochs, milestone 30 is epoch 33. A consumer
+    that steps past the end stays at the last rate (`lr_at`; the optimizers of `create_optimizer` do so).
+
+    Args:
+        steps_per_epoch: training steps an epoch.
+        scheduler: `constant`, `cosine_decay` (`num_cycles` times `decay_epochs`, then `min_lr`), `exponential_decay`
+            (`decay_rate` an epoch), `polynomial_decay` (power `decay_rate`, to 0 at the end), `step_decay`
+            (`decay_rate` every `decay_epochs`), `multi_step_decay` (`decay_rate` at each of `milestones`),
+            `one_cycle` (rises to `lr`, ends at `min_lr`) or `cyclic` (`num_cycles` triangles from `min_lr` to `lr`).
+        lr: the rate after the warm-up, or the peak.
+        min_lr: the lowest rate of `cosine_decay`, `one_cycle` and `cyclic`; the others have no floor.
+        warmup_epochs: epochs of linear rise to `lr`; must be 0 for `one_cycle` and `cyclic`.
+        warmup_factor: the rise starts at `lr * warmup_factor`.
+        decay_epochs: see `scheduler`.
+        decay_rate: see `scheduler`.
+        milestones: see `scheduler`.
+        num_epochs: length of the table in epochs.
+        num_cycles: see `scheduler`.
+        cycle_decay: each cosine cycle starts at this fraction of the one before.
+        lr_epoch_stair: change the rate once an epoch (and not at every step), in the warm-up too.
+
+    Returns:
+        `steps_per_epoch * num_epochs` rates.
+
+    Raises:
+        UserError: an unknown schedule, a value out of its range, or two that exclude each other.
+    """
+    name = scheduler.lower()
+    if name not in _SCHEDULES:
+        raise UserError(unknown_name("scheduler", scheduler, _SCHEDULES))
+    counts = {"steps_per_epoch": steps_per_epoch, "num_epochs": num_epochs}
+    _check_counts(**counts, decay_epochs=decay_epochs, num_cycles=num_cycles)
+    _check_warmup(name, warmup_epochs, lr_epoch_stair)
+
+    main = _Main(
+        lr=lr,
+        min_lr=min_lr,
+        decay_epochs=decay_epochs,
+        decay_rate=decay_rate,
+        milestones=milestones or (),
+        num_cycles=num_cycles,
+        cycle_decay=cycle_decay,
+        lr_epoch_stair=lr_epoch_stair,
+        steps_per_epoch=steps_per_epoch,
+        epochs=max(num_epochs - warmup_epochs, 0),
+    )
+    planned = warmup_epochs + (num_cycles * decay_epochs if name == "cosine_decay" else 0)
+    if planned > num_epochs:
+        logger.warning(
+            f"warm-up and decay take {planned} epochs, the training has {num_epochs}: the schedule is cut there"
+        )
+    if warmup_epochs and lr_epoch_stair and not warmup_factor:
+        logger.warning("the whole first epoch has learning rate 0 (lr_epoch_stair with warmup_factor 0)")
+    table = _warmup(main, warmup_epochs, warmup_factor) + (_SCHEDULES[name](main) if main.epochs else [])
+    return table[: steps_per_epoch * num_epochs]
+
+
+def lr_at(table: Sequence[float], step: int) -> float:
+    """The rate of `step` (from 0): that of the table, or its last one past the end."""
+    return table[min(step, len(table) - 1)]
+
+
+def _warmup(main: _Main, warmup_epochs: int, warmup_factor: float) -> list[float]:
+    if not warmup_epochs:
+        return []
+    rise = dynamic_lr.linear_lr if main.lr_epoch_stair else dynamic_lr.linear_refined_lr
+    return rise(
+        warmup_factor, 1.0, warmup_epochs, lr=main.lr, steps_per_epoch=main.steps_per_epoch, epochs=warmup_epochs
+    )
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+
+
+def _check_warmup(name: str, warmup_epochs: int, lr_epoch_stair: bool) -> None:
+    if warmup_epochs < 0:
+        raise UserError(f"warmup_epochs must be at least 0, got {warmup_epochs}")
+    if name in _WITHOUT_WARMUP and (warmup_epochs or lr_epoch_stair):
+        raise UserError(f"scheduler '{name}' needs warmup_epochs 0 and lr_epoch_stair False")

@@ -1,0 +1,35 @@
+"""Packaging of mindcv. MindSpore fixes most of it: its wheels are for Python 3.9 to 3.12 and NumPy 1."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+PLOTS = ["matplotlib>=3.5"]
+DEMO = ["scikit-learn>=1.0", *PLOTS]
+
+setup(
+    name="mindcv",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "mindcv" / "__init__.py").read_text())[1],
+    description="ConvNeXt and ConvNeXt V2 for MindSpore, in the style of MindCV",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.13",
+    packages=find_packages(include=["mindcv", "mindcv.*"]),
+    package_data={"mindcv.data": ["*.tsv"]},
+    install_requires=[
+        "mindspore>=2.7",
+        "numpy>=1.22,<2",  # MindSpore's wheels fail at the first tensor operation with NumPy 2
+        "pyyaml>=5.4",
+        "pillow>=10.1",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "plots": PLOTS,
+        "demo": DEMO,
+        "test": ["pytest>=7", *DEMO],
+        "dev": ["pytest>=7", "ruff>=0.6", *DEMO],
+    },
+)

@@ -1,0 +1,258 @@
+"""Data sets by name: files written by the test in the published formats, subsets and shards."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mindcv.data import create_dataset, imagenet_class_names
+from mindcv.utils.errors import DataError, UserError
+
+
+def everything(dataset):
+    images, labels = zip(*(dataset.read(i) for i in range(len(dataset))))
+    return np.stack(images), list(labels)
+
+
+def test_digits():
+    package = load_digits()
+    train, val = create_dataset("digits"), create_dataset("Digits", split="val")
+    assert (len(train), len(val)) == (1438, 359)
+    assert train.class_names == [str(i) for i in range(10)]
+    images, labels = everything(val)
+    assert images.dtype == np.uint8 and images.shape == (359, 8, 8)
+    np.testing.assert_array_equal(labels, package.target[4::5])
+    np.testing.assert_allclose(images, package.images[4::5] * 255 / 16, atol=0.5)
+    assert (images.min(), images.max()) == (0, 255)
+    assert val.describe(0) == "digits sample 4" and train.describe(4) == "digits sample 5"
+    np.testing.assert_array_equal(everything(create_dataset("digits", split="test"))[1], labels)
+    with pytest.raises(UserError, match="split of digits 'valid' is not known; did you mean 'val'"):
+        create_dataset("digits", split="valid")
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r'pip install "mindcv\[demo\]"'):
+        create_dataset("digits")
+
+
+def idx(array):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+MNIST = {
+    prefix: (
+        np.random.default_rng(n).integers(0, 256, (n, 28, 28), dtype=np.uint8),
+        np.random.default_rng(n).integers(0, 10, n, dtype=np.uint8),
+    )
+    for prefix, n in (("train", 7), ("t10k", 5))
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist(tmp_path, ending):
+    pack = gzip.compress if ending else bytes
+    for prefix, (images, labels) in MNIST.items():
+        (tmp_path / f"{prefix}-images-idx3-ubyte{ending}").write_bytes(pack(idx(images)))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte{ending}").write_bytes(pack(idx(labels)))
+    for split, prefix in (("train", "train"), ("test", "t10k"), ("val", "t10k")):
+        images, labels = everything(create_dataset("MNIST", tmp_path, split))
+        np.testing.assert_array_equal(images, MNIST[prefix][0])
+        np.testing.assert_array_equal(labels, MNIST[prefix][1])
+
+
+def test_mnist_errors(tmp_path):
+    with pytest.raises(DataError, match="lacks train-images-idx3-ubyte and train-labels-idx1-ubyte"):
+        create_dataset("mnist", tmp_path)
+    images, labels = MNIST["train"]
+    image_file, label_file = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
+    label_file.write_bytes(idx(labels))
+    image_file.write_bytes(idx(labels))
+    with pytest.raises(DataError, match="is not an IDX file of 3-dimensional bytes: it starts 00000801"):
+        create_dataset("mnist", tmp_path)
+    label_file.write_bytes(idx(images))
+    image_file.write_bytes(idx(images))
+    with pytest.raises(DataError, match="is not an IDX file of 1-dimensional bytes: it starts 00000803"):
+        create_dataset("mnist", tmp_path)
+    label_file.write_bytes(idx(labels))
+    image_file.write_bytes(idx(images)[:-1])
+    with pytest.raises(DataError, match=r"should hold \(7, 28, 28\) values and has 5487"):
+        create_dataset("mnist", tmp_path)
+    image_file.write_bytes(idx(images[:6]))
+    with pytest.raises(DataError, match="6 images and 7 labels"):
+        create_dataset("mnist", tmp_path)
+    image_file.unlink()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images))[:-20])
+    with pytest.raises(DataError, match="cannot read '.*gz'"):
+        create_dataset("mnist", tmp_path)
+    with pytest.raises(UserError, match="split of mnist 'tset' is not known; did you mean 'test'"):
+        create_dataset("mnist", tmp_path, "tset")
+
+
+def cifar_rows(seed, classes):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (3, 3072), dtype=np.uint8), rng.integers(0, classes, 3).tolist()
+
+
+TEN_FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+HUNDRED_FILES = {"train": ["train"], "test": ["test"]}
+
+
+def write_cifar(root, name, is_binary):
+    classes = 10 if name == "cifar10" else 100
+    names = [f"class{i}" for i in range(classes)]
+    files = TEN_FILES if classes == 10 else HUNDRED_FILES
+    expected = {}
+    for split, parts in files.items():
+        rows = [cifar_rows(len(part) * 7 + ord(part[-1]), classes) for part in parts]
+        expected[split] = np.concatenate([r for r, _ in rows]), sum((labels for _, labels in rows), [])
+        for part, (pixels, labels) in zip(parts, rows):
+            if is_binary:
+                columns = np.array(labels, np.uint8)[:, None]
+                coarse = [np.full_like(columns, 3)] if classes == 100 else []
+                (root / f"{part}.bin").write_bytes(np.hstack([*coarse, columns, pixels]).tobytes())
+            else:
+                key = b"labels" if classes == 10 else b"fine_labels"
+                (root / part).write_bytes(pickle.dumps({b"data": pixels, key: labels}, protocol=2))
+    if is_binary:
+        names_file = "batches.meta.txt" if classes == 10 else "fine_label_names.txt"
+        (root / names_file).write_text("\n".join(names) + "\n\n")
+    else:
+        key = "label_names" if classes == 10 else "fine_label_names"
+        (root / ("batches.meta" if classes == 10 else "meta")).write_bytes(pickle.dumps({key: names}, protocol=2))
+    return expected, names
+
+
+@pytest.mark.parametrize(
+    "name, folder, is_binary",
+    [
+        ("cifar10", "cifar-10-batches-py", False),
+        ("cifar10", "cifar-10-batches-bin", True),
+        ("cifar100", "cifar-100-python", False),
+        ("cifar100", "cifar-100-binary", True),
+    ],
+)
+def test_cifar(tmp_path, name, folder, is_binary):
+    (tmp_path / folder).mkdir()
+    expected, names = write_cifar(tmp_path / folder, name, is_binary)
+    for root in (tmp_path, tmp_path / folder):
+        for split in ("train", "test", "val"):
+            dataset = create_dataset(name, root, split)
+            images, labels = everything(dataset)
+            rows, expected_labels = expected["test" if split == "val" else split]
+            assert images.shape == (len(rows), 32, 32, 3) and labels == expected_labels
+            # a row is the red plane, then green, then blue, each row by row
+            np.testing.assert_array_equal(images[1, 4, 5], [rows[1][c * 1024 + 4 * 32 + 5] for c in range(3)])
+            np.testing.assert_array_equal(images[2, :, :, 2].ravel(), rows[2][2048:])
+            assert dataset.class_names == names
+
+
+def test_cifar_errors(tmp_path):
+    with pytest.raises(DataError, match="neither is nor has a folder 'cifar-10-batches-py' or 'cifar-10-batches-bin'"):
+        create_dataset("cifar10", tmp_path)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    write_cifar(folder, "cifar10", False)
+    (folder / "data_batch_2").unlink()
+    (folder / "data_batch_5").unlink()
+    with pytest.raises(DataError, match="lacks data_batch_2, data_batch_5"):
+        create_dataset("cifar10", tmp_path)
+    (folder / "test_batch").write_bytes(b"\x80\x02}q")
+    with pytest.raises(DataError, match="cannot read '.*test_batch'"):
+        create_dataset("cifar10", tmp_path, "test")
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8)}))
+    with pytest.raises(DataError, match="no entry 'labels'"):
+        create_dataset("cifar10", tmp_path, "test")
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}))
+    with pytest.raises(DataError, match="labels 1 to 10 for 10 classes"):
+        create_dataset("cifar10", tmp_path, "test")
+    with pytest.raises(UserError, match="split of cifar10 'validate'"):
+        create_dataset("cifar10", tmp_path, "validate")
+
+
+def test_a_binary_file_cut_short(tmp_path):
+    write_cifar(tmp_path, "cifar100", True)
+    whole = (tmp_path / "test.bin").read_bytes()
+    (tmp_path / "test.bin").write_bytes(whole[:-5])
+    with pytest.raises(DataError, match="no multiple of the 3074 of a sample"):
+        create_dataset("cifar100", tmp_path, "test")
+
+
+class Harmful:
+    """Its pickle asks for a function to be called when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_cannot_run_code(tmp_path):
+    write_cifar(tmp_path, "cifar10", False)
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Harmful(tmp_path / "proof")}))
+    with pytest.raises(DataError, match="asks for .*open"):
+        create_dataset("cifar10", tmp_path, "test")
+    assert not (tmp_path / "proof").exists()
+
+
+def test_subset():
+    whole = everything(create_dataset("digits"))[0]
+    first, again = (create_dataset("digits", num_samples=100, seed=5) for _ in range(2))
+    assert len(first) == 100
+    descriptions = [first.describe(i) for i in range(100)]
+    assert len(set(descriptions)) == 100 and descriptions == [again.describe(i) for i in range(100)]
+    shard = create_dataset("digits", num_samples=100, seed=5, num_shards=3, shard_id=2)
+    assert [shard.describe(i) for i in range(100)] == descriptions and shard.get_dataset_size() == 34
+    other = create_dataset("digits", num_samples=100, seed=6)
+    assert {other.describe(i) for i in range(100)} != set(descriptions)
+    assert np.isin(everything(first)[0].reshape(100, -1), whole.reshape(len(whole), -1)).all()
+    assert int(descriptions[-1].split()[-1]) > 1000  # not the first ones
+    assert {first.read(i)[1] for i in range(100)} == set(range(10))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_samples": 0}, "num_samples must be from 1 to the 1438"),
+        ({"num_samples": 1439}, "num_samples must be from 1 to the 1438"),
+        ({"num_shards": 2}, "go together"),
+        ({"num_shards": 2, "shard_id": 2}, "shard_id must be from 0"),
+        ({"num_shards": 0, "shard_id": 0}, "shard_id must be from 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"num_aug_repeats": -1}, "num_aug_repeats"),
+        ({"class_indexing": {"0": 0}}, "class_indexing numbers other classes than data set 'digits'"),
+        ({"download": True}, "downloading data sets is not part of this version"),
+    ],
+)
+def test_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        create_dataset("digits", **options)
+
+
+def test_class_indexing_may_say_what_is_true_anyway():
+    own = create_dataset("digits").class_to_idx
+    assert create_dataset("digits", split="val", class_indexing=own).class_to_idx == own
+    with pytest.raises(UserError, match="class_indexing numbers other classes"):
+        create_dataset("digits", class_indexing={**own, "0": 1, "1": 0})
+
+
+def test_refuses_unknown_names_and_keywords():
+    with pytest.raises(UserError, match="dataset 'cifar' is not known; did you mean 'cifar10"):
+        create_dataset("cifar")
+    with pytest.raises(TypeError):
+        create_dataset("digits", subset=3)
+    with pytest.raises(UserError, match="root/<split>/<class>/"):
+        create_dataset("imagenet", download=True)
+    with pytest.raises(IndexError):
+        create_dataset("digits", num_samples=5).read(5)
+
+
+def test_imagenet_class_names():
+    names = imagenet_class_names()
+    assert len(names) == 1000 and names[0] == "tench, Tinca tinca" and names[999].startswith("toilet tissue")

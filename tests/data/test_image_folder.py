@@ -1,0 +1,107 @@
+"""Image folders written by the test."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+from PIL import Image
+
+from mindcv.data import create_dataset
+from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.logger import logger
+
+
+def write(path, colour=(0, 0, 0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), colour).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("train/dog/b.jpg", "train/dog/a.PNG", "train/dog/sub/deeper/c.webp", "train/cat/1.gif"):
+        write(tmp_path / name)
+    write(tmp_path / "val/dog/1.bmp")
+    write(tmp_path / "val/cat/1.tiff")
+    return tmp_path
+
+
+@pytest.fixture
+def log(caplog):
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "mindcv"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def contents(dataset):
+    return [
+        (os.path.relpath(dataset.describe(i), dataset.images.folder), dataset.read(i)[1]) for i in range(len(dataset))
+    ]
+
+
+def test_order_labels_and_contents(root, log):
+    dataset = create_dataset("imagenet", root)
+    assert contents(dataset) == [("cat/1.gif", 0), ("dog/a.PNG", 1), ("dog/b.jpg", 1), ("dog/sub/deeper/c.webp", 1)]
+    assert dataset.class_to_idx == {"cat": 0, "dog": 1} and dataset.class_names == ["cat", "dog"]
+    assert dataset.num_classes() == 2 and dataset.get_dataset_size() == 4
+    for i in range(4):
+        with open(dataset.describe(i), "rb") as file:
+            assert dataset.read(i)[0] == file.read()
+    assert not log.records
+
+
+def test_splits_and_names(root):
+    assert len(create_dataset("", str(root), split="val")) == 2
+    assert len(create_dataset("Folder", root / "train", split="")) == 4
+
+
+def test_other_files_are_left_out_and_said(root, log):
+    for name in ("train/.hidden/x.jpg", "train/dog/.hidden.jpg", "train/dog/.cache/x.jpg"):
+        write(root / name)
+    assert len(create_dataset("", root)) == 4 and not log.records
+    (root / "train/dog/notes.txt").write_text("x")
+    (root / "train/dog/sub/Thumbs.db").write_text("x")
+    write(root / "train/lost.jpg")
+    assert len(create_dataset("", root)) == 4
+    (record,) = log.records
+    assert record.getMessage().startswith("3 file(s)") and "lost.jpg" in record.getMessage()
+
+
+def test_class_indexing(root):
+    dataset = create_dataset("", root, class_indexing={"dog": 0, "emu": 1, "cat": 2})
+    assert [label for _, label in contents(dataset)] == [2, 0, 0, 0]
+    assert dataset.class_names == ["dog", "emu", "cat"] and dataset.num_classes() == 3
+    with pytest.raises(DataError, match="not in class_indexing: 'cat'"):
+        create_dataset("", root, class_indexing={"dog": 0})
+    with pytest.raises(UserError, match="class_indexing must number its 2 classes from 0"):
+        create_dataset("", root, class_indexing={"dog": 1, "cat": 2})
+
+
+def test_errors_name_the_thing(root):
+    with pytest.raises(DataError, match="folder '.*/nowhere' does not exist"):
+        create_dataset("", root / "nowhere")
+    with pytest.raises(DataError, match="no folder 'tarin' .*did you mean 'train'.* 'train', 'val'"):
+        create_dataset("", root, split="tarin")
+    with pytest.raises(DataError, match="'.*/deeper' has no class folders"):
+        create_dataset("", root / "train/dog/sub/deeper", split="")
+    (root / "train/emu/sub").mkdir(parents=True)
+    with pytest.raises(DataError, match="no images in class folder.*: 'emu'$"):
+        create_dataset("", root)
+    with pytest.raises(UserError, match=r"needs root \(data_dir\)"):
+        create_dataset("folder")
+
+
+def test_a_file_that_vanished(root):
+    dataset = create_dataset("", root)
+    (root / "train/cat/1.gif").unlink()
+    with pytest.raises(DataError, match="cannot read '.*cat/1.gif': No such file"):
+        dataset.read(0)
+
+
+def test_names_that_are_not_utf8(root):
+    folder = os.fsencode(root / "train/dog")
+    os.link(root / "train/dog/b.jpg", os.path.join(folder, b"z\xff.jpg"))
+    dataset = create_dataset("", root)
+    assert len(dataset) == 5 and dataset.read(4)[0] == dataset.read(2)[0]

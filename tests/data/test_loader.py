@@ -1,0 +1,318 @@
+"""The loader: the same bits however they are made, every sample in its place, errors that name the file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from itertools import islice
+
+import mindspore.dataset as ds
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv.data import create_dataset, create_loader, create_transforms
+from mindcv.data.loader import _num_workers, _say_clamped
+from mindcv.data.sampler import epoch_order
+from mindcv.data.transforms import Compose, Decode, RandomResizedCrop, ToArray
+from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.logger import logger
+
+CLASSES = {"num_classes": 10}
+
+
+def pixels(array):
+    return array.astype(np.float32)[None]
+
+
+def raw_loader(dataset, batch_size=16, **options):
+    """Batches of untouched digits."""
+    return create_loader(dataset, batch_size, **{"transform": pixels, **CLASSES, **options})
+
+
+def training_loader(workers=1, processes=False, num_shards=1, shard_id=0, repeats=0, seed=3, **options):
+    dataset = create_dataset(
+        "digits", num_samples=50, seed=seed, num_shards=num_shards, shard_id=shard_id, num_aug_repeats=repeats
+    )
+    transform = create_transforms("digits", 12, True, "rand-m9-mstd0.5-inc1", in_channels=1, re_prob=0.5)
+    mixing = {"mixup": 0.8, "cutmix": 1.0, "cutmix_prob": 1.0}
+    options = {"transform": transform, "is_training": True, **mixing, **CLASSES, **options}
+    return create_loader(dataset, 8, num_parallel_workers=workers, python_multiprocessing=processes, **options)
+
+
+def assert_same(batches, others):
+    batches, others = list(batches), list(others)
+    assert len(batches) == len(others) > 0
+    for batch, other in zip(batches, others):
+        for array, expected in zip(batch, other):
+            assert array.dtype == expected.dtype
+            np.testing.assert_array_equal(array, expected)
+
+
+@pytest.fixture
+def log(caplog):
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "mindcv"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_evaluation_batches_in_order():
+    dataset = create_dataset("digits", split="val", shuffle=False)
+    loader = raw_loader(dataset, 100)
+    batches = list(loader.batches())
+    assert [len(labels) for _, labels in batches] == [100, 100, 100, 59]
+    assert loader.get_dataset_size() == 4 and loader.get_batch_size() == 100 and loader.num_classes() == 10
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches))
+    assert images.dtype == np.float32 and labels.dtype == np.int32 and images.shape == (359, 1, 8, 8)
+    for i in range(359):
+        image, label = dataset.read(i)
+        assert label == labels[i] and np.array_equal(image, images[i, 0])
+
+
+def test_drop_remainder():
+    dataset = create_dataset("digits", split="val")
+    loader = raw_loader(dataset, 100, drop_remainder=True)
+    assert [len(labels) for _, labels in loader.batches()] == [100, 100, 100] and loader.get_dataset_size() == 3
+    with pytest.raises(DataError, match="359 samples on this rank are fewer than one batch of 360"):
+        raw_loader(dataset, 360, drop_remainder=True)
+
+
+def test_same_bits_for_any_workers_and_after_rebuilding():
+    expected = list(training_loader().batches(2))
+    for workers, processes in ((1, False), (2, False), (2, True)):
+        assert_same(training_loader(workers, processes).batches(2), expected)
+
+
+@pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
+def test_mindspore_iterators_give_the_same_bits_and_go_on_to_the_next_epoch(workers, processes):
+    loader = training_loader(workers, processes)
+    loader.set_epoch(3)
+    loader.output_shapes()  # makes a pipeline of its own, which must not count as an epoch
+    iterator = loader.create_tuple_iterator(num_epochs=2, output_numpy=True)
+    for epoch in (3, 4):
+        assert_same((tuple(batch) for batch in iterator), training_loader().batches(epoch))
+
+
+def test_mindspore_sees_columns_and_sizes():
+    loader = training_loader()
+    assert loader.get_col_names() == ["image", "label"] and loader.output_shapes() == [[8, 1, 12, 12], [8, 10]]
+    assert loader.get_dataset_size() == 7 and isinstance(loader, ds.GeneratorDataset)
+
+
+def test_epochs_are_augmented_differently_in_the_same_order():
+    dataset = create_dataset("digits", num_samples=8, shuffle=False)
+    loader = raw_loader(dataset, 8, transform=[Decode("L"), RandomResizedCrop(6), ToArray()])
+    (first, labels), (second, again) = next(loader.batches(0)), next(loader.batches(1))
+    assert labels.tolist() == again.tolist() and not np.array_equal(first, second)
+
+
+def test_epochs_and_seeds_differ():
+    loader = training_loader()
+    first, second, other = next(loader.batches(0)), next(loader.batches(1)), next(training_loader(seed=4).batches(0))
+    assert not np.array_equal(first[0], second[0]) and not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("start", [1, 6, 7])
+def test_start_is_the_tail(start):
+    loader = training_loader(2)
+    whole = list(loader.batches(1))
+    tail = list(loader.batches(1, start))
+    assert len(tail) == 7 - start
+    if tail:
+        assert_same(tail, whole[start:])
+
+
+def test_start_reads_nothing_before():
+    dataset = create_dataset("digits", num_samples=48, shuffle=False)
+    seen = []
+    loader = raw_loader(dataset, transform=lambda image: seen.append(1) or pixels(image))
+    list(loader.batches(0, start=2))
+    assert len(seen) == 16
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 4])
+def test_evaluation_counts_every_image_once(num_shards):
+    seen = []
+    for rank in range(num_shards):
+        dataset = create_dataset("digits", num_samples=41, num_shards=num_shards, shard_id=rank)
+        seen += [image.tobytes() for images, _ in raw_loader(dataset, 4).batches() for image in images]
+    whole = create_dataset("digits", num_samples=41)
+    assert sorted(seen) == sorted(pixels(whole.read(i)[0]).tobytes() for i in range(41))
+
+
+def test_ranks_train_on_what_one_process_would():
+    options = {"mixup": 0, "cutmix": 0, "cutmix_prob": 0}
+    whole = np.concatenate([images for images, _ in training_loader(**options).batches(1)])
+    shards = [list(training_loader(num_shards=2, shard_id=rank, **options).batches(1)) for rank in range(2)]
+    dealt = [np.concatenate([images for images, _ in batches]) for batches in shards]
+    np.testing.assert_array_equal(np.stack(dealt, axis=1).reshape(whole.shape), whole)
+
+
+def test_ranks_mix_differently():
+    plain = [next(training_loader(num_shards=2, shard_id=rank).batches())[1] for rank in range(2)]
+    ratios = [np.sort(labels[labels > 0])[0] for labels in plain]
+    assert ratios[0] != ratios[1]
+
+
+def test_repeated_augmentation_shows_each_image_differently():
+    options = {"mixup": 0, "cutmix": 0, "cutmix_prob": 0}
+    images = np.concatenate([images for images, _ in training_loader(repeats=3, **options).batches()])
+    assert len(images) == 50 and len(np.unique(images.reshape(50, -1), axis=0)) == 50
+    dataset = create_dataset("digits", num_samples=50, seed=3, num_aug_repeats=3)
+    untouched = np.concatenate([images for images, _ in raw_loader(dataset, is_training=True).batches()])
+    order = epoch_order(50, seed=3, epoch=0, shuffle=True, num_repeats=3, rank=0, num_ranks=1, pad=True)
+    np.testing.assert_array_equal(untouched[:, 0], [dataset.read(i)[0] for i in order[:, 0]])
+
+
+def test_mixed_labels():
+    for _, labels in training_loader().batches():
+        assert labels.dtype == np.float32 and labels.shape[1] == 10
+        np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+        assert ((labels > 0).sum(1) <= 2).all()
+
+
+def test_target_transforms():
+    dataset = create_dataset("digits", split="val", shuffle=False)
+    one_hot = ds.transforms.OneHot(10)
+    (_, labels), (_, plain) = (next(raw_loader(dataset, target_transform=t).batches()) for t in ([one_hot], None))
+    np.testing.assert_array_equal(labels, np.eye(10)[plain])
+    _, doubled = next(raw_loader(dataset, target_transform=[lambda x: 2 * x, lambda x: x + 0.5]).batches())
+    np.testing.assert_array_equal(doubled, 2 * plain + 0.5)
+    assert doubled.dtype == np.float32
+
+
+def test_random_transforms_and_plain_callables_mix():
+    dataset = create_dataset("digits", num_samples=20)
+    transform = [Decode("L"), lambda image: image.rotate(90), RandomResizedCrop(6), ToArray()]
+    first, again = (next(raw_loader(dataset, transform=transform).batches())[0] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_default_transforms_are_those_of_the_phase():
+    dataset = create_dataset("digits", num_samples=2)
+    for is_training in (True, False):
+        maker = create_loader(dataset, 2, is_training=is_training).source.maker
+        assert repr(maker.reader.transform) == repr(Compose(create_transforms(is_training=is_training)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images, the fourth, fifth and twelfth damaged."""
+    (tmp_path / "train/a").mkdir(parents=True)
+    for i in range(12):
+        path = tmp_path / f"train/a/{i:02d}.png"
+        Image.new("RGB", (8, 8), (10 * i, 0, 0)).save(path)
+        if i in (3, 4, 11):
+            path.write_bytes(path.read_bytes()[:40])
+    return tmp_path
+
+
+def folder_loader(folder, workers=1, processes=False, **options):
+    dataset = create_dataset("", folder, shuffle=False)
+    options = {"transform": [Decode(), ToArray()], "num_parallel_workers": workers, **options}
+    return create_loader(dataset, 4, python_multiprocessing=processes, **options)
+
+
+@pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
+def test_a_corrupt_image_is_named(folder, workers, processes, capfd):
+    with pytest.raises(DataError, match="^cannot decode '.*/train/a/03.png': .*") as caught:
+        list(folder_loader(folder, workers, processes).batches())
+    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value.__cause__ or "")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
+def test_skip_corrupt_takes_the_next_and_counts(folder, workers, processes, log):
+    loader = folder_loader(folder, workers, processes, is_training=True, skip_corrupt=True)
+    for epoch in range(2):
+        images = np.concatenate([images for images, _ in loader.batches(epoch)])
+        assert (images[:, 0, 0, 0] / 10).tolist() == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10, 0]
+        assert loader.num_corrupt == 3 * (epoch + 1)
+    if not processes:  # whose log is their own
+        assert sorted(r.getMessage().split("'")[1][-6:] for r in log.records) == ["03.png", "04.png", "11.png"]
+
+
+def test_skip_corrupt_with_nothing_left(folder):
+    for path in (folder / "train/a").iterdir():
+        path.write_bytes(b"")
+    loader = folder_loader(folder, is_training=True, skip_corrupt=True)
+    with pytest.raises(DataError, match="not one of the 12 images can be read"):
+        next(loader.batches())
+
+
+def test_a_transform_that_fails_keeps_its_own_error():
+    def fail(image):
+        raise KeyError("of the user's code")
+
+    with pytest.raises(KeyError, match="of the user's code"):
+        next(raw_loader(create_dataset("digits"), transform=fail).batches())
+
+
+@pytest.mark.parametrize(
+    "transform, message",
+    [
+        ([Decode("L")], "got .*Image.* for 'digits sample"),
+        (lambda image: np.zeros((1, 8, 8 + int(image[2, 2]) % 2)), "arrays of one shape"),
+    ],
+)
+def test_transforms_must_end_in_arrays_of_one_shape(transform, message):
+    with pytest.raises(UserError, match="arrays of one shape") as caught:
+        next(raw_loader(create_dataset("digits"), 64, transform=transform).batches())
+    assert caught.match(message)
+
+
+def test_leaving_early_stops_the_workers():
+    before = threading.active_count()
+    batches = training_loader(2).batches()
+    list(islice(batches, 2))
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_few_batches_exist_at_a_time():
+    dataset = create_dataset("digits")
+    made = []
+    loader = raw_loader(dataset, 1, transform=lambda image: made.append(1) or pixels(image), num_parallel_workers=2)
+    batches = loader.batches()
+    for taken in range(1, 40):
+        next(batches)
+        assert len(made) <= taken + 4
+    batches.close()
+
+
+def test_workers_are_clamped_and_said_once(log, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    _say_clamped.cache_clear()
+    assert [_num_workers(n) for n in (1, 2, 16, 16, None)] == [1, 2, 2, 2, 2]
+    assert [record.getMessage() for record in log.records] == [
+        "num_parallel_workers=16 is more than the 2 cores of this machine; 2 are used"
+    ]
+    dataset = create_dataset("digits", num_parallel_workers=1)
+    assert raw_loader(dataset).num_parallel_workers == 1
+    with pytest.raises(UserError, match="num_parallel_workers must be at least 1"):
+        _num_workers(-1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_classes": 9}, "labels 0 to 9, which num_classes=9 does not cover"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"separate": True}, "AugMix"),
+        ({"skip_corrupt": True}, "skip_corrupt is for training"),
+        ({"mixup": 0.2, "cutmix_prob": 1.0}, "mixup and cutmix are for training"),
+        ({"mixup": 0.2, "is_training": True}, r"\(cutmix_prob\) must be above 0"),
+        ({"mixup": 0.2, "cutmix_prob": 1, "is_training": True, "target_transform": [str]}, "target_transform"),
+    ],
+)
+def test_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        create_loader(create_dataset("digits"), **{"batch_size": 4, **options})
+
+
+@pytest.mark.parametrize("is_training, shuffle", [(False, True), (True, False)])
+def test_repeats_are_for_shuffled_training(is_training, shuffle):
+    dataset = create_dataset("digits", num_aug_repeats=3, shuffle=shuffle)
+    with pytest.raises(UserError, match="num_aug_repeats is for training"):
+        create_loader(dataset, 4, is_training=is_training)

@@ -1,0 +1,150 @@
+"""The losses and their gradients against NumPy float64 formulas, in both modes."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv.loss import BinaryCrossEntropySmooth, CrossEntropySmooth, create_loss
+from mindcv.utils.errors import UserError
+
+BATCH, CLASSES = 5, 7
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(scale=3, size=(BATCH, CLASSES))
+LOGITS[0, :2] = 0.0
+AUX = [RNG.normal(size=(BATCH, CLASSES)) for _ in range(2)]
+LABELS = np.array([0, 6, 3, 3, 1])
+SOFT = RNG.dirichlet(np.ones(CLASSES), BATCH)
+WEIGHT = RNG.uniform(0.5, 2.0, CLASSES)
+
+
+@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def mode(request):
+    before = ms.get_context("mode")
+    ms.set_context(mode=request.param)
+    yield request.param
+    ms.set_context(mode=before)
+
+
+def targets_of(labels, eps):
+    hot = np.eye(CLASSES)[labels] if labels.ndim == 1 else labels
+    return (1 - eps) * hot + eps / CLASSES
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def ce(logits, labels, eps=0.0, weight=None, reduction="mean"):
+    """Value and gradient."""
+    w = np.ones(CLASSES) if weight is None else weight
+    weighted = w * targets_of(labels, eps)
+    probs = softmax(logits)
+    share = 1.0
+    if reduction == "mean":
+        share = 1 / (w[labels].sum() if labels.ndim == 1 else len(logits))
+    value = -(weighted * np.log(probs)).sum() * share
+    return value, (probs * weighted.sum(1, keepdims=True) - weighted) * share
+
+
+def bce(logits, labels, eps=0.0, weight=None, reduction="mean"):
+    w = np.ones(CLASSES) if weight is None else weight
+    t = targets_of(labels, eps)
+    p = 1 / (1 + np.exp(-logits))
+    share = 1 / logits.size if reduction == "mean" else 1.0
+    return -(w * (t * np.log(p) + (1 - t) * np.log(1 - p))).sum() * share, w * (p - t) * share
+
+
+def tensors(logits, labels, dtype=ms.float32):
+    return Tensor(logits, dtype), Tensor(labels, ms.int32 if labels.ndim == 1 else ms.float32)
+
+
+def value_and_grad(loss, *inputs):
+    value, grad = ms.value_and_grad(loss, 0)(*inputs)
+    return value.asnumpy(), grad.asnumpy()
+
+
+@pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
+@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
+def test_value_and_gradient(mode, name, formula, labels, eps, weight):
+    class_weight = None if weight is None else Tensor(weight, ms.float32)
+    loss = create_loss(name, weight=class_weight, label_smoothing=eps)
+    value, grad = value_and_grad(loss, *tensors(LOGITS, labels))
+    expected, expected_grad = formula(LOGITS, labels, eps, weight)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
+@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
+def test_sum(mode, name, formula, labels):
+    value, grad = value_and_grad(create_loss(name, reduction="sum", label_smoothing=0.1), *tensors(LOGITS, labels))
+    expected, expected_grad = formula(LOGITS, labels, 0.1, reduction="sum")
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, atol=5e-6)
+
+
+@pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
+def test_auxiliary_heads(mode, name, formula):
+    loss = create_loss(name, aux_factor=0.4)
+    main, labels = tensors(LOGITS, LABELS)
+    value = loss((main, *(Tensor(aux, ms.float32) for aux in AUX)), labels).asnumpy()
+    expected = formula(LOGITS, LABELS)[0] + 0.4 * sum(formula(aux, LABELS)[0] for aux in AUX)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
+def test_half_precision_logits_are_computed_in_float32(mode, name, formula):
+    half = LOGITS.astype(np.float16)
+    value = create_loss(name, label_smoothing=0.1)(*tensors(half, LABELS, ms.float16))
+    assert value.dtype == ms.float32
+    np.testing.assert_allclose(value.asnumpy(), formula(half.astype(np.float64), LABELS, 0.1)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["CE", "BCE"])
+def test_extreme_logits_stay_finite_and_exact(mode, name):
+    logits = np.array([[1e4, -1e4, 0.0]])
+    value, grad = value_and_grad(create_loss(name), *tensors(logits, np.array([1])))
+    # CE: log-sum-exp 1e4 minus -1e4. BCE: 1e4 + 1e4 + log 2 over three classes.
+    np.testing.assert_allclose(value, 2e4 if name == "CE" else (2e4 + np.log(2)) / 3, rtol=1e-6)
+    expected = [[1.0, -1.0, 0.0]] if name == "CE" else [[1 / 3, -1 / 3, 0.5 / 3]]
+    np.testing.assert_allclose(grad, expected, atol=1e-6)
+
+
+def test_the_mean_is_over_the_batch_at_hand(mode):
+    loss = create_loss("BCE")
+    for size in (5, 2, 3):
+        _, grad = value_and_grad(loss, *tensors(LOGITS[:size], LABELS[:size]))
+        np.testing.assert_allclose(grad, bce(LOGITS[:size], LABELS[:size])[1], atol=1e-6)
+
+
+def test_integer_one_hot_labels_count_as_targets(mode):
+    hot = Tensor(np.eye(CLASSES, dtype=np.int32)[LABELS])
+    value = create_loss("CE")(Tensor(LOGITS, ms.float32), hot)
+    np.testing.assert_allclose(value.asnumpy(), ce(LOGITS, LABELS)[0], rtol=1e-6)
+
+
+def test_names():
+    assert isinstance(create_loss("ce"), CrossEntropySmooth)
+    assert isinstance(create_loss("bce"), BinaryCrossEntropySmooth)
+    with pytest.raises(UserError, match="loss 'focal' is not known.*BCE, CE"):
+        create_loss("focal")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reduction": "none"},
+        {"label_smoothing": 1.0},
+        {"label_smoothing": -0.1},
+        {"aux_factor": -1.0},
+        {"weight": Tensor(np.ones((2, 2)), ms.float32)},
+    ],
+    ids=["reduction", "smoothing", "negative", "aux", "weight"],
+)
+def test_wrong_options(wrong):
+    with pytest.raises(UserError):
+        create_loss("CE", **wrong)

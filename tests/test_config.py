@@ -1,0 +1,416 @@
+"""The options against MindCV's table of flags, and everything a user can get wrong."""
+
+import ast
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import mindcv
+from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args, unavailable
+from mindcv.config_parsing import options_of
+from mindcv.optim import create_optimizer, weight_decay_groups
+from mindcv.scheduler import create_scheduler
+from mindcv.utils.errors import ConfigError, UserError
+
+FLAGS = Path(__file__).parent / "data" / "reference" / "mindcv_flags.csv"
+MODEL = ["--model", "convnext_tiny"]
+# Where the defaults are ours, see docs/decisions.md.
+OWN_DEFAULTS = {"device_target": "auto", "model": "", "weight_decay_filter": "auto"}
+TEXT_IF_BLANK = ("config", "ckpt_path")
+
+
+def problems(*argv, config_class=RunConfig):
+    with pytest.raises(ConfigError) as caught:
+        parse_args(list(argv), config_class)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return ["-c", str(path)]
+
+
+def mindcv_default(row):
+    if row["default"] == "":
+        return "" if row["flag"] in TEXT_IF_BLANK else None
+    try:
+        return ast.literal_eval(row["default"])
+    except (ValueError, SyntaxError):
+        return row["default"]
+
+
+def test_every_flag_of_mindcv_with_its_default():
+    with FLAGS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 87
+    options, config = options_of(RunConfig), RunConfig()
+    for row in rows:
+        name = row["flag"]
+        expected = OWN_DEFAULTS.get(name, mindcv_default(row))
+        assert getattr(config, name) == expected, name
+        assert type(getattr(config, name)) is type(expected), name
+        assert options[name].help
+        if row["choices"]:
+            assert set(row["choices"].split("|")) <= set(options[name].choices), name
+    own = {"skip_corrupt", "head_init_scale", "recompute_stages", "layer_scale_init_value"}
+    assert set(options) - {row["flag"] for row in rows} == own
+
+
+def test_defaults_pass_their_own_checks():
+    config = parse_args(MODEL)
+    assert config == replace(RunConfig(), model="convnext_tiny")
+    assert config.given == {"model"}
+    for config_class in (RunConfig, TrainConfig, ValidateConfig, InferConfig):
+        for option in options_of(config_class).values():
+            assert option.within(option.default), option.name
+
+
+def test_lists_are_not_shared():
+    parse_args(MODEL).mean.append(1.0)
+    assert len(parse_args(MODEL).mean) == 3
+
+
+MINDCV_LIKE = """\
+# system
+mode: 0
+distribute: True
+val_while_train: yes
+# dataset
+dataset: 'ImageNet'
+data_dir: "/data/imagenet"
+num_samples: None
+batch_size: 1.5e2
+# augmentation
+image_resize: 224.0
+scale: [0.08, 1]
+ratio: (0.75, 1.333)
+color_jitter: [0.4, 0.4, 0.4]
+auto_augment: "randaug-m9-mstd0.5-inc1"
+re_value: "random"
+# model
+model: 'convnext_tiny'
+num_classes: '1000'
+drop_rate: null
+drop_path_rate: 0.1
+ckpt_path:
+# training
+opt: 'adamW'
+weight_decay: '1e-5'
+lr: 1e-3
+min_lr: 1e-7
+loss: 'ce'
+amp_level: 'o2'
+loss_scale_type: 'Dynamic'
+multi_step_decay_milestones: [30, 6e1, "90"]
+cycle_decay: 1
+"""
+
+
+def test_a_recipe_as_mindcv_users_write_them(tmp_path):
+    config = parse_args(recipe(tmp_path, MINDCV_LIKE))
+    expected = {
+        "mode": 0,
+        "distribute": True,
+        "val_while_train": True,
+        "dataset": "imagenet",
+        "data_dir": "/data/imagenet",
+        "num_samples": None,
+        "batch_size": 150,
+        "image_resize": 224,
+        "scale": (0.08, 1.0),
+        "ratio": (0.75, 1.333),
+        "color_jitter": [0.4, 0.4, 0.4],
+        "auto_augment": "randaug-m9-mstd0.5-inc1",
+        "re_value": "random",
+        "model": "convnext_tiny",
+        "num_classes": 1000,
+        "drop_rate": None,
+        "drop_path_rate": 0.1,
+        "ckpt_path": "",
+        "opt": "adamw",
+        "weight_decay": 1e-5,
+        "lr": 1e-3,
+        "min_lr": 1e-7,
+        "loss": "CE",
+        "amp_level": "O2",
+        "loss_scale_type": "dynamic",
+        "multi_step_decay_milestones": [30, 60, 90],
+        "cycle_decay": 1.0,
+    }
+    actual = config.as_dict()
+    for name, value in expected.items():
+        assert (actual[name], type(actual[name])) == (value, type(value)), name
+    assert config.given == {"config", *expected}
+    untouched = actual.keys() - config.given
+    assert {name: actual[name] for name in untouched} == {name: getattr(RunConfig(), name) for name in untouched}
+
+
+def test_command_line_over_yaml_over_default(tmp_path):
+    path = recipe(tmp_path, "model: a\nlr: 0.5\nepoch_size: 7\n")
+    config = parse_args([*path, "--lr", "0.25"])
+    assert (config.lr, config.epoch_size, config.batch_size) == (0.25, 7, 128)
+    assert parse_args(["--lr", "0.25", *path]).lr == 0.25
+    assert parse_args([*path, "--lr", "0.25", "--lr=0.125"]).lr == 0.125
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "expected"),
+    [
+        (["--lr", "1e-5"], "lr", 1e-5),
+        (["--lr=1e-5"], "lr", 1e-5),
+        (["--batch_size", "1e3"], "batch_size", 1000),
+        (["--batch_size=3.0"], "batch_size", 3),
+        (["--distribute"], "distribute", True),
+        (["--distribute", "False"], "distribute", False),
+        (["--shuffle=no"], "shuffle", False),
+        (["--scale", "0.5", "1"], "scale", (0.5, 1.0)),
+        (["--scale", "0.5,1.0"], "scale", (0.5, 1.0)),
+        (["--scale", "[0.5, 1.0]"], "scale", (0.5, 1.0)),
+        (["--scale", "[0.5,", "1.0]"], "scale", (0.5, 1.0)),
+        (["--scale=(0.5, 1)"], "scale", (0.5, 1.0)),
+        (["--scale", "1", "1"], "scale", (1.0, 1.0)),
+        (["--recompute_stages", "0", "3"], "recompute_stages", [0, 3]),
+        (["--recompute_stages", "3"], "recompute_stages", [3]),
+        (["--recompute_stages", "[]"], "recompute_stages", []),
+        (["--color_jitter", "0.2"], "color_jitter", 0.2),
+        (["--color_jitter", "0.2,0.3,0.4,0.1"], "color_jitter", [0.2, 0.3, 0.4, 0.1]),
+        (["--color_jitter", "None"], "color_jitter", None),
+        (["--re_value", "0"], "re_value", 0),
+        (["--re_value", "Random"], "re_value", "random"),
+        (["--re_value", "1", "2", "3.5"], "re_value", [1.0, 2.0, 3.5]),
+        (["--auto_augment", "rand-m9-mstd0.5-inc1"], "auto_augment", "rand-m9-mstd0.5-inc1"),
+        (["--auto_augment", "null"], "auto_augment", None),
+        (["--auto_augment="], "auto_augment", None),
+        (["--ckpt_path="], "ckpt_path", ""),
+        (["--ckpt_path", "a=b.ckpt"], "ckpt_path", "a=b.ckpt"),
+        (["--ckpt_path=a=b.ckpt"], "ckpt_path", "a=b.ckpt"),
+        (["--dataset="], "dataset", ""),
+        (["--num_classes", "none"], "num_classes", None),
+        (["--device_target", "ascend"], "device_target", "Ascend"),
+        (["--amp_level", "O1", "--amp_cast_list", "['Conv2d', 'Dense']"], "amp_cast_list", ["Conv2d", "Dense"]),
+        (["--in_channels", "1", "--mean", "128", "--std", "64"], "mean", [128.0]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else None,
+)
+def test_spellings_on_the_command_line(argv, name, expected):
+    value = getattr(parse_args([*MODEL, *argv]), name)
+    assert (value, type(value)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--modle", "x"], "--modle: there is no option 'modle'; did you mean 'mode'?"),
+        (["--batch", "3"], "--batch: there is no option 'batch'; did you mean 'batch_size'?"),
+        (["--batch_size", "3.5"], "--batch_size: expected a whole number, at least 1, got '3.5'"),
+        (["--batch_size", "0"], "--batch_size: expected a whole number, at least 1, got '0'"),
+        (["--batch_size", "True"], "--batch_size: expected a whole number"),
+        (["--batch_size", "3", "4"], "--batch_size: expected a whole number, at least 1, got '3 4'"),
+        (["--batch_size"], "--batch_size: a value is missing, expected a whole number, at least 1"),
+        (["--batch_size", "1e999"], "--batch_size: expected a whole number"),
+        (["--lr", "fast"], "--lr: expected a number, above 0, got 'fast'"),
+        (["--lr", "0"], "--lr: expected a number, above 0"),
+        (["--lr", "nan"], "--lr: expected a number"),
+        (["--lr", "inf"], "--lr: expected a number"),
+        (["--mean", "nan", "1", "1"], "--mean: expected a list of numbers, got 'nan 1 1'"),
+        (["--lr", "None"], "--lr: expected a number"),
+        (["--distribute", "maybe"], "--distribute: expected true or false, got 'maybe'"),
+        (["--opt", "adamww"], "got 'adamww'; did you mean 'adamw'?"),
+        (["--opt", "adamww"], "--opt: expected one of sgd, momentum, adam, adamw, lion"),
+        (["--mode", "2"], "--mode: expected one of 0, 1, got '2'"),
+        (["--re_value", "noise"], "--re_value: expected a whole number or a list of numbers or text (random)"),
+        (["--scale", "0.5"], "--scale: expected 2 numbers"),
+        (["--scale", "0.5", "0.7", "0.9"], "--scale: expected 2 numbers"),
+        (["--scale", "0.9", "0.5"], "scale: the first number is above the second"),
+        (["--ratio", "1.5,0.5"], "ratio: the first number is above the second"),
+        (["--scale", "0", "1"], "--scale: expected 2 numbers, above 0"),
+        (["--hflip", "1.5"], "--hflip: expected a number, at least 0 and at most 1"),
+        (["--cutmix_prob", "-0.1"], "--cutmix_prob: expected a number, at least 0 and at most 1"),
+        (["--crop_pct", "0"], "--crop_pct: expected a number, above 0 and at most 1"),
+        (["--crop_pct", "1.01"], "--crop_pct"),
+        (["--image_resize", "31"], "--image_resize: expected a whole number, at least 32"),
+        (["--epoch_size", "0"], "--epoch_size"),
+        (["--keep_checkpoint_max", "0"], "--keep_checkpoint_max"),
+        (["--drop_path_rate", "1"], "--drop_path_rate"),
+        (["--label_smoothing", "1"], "--label_smoothing"),
+        (["--weight_decay", "-1"], "--weight_decay"),
+        (["--recompute_stages", "4"], "--recompute_stages"),
+        (["--color_jitter", "0.1,0.2"], "color_jitter: a list needs 3 numbers"),
+        (["--mean", "1", "2"], "mean: needs one number for each of in_channels"),
+        (["--in_channels", "1"], "std: needs one number for each of in_channels"),
+        (["--re_value", "1,2"], "re_value: a list needs one number for each of in_channels"),
+        (["--ckpt_save_policy", "top_k"], "ckpt_save_policy: top_k keeps the best"),
+        (["--scheduler", "one_cycle"], "scheduler: one_cycle and cyclic need warmup_epochs: 0"),
+        (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at it"),
+        (["--lr", "1e-7"], "min_lr: is above lr"),
+        (["--opt", "adamw", "--use_nesterov"], "use_nesterov: adamw has no Nesterov form"),
+        (["--opt", "sgd", "--use_nesterov", "--momentum", "0"], "use_nesterov: needs a momentum above 0"),
+        (["--amp_cast_list", "Dense"], "amp_cast_list: goes with amp_level: O1"),
+        (["--filter_bias_and_bn"], "'filter_bias_and_bn' is now weight_decay_filter"),
+        (["--dynamic_loss_scale", "True"], "'dynamic_loss_scale' is now loss_scale_type ('dynamic'"),
+        (["-c", "a.yaml", "b.yaml"], "--config: expected text, got 'a.yaml b.yaml'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_problem_on_the_command_line(argv, message):
+    found = problems(*MODEL, *argv)
+    assert any(message in problem for problem in found), found
+
+
+def test_stray_words():
+    assert problems("train", *MODEL) == ["command line: 'train' belongs to no flag"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: x", ":1: modle: there is no option 'modle'; did you mean 'mode'?"),
+        ("mode: 0\nlr: 1\nlr: 2", ":3: lr: given twice, first at "),
+        ("mode: 0\nbatch_size: 3.5", ":2: batch_size: expected a whole number, at least 1, got 3.5"),
+        ("batch_size: True", "batch_size: expected a whole number"),
+        ("batch_size:", "batch_size: expected a whole number, at least 1, got None"),
+        ("distribute: 2", "distribute: expected true or false, got 2"),
+        ("data_dir: 2012", "data_dir: expected text, got 2012"),
+        ("data_dir: [a, b]", "data_dir: expected text, got ['a', 'b']"),
+        ("lr: {a: 1}", "lr: expected a number, above 0, got {'a': 1}"),
+        ("scale: {a: 1, b: 2}", "scale: expected 2 numbers"),
+        ("scale: True", "scale: expected 2 numbers"),
+        ("scale: [0.5, x]", "scale: expected 2 numbers, above 0, got [0.5, 'x']"),
+        ("filter_bias_and_bn: True", "'filter_bias_and_bn' is now weight_decay_filter"),
+        ("config: other.yaml", "a YAML file cannot name another"),
+        ("given: x", "there is no option 'given'"),
+        ("- lr\n- 3", "expected lines of the form 'key: value'"),
+        ("", "expected lines of the form 'key: value'"),
+        ("lr", "expected lines of the form 'key: value'"),
+        ("lr: [1, 2", "not valid YAML"),
+        ("lr: 1\n  mode: 0", "line 2"),
+        ("lr: !!python/object:os.system x", "not valid YAML"),
+        ("lr: 1\n---\nlr: 2", "not valid YAML"),
+    ],
+)
+def test_a_problem_in_the_yaml_file(tmp_path, text, message):
+    argv = recipe(tmp_path, text)
+    found = problems(*argv, *MODEL)
+    assert len(found) == 1
+    assert message in found[0]
+    assert argv[1] in found[0]
+
+
+def test_a_yaml_file_that_cannot_be_read(tmp_path):
+    assert problems("-c", str(tmp_path / "no.yaml"), *MODEL)[0].endswith("no.yaml': No such file or directory")
+    assert "Is a directory" in problems("-c", str(tmp_path), *MODEL)[0]
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"model: caf\xe9")
+    assert "not text in UTF-8" in problems("-c", str(path), *MODEL)[0]
+
+
+def test_all_problems_at_once(tmp_path):
+    argv = recipe(tmp_path, "modle: x\nopt: lamb\nlr: fast\nepoch_size: 3\nepoch_size: 4\n")
+    found = problems("stray", *argv, "--batch_size", "0", "--ema", "--seed", "--scale", "1", "0.5", "--x", "1")
+    for fragment in ("stray", "modle", "lr: exp", "given twice", "--batch_size", "ema:", "--seed", "scale:", "'x'"):
+        assert sum(fragment in problem for problem in found) == 1, fragment
+    assert any(problem.startswith("opt: 'lamb': it comes with a later version") for problem in found)
+    assert "model: is required" in found
+    assert len(found) == 11
+
+
+def test_an_ill_typed_option_is_one_problem(tmp_path):
+    """What depends on it is not judged by the default that stands in its place."""
+    path = recipe(tmp_path, "model: [a]\nckpt_save_policy: top_k\nval_while_train: 7\n")
+    assert len(problems(*path)) == 2
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--ema"],
+        ["--resume_opt"],
+        ["--gradient_accumulation_steps", "2"],
+        ["--layer_decay", "0.9"],
+        ["--aug_splits", "3"],
+        ["--pretrained", "True"],
+        ["--dataset_download"],
+        ["--opt", "nadam"],
+        ["--auto_augment", "autoaug"],
+        ["--auto_augment", "trivialaugwide"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_later_version_brings(argv):
+    found = problems(*MODEL, *argv)
+    assert len(found) == 1
+    assert found[0].startswith(argv[0][2:] + ": ") and "later version" in found[0]
+
+
+def test_unavailable_is_a_function_of_the_config():
+    assert unavailable(RunConfig()) == []
+    assert len(unavailable(RunConfig(ema=True, opt="lion", layer_decay=0.9))) == 3
+    available = RunConfig(
+        distribute=True, amp_level="O3", val_amp_level="O2", loss_scale_type="dynamic", clip_grad=True
+    )
+    assert unavailable(available) == []
+
+
+def test_options_of_the_single_scripts():
+    config = parse_args([*MODEL, "--results_json", "a.json"], ValidateConfig)
+    assert (config.results_json, config.per_class_csv) == ("a.json", "")
+    config = parse_args([*MODEL, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
+    assert (config.image_path, config.top_k, config.results_file) == ("cats", 3, "x.CSV")
+    assert config.as_dict().keys() - RunConfig().as_dict().keys() == {
+        "image_path",
+        "top_k",
+        "results_file",
+        "picture",
+        "class_names_file",
+    }
+    assert problems(config_class=InferConfig) == ["model: is required", "image_path: is required"]
+    found = problems(*MODEL, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
+    assert found == ["results_file: must end in .csv or .json"]
+    assert "no option 'top_k'" in problems(*MODEL, "--top_k", "3", config_class=TrainConfig)[0]
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_args(["--lr", "bad", "--help"], InferConfig)
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for option in options_of(InferConfig).values():
+        assert text.count(f"--{option.name}: {option.help}") == 1
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert len(headings) == len(set(headings)) == len({option.group for option in options_of(InferConfig).values()})
+
+
+def test_choices_are_what_the_factories_know():
+    import mindspore as ms
+    from mindspore import Parameter, Tensor
+
+    params = [Parameter(Tensor([[1.0]], ms.float32), name="w")]
+    options = options_of(RunConfig)
+    for name in options["opt"].choices:
+        works = not unavailable(RunConfig(opt=name))
+        if works:
+            create_optimizer(params, name, nesterov=False)
+        else:
+            with pytest.raises(UserError, match="later version"):
+                create_optimizer(params, name)
+    for name in options["scheduler"].choices:
+        assert len(create_scheduler(2, name, warmup_epochs=0, num_epochs=3)) == 6
+    for rule in options["weight_decay_filter"].choices:
+        assert weight_decay_groups(params, 0.1, rule)
+
+
+def test_the_config_imports_no_framework():
+    """Mistakes are told before the second that importing MindSpore takes."""
+    folder = Path(mindcv.__file__).parent
+    for name in ("config.py", "config_parsing.py"):
+        for node in ast.walk(ast.parse((folder / name).read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for imported in names:
+                package = imported.split(".")[0]
+                assert package not in ("mindspore", "numpy"), imported
+                assert package != "mindcv" or imported in ("mindcv.config_parsing", "mindcv.utils.errors"), imported

@@ -1,0 +1,60 @@
+"""Every recipe of the repository is a valid configuration, and says in its header how to run it."""
+
+from pathlib import Path
+
+import pytest
+
+from mindcv.config import parse_args
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+ASCEND = {
+    # model: (drop path, weight decay, batch of a process, repeats, loss scaling)
+    "convnext_tiny": (0.1, 0.05, 16, 0, "dynamic"),
+    "convnext_small": (0.4, 0.05, 16, 0, "auto"),
+    "convnext_base": (0.5, 0.05, 16, 0, "auto"),
+    "convnextv2_tiny": (0.1, 0.049, 128, 3, "auto"),
+}
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= len(ASCEND)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_valid(recipe):
+    config = parse_args(["--config", str(ROOT / recipe)])
+    assert config.model in recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_header_tells_how_to_run_it(recipe):
+    header = (ROOT / recipe).read_text(encoding="utf-8").split("\n\n")[0]
+    assert recipe in header, "the command names another file"
+    for part in ("# Command:", "# Devices:", "# Expected:"):
+        assert part in header
+
+
+@pytest.mark.parametrize("model", ASCEND)
+def test_ascend_recipes_keep_the_published_settings(model):
+    family = model.split("_")[0]
+    config = parse_args(["-c", str(ROOT / "configs" / family / f"{model}_ascend.yaml")])
+    assert config.model == model
+    assert (
+        config.drop_path_rate,
+        config.weight_decay,
+        config.batch_size,
+        config.aug_repeats,
+        config.loss_scale_type,
+    ) == ASCEND[model]
+    assert (config.mode, config.distribute, config.amp_level, config.num_parallel_workers) == (0, True, "O2", 16)
+    assert (config.opt, config.lr, config.min_lr, config.scheduler) == ("adamw", 0.002, 3e-7, "cosine_decay")
+    assert (config.epoch_size, config.warmup_epochs, config.decay_epochs, config.warmup_factor) == (
+        450,
+        20,
+        430,
+        1.75e-5,
+    )
+    assert (config.mixup, config.cutmix, config.label_smoothing, config.re_prob) == (0.8, 1.0, 0.1, 0.25)
+    assert (config.interpolation, config.crop_pct, config.image_resize) == ("bicubic", 0.95, 224)
+    assert config.weight_decay_filter == "auto"

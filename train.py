@@ -1,0 +1,60 @@
+"""Train a model: `python train.py --config RECIPE.yaml [--option value ...]`."""
+
+from __future__ import annotations
+
+import mindspore as ms
+
+from mindcv.config import TrainConfig, parse_args
+from mindcv.engine import CheckpointManager, Checkpoints, MetricsTable, Progress, Validation, apply_amp
+from mindcv.recipe import (
+    build_evaluation_loader,
+    build_lr_table,
+    build_model,
+    build_trainer,
+    build_training_loader,
+    checkpoint_metadata,
+)
+from mindcv.utils.cli import run_script
+from mindcv.utils.device import set_device
+from mindcv.utils.distributed import join_group
+from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.logger import logger
+
+
+def main() -> None:
+    config = parse_args(config_class=TrainConfig)
+    device = set_device(config.device_target)
+    ms.set_context(mode=config.mode)
+    group = join_group(config.distribute)
+    ms.set_seed(config.seed)  # the same in every process: all start from the same weights
+
+    save_dir = ensure_writable_dir(config.ckpt_save_dir)
+    dataset, loader = build_training_loader(config, group)
+    num_classes = dataset.num_classes()
+    callbacks = [Progress(config.log_interval)] if group.is_main else []
+
+    if config.val_while_train:
+        _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
+        val_network = apply_amp(build_model(config, num_classes), config.val_amp_level)
+    network = build_model(config, num_classes, checkpoint_path=config.ckpt_path)
+    lr_table = build_lr_table(config, loader.get_dataset_size())
+    trainer = build_trainer(config, network, lr_table, group)
+    if config.val_while_train:
+        callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
+
+    if group.is_main:
+        manager = CheckpointManager(save_dir, config.model, config.ckpt_save_policy, config.keep_checkpoint_max)
+        metadata = checkpoint_metadata(config, dataset)
+        callbacks += [Checkpoints(manager, network, metadata, config.ckpt_save_interval), MetricsTable(save_dir)]
+        millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
+        logger.info("%s, %.2f M weights, %d classes, on %s", config.model, millions, num_classes, device)
+        steps = f"{loader.get_dataset_size()} steps of {config.batch_size * group.size}"
+        logger.info("%d images, %s an epoch, %d epochs, into %s", len(dataset), steps, config.epoch_size, save_dir)
+
+    trainer.train(config.epoch_size, loader, callbacks)
+    if loader.num_corrupt:
+        logger.warning("%d times a corrupt image was replaced by another", loader.num_corrupt)
+
+
+if __name__ == "__main__":
+    run_script(main)
