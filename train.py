@@ -28,24 +28,24 @@ def main() -> None:
     group = join_group(config.distribute)
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights
 
-    save_dir = ensure_writable_dir(config.ckpt_save_dir)
     dataset, loader = build_training_loader(config, group)
     num_classes = dataset.num_classes()
-    callbacks = [Progress(config.log_interval)] if group.is_main else []
-
-    if config.val_while_train:
-        _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
-        val_network = apply_amp(build_model(config, num_classes), config.val_amp_level)
     network = build_model(config, num_classes, checkpoint_path=config.ckpt_path)
     lr_table = build_lr_table(config, loader.get_dataset_size())
     trainer = build_trainer(config, network, lr_table, group)
-    if config.val_while_train:
-        callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
 
+    callbacks = []
+    if config.val_while_train:
+        _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
+        val_network = apply_amp(build_model(config, num_classes), config.val_amp_level)
+        callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
     if group.is_main:
+        save_dir = ensure_writable_dir(config.ckpt_save_dir)
         manager = CheckpointManager(save_dir, config.model, config.ckpt_save_policy, config.keep_checkpoint_max)
         metadata = checkpoint_metadata(config, dataset)
-        callbacks += [Checkpoints(manager, network, metadata, config.ckpt_save_interval), MetricsTable(save_dir)]
+        callbacks.insert(0, Progress(config.log_interval))
+        callbacks.append(Checkpoints(manager, network, metadata, config.ckpt_save_interval))
+        callbacks.append(MetricsTable(save_dir))
         millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
         logger.info("%s, %.2f M weights, %d classes, on %s", config.model, millions, num_classes, device)
         steps = f"{loader.get_dataset_size()} steps of {config.batch_size * group.size}"

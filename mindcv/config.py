@@ -129,7 +129,7 @@ class RunConfig:
     ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
     ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))
     epoch_size: int = _train(90, "epochs", low=1)
-    dataset_sink_mode: bool = _train(True, "feed the device through its queue")
+    dataset_sink_mode: bool = _train(True, "kept for MindCV's recipes: batches are fed step by step, with the same numbers")
     ema: bool = _train(False, "average the weights")
     ema_decay: float = _train(0.9999, "decay of that average", low=0, high=1)
     clip_grad: bool = _train(False, "clip the gradient's global norm")

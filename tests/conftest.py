@@ -111,3 +111,33 @@ def official_shapes(model):
 @pytest.fixture(scope="session")
 def reference():
     return Reference()
+
+
+class FakeProcesses:
+    """Stands in for `ops` where AllReduce is used: what each rank sends is added up in float32, as on CPU."""
+
+    def __init__(self):
+        self.sent = []
+        self.answer = None
+
+    def AllReduce(self):
+        return self._reduce
+
+    def _reduce(self, tensor):
+        assert tensor.dtype == ms.float32
+        self.sent.append(tensor.asnumpy())
+        return tensor if self.answer is None else ms.Tensor(self.answer)
+
+    def run(self, of_rank, size):
+        """`of_rank(rank)` for every rank: once to learn what is sent, once more with the sum as the answer."""
+        for rank in range(size):
+            of_rank(rank)
+        self.answer = sum(self.sent, np.float32(0)).astype(np.float32)
+        return [of_rank(rank) for rank in range(size)]
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    fake = FakeProcesses()
+    monkeypatch.setattr("mindcv.utils.distributed.ops", fake)
+    return fake

@@ -355,10 +355,13 @@ def test_unavailable_is_a_function_of_the_config():
     assert unavailable(available) == []
 
 
+CKPT = ("--ckpt_path", "a.ckpt")
+
+
 def test_options_of_the_single_scripts():
-    config = parse_args([*MODEL, "--results_json", "a.json"], ValidateConfig)
+    config = parse_args([*CKPT, "--results_json", "a.json"], ValidateConfig)
     assert (config.results_json, config.per_class_csv) == ("a.json", "")
-    config = parse_args([*MODEL, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
+    config = parse_args([*CKPT, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
     assert (config.image_path, config.top_k, config.results_file) == ("cats", 3, "x.CSV")
     assert config.as_dict().keys() - RunConfig().as_dict().keys() == {
         "image_path",
@@ -367,10 +370,21 @@ def test_options_of_the_single_scripts():
         "picture",
         "class_names_file",
     }
-    assert problems(config_class=InferConfig) == ["model: is required", "image_path: is required"]
-    found = problems(*MODEL, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
+    assert problems(config_class=InferConfig) == ["ckpt_path: is required", "image_path: is required"]
+    found = problems(*CKPT, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
     assert found == ["results_file: must end in .csv or .json"]
     assert "no option 'top_k'" in problems(*MODEL, "--top_k", "3", config_class=TrainConfig)[0]
+
+
+def test_what_is_not_given_comes_from_the_checkpoint():
+    config = parse_args([*CKPT, "--crop_pct", "0.9"], ValidateConfig)
+    held = {"model": "convnext_atto", "num_classes": 7, "crop_pct": 0.8, "mean": [1.0, 2.0, 3.0]}
+    completed = config.completed(held)
+    assert completed.subset("model", "num_classes", "mean") == {k: held[k] for k in ("model", "num_classes", "mean")}
+    assert completed.crop_pct == 0.9
+    assert config.model == ""
+    with pytest.raises(ConfigError, match="does not name one"):
+        config.completed({})
 
 
 def test_help_names_every_option(capsys):

@@ -41,6 +41,8 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
         raise CheckpointError(f"checkpoint '{path}' does not exist ({there})")
     if path.suffix != ".ckpt":
         raise CheckpointError(f"checkpoint '{path}' is not a .ckpt file, the one format that this version reads")
+    if path.stat().st_size == 0:  # MindSpore blames prefixes that nobody gave
+        raise CheckpointError(f"checkpoint '{path}' is empty")
     try:
         entries = ms.load_checkpoint(str(path))
     except Exception as error:  # MindSpore raises several kinds for a damaged file

@@ -49,7 +49,7 @@ class SampleReader:
         self.transform = transform
         self.target_transform = target_transform
         self.skip_corrupt = skip_corrupt
-        # Shared with forked workers. The flags, a byte a sample, need no lock: all that is ever written is a 1.
+        # Shared with forked workers.
         self._num_replaced = multiprocessing.Value(ctypes.c_int64, 0)
         self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(dataset)) if skip_corrupt else None
 
@@ -73,8 +73,10 @@ class SampleReader:
             try:
                 sample = self._read(candidate, epoch, repeat)
             except DataError as error:
-                self._is_corrupt[candidate] = True
-                logger.warning("%s; another image takes its place", error)
+                with self._num_replaced.get_lock():  # another worker may have come upon it at the same time
+                    is_news, self._is_corrupt[candidate] = not self._is_corrupt[candidate], True
+                if is_news:
+                    logger.warning("%s; another image takes its place", error)
                 continue
             if step:
                 with self._num_replaced.get_lock():

@@ -17,9 +17,10 @@ from mindcv.convert import weight_parameters
 from mindcv.data import ImageLoader
 from mindcv.engine.checkpoint import CheckpointManager
 from mindcv.engine.evaluate import evaluate
-from mindcv.engine.plots import draw_learning_curve
+from mindcv.engine.plots import draw_learning_curve, require_matplotlib
 from mindcv.engine.state import TrainState
 from mindcv.utils.distributed import Group
+from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import logger
 
@@ -166,9 +167,15 @@ class MetricsTable(Callback):
     def __init__(self, folder: Path):
         self.path = Path(folder) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
+        self.can_draw = True
 
     def on_train_begin(self, state: TrainState) -> None:
-        """Move an earlier run's table out of the way."""
+        """Move an earlier run's table out of the way, and say so if there will be no picture."""
+        try:
+            require_matplotlib()
+        except UserError as error:
+            self.can_draw = False
+            logger.warning("learning_curve.png will not be drawn: %s", error)
         if not self.path.exists():
             return
         number = 1
@@ -196,7 +203,8 @@ class MetricsTable(Callback):
 
     def on_train_end(self, state: TrainState) -> None:
         """Draw the curve."""
-        draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
+        if self.can_draw:
+            draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
 
 
 def _named(figures: Mapping[str, float]) -> list[str]:

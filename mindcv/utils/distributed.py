@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -57,4 +58,7 @@ def join_group(distribute: bool) -> Group:
     from mindspore.communication import get_group_size, get_rank, init
 
     init()
-    return Group(get_rank(), get_group_size())
+    group = Group(get_rank(), get_group_size())
+    if not group.is_main:
+        logger.setLevel(logging.WARNING)  # what all would say, one says
+    return group

@@ -1,0 +1,99 @@
+"""`.ckpt` files: what goes in comes out, MindSpore reads them too, and damage is told."""
+
+import os
+import stat
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv.convert import read_ckpt, write_ckpt
+from mindcv.utils.errors import CheckpointError
+
+METADATA = {"options": {"mean": [0.5, 1e-30], "num_classes": 3, "model": None}, "class_to_idx": {"Grün": 0}, "x": True}
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {"feature.weight": rng.standard_normal((30, 4)).astype(np.float32), "feature.bias": np.float32([0, 1e-38])}
+
+
+@pytest.fixture
+def path(tmp_path, arrays):
+    write_ckpt(tmp_path / "a.ckpt", {name: Tensor(array) for name, array in arrays.items()}, METADATA)
+    return tmp_path / "a.ckpt"
+
+
+def test_round_trip_is_exact(path, arrays):
+    found, metadata = read_ckpt(str(path))
+    assert metadata == METADATA and found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_only_the_file_is_written_and_others_may_read_it(path):
+    assert os.listdir(path.parent) == ["a.ckpt"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_mindspore_reads_it(tmp_path):
+    source, target = nn.Dense(4, 3), nn.Dense(4, 3)
+    write_ckpt(tmp_path / "a.ckpt", {p.name: p for p in source.get_parameters()}, METADATA)
+    not_loaded, _ = ms.load_param_into_net(target, ms.load_checkpoint(str(tmp_path / "a.ckpt")))
+    assert not_loaded == []
+    np.testing.assert_array_equal(target.weight.asnumpy(), source.weight.asnumpy())
+
+
+def test_a_file_of_other_software_has_no_metadata(tmp_path):
+    network = nn.Dense(4, 3)
+    ms.save_checkpoint(network, str(tmp_path / "a.ckpt"), append_dict={"epoch": 7})
+    arrays, metadata = read_ckpt(tmp_path / "a.ckpt")
+    assert metadata == {} and {"weight", "bias"} <= arrays.keys()
+    np.testing.assert_array_equal(arrays["weight"], network.weight.asnumpy())
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(CheckpointError, match=r"checkpoint '.*no\.ckpt' does not exist \(the folder '.*' is there\)"):
+        read_ckpt(tmp_path / "no.ckpt")
+    with pytest.raises(CheckpointError, match=r"does not exist \(nor a folder '.*gone'\)"):
+        read_ckpt(tmp_path / "gone" / "no.ckpt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_ckpt(tmp_path)
+
+
+def test_damaged_files(path):
+    whole = path.read_bytes()
+    for content, says in [
+        (b"", "is empty"),
+        (whole[: len(whole) // 2], "cannot be read"),
+        (b"text " * 99, "cannot be"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"checkpoint '.*a\.ckpt' {says}") as caught:
+            read_ckpt(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_other_formats(path):
+    other = path.rename(path.with_suffix(".pth"))
+    with pytest.raises(CheckpointError, match=r"a\.pth' is not a \.ckpt file"):
+        read_ckpt(other)
+
+
+def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+    before = path.read_bytes()
+
+    def half(entries, name, **kwargs):
+        with open(name, "wb") as file:
+            file.write(before[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ms, "save_checkpoint", half)
+    with pytest.raises(OSError, match="No space left"):
+        write_ckpt(path, {"w": Tensor([1.0])}, {})
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["a.ckpt"]

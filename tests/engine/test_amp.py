@@ -1,0 +1,67 @@
+"""Mixed precision: close to float32, and truly in another format."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv.engine import apply_amp
+from mindcv.models.convnext import ConvNeXt
+from mindcv.utils.errors import UserError
+
+
+def build():
+    """The same weights each time, of a size that makes every layer matter."""
+    network = ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), layer_scale_init_value=0.5).set_train(False)
+    rng = np.random.default_rng(0)
+    for parameter in network.get_parameters():
+        if parameter.name.endswith("weight"):
+            parameter.set_data(Tensor(0.3 * rng.standard_normal(parameter.shape).astype(np.float32)))
+    return network
+
+
+@pytest.fixture(scope="module")
+def images():
+    return Tensor(np.random.default_rng(1).standard_normal((2, 1, 32, 32)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def exact(images):
+    return build()(images).asnumpy()
+
+
+@pytest.mark.parametrize(
+    ("level", "cast_list"), [("O1", ()), ("O1", ["Dense"]), ("O1", ["PatchConv"]), ("O2", ()), ("O3", ())]
+)
+def test_logits_are_close_and_not_equal(images, exact, level, cast_list):
+    network = build()
+    logits = apply_amp(network, level, cast_list)(images)
+    assert logits.dtype == ms.float32
+    np.testing.assert_allclose(logits.asnumpy(), exact, atol=1e-2)
+    assert (logits.asnumpy() != exact).any(), "nothing was computed in float16"
+    assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
+
+
+def test_o0_changes_nothing(images, exact):
+    network = build()
+    assert apply_amp(network, "O0") is network
+    np.testing.assert_array_equal(network(images).asnumpy(), exact)
+
+
+def test_a_cast_list_names_what_is_cast():
+    network = apply_amp(build(), "O1", ["Dense"])
+    types = {type(cell).__name__: getattr(cell, "compute_type", None) for _, cell in network.cells_and_names()}
+    assert types["Dense"] == ms.float16 and types["PatchConv"] is None
+
+
+def test_wrong_names():
+    for level, cast_list, says in [
+        ("O4", (), r"amp_level 'O4' is not known.*\(there are: O0, O1, O2, O3\)"),
+        ("O2", ["Dense"], "amp_cast_list goes with amp_level O1, not O2"),
+        ("O1", ["Dence"], r"amp_cast_list: layer 'Dence' is not known; did you mean 'Dense'\?.*PatchConv"),
+        ("O1", ["Dense", "LayerNorm"], "amp_cast_list: layer 'LayerNorm' is not known"),
+    ]:
+        network = build()
+        with pytest.raises(UserError, match=says):
+            apply_amp(network, level, cast_list)
+        assert all(getattr(cell, "compute_type", None) is None for _, cell in network.cells_and_names())

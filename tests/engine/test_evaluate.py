@@ -1,0 +1,99 @@
+"""Evaluation: every image once, whatever the batches."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv.engine import evaluate, predict
+from mindcv.utils.distributed import Group
+
+
+class Loader:
+    """Arrays in batches, the last one smaller."""
+
+    def __init__(self, images, labels, batch_size):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def get_batch_size(self):
+        return self.batch_size
+
+    def get_dataset_size(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    def batches(self):
+        for start in range(0, len(self.labels), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield self.images[part], self.labels[part]
+
+
+class Linear(nn.Cell):
+    """[B, 4] to [B, 3]; notes the shapes it is given, and is only right in evaluation mode."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = Tensor(weight)
+        self.shapes = set()
+
+    def construct(self, x):
+        self.shapes.add(x.shape)
+        return x @ self.weight * (-1.0 if self.training else 1.0)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((11, 4)).astype(np.float32)
+    return images, rng.integers(0, 3, 11).astype(np.int32), rng.standard_normal((4, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 11, 64])
+def test_batches_do_not_matter(data, batch_size):
+    images, labels, weight = data
+    network = Linear(weight).set_train(True)
+    result = evaluate(network, Loader(images, labels, batch_size), 3, Group())
+    logits = images.astype(np.float64) @ weight
+    hits = logits.argmax(1) == labels
+    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(11), labels]
+    counts = result.counts
+    assert (counts.num_images, counts.num_top1, counts.num_top5) == (11, hits.sum(), 11)
+    assert counts.loss == pytest.approx(loss.mean(), rel=1e-5)
+    assert counts.confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=3).tolist()
+    assert network.shapes == {(batch_size, 4)}, "the network would be compiled again"
+    assert result.images_per_s > 0
+    assert result.as_dict() == {
+        "top_1": hits.mean(),
+        "top_5": 1.0,
+        "loss": counts.loss,
+        "num_images": 11,
+        "num_top_1": hits.sum(),
+        "num_top_5": 11,
+        "images_per_s": result.images_per_s,
+    }
+
+
+def test_processes_count_together(data, processes):
+    images, labels, weight = data
+    loaders = [Loader(images[rank::3], labels[rank::3], 2) for rank in range(3)]
+    results = processes.run(lambda rank: evaluate(Linear(weight), loaders[rank], 3, Group(rank, 3)), 3)
+    hits = ((images.astype(np.float64) @ weight).argmax(1) == labels).sum()
+    assert [(r.counts.num_images, r.counts.num_top1) for r in results] == [(11, hits)] * 3
+
+
+def test_speed_leaves_out_the_first_batch(data, monkeypatch):
+    images, labels, weight = data
+    ticks = iter([0.0, 100.0, 104.0])  # the start, the end of the first batch, the end
+    module = importlib.import_module("mindcv.engine.evaluate")  # the package has a function of that name
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    result = evaluate(Linear(weight), Loader(images, labels, 3), 3, Group())
+    assert result.images_per_s == 8 / 4
+
+
+def test_predict_gives_logits_of_the_images_alone(data):
+    images, _, weight = data
+    network = Linear(weight).set_train(False)
+    found = predict(network, images[:2], 5)
+    np.testing.assert_allclose(found, images[:2] @ weight, rtol=1e-5)
+    assert found.shape == (2, 3) and found.dtype == np.float32 and network.shapes == {(5, 4)}

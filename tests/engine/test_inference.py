@@ -1,0 +1,141 @@
+"""Classes of single images: which files, which probabilities, and how they are written."""
+
+import csv
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+from PIL import Image
+
+from mindcv.engine.inference import Prediction, classify, draw_predictions, find_images, write_predictions
+from mindcv.utils.errors import DataError, UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index, name in enumerate(("b.png", "a.JPG", "sub/c.jpeg", "notes.txt", "sub/deep/d.png")):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("txt"):
+            path.write_text("x")
+        else:
+            Image.new("RGB", (8 + index, 6), (40 * index, 10, 200)).save(path)
+    return tmp_path / "images"
+
+
+def relative(paths, folder):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+def test_find_images(folder):
+    assert relative(find_images(str(folder)), folder) == ["a.JPG", "b.png", "sub/c.jpeg", "sub/deep/d.png"]
+    assert find_images(str(folder / "notes.txt")) == [str(folder / "notes.txt")], "a file named is a file meant"
+    assert relative(find_images(f"{folder}/*.png"), folder) == ["b.png"]
+    assert relative(find_images(f"{folder}/**/*.png"), folder) == ["b.png", "sub/deep/d.png"]
+    assert relative(find_images(f"{folder}/*"), folder) == ["a.JPG", "b.png"]
+
+
+def test_find_none(folder):
+    with pytest.raises(DataError, match=r"image '.*gone\.png' does not exist"):
+        find_images(str(folder / "gone.png"))
+    with pytest.raises(DataError, match=r"'.*\*\.webp' has no image files \(.*\.png"):
+        find_images(f"{folder}/*.webp")
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match="folder '.*empty' has no image files"):
+        find_images(str(folder / "empty"))
+
+
+class Linear(nn.Cell):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = Tensor(weight)
+
+    def construct(self, x):
+        return x.mean(axis=(2, 3)) @ self.weight
+
+
+def mean_colour(encoded):
+    """[3, 2, 2]: a stand-in for preprocessing."""
+    values = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"), np.float32).mean(axis=(0, 1)) / 255
+    return np.broadcast_to(values[:, None, None], (3, 2, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_probabilities(folder, batch_size):
+    paths = find_images(str(folder))
+    weight = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32) * 3
+    names = ["ant", "bee", "cat", "dog"]
+    found = list(classify(Linear(weight).set_train(False), paths, mean_colour, names, 3, batch_size))
+    assert [prediction.path for prediction in found] == paths
+    for prediction, path in zip(found, paths):
+        with open(path, "rb") as file:
+            logits = mean_colour(file.read())[:, 0, 0].astype(np.float64) @ weight
+        shares = np.exp(logits) / np.exp(logits).sum()
+        order = sorted(range(4), key=lambda k: -shares[k])[:3]
+        assert list(prediction.indices) == order and list(prediction.names) == [names[k] for k in order]
+        np.testing.assert_allclose(prediction.probabilities, shares[order], rtol=1e-4)
+
+
+def test_fewer_classes_than_asked_for(folder):
+    (found,) = classify(Linear(np.ones((3, 2), np.float32)), [str(folder / "b.png")], mean_colour, ["x", "y"], 5, 8)
+    assert found.indices == (0, 1) and found.probabilities == (0.5, 0.5)
+
+
+def test_what_cannot_be_classified(folder):
+    def fail(encoded):
+        raise DataError("the file is empty")
+
+    path = str(folder / "b.png")
+    with pytest.raises(DataError, match=r"image '.*b\.png': the file is empty"):
+        next(classify(Linear(np.ones((3, 2), np.float32)), [path], fail, ["x", "y"], 5, 8))
+    with pytest.raises(UserError, match="logits are not finite"):
+        next(classify(Linear(np.full((3, 2), np.nan, np.float32)), [path], mean_colour, ["x", "y"], 5, 8))
+
+
+@pytest.fixture
+def predictions(folder):
+    return [
+        Prediction(str(folder / "b.png"), (2, 0), ("Kätzchen, klein", "ant"), (0.75, 0.25)),
+        Prediction(str(folder / "a.JPG"), (0, 1), ("ant", "bee"), (1 / 3, 1e-9)),
+    ]
+
+
+def test_csv(predictions, tmp_path):
+    write_predictions(predictions, tmp_path / "new" / "p.CSV")
+    with open(tmp_path / "new" / "p.CSV", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    flat = [
+        (p.path, rank + 1, p.indices[rank], p.names[rank], p.probabilities[rank])
+        for p in predictions
+        for rank in (0, 1)
+    ]
+    assert [(r["image"], int(r["rank"]), int(r["class"]), r["name"], float(r["probability"])) for r in rows] == flat
+
+
+def test_json(predictions, tmp_path):
+    write_predictions(predictions, tmp_path / "p.json")
+    found = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert [entry["image"] for entry in found] == [p.path for p in predictions]
+    assert found[0]["predictions"][0] == {"class": 2, "name": "Kätzchen, klein", "probability": 0.75}
+    assert found[1]["predictions"][1] == {"class": 1, "name": "bee", "probability": 1e-9}
+
+
+def test_other_formats(predictions, tmp_path):
+    with pytest.raises(UserError, match=r"written as \.csv or \.json, not '.*p\.txt'"):
+        write_predictions(predictions, tmp_path / "p.txt")
+    assert not (tmp_path / "p.txt").exists()
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (24, 6, 4), (30, 6, 4)])
+def test_the_picture_has_a_tile_an_image(predictions, tmp_path, count, columns, rows):
+    draw_predictions((predictions * 15)[:count], tmp_path / "p.png")
+    draw_predictions(predictions[:1], tmp_path / "one.png")
+    with Image.open(tmp_path / "p.png") as sheet, Image.open(tmp_path / "one.png") as tile:
+        assert sheet.size == (columns * tile.width, rows * tile.height)
+        first = sheet.crop((0, 0, *tile.size))
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(tile))
+        blue = (np.asarray(tile.convert("RGB")) == (0, 10, 200)).all(axis=2)
+        assert blue.sum() == 224 * 168, "the image, 8 x 6, fitted into 224 x 224"

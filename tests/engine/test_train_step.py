@@ -1,0 +1,135 @@
+"""Training steps of a linear classifier against its gradient written in NumPy."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv.engine.loss_scale import DynamicLossScale, FixedLossScale
+from mindcv.engine.train_step import TrainStep
+from mindcv.loss import create_loss
+from mindcv.models.convnext import ConvNeXt
+from mindcv.optim import create_optimizer
+
+LR = 0.5
+MODES = pytest.mark.parametrize("mode_", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((6, 4)).astype(np.float32), np.int32([0, 1, 2, 2, 1, 0])
+
+
+def weights(network):
+    return network.weight.asnumpy().copy(), network.bias.asnumpy().copy()
+
+
+def build(loss_scale=None, **options):
+    """A step of SGD for a network whose weights are always the same."""
+    rng = np.random.default_rng(1)
+    network = nn.Dense(4, 3)
+    network.weight.set_data(Tensor(rng.standard_normal((3, 4)).astype(np.float32)))
+    network.bias.set_data(Tensor(rng.standard_normal(3).astype(np.float32)))
+    optimizer = create_optimizer(network, "sgd", lr=LR, momentum=0.0)
+    step = TrainStep(network, create_loss("CE"), optimizer, loss_scale or FixedLossScale(), **options)
+    return network, step.set_train(True)
+
+
+def by_hand(network, images, labels, clip_norm=np.inf):
+    """(loss, new weight, new bias) in float64: softmax minus target is the logits' gradient."""
+    weight, bias = (array.astype(np.float64) for array in weights(network))
+    logits = images @ weight.T + bias
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    at = np.arange(len(labels)), labels
+    loss = -np.log(shares[at]).mean()
+    shares[at] -= 1
+    gradients = shares.T @ images / len(labels), shares.mean(0)
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    factor = min(1, clip_norm / norm)
+    return loss, weight - LR * factor * gradients[0], bias - LR * factor * gradients[1]
+
+
+def check(network, step, data, clip_norm=np.inf):
+    loss, weight, bias = by_hand(network, *data, clip_norm)
+    found, is_finite = step(*map(Tensor, data))
+    np.testing.assert_allclose(found.asnumpy(), loss, rtol=1e-5)
+    np.testing.assert_allclose(network.weight.asnumpy(), weight, atol=1e-6)
+    np.testing.assert_allclose(network.bias.asnumpy(), bias, atol=1e-6)
+    assert bool(is_finite.asnumpy())
+
+
+@MODES
+def test_two_steps_of_sgd(data, mode_):
+    ms.set_context(mode=mode_)
+    network, step = build()
+    check(network, step, data)
+    check(network, step, data)
+
+
+@pytest.mark.parametrize("scale", [FixedLossScale(1024.0), DynamicLossScale(1024.0)], ids=["fixed", "dynamic"])
+def test_a_scale_changes_nothing(data, scale):
+    plain, step = build()
+    step(*map(Tensor, data))
+    scaled, scaled_step = build(scale, skip_overflow=True)
+    check(scaled, scaled_step, data)
+    for one, other in zip(weights(plain), weights(scaled)):
+        np.testing.assert_array_equal(one, other)  # a power of two costs no bits
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, 100.0])
+def test_clipping_bounds_the_global_norm(data, clip_norm):
+    network, step = build(FixedLossScale(1024.0), clip_norm=clip_norm)
+    before = weights(network)
+    check(network, step, data, clip_norm)
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, weights(network)))) / LR
+    assert moved == pytest.approx(0.01, rel=1e-3) if clip_norm == 0.01 else 0.01 < moved < 100
+
+
+@MODES
+def test_an_overflow_is_skipped_and_halves_the_scale(data, mode_):
+    ms.set_context(mode=mode_)
+    scale = DynamicLossScale(8.0, window=2)
+    network, step = build(scale, skip_overflow=True, clip_norm=1.0)
+    before = weights(network)
+    images, labels = data
+    bad = images.copy()
+    bad[3, 2] = np.inf
+    _, is_finite = step(Tensor(bad), Tensor(labels))
+    assert not bool(is_finite.asnumpy()) and scale.value.asnumpy() == 4
+    for one, other in zip(before, weights(network)):
+        np.testing.assert_array_equal(one, other)
+    # Training goes on; the loss is right in the step that doubles the scale, too.
+    for expected in (4, 8, 8, 16):
+        check(network, step, data, clip_norm=1.0)
+        assert scale.value.asnumpy() == expected
+
+
+def test_without_skipping_an_overflow_reaches_the_weights(data):
+    network, step = build()
+    step(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(data[1]))
+    assert not np.isfinite(network.weight.asnumpy()).all()
+
+
+def test_modes_agree_on_a_convnext():
+    """One step, all of it: random drops, GRN, scaling, clipping. (A second one would be compiled again here.)"""
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((2, 1, 32, 32)).astype(np.float32), np.int32([0, 2])
+    start, found = None, []
+    for mode_ in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+        ms.set_context(mode=mode_)
+        network = ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), use_grn=True, drop_path_rate=0.5)
+        start = start or {p.name: p.asnumpy().copy() for p in network.trainable_params()}
+        for parameter in network.trainable_params():
+            parameter.set_data(Tensor(start[parameter.name]))
+        optimizer = create_optimizer(network, "sgd", lr=[LR, 0.1], weight_decay=0.05, weight_decay_filter="auto")
+        step = TrainStep(
+            network, create_loss("CE"), optimizer, DynamicLossScale(8.0), skip_overflow=True, clip_norm=1.0
+        )
+        loss, _ = step.set_train(True)(Tensor(images), Tensor(labels))
+        found.append((float(loss.asnumpy()), {p.name: p.asnumpy().copy() for p in network.trainable_params()}))
+    (loss, eager), (graph_loss, graph) = found
+    assert loss == pytest.approx(graph_loss, rel=1e-5)
+    for name, value in eager.items():
+        np.testing.assert_allclose(graph[name], value, atol=1e-6, err_msg=name)
+    assert any((eager[name] != start[name]).any() for name in eager)

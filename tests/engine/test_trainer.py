@@ -1,0 +1,243 @@
+"""The order of things in training, and what callbacks make of it."""
+
+import csv
+import math
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+from PIL import Image
+
+from mindcv.convert import read_ckpt
+from mindcv.engine import (
+    Callback,
+    CheckpointManager,
+    Checkpoints,
+    MetricsTable,
+    Progress,
+    Trainer,
+    Validation,
+    create_trainer,
+)
+from mindcv.engine.state import TrainState
+from mindcv.loss import create_loss
+from mindcv.optim import create_optimizer
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import UserError
+
+
+class Step:
+    """Gives the losses of a list, one after the other."""
+
+    def __init__(self, losses):
+        self.losses = iter(losses)
+        self.is_training = False
+
+    def set_train(self, is_training):
+        self.is_training = is_training
+
+    def __call__(self, images, labels):
+        assert self.is_training and isinstance(images, Tensor) and isinstance(labels, Tensor)
+        return Tensor(next(self.losses), ms.float32), Tensor(True)
+
+
+class Loader:
+    """Epochs of `size` batches of 4 images [4]."""
+
+    def __init__(self, size):
+        self.size = size
+        self.epochs = []
+
+    def get_batch_size(self):
+        return 4
+
+    def get_dataset_size(self):
+        return self.size
+
+    def batches(self, epoch=0):
+        self.epochs.append(epoch)
+        for _ in range(self.size):
+            yield np.ones((4, 4), np.float32), np.zeros(4, np.int32)
+
+
+class Diary(Callback):
+    """Writes down what it is told, with its name."""
+
+    def __init__(self, name, entries):
+        self.name, self.entries = name, entries
+
+    def _write(self, event, state):
+        self.entries.append((self.name, event, state.epoch, state.step, state.global_step, state.is_last_epoch))
+
+    def on_train_begin(self, state):
+        self._write("begin", state)
+
+    def on_step_end(self, state):
+        self._write("step", state)
+
+    def on_epoch_end(self, state):
+        self._write("epoch", state)
+
+    def on_train_end(self, state):
+        self._write("end", state)
+
+
+def test_callbacks_are_told_in_order():
+    entries, loader = [], Loader(2)
+    Trainer(Step([1.0] * 4)).train(2, loader, [Diary("a", entries), Diary("b", entries)])
+    expected = [("begin", 0, 0, 0, False)]
+    expected += [("step", 1, 1, 1, False), ("step", 1, 2, 2, False), ("epoch", 1, 2, 2, False)]
+    expected += [("step", 2, 1, 3, True), ("step", 2, 2, 4, True), ("epoch", 2, 2, 4, True), ("end", 2, 2, 4, True)]
+    assert entries == [(name, *event) for event in expected for name in "ab"]
+    assert loader.epochs == [0, 1]
+
+
+def test_the_state_has_the_figures_of_the_epoch():
+    seen = []
+
+    class Look(Callback):
+        def on_epoch_end(self, state):
+            seen.append((state.loss, state.lr, state.train_loss, state.images_per_step, dict(state.metrics)))
+            state.metrics = {"top_1": 0.5}
+
+    table = [0.1, 0.2, 0.3, 0.4]
+    state = Trainer(Step([4.0, 2.0, 1.0, 0.0]), table, Group(0, 3)).train(2, Loader(2), [Look()])
+    assert seen == [(2.0, 0.2, 3.0, 12, {}), (0.0, 0.4, 0.5, 12, {})]
+    assert math.isnan(Trainer(Step([1.0])).train(1, Loader(1)).lr) and state.global_step == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_training_stops_where_the_loss_is_lost(bad):
+    entries = []
+    with pytest.raises(UserError, match=f"the loss is {bad} at epoch 2, step 1: training stops"):
+        Trainer(Step([1.0, 1.0, bad, 1.0])).train(2, Loader(2), [Diary("a", entries)])
+    assert [entry[1] for entry in entries] == ["begin", "step", "step", "epoch"]
+
+
+def test_speed_leaves_out_the_first_step():
+    state = TrainState(2, 10, 8, epoch=1, step=1, global_step=1, train_seconds=60.0, first_step_seconds=60.0)
+    assert math.isnan(state.images_per_s)
+    state.step, state.global_step, state.train_seconds = 5, 5, 62.0
+    assert state.images_per_s == 4 * 8 / 2
+    state.epoch, state.step, state.global_step, state.train_seconds = 2, 5, 15, 4.0
+    assert state.images_per_s == 5 * 8 / 4
+
+
+def test_progress_writes_lines_without_a_terminal(capsys):
+    Trainer(Step([2.0, 1.0, 0.5, 0.5]), [0.1] * 4).train(1, Loader(4), [Progress(log_interval=2)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("epoch 1/1 step 2/4  loss 1.0000  lr 1.00e-01  ")
+    assert lines[1].startswith("epoch 1/1 step 4/4  loss 1.0000  ") and lines[1].endswith("0:00:00 left")
+
+
+class Alternating(nn.Cell):
+    """Logits that are the bias alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = ms.Parameter(Tensor(np.zeros(3, np.float32)), name="bias")
+
+    def construct(self, x):
+        return self.bias + 0.0 * x[:, :3]
+
+
+def test_validation_measures_the_trained_weights_when_due(capsys):
+    trained, network, due = Alternating(), Alternating(), []
+    trained.bias.set_data(Tensor(np.float32([0, 1, 0])))
+    loader = Loader(3)
+    validation = Validation(trained, network, loader, 3, interval=2)
+
+    class Look(Callback):
+        def on_epoch_end(self, state):
+            due.append(dict(state.metrics))
+            trained.bias.set_data(Tensor(np.float32([1, 0, 0])))  # class 0 is what every label says
+
+    Trainer(Step([1.0] * 5)).train(5, Loader(1), [validation, Look()])
+    loss = math.log(math.e + 2) - 1
+    right = {"val_loss": pytest.approx(loss, rel=1e-6), "top_1": 1.0, "top_5": 1.0}
+    assert due == [{}, right, {}, right, right]
+    np.testing.assert_array_equal(network.bias.asnumpy(), [1, 0, 0])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "validated" in line]
+    assert lines[0] == f"epoch 2/5 validated: val_loss {loss:.4f}  top_1 1.0000  top_5 1.0000"
+
+
+def test_checkpoints_are_saved_when_due(tmp_path, capsys):
+    network = nn.Dense(4, 3)
+    saver = Checkpoints(CheckpointManager(tmp_path, "m"), network, {"options": {"model": "m"}}, interval=2)
+    Trainer(Step([1.0] * 6)).train(3, Loader(2), [saver])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-2_2.ckpt", "m-3_2.ckpt"]
+    metadata = read_ckpt(tmp_path / "m-3_2.ckpt")[1]
+    assert metadata == {"options": {"model": "m"}, "epoch": 3, "step": 6, "metrics": {}}
+    assert capsys.readouterr().err == f"saved {tmp_path / 'm-3_2.ckpt'}\n"
+
+
+class Measure(Callback):
+    """Stands in for validation, every other epoch."""
+
+    def on_epoch_end(self, state):
+        if state.epoch % 2 == 0:
+            state.metrics = {"val_loss": 1 / state.epoch, "top_1": 0.25, "top_5": 0.5}
+
+
+def read_table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_table(tmp_path):
+    Trainer(Step([4.0, 2.0, 1.0, 0.5]), [0.1, 0.2, 0.3, 0.4]).train(2, Loader(2), [Measure(), MetricsTable(tmp_path)])
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert header == "epoch,step,lr,train_loss,val_loss,top_1,top_5,images_per_s,seconds"
+    first, second = read_table(tmp_path / "metrics.csv")
+    assert [first[k] for k in ("epoch", "step", "lr", "train_loss", "val_loss", "top_1")] == [
+        *("1", "2", "0.2", "3.0", "", "")
+    ]
+    assert [second[k] for k in ("epoch", "step", "lr", "train_loss", "val_loss", "top_1", "top_5")] == [
+        *("2", "4", "0.4", "0.75", "0.5", "0.25", "0.5")
+    ]
+    assert float(second["images_per_s"]) > 0 and float(second["seconds"]) >= 0
+    with Image.open(tmp_path / "learning_curve.png") as picture:
+        picture.load()
+        assert picture.format == "PNG" and picture.width > 400 and len(picture.getcolors(2**24)) > 10
+
+
+def test_an_earlier_table_is_kept(tmp_path, capsys):
+    for text in ("first\n", "second\n"):
+        (tmp_path / "metrics.csv").write_text(text)
+        Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
+    assert (tmp_path / "metrics.1.csv").read_text() == "first\n"
+    assert (tmp_path / "metrics.2.csv").read_text() == "second\n"
+    assert len(read_table(tmp_path / "metrics.csv")) == 1
+    assert f"kept as {tmp_path / 'metrics.2.csv'}" in capsys.readouterr().err
+
+
+def test_without_matplotlib_there_is_a_table_and_a_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("learning_curve.png will not be drawn: ") and 'pip install "mindcv[plots]"' in line
+
+
+def test_a_trainer_of_parts_learns():
+    network = nn.Dense(4, 3)
+    optimizer = create_optimizer(network, "sgd", lr=0.5, momentum=0.0)
+    trainer = create_trainer(network, create_loss("CE"), optimizer, loss_scale_type="dynamic", clip_grad=True)
+    losses = []
+
+    class Look(Callback):
+        def on_step_end(self, state):
+            losses.append(state.loss)
+
+    trainer.train(1, Loader(5), [Look()])
+    assert all(after < before for before, after in zip(losses, losses[1:]))
+
+
+@pytest.mark.parametrize("asked", [{"ema": True}, {"gradient_accumulation_steps": 2}])
+def test_what_is_not_there_is_refused(asked):
+    network = nn.Dense(4, 3)
+    with pytest.raises(UserError, match="come with a later version"):
+        create_trainer(network, create_loss("CE"), create_optimizer(network, "sgd", lr=0.1), **asked)

@@ -1,0 +1,482 @@
+"""The scripts as their users run them: a small training from end to end, and every way to get it wrong."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv.models import create_model
+from mindcv.utils.cli import run_script
+
+ROOT = Path(__file__).parents[1]
+CLASSES = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
+NUM_TRAIN = {"blue": 4, "green": 5, "red": 4}
+NUM_VAL = {"blue": 4, "green": 3, "red": 2}
+SMALL = ["--model", "convnext_atto", "--mode", "1", "--image_resize", "32", "--batch_size", "4", "--warmup_epochs", "0"]
+
+
+@dataclass
+class Run:
+    status: int
+    out: str
+    err: str
+
+
+def run(script, *argv):
+    """A script in this process, loaded anew from its file."""
+    spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    out, err, arguments = io.StringIO(), io.StringIO(), sys.argv
+    state = np.random.get_state()  # set_seed sets NumPy's as well
+    sys.argv = [f"{script}.py", *map(str, argv)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            spec.loader.exec_module(module)
+            run_script(module.main)
+    finally:
+        sys.argv = arguments
+        np.random.set_state(state)
+    return Run(end.value.code, out.getvalue(), err.getvalue())
+
+
+def process(cwd, script, *argv):
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, str(ROOT / f"{script}.py"), *map(str, argv)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def write_images(folder, counts, seed):
+    """Noisy images of one colour a class, 40 x 30, half of them JPEG."""
+    rng = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            noise = rng.integers(-40, 40, (30, 40, 3))
+            pixels = np.clip(np.array(CLASSES[name]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.{'png' if number % 2 else 'jpg'}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_images(root / "train", NUM_TRAIN, 0)
+    write_images(root / "val", NUM_VAL, 1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """Folder, outcome and working folder of a training of two epochs, 3 steps each, in graph mode.
+
+    It is a process of its own: graph mode is what has MindSpore write files where it stands and complain at its end.
+    """
+    root = tmp_path_factory.mktemp("run")
+    (root / "cwd").mkdir()
+    options = ["--mode", 0, "--epoch_size", 2, "--val_while_train", "--lr", 0.002, "--opt", "adamw", "--min_lr", 0.001]
+    options += ["--layer_scale_init_value", 0.5, "--color_jitter", "None", "--scale", 0.5, 1]
+    # Preprocessing unlike the defaults: it must come out of the checkpoint again.
+    options += ["--crop_pct", 1, "--interpolation", "bicubic", "--mean", 128, 120, 110, "--std", "[60, 62, 64]"]
+    options += ["--ckpt_save_dir", root / "new" / "ckpt"]
+    outcome = process(root / "cwd", "train", *SMALL, "--data_dir", data, *options)
+    assert outcome.status == 0, outcome.err
+    return root / "new" / "ckpt", outcome, root / "cwd"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained):
+    return trained[0] / "convnext_atto-2_3.ckpt"
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working folder: what a script drops there is seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def val_images(data):
+    """(path, class) in the order of the folders."""
+    return [
+        (path, label) for label, name in enumerate(sorted(CLASSES)) for path in sorted((data / "val" / name).iterdir())
+    ]
+
+
+@pytest.fixture(scope="module")
+def own_logits(data, checkpoint):
+    """Logits of the validation images from MindSpore's own loader and Pillow alone."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = create_model("convnext_atto", num_classes=3).set_train(False)
+    not_loaded, _ = ms.load_param_into_net(network, ms.load_checkpoint(str(checkpoint)))
+    assert not not_loaded
+    mean, std = np.array([128, 120, 110]), np.array([60, 62, 64])
+    inputs = []
+    for path, _ in val_images(data):
+        with Image.open(path) as image:
+            # The shorter side becomes 32, the other int(32 * 40 / 30) = 42, whose middle 32 begin at 5.
+            resized = image.convert("RGB").resize((42, 32), Image.Resampling.BICUBIC)
+        inputs.append((np.asarray(resized.crop((5, 0, 37, 32)), np.float64) - mean) / std)
+    images = np.stack(inputs).transpose(0, 3, 1, 2).astype(np.float32)
+    return network(ms.Tensor(images)).asnumpy().astype(np.float64)
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# What training leaves
+
+
+def test_training_writes_its_files(trained, data):
+    folder, outcome, _ = trained
+    names = ["convnext_atto-1_3.ckpt", "convnext_atto-2_3.ckpt", "convnext_atto_best.ckpt", "learning_curve.png"]
+    assert sorted(os.listdir(folder)) == [*names, "metrics.csv"]
+    rows = read_csv(folder / "metrics.csv")
+    assert list(rows[0]) == [
+        "epoch",
+        "step",
+        "lr",
+        "train_loss",
+        "val_loss",
+        "top_1",
+        "top_5",
+        "images_per_s",
+        "seconds",
+    ]
+    assert [(row["epoch"], row["step"], row["top_5"]) for row in rows] == [("1", "3", "1.0"), ("2", "6", "1.0")]
+    assert all(np.isfinite([float(value) for value in row.values()]).all() for row in rows)
+    with Image.open(folder / "learning_curve.png") as picture:
+        picture.load()
+    assert outcome.out == ""
+    for part in ("convnext_atto, ", "3 classes", "13 images, 3 steps of 4 an epoch, 2 epochs", "epoch 2/2 validated"):
+        assert part in outcome.err
+
+
+def test_training_leaves_nothing_else(trained):
+    _, outcome, working_folder = trained
+    assert not os.listdir(working_folder)
+    for word in ("Exception ignored", "Traceback", "error", "[WARNING]"):
+        assert word not in outcome.err
+
+
+# Validation
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 64])
+def test_validation_counts_every_image_once(data, checkpoint, own_logits, elsewhere, batch_size):
+    results = ["--results_json", "r.json", "--per_class_csv", "c.csv", "--confusion_matrix", "m.png"]
+    outcome = run(
+        "validate", "--ckpt_path", checkpoint, "--data_dir", data, "--mode", 1, "--batch_size", batch_size, *results
+    )
+    assert outcome.status == 0, outcome.err
+    labels = np.array([label for _, label in val_images(data)])
+    predicted = own_logits.argmax(axis=1)
+    hits = int((predicted == labels).sum())
+    shares = np.exp(own_logits) / np.exp(own_logits).sum(axis=1, keepdims=True)
+    found = json.loads((elsewhere / "r.json").read_text())
+    assert (found["num_images"], found["num_top_1"], found["num_top_5"]) == (9, hits, 9)
+    assert found["top_1"] == hits / 9 and found["model"] == "convnext_atto"
+    assert found["loss"] == pytest.approx(-np.log(shares[np.arange(9), labels]).mean(), rel=1e-5)
+    assert outcome.out.startswith(f"Top_1_Accuracy: {hits / 9:.4f}, Top_5_Accuracy: 1.0000, loss: ")
+    for label, row in enumerate(read_csv(elsewhere / "c.csv")):
+        of_class, taken = labels == label, predicted == label
+        assert (row["class"], row["name"], int(row["images"])) == (str(label), sorted(CLASSES)[label], of_class.sum())
+        assert (int(row["correct"]), int(row["predicted"])) == ((of_class & taken).sum(), taken.sum())
+        assert row["precision"] == (f"{(of_class & taken).sum() / taken.sum():.4f}" if taken.any() else "")
+    with Image.open(elsewhere / "m.png") as picture:
+        picture.load()
+    assert sorted(os.listdir(elsewhere)) == ["c.csv", "m.png", "r.json"]
+
+
+def test_training_and_validation_agree(trained, data, checkpoint):
+    outcome = run("validate", "--ckpt_path", checkpoint, "--data_dir", data, "--mode", 1)
+    last = read_csv(trained[0] / "metrics.csv")[-1]
+    found = re.search(r"Top_1_Accuracy: (\S+), .*loss: (\S+),", outcome.out)
+    assert float(found[1]) == pytest.approx(float(last["top_1"]), abs=1e-4)
+    assert float(found[2]) == pytest.approx(float(last["val_loss"]), abs=1e-4)
+
+
+def test_classes_keep_their_numbers_when_one_has_no_images(data, checkpoint, own_logits, elsewhere):
+    """A folder of fewer classes is numbered as the network learned them, not from 0."""
+    for name in ("green", "red"):
+        shutil.copytree(data / "val" / name, elsewhere / "val" / name)
+    outcome = run("validate", "--ckpt_path", checkpoint, "--data_dir", ".", "--mode", 1, "--results_json", "r.json")
+    assert outcome.status == 0, outcome.err
+    labels = np.array([label for _, label in val_images(data)])
+    hits = (own_logits.argmax(axis=1) == labels)[labels > 0]
+    found = json.loads((elsewhere / "r.json").read_text())
+    assert (found["num_images"], found["num_top_1"]) == (5, hits.sum())
+
+
+# Inference
+
+
+def test_inference_gives_what_validation_counts(data, checkpoint, own_logits, elsewhere):
+    options = ["--top_k", 2, "--results_file", "p.json", "--picture", "p.png", "--batch_size", 4, "--mode", 1]
+    outcome = run("infer", "--ckpt_path", checkpoint, "--image_path", data / "val", *options)
+    assert outcome.status == 0, outcome.err
+    found = json.loads((elsewhere / "p.json").read_text())
+    assert [entry["image"] for entry in found] == [str(path) for path, _ in val_images(data)]
+    for entry, logits, line in zip(found, own_logits, outcome.out.splitlines()):
+        order = np.argsort(-logits)[:2]
+        assert [p["class"] for p in entry["predictions"]] == order.tolist()
+        assert [p["name"] for p in entry["predictions"]] == [sorted(CLASSES)[k] for k in order]
+        shares = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose([p["probability"] for p in entry["predictions"]], shares[order], rtol=1e-4)
+        name, share = line.removeprefix(f"{entry['image']}: ").split(", ")[0].split(" ")
+        assert name == sorted(CLASSES)[order[0]] and float(share) == pytest.approx(shares[order[0]], abs=1e-4)
+    assert sorted(os.listdir(elsewhere)) == ["p.json", "p.png"]
+
+
+# Starting from a checkpoint, and from MindCV's recipes
+
+
+def test_fine_tuning_leaves_the_head_out_and_says_so(data, checkpoint, elsewhere):
+    for name in ("green", "red"):
+        shutil.copytree(data / "train" / name, elsewhere / "data" / "train" / name)
+    options = ["--ckpt_path", checkpoint, "--epoch_size", 1, "--num_samples", 4, "--ckpt_save_dir", "out"]
+    outcome = run("train", *SMALL, "--data_dir", "data", *options)
+    assert outcome.status == 0, outcome.err
+    lines = [line for line in outcome.err.splitlines() if "head" in line]
+    assert lines == [f"{checkpoint}: the head of 3 classes is left out; the model's has 2 and is untrained"]
+    assert (elsewhere / "out" / "convnext_atto-1_1.ckpt").is_file()
+
+
+def test_a_recipe_of_mindcv_trains(data, elsewhere):
+    """Every key of the published recipe, at a size for a test."""
+    text = (ROOT / "configs" / "convnextv2" / "convnextv2_tiny_ascend.yaml").read_text(encoding="utf-8")
+    small = {"model": "convnext_atto", "num_classes": 3, "batch_size": 4, "image_resize": 32, "epoch_size": 1}
+    small.update(mode=1, loss="'ce'", lr="2e-3", min_lr="'3e-7'", data_dir=data, ckpt_save_dir="./out")
+    for key, value in small.items():
+        text, count = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value}", text)
+        assert count == 1, key
+    for line in ("num_parallel_workers: 16", "distribute: True", "amp_level: O2", "aug_repeats: 3", "mixup: 0.8"):
+        assert line in text
+    (elsewhere / "recipe.yaml").write_text(text, encoding="utf-8")
+    outcome = run("train", "--config", "recipe.yaml", "--num_samples", 8)
+    assert outcome.status == 0, outcome.err
+    assert "it runs alone" in outcome.err
+    (row,) = read_csv(elsewhere / "out" / "metrics.csv")
+    assert np.isfinite(float(row["train_loss"])) and row["step"] == "2"
+
+
+def test_corrupt_images_are_replaced_when_asked_and_counted(data, elsewhere):
+    shutil.copytree(data / "train", elsewhere / "train")
+    truncated_jpeg(elsewhere)
+    empty_file(elsewhere)
+    options = ["--skip_corrupt", "True", "--ckpt_save_dir", "out"]
+    outcome = run("train", *TRAIN, *ONE_BATCH, *options)
+    assert outcome.status == 0, outcome.err
+    assert "2 times a corrupt image was replaced by another" in outcome.err
+    assert all(name in outcome.err for name in ("blue/0.jpg", "red/1.png"))
+
+
+# What goes wrong: each makes a folder from the good data, and names what it must be told
+
+
+def empty_class(root):
+    shutil.rmtree(root / "train" / "green")
+    (root / "train" / "green").mkdir()
+
+
+def truncated_jpeg(root):
+    jpeg = root / "train" / "blue" / "0.jpg"
+    jpeg.write_bytes(jpeg.read_bytes()[:-200])
+
+
+def empty_file(root):
+    (root / "train" / "red" / "1.png").write_bytes(b"")
+
+
+def corrupt_val(root):
+    (root / "val" / "red" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
+
+
+def wrong_yaml(root):
+    (root / "wrong.yaml").write_text("batch_siz: 4\nlr: fast\nbatch_size: 2.5\nmodel: convnext_atto\n")
+
+
+def other_software(root):
+    network = create_model("convnext_atto", num_classes=5)
+    ms.save_checkpoint(network, str(root / "other.ckpt"))
+
+
+def nothing(root):
+    pass
+
+
+ONE_BATCH = ["--batch_size", "16", "--drop_remainder", "False"]
+TRAIN = [*SMALL, "--data_dir", ".", "--epoch_size", "1"]
+CASES = {
+    "missing YAML": (
+        nothing,
+        "train",
+        ["--model", "convnext_atto", "--config", "no.yaml"],
+        2,
+        ["cannot read 'no.yaml'"],
+    ),
+    "wrong options": (
+        *(wrong_yaml, "train", ["-c", "wrong.yaml", "--epoch_size", "many", "--momentun", "0.9", "--scale", "1"], 2),
+        [
+            "wrong.yaml:1: batch_siz: there is no option 'batch_siz'; did you mean 'batch_size'?",
+            "wrong.yaml:2: lr: expected a number, above 0, got 'fast'",
+            "wrong.yaml:3: batch_size: expected a whole number, at least 1, got 2.5",
+            "--epoch_size: expected a whole number, at least 1, got 'many'",
+            "--momentun: there is no option 'momentun'; did you mean 'momentum'?",
+            "--scale: expected 2 numbers",
+        ],
+    ),
+    "no model": (nothing, "train", ["--data_dir", "."], 2, ["model: is required"]),
+    "unknown model": (
+        *(nothing, "train", [*TRAIN, "--model", "convnext_tini"], 1),
+        ["model 'convnext_tini' is not known; did you mean 'convnext_tiny'?"],
+    ),
+    "missing data_dir": (nothing, "train", [*SMALL, "--data_dir", "gone"], 1, ["folder 'gone' does not exist"]),
+    "missing split": (
+        *(nothing, "train", [*TRAIN, "--train_split", "training"], 1),
+        ["no folder 'training'", "did you mean 'train'?"],
+    ),
+    "empty class folder": (empty_class, "train", TRAIN, 1, ["no images in class folder(s)", "'green'"]),
+    "unknown class in val": (
+        *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "train", [*TRAIN, "--val_while_train"], 1),
+        ["class folder(s) of './val' that are not in class_indexing: 'rot'"],
+    ),
+    "num_classes of training": (
+        *(nothing, "train", [*TRAIN, "--num_classes", "7"], 1),
+        ["num_classes is 7", "has 3 classes"],
+    ),
+    "batch above the data": (nothing, "train", [*TRAIN, "--batch_size", "50"], 1, ["13 samples", "one batch of 50"]),
+    "truncated JPEG": (
+        truncated_jpeg,
+        "train",
+        [*TRAIN, *ONE_BATCH],
+        1,
+        ["cannot decode './train/blue/0.jpg'", "truncated"],
+    ),
+    "zero-byte image": (empty_file, "train", [*TRAIN, *ONE_BATCH], 1, ["cannot decode './train/red/1.png'", "empty"]),
+    "missing checkpoint": (
+        *(nothing, "train", [*TRAIN, "--ckpt_path", "no.ckpt"], 1),
+        ["checkpoint 'no.ckpt' does not exist"],
+    ),
+    "checkpoint of another model": (
+        *(nothing, "train", [*TRAIN, "--model", "convnextv2_atto", "--ckpt_path", "{ckpt}"], 1),
+        ["convnext_atto-2_3.ckpt' (layout: mindcv) does not fit the model", "24 missing", "12 unexpected"],
+    ),
+    "save folder below a file": (
+        *(wrong_yaml, "train", [*TRAIN, "--ckpt_save_dir", "wrong.yaml/ckpt"], 1),
+        ["cannot write to folder 'wrong.yaml/ckpt': Not a directory"],
+    ),
+    "validation without checkpoint": (nothing, "validate", ["--data_dir", "."], 2, ["ckpt_path: is required"]),
+    "validation of no file": (
+        *(nothing, "validate", ["--ckpt_path", "no/no.ckpt", "--data_dir", "."], 1),
+        ["checkpoint 'no/no.ckpt' does not exist (nor a folder 'no')"],
+    ),
+    "validation as another model": (
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--model", "convnextv2_atto"], 1),
+        ["convnext_atto-2_3.ckpt' (layout: mindcv) does not fit the model", "24 missing", "12 unexpected"],
+    ),
+    "num_classes of validation": (
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--num_classes", "7"], 1),
+        ["num_classes is 7", "has 3 classes"],
+    ),
+    "num_classes of a bare checkpoint": (
+        *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", ".", "--model", "convnext_atto"], 1),
+        ["classifier.weight is [5, 320], the model's is [3, 320]"],
+    ),
+    "a bare checkpoint of no model": (
+        *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", "."], 2),
+        ["model: is required, since the checkpoint does not name one"],
+    ),
+    "corrupt image in validation": (
+        *(corrupt_val, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", "."], 1),
+        ["cannot decode './val/red/1.png'"],
+    ),
+    "inference on a missing file": (
+        *(nothing, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "no.png"], 1),
+        ["image 'no.png' does not exist"],
+    ),
+    "inference on an empty folder": (
+        *(empty_class, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "train/green"], 1),
+        ["folder 'train/green' has no image files"],
+    ),
+    "inference on a corrupt image": (
+        *(corrupt_val, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "val/red/1.png", "--results_file", "p.csv"]),
+        *(1, ["image 'val/red/1.png': it is not an image"]),
+    ),
+    "inference as another number of classes": (
+        *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--model", "convnext_atto"]),
+        *(1, ["classifier.weight is [5, 320], the model's is [1000, 320]"]),
+    ),
+    "inference of no model": (
+        *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--num_classes", "5"]),
+        *(2, ["model: is required, since the checkpoint does not name one"]),
+    ),
+    "inference without names": (
+        other_software,
+        "infer",
+        ["--ckpt_path", "other.ckpt", "--image_path", "val", "--model", "convnext_atto", "--num_classes", "5"],
+        *(1, ["'other.ckpt' holds no class names: give them, one a line, as --class_names_file"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_told_in_a_line(case, data, checkpoint, elsewhere):
+    prepare, script, argv, status, parts = CASES[case]
+    shutil.copytree(data, elsewhere, dirs_exist_ok=True)
+    prepare(elsewhere)
+    before = {path for path in elsewhere.rglob("*") if path.is_file()}
+    argv = [word.replace("{ckpt}", str(checkpoint)) for word in argv]
+    outcome = run(script, *argv, *(["--mode", "1"] if "--mode" not in argv else []))
+    assert outcome.status == status, outcome.err
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (len(parts) if case == "wrong options" else 1), outcome.err
+    for part in parts:
+        assert part in "\n".join(errors)
+    assert "Traceback" not in outcome.err and outcome.out == ""
+    assert {path for path in elsewhere.rglob("*") if path.is_file()} == before, "files were left behind"
+
+
+# As processes of their own
+
+
+@pytest.mark.parametrize("script", ["train", "validate", "infer"])
+def test_help(tmp_path, script):
+    outcome = process(tmp_path, script, "--help")
+    assert outcome.status == 0 and outcome.err == ""
+    for part in ("--model: ", "--config: ", "--batch_size: ", "default 128"):
+        assert part in outcome.out
+    assert not os.listdir(tmp_path)
+
+
+def test_unknown_flags(tmp_path):
+    outcome = process(tmp_path, "train", "--model", "convnext_atto", "--bach_size", "4", "--modell=x")
+    assert outcome.status == 2 and outcome.out == ""
+    assert outcome.err.splitlines() == [
+        "error: --bach_size: there is no option 'bach_size'; did you mean 'batch_size'?",
+        "error: --modell: there is no option 'modell'; did you mean 'model'?",
+    ]
+
+
+def test_a_device_that_is_not_there(tmp_path, data):
+    if "GPU" in ms.get_context("device_target"):
+        pytest.skip("there is a GPU")
+    outcome = process(tmp_path, "train", *SMALL, "--data_dir", data, "--device_target", "GPU")
+    # MindSpore adds log lines of its own on the libraries that it misses.
+    (line,) = (line for line in outcome.err.splitlines() if not line.startswith("[ERROR] ME("))
+    assert outcome.status == 1 and line.startswith("error: device_target 'GPU' is not available to this MindSpore")
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,112 @@
+"""What may import what, read from the source; and what each module says it offers."""
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "mindcv").rglob("*.py"))
+SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "tools").rglob("*.py"))]
+
+DOMAINS = {"data", "loss", "optim", "scheduler"}
+BUILT = DOMAINS | {"models", "convert", "utils"}
+# A package or module of mindcv -> what else of mindcv it may import.
+MAY_IMPORT = {
+    "utils": set(),
+    "convert": {"utils"},
+    "models": {"convert", "utils"},  # create_model reads checkpoints
+    **{name: {"utils"} for name in DOMAINS},
+    "config_parsing": {"utils"},
+    "config": {"config_parsing", "utils"},
+    "engine": BUILT,
+    "recipe": BUILT | {"engine", "config"},
+    "__init__": BUILT | {"engine"},
+}
+MAY_PRINT = {"mindcv/utils/cli.py", "mindcv/config.py"}
+
+
+def shown(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(path):
+    """Full names of the modules a file imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}: imports are absolute"
+            yield node.module
+            # `from mindcv import config` imports a module too.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "mindcv")
+
+
+def part_of(path):
+    return path.relative_to(ROOT / "mindcv").with_suffix("").parts[0]
+
+
+def test_there_is_something_to_read():
+    assert len(MODULES) > 50 and {"train.py", "validate.py", "infer.py"} <= {path.name for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=shown)
+def test_imports_point_one_way(path):
+    own = part_of(path)
+    others = {name.split(".")[1] for name in imported(path) if name.startswith("mindcv.")} - {own}
+    assert others <= MAY_IMPORT[own]
+    scripts = {script.stem for script in SCRIPTS} | {"tools", "tests"}
+    assert not scripts & {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=shown)
+def test_all_is_there_and_true(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", "")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.stem == "__init__" and len(tree.body) == 1:
+        return  # a docstring alone
+    module = importlib.import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__)
+    missing = [public for public in module.__all__ if not hasattr(module, public)]
+    assert not missing
+    private = [public for public in module.__all__ if public.startswith("_")]
+    assert not private
+
+
+@pytest.mark.parametrize("path", MODULES, ids=shown)
+def test_what_modules_print_goes_through_the_logger(path):
+    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not lines or shown(path) in MAY_PRINT
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *sorted((ROOT / "configs").rglob("*.yaml"))], ids=shown)
+def test_no_path_of_one_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt|usr)/\S*", text)
+
+
+def test_the_star_import_is_what_all_says():
+    names = {}
+    exec("from mindcv import *", names)
+    listed = "create_model create_dataset create_transforms create_loader create_loss create_optimizer " + (
+        "create_scheduler create_trainer list_models list_modules is_model is_model_pretrained model_entrypoint "
+        "register_model convnext_tiny convnextv2_huge"
+    )
+    assert set(listed.split()) <= names.keys()
+
+
+def test_numpy_2_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("__version__ = '2.1.0'\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run([sys.executable, "-c", "import mindcv"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: mindcv needs numpy below 2, and 2.1.0 is installed")
+    assert 'pip install "numpy<2"' in last and run.stderr.count("Traceback") == 1

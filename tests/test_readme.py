@@ -1,0 +1,55 @@
+"""What README.md and the model cards say is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mindcv.config import InferConfig, TrainConfig, ValidateConfig, parse_args
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "configs/convnext/README.md", "configs/convnextv2/README.md"]
+CONFIGS = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": InferConfig}
+
+
+def commands():
+    """(script, arguments) of each script's command in the pages and the recipes' headers."""
+    pages = [ROOT / page for page in PAGES]
+    for path in [*pages, *(ROOT / "configs").rglob("*.yaml")]:
+        text = path.read_text().replace("\\\n#", " ").replace("\\\n", " ")
+        for script, arguments in re.findall(r"\b(train\.py|validate\.py|infer\.py) +(-[^\n`]+)", text):
+            arguments = arguments.split()
+            if "..." not in arguments and "--help" not in arguments:
+                yield pytest.param(script, arguments, id=f"{path.name}: {script} {' '.join(arguments)}")
+
+
+@pytest.mark.parametrize(("script", "arguments"), list(commands()))
+def test_commands_parse(script, arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse_args(arguments, CONFIGS[script])
+
+
+def test_there_are_commands():
+    assert len(list(commands())) >= 10
+
+
+def test_table_of_variants(reference):
+    counts = {model: count for model, _, count in reference.cases}
+    rows = re.findall(r"(convnext\w*_\w+) \| ([\d,]+) \|", (ROOT / "README.md").read_text())
+    assert {model: int(count.replace(",", "")) for model, count in rows} == counts
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_named_exist(page):
+    path = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
+    for link in links:
+        assert (path.parent / link).exists(), link
+
+
+def test_python_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "[(192, 8), (384, 16), (768, 32)]" in printed
+    assert "convnextv2_huge" in printed

@@ -1,0 +1,30 @@
+"""The sentences for names that are not known."""
+
+import pytest
+
+from mindcv.utils.errors import ConfigError, DataError, UserError, nearest, unknown_name
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("convnext_tini", ["convnext_tiny", "convnext_base"], "; did you mean 'convnext_tiny'?"),
+        ("ADAMW", ["adam", "adamw"], "; did you mean 'adamw'?"),
+        ("o1", ["O0", "O1"], "; did you mean 'O1'?"),
+        ("resnet50", ["adam", "sgd"], ""),
+        ("x", [], ""),
+    ],
+)
+def test_nearest(name, known, hint):
+    assert nearest(name, known) == hint
+
+
+def test_unknown_name_lists_all_there_are_in_order():
+    sentence = unknown_name("opt", "adamx", iter(["sgd", "adamw", "momentum"]))
+    assert sentence == "opt 'adamx' is not known; did you mean 'adamw'? (there are: adamw, momentum, sgd)"
+
+
+def test_errors_are_value_errors():
+    error = ConfigError(("lr: too low", "opt: unknown"))
+    assert error.problems == ["lr: too low", "opt: unknown"] and str(error) == "lr: too low\nopt: unknown"
+    assert isinstance(error, UserError) and isinstance(DataError("x"), ValueError)
