@@ -8,19 +8,21 @@ from typing import Any
 
 import mindspore as ms
 
-from mindcv.config import InferConfig, parse_args
+from mindcv.config import InferConfig
 from mindcv.convert import load_weights, read_ckpt
 from mindcv.data import Compose, create_transforms, imagenet_class_names
 from mindcv.engine import apply_amp
 from mindcv.engine.inference import classify, draw_predictions, find_images, write_predictions
-from mindcv.recipe import PREPROCESSING, build_model
+from mindcv.recipe import PREPROCESSING, build_model, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device
 from mindcv.utils.errors import UserError
+from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
-    config = parse_args(config_class=InferConfig)
+    config = read_config(InferConfig)
+    ensure_writable(config.results_file, config.picture)
     metadata = read_ckpt(config.ckpt_path)[1]
     config = config.completed(metadata.get("options", {}))
     paths = find_images(config.image_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mindspore as ms
 
-from mindcv.config import TrainConfig, parse_args
+from mindcv.config import TrainConfig
 from mindcv.engine import CheckpointManager, Checkpoints, MetricsTable, Progress, Validation, apply_amp
 from mindcv.recipe import (
     build_evaluation_loader,
@@ -13,6 +13,7 @@ from mindcv.recipe import (
     build_trainer,
     build_training_loader,
     checkpoint_metadata,
+    read_config,
 )
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device
@@ -22,7 +23,7 @@ from mindcv.utils.logger import logger
 
 
 def main() -> None:
-    config = parse_args(config_class=TrainConfig)
+    config = read_config(TrainConfig)
     device = set_device(config.device_target)
     ms.set_context(mode=config.mode)
     group = join_group(config.distribute)

@@ -9,21 +9,22 @@ import json
 import mindspore as ms
 import numpy as np
 
-from mindcv.config import ValidateConfig, parse_args
+from mindcv.config import ValidateConfig
 from mindcv.convert import load_weights, read_ckpt
 from mindcv.engine import Evaluation, apply_amp, evaluate
 from mindcv.engine.plots import draw_confusion_matrix, require_matplotlib
-from mindcv.recipe import build_evaluation_loader, build_model
+from mindcv.recipe import build_evaluation_loader, build_model, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device
 from mindcv.utils.distributed import join_group
-from mindcv.utils.files import atomic_write_text
+from mindcv.utils.files import atomic_write_text, ensure_writable
 
 
 def main() -> None:
-    config = parse_args(config_class=ValidateConfig)
+    config = read_config(ValidateConfig)
     if config.confusion_matrix:
         require_matplotlib()
+    ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix)
     metadata = read_ckpt(config.ckpt_path)[1]
     config = config.completed(metadata.get("options", {}))
     set_device(config.device_target)

@@ -129,7 +129,7 @@ class RunConfig:
     ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
     ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))
     epoch_size: int = _train(90, "epochs", low=1)
-    dataset_sink_mode: bool = _train(True, "kept for MindCV's recipes: batches are fed step by step, with the same numbers")
+    dataset_sink_mode: bool = _train(True, "for MindCV's recipes; changes nothing: batches are fed a step at a time")
     ema: bool = _train(False, "average the weights")
     ema_decay: float = _train(0.9999, "decay of that average", low=0, high=1)
     clip_grad: bool = _train(False, "clip the gradient's global norm")
@@ -269,6 +269,11 @@ _CHECKS: tuple[_Check, ...] = (
         "ckpt_save_policy: top_k keeps the best by validation, so it needs val_while_train: True",
     ),
     (
+        ("ckpt_save_policy", "ckpt_save_interval", "val_interval"),
+        lambda c: c.ckpt_save_policy != "top_k" or c.ckpt_save_interval % c.val_interval == 0,
+        "ckpt_save_interval: with top_k it must be a multiple of val_interval, so that each saved epoch is validated",
+    ),
+    (
         ("scheduler", "warmup_epochs", "lr_epoch_stair"),
         lambda c: c.scheduler not in ("one_cycle", "cyclic") or not (c.warmup_epochs or c.lr_epoch_stair),
         "scheduler: one_cycle and cyclic need warmup_epochs: 0 and lr_epoch_stair: False",
@@ -336,7 +341,11 @@ def unavailable(config: RunConfig) -> list[str]:
     ]
 
 
-def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config] = RunConfig) -> _Config:
+def parse_args(
+    argv: Optional[Sequence[str]] = None,
+    config_class: type[_Config] = RunConfig,
+    checks: Sequence[Callable[[RunConfig], list[str]]] = (),
+) -> _Config:
     """The configuration of a run: the command line over the YAML file of `-c`/`--config` over the defaults.
 
     `--help` prints the options and exits. Flags cannot be abbreviated.
@@ -344,6 +353,7 @@ def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config]
     Args:
         argv: the words after the script's name; those of this process if None.
         config_class: `RunConfig` or a class made from it.
+        checks: each gives a sentence for every problem of the values that is beyond this module's knowledge.
 
     Raises:
         ConfigError: with a sentence for every problem there is, not only the first.
@@ -355,8 +365,11 @@ def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config]
         print(help_text(config_class.__doc__, options))
         raise SystemExit(0)
     raw: dict[str, tuple[str, Any]] = {}
+    is_yaml_read = True
     if "config" in flags and len(flags["config"][1]) == 1:
+        known_problems = len(problems)
         raw.update(read_yaml(flags["config"][1][0], options, problems))
+        is_yaml_read = bool(raw) or len(problems) == known_problems
     raw.update(flags)
 
     values: dict[str, Any] = {}
@@ -366,8 +379,14 @@ def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config]
         except ValueError as error:
             problems.append(f"{where}: {error}")
     config = config_class(**values, given=frozenset(raw))
-    problems += _cross_checks(config, ill_typed=raw.keys() - values.keys())
-    problems += unavailable(config)
+    ill_typed = raw.keys() - values.keys()
+    if is_yaml_read:  # else it might have named them
+        problems += [
+            f"{name}: is required" for name in config.required if not values.get(name) and name not in ill_typed
+        ]
+    problems += _cross_checks(config, ill_typed)
+    for check in (unavailable, *checks):
+        problems += check(config)
     if problems:
         raise ConfigError(problems)
     return config
@@ -375,6 +394,5 @@ def parse_args(argv: Optional[Sequence[str]] = None, config_class: type[_Config]
 
 def _cross_checks(config: RunConfig, ill_typed: set[str]) -> list[str]:
     """What is wrong with options that are well-typed each; those that are not stand at their default here."""
-    found = [f"{name}: is required" for name in config.required if not getattr(config, name) and name not in ill_typed]
     well_typed = options_of(type(config)).keys() - ill_typed
-    return found + [says for names, is_well, says in _CHECKS if well_typed.issuperset(names) and not is_well(config)]
+    return [says for names, is_well, says in _CHECKS if well_typed.issuperset(names) and not is_well(config)]

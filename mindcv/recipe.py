@@ -6,19 +6,19 @@ The factories know no config and the config knows no factory; here one is read t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from mindspore import nn
 
-from mindcv.config import RunConfig
+from mindcv.config import RunConfig, parse_args
 from mindcv.data import ImageDataset, ImageLoader, create_dataset, create_loader, create_transforms
 from mindcv.engine import Trainer, create_trainer
 from mindcv.loss import create_loss
-from mindcv.models import create_model
+from mindcv.models import create_model, is_model, list_models
 from mindcv.optim import create_optimizer
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import DataError
+from mindcv.utils.errors import DataError, unknown_name
 
 __all__ = [
     "PREPROCESSING",
@@ -29,10 +29,24 @@ __all__ = [
     "build_training_loader",
     "check_num_classes",
     "checkpoint_metadata",
+    "read_config",
 ]
+
+_Config = TypeVar("_Config", bound=RunConfig)
 
 # The options that say how an image becomes the network's input when it is not augmented; they travel with weights.
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
+
+
+def read_config(config_class: type[_Config]) -> _Config:
+    """The config of this process's command line; see `parse_args`. An unknown model is among the problems it tells."""
+    return parse_args(config_class=config_class, checks=[_unknown_model])
+
+
+def _unknown_model(config: RunConfig) -> list[str]:
+    if not config.model or is_model(config.model):
+        return []
+    return [unknown_name("model:", config.model, list_models())]
 
 
 def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:

@@ -204,7 +204,7 @@ def test_spellings_on_the_command_line(argv, name, expected):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--modle", "x"], "--modle: there is no option 'modle'; did you mean 'mode'?"),
+        (["--modle", "x"], "--modle: there is no option 'modle'; did you mean 'model'?"),
         (["--batch", "3"], "--batch: there is no option 'batch'; did you mean 'batch_size'?"),
         (["--batch_size", "3.5"], "--batch_size: expected a whole number, at least 1, got '3.5'"),
         (["--batch_size", "0"], "--batch_size: expected a whole number, at least 1, got '0'"),
@@ -268,7 +268,7 @@ def test_stray_words():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("modle: x", ":1: modle: there is no option 'modle'; did you mean 'mode'?"),
+        ("modle: x", ":1: modle: there is no option 'modle'; did you mean 'model'?"),
         ("mode: 0\nlr: 1\nlr: 2", ":3: lr: given twice, first at "),
         ("mode: 0\nbatch_size: 3.5", ":2: batch_size: expected a whole number, at least 1, got 3.5"),
         ("batch_size: True", "batch_size: expected a whole number"),
@@ -374,6 +374,16 @@ def test_options_of_the_single_scripts():
     found = problems(*CKPT, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
     assert found == ["results_file: must end in .csv or .json"]
     assert "no option 'top_k'" in problems(*MODEL, "--top_k", "3", config_class=TrainConfig)[0]
+
+
+def test_an_unreadable_recipe_is_the_only_problem():
+    assert problems("--config", "nowhere.yaml") == ["--config: cannot read 'nowhere.yaml': No such file or directory"]
+
+
+def test_top_k_saves_validated_epochs_only():
+    argv = ["--ckpt_save_policy", "top_k", "--val_while_train", "--val_interval", "2"]
+    assert "multiple of val_interval" in problems(*MODEL, *argv)[0]
+    assert parse_args([*MODEL, *argv, "--ckpt_save_interval", "4"]).ckpt_save_interval == 4
 
 
 def test_what_is_not_given_comes_from_the_checkpoint():

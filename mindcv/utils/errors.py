@@ -39,7 +39,8 @@ class DeviceError(UserError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest of `known`, or an empty string when none is close."""
     by_lower = {k.lower(): k for k in known}
-    match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # to difflib, swapped letters are far apart
+    match = swapped or get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
 
 

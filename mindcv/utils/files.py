@@ -11,7 +11,7 @@ from typing import Union
 
 from mindcv.utils.errors import UserError
 
-__all__ = ["atomic_path", "atomic_write_text", "ensure_writable_dir"]
+__all__ = ["atomic_path", "atomic_write_text", "ensure_writable", "ensure_writable_dir"]
 
 
 @contextmanager
@@ -57,6 +57,16 @@ def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
     except OSError as error:
         raise UserError(f"cannot write to folder '{path}': {error.strerror}") from None
     return path
+
+
+def ensure_writable(*paths: str) -> None:
+    """Prove, before the work that fills them, that files can be made at `paths`; empty ones stand for none.
+
+    Raises:
+        UserError: a file's folder cannot be made or written to.
+    """
+    for path in filter(None, paths):
+        ensure_writable_dir(Path(path).parent)
 
 
 def _umask() -> int:
