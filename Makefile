@@ -39,8 +39,8 @@ test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -q
 
 lint: .venv/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 
 clean:
-	rm -rf .venv $(DEMO) build mindcv.egg-info .ruff_cache
+	rm -rf .venv $(DEMO) build mindcv.egg-info
