@@ -38,8 +38,8 @@ def load_weights(model: nn.Cell, path: Union[str, os.PathLike], replace_head: bo
     head = [name for name in arrays if name.startswith("classifier.")]
     if replace_head and head and any(_shape(parameters, name) != arrays[name].shape for name in head):
         classes = arrays[head[0]].shape[0]
-        ours = getattr(model, "num_classes", 0)
-        logger.info("%s: the head of %d classes is left out; the model's has %d and is untrained", path, classes, ours)
+        ours = f"; the model's, of {model.num_classes}, is untrained" if model.num_classes else ""
+        logger.info("%s: the head of %d classes is left out%s", path, classes, ours)
         for name in head:
             arrays.pop(name)
             if name in parameters:

@@ -64,7 +64,7 @@ def test_a_head_of_another_width_needs_leave(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
     load_weights(target, path, replace_head=True)
-    assert capsys.readouterr().err == f"{path}: the head of 5 classes is left out; the model's has 3 and is untrained\n"
+    assert capsys.readouterr().err == f"{path}: the head of 5 classes is left out; the model's, of 3, is untrained\n"
     for name, found in values(target).items():
         expected = before[name] if name.startswith("classifier.") else arrays[name]
         np.testing.assert_array_equal(found, expected, err_msg=name)
