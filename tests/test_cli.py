@@ -252,7 +252,7 @@ def test_fine_tuning_leaves_the_head_out_and_says_so(data, checkpoint, elsewhere
     outcome = run("train", *SMALL, "--data_dir", "data", *options)
     assert outcome.status == 0, outcome.err
     lines = [line for line in outcome.err.splitlines() if "head" in line]
-    assert lines == [f"{checkpoint}: the head of 3 classes is left out; the model's has 2 and is untrained"]
+    assert lines == [f"{checkpoint}: the head of 3 classes is left out; the model's, of 2, is untrained"]
     assert (elsewhere / "out" / "convnext_atto-1_1.ckpt").is_file()
 
 
