@@ -5,7 +5,8 @@ from __future__ import annotations
 import mindspore as ms
 
 from mindcv.config import TrainConfig
-from mindcv.engine import CheckpointManager, Checkpoints, MetricsTable, Progress, Validation, apply_amp
+from mindcv.engine import CheckpointManager, Checkpoints, EarlyStopping, MetricsTable, Progress, Validation, apply_amp
+from mindcv.optim import describe_groups
 from mindcv.recipe import (
     build_evaluation_loader,
     build_lr_table,
@@ -15,7 +16,7 @@ from mindcv.recipe import (
     checkpoint_metadata,
     read_config,
 )
-from mindcv.utils.cli import run_script
+from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.device import set_device
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import ensure_writable_dir
@@ -34,12 +35,16 @@ def main() -> None:
     network = build_model(config, num_classes, checkpoint_path=config.ckpt_path)
     lr_table = build_lr_table(config, loader.get_dataset_size())
     trainer = build_trainer(config, network, lr_table, group)
+    if config.print_param_groups:
+        show_and_stop(describe_groups(trainer.step.optimizer))
 
     callbacks = []
     if config.val_while_train:
         _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
         val_network = apply_amp(build_model(config, num_classes), config.val_amp_level)
         callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
+    if config.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(config.early_stopping_patience, config.early_stopping_metric))
     if group.is_main:
         save_dir = ensure_writable_dir(config.ckpt_save_dir)
         manager = CheckpointManager(save_dir, config.model, config.ckpt_save_policy, config.keep_checkpoint_max)

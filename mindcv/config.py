@@ -47,7 +47,6 @@ _result = partial(option, group="Results")
 _DEVICES = ("auto", "Ascend", "GPU", "CPU")
 _DATASETS = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-_OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam")
 _SCHEDULERS = (
     "constant",
     "cosine_decay",
@@ -58,12 +57,14 @@ _SCHEDULERS = (
     "one_cycle",
     "cyclic",
 )
+_LOSSES = ("CE", "BCE", "asl_single_label", "asl_multi_label", "JSD")
+_OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam", "adan")
 _AMP_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 @dataclass
 class RunConfig:
-    """The options all scripts share. `given` names those set by the command line or the YAML file."""
+    """The options all scripts share. `given` holds those set, and by what: the command line, or a line of a file."""
 
     # fmt: off
     config: str = _system("", "YAML file of options")
@@ -73,6 +74,7 @@ class RunConfig:
     val_interval: int = _system(1, "epochs from one validation to the next", low=1)
     log_interval: int = _system(100, "steps from one line of the log to the next", low=1)
     seed: int = _system(42, "seed of everything random", low=0)
+    print_config: bool = _system(False, "show every option's value and where it comes from, and stop")
     device_target: str = _system("auto", "device; auto takes the best there is", choices=_DEVICES)
 
     dataset: str = _data("imagenet", "kind of data set", choices=_DATASETS)
@@ -96,13 +98,16 @@ class RunConfig:
     color_jitter: Union[float, list[float], None] = _augment(
         0.4, "strength of brightness, contrast and saturation, or one each, and of hue; without auto_augment", low=0)
     interpolation: str = _augment("bilinear", "how images are resized", choices=_INTERPOLATIONS)
-    auto_augment: Optional[str] = _augment(None, "policy, such as randaug-m9-mstd0.5-inc1")
-    aug_splits: int = _augment(0, "differently augmented copies in a batch", low=0)
+    auto_augment: Optional[str] = _augment(
+        None, "policy: randaug-m9-mstd0.5-inc1, autoaug, autoaugr, 3a, trivialaugwide, augmix-m3-w3")
+    aug_splits: int = _augment(0, "copies of a batch, all but the first augmented (for loss JSD), 0 for none", low=0)
     re_prob: float = _augment(0.0, "probability of random erasing", low=0, high=1)
     re_scale: tuple[float, float] = _augment((0.02, 0.33), "range of the erased part of the area", above=0, high=1)
     re_ratio: tuple[float, float] = _augment((0.3, 3.3), "range of the erased box's ratio", above=0)
     re_value: Union[int, list[float], str] = _augment(
-        0, "what erases: a value, one a channel, or noise (random)", choices=("random",))
+        0, "what erases: a value, one a channel, noise (pixel, random) or one random colour (rand)",
+        choices=("random", "pixel", "rand"))
+    re_count: int = _augment(1, "boxes erased at most", low=1)
     re_max_attempts: int = _augment(10, "tries to place the erased box", low=1)
     mean: list[float] = _augment([123.675, 116.28, 103.53], "mean of each channel, of 0 to 255")
     std: list[float] = _augment([58.395, 57.120000000000005, 57.375], "deviation of each channel, of 0 to 255", above=0)
@@ -110,6 +115,11 @@ class RunConfig:
     mixup: float = _augment(0.0, "alpha of mixup, 0 for none", low=0)
     cutmix: float = _augment(0.0, "alpha of cutmix, 0 for none", low=0)
     cutmix_prob: float = _augment(1.0, "probability of mixing a batch at all", low=0, high=1)
+    mixup_mode: str = _augment("batch", "mix alike in a batch, a pair or an element", choices=("batch", "pair", "elem"))
+    mixup_switch_prob: float = _augment(0.5, "with both mixup and cutmix, the share of cutmix", low=0, high=1)
+    mixup_off_epoch: int = _augment(0, "epoch from which nothing is mixed, 0 for never", low=0)
+    cutmix_minmax: Optional[tuple[float, float]] = _augment(
+        None, "range of the cut box's side over the image's, instead of alpha", above=0, high=1)
     aug_repeats: int = _augment(0, "times an image is in one epoch (repeated augmentation), 0 for plain", low=0)
 
     model: str = _model("", "architecture, such as convnext_tiny; required")
@@ -135,6 +145,11 @@ class RunConfig:
     clip_grad: bool = _train(False, "clip the gradient's global norm")
     clip_value: float = _train(15.0, "to this", above=0)
     layer_decay: Optional[float] = _train(None, "learning rate of a layer over that of the next", above=0, high=1)
+    layer_decay_type: str = _train("single", "a layer is a block, or a group of them", choices=("single", "group"))
+    freeze: Optional[list[str]] = _train(None, "patterns of parameters not to train, such as feature.0.*")
+    print_param_groups: bool = _train(False, "show the rate and decay of each parameter, and stop")
+    early_stopping_patience: Optional[int] = _train(None, "validations without a better one to stop after", low=1)
+    early_stopping_metric: str = _train("top_1", "what must get better", choices=("top_1", "val_loss"))
     gradient_accumulation_steps: int = _train(1, "batches an update", low=1)
 
     opt: str = _optim("adam", "optimizer", choices=_OPTIMIZERS)
@@ -144,13 +159,15 @@ class RunConfig:
     weight_decay_filter: str = _optim(
         "auto", "auto and norm_and_bias: no decay of vectors, biases, LayerScale and GRN; disable: decay everything",
         choices=("disable", "auto", "norm_and_bias"))
-    eps: float = _optim(1e-10, "eps of adam and adamw", above=0)
+    eps: float = _optim(1e-10, "eps of the adaptive optimizers", above=0)
+    betas: Optional[list[float]] = _optim(None, "decay rates of the moments; the optimizer's if None", low=0, below=1)
 
     scheduler: str = _schedule("cosine_decay", "schedule after the warm-up", choices=_SCHEDULERS)
     lr: float = _schedule(0.001, "learning rate", above=0)
     min_lr: float = _schedule(1e-6, "lowest rate of cosine_decay, one_cycle and cyclic", low=0)
     warmup_epochs: int = _schedule(3, "epochs of linear rise to lr", low=0)
     warmup_factor: float = _schedule(0.0, "the rise starts at lr times this", low=0)
+    warmup_lr: Optional[float] = _schedule(None, "or at this rate", low=0)
     decay_epochs: int = _schedule(100, "length of a cosine, or of a step of step_decay", low=1)
     decay_rate: float = _schedule(0.9, "factor of a step, or an epoch, or power of polynomial_decay", above=0)
     multi_step_decay_milestones: list[int] = _schedule([30, 60, 90], "epochs after the warm-up to decay at", low=1)
@@ -158,9 +175,15 @@ class RunConfig:
     num_cycles: int = _schedule(1, "cycles of cosine_decay and cyclic", low=1)
     cycle_decay: float = _schedule(1.0, "top of a cosine cycle over that of the one before", above=0)
 
-    loss: str = _loss("CE", "softmax (CE) or sigmoid (BCE) cross-entropy", choices=("BCE", "CE"))
+    loss: str = _loss("CE", "softmax (CE) or sigmoid (BCE) cross-entropy, asymmetric, JSD", choices=_LOSSES)
+    bce_target_threshold: Optional[float] = _loss(None, "BCE: targets above it are 1, the others 0", low=0, below=1)
     label_smoothing: float = _loss(0.0, "share of the target spread over all classes", low=0, below=1)
     aux_factor: float = _loss(0.0, "weight of auxiliary heads' losses", low=0)
+    teacher_model: str = _loss("", "distillation: architecture of the teacher")
+    teacher_ckpt_path: str = _loss("", "distillation: its checkpoint")
+    distillation_type: str = _loss("soft", "its probabilities, or its choice", choices=("soft", "hard"))
+    distillation_alpha: float = _loss(0.5, "share of the teacher in the loss", low=0, high=1)
+    distillation_tau: float = _loss(1.0, "temperature of soft distillation", above=0)
     reduction: str = _loss("mean", "over the samples", choices=("mean", "sum"))
 
     amp_level: str = _amp("O0", "mixed precision of training", choices=_AMP_LEVELS)
@@ -171,7 +194,7 @@ class RunConfig:
     drop_overflow_update: bool = _amp(False, "leave out an update whose gradients overflow")
     # fmt: on
 
-    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     required: ClassVar[tuple[str, ...]] = ("model",)
 
     def as_dict(self) -> dict[str, Any]:
@@ -181,6 +204,12 @@ class RunConfig:
     def subset(self, *names: str) -> dict[str, Any]:
         """The values of some options by name, to pass on as keywords."""
         return {name: getattr(self, name) for name in names}
+
+    def described(self) -> str:
+        """A line for every option: its value, and where that came from."""
+        rows = [(name, repr(value), self.given.get(name, "default")) for name, value in self.as_dict().items()]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}" for name, value, source in rows)
 
     def completed(self, values: Mapping[str, Any]) -> RunConfig:
         """A copy in which options that were not given have the values that a checkpoint holds.
@@ -192,7 +221,7 @@ class RunConfig:
             ConfigError: no model is named, neither here nor there.
         """
         taken = {name: value for name, value in values.items() if name not in self.given}
-        config = replace(self, **taken)
+        config = replace(self, **taken, given={**self.given, **dict.fromkeys(taken, "checkpoint")})
         if not config.model:
             raise ConfigError(["model: is required, since the checkpoint does not name one"])
         return config
@@ -304,6 +333,26 @@ _CHECKS: tuple[_Check, ...] = (
         "amp_cast_list: goes with amp_level: O1",
     ),
     (
+        ("loss", "aug_splits"),
+        lambda c: (c.loss == "JSD") == (c.aug_splits > 0) and c.aug_splits != 1,
+        "aug_splits: 2 or more go with loss JSD, and JSD with them",
+    ),
+    (
+        ("warmup_lr", "warmup_factor"),
+        lambda c: c.warmup_lr is None or c.warmup_factor == 0,
+        "warmup_lr: the warm-up starts at it or at lr times warmup_factor, not both",
+    ),
+    (
+        ("teacher_model", "teacher_ckpt_path"),
+        lambda c: bool(c.teacher_model) == bool(c.teacher_ckpt_path),
+        "teacher_model: goes with teacher_ckpt_path",
+    ),
+    (
+        ("early_stopping_patience", "val_while_train"),
+        lambda c: c.early_stopping_patience is None or c.val_while_train,
+        "early_stopping_patience: needs val_while_train: True",
+    ),
+    (
         ("results_file",),
         lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
         "results_file: must end in .csv or .json",
@@ -315,20 +364,8 @@ _LATER: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ema", lambda v: not v, "averaging weights comes with a later version; leave it False"),
     ("resume_opt", lambda v: not v, "resuming comes with a later version; leave it False"),
     ("gradient_accumulation_steps", lambda v: v == 1, "accumulation comes with a later version; leave it 1"),
-    ("layer_decay", lambda v: v is None, "layer-wise rates come with a later version; leave it None"),
-    ("aug_splits", lambda v: v == 0, "augmentation splits come with a later version; leave it 0"),
     ("pretrained", lambda v: not v, "published weights come with a later version; give a file as ckpt_path"),
     ("dataset_download", lambda v: not v, "downloading data sets comes with a later version; give data_dir"),
-    (
-        "opt",
-        lambda v: v in ("sgd", "momentum", "adam", "adamw"),
-        "it comes with a later version; there are sgd, momentum, adam and adamw",
-    ),
-    (
-        "auto_augment",
-        lambda v: v is None or v.lower().startswith(("randaug", "rand-")),
-        "other policies than RandAugment (randaug-..., rand-...) come with a later version",
-    ),
 )
 
 
@@ -378,7 +415,8 @@ def parse_args(
             values[name] = read_value(options[name], value)
         except ValueError as error:
             problems.append(f"{where}: {error}")
-    config = config_class(**values, given=frozenset(raw))
+    sources = {name: _source(where, name) for name, (where, _) in raw.items()}
+    config = config_class(**values, given=sources)
     ill_typed = raw.keys() - values.keys()
     if is_yaml_read:  # else it might have named them
         problems += [
@@ -390,6 +428,10 @@ def parse_args(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _source(where: str, name: str) -> str:
+    return "command line" if where.startswith("--") else where[: -len(f": {name}")]
 
 
 def _cross_checks(config: RunConfig, ill_typed: set[str]) -> list[str]:

@@ -11,20 +11,32 @@ from typing import Any, Optional, TypeVar
 from mindspore import nn
 
 from mindcv.config import RunConfig, parse_args
-from mindcv.data import ImageDataset, ImageLoader, create_dataset, create_loader, create_transforms
-from mindcv.engine import Trainer, create_trainer
+from mindcv.convert import load_weights
+from mindcv.data import (
+    ImageDataset,
+    ImageLoader,
+    create_auto_augment,
+    create_dataset,
+    create_loader,
+    create_transforms,
+)
+from mindcv.engine import DistillationLoss, Trainer, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
-from mindcv.optim import create_optimizer
+from mindcv.optim import create_optimizer, freeze
 from mindcv.scheduler import create_scheduler
+from mindcv.utils.cli import show_and_stop
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import DataError, unknown_name
+from mindcv.utils.errors import DataError, UserError, unknown_name
 
 __all__ = [
     "PREPROCESSING",
     "build_evaluation_loader",
+    "build_loss",
     "build_lr_table",
     "build_model",
+    "build_optimizer",
+    "build_teacher",
     "build_trainer",
     "build_training_loader",
     "check_num_classes",
@@ -39,14 +51,30 @@ PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in
 
 
 def read_config(config_class: type[_Config]) -> _Config:
-    """The config of this process's command line; see `parse_args`. An unknown model is among the problems it tells."""
-    return parse_args(config_class=config_class, checks=[_unknown_model])
+    """The config of this process's command line; with `print_config` it is shown, and the process ends.
+
+    Raises:
+        ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
+    """
+    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+    if config.print_config:
+        show_and_stop(config.described())
+    return config
 
 
-def _unknown_model(config: RunConfig) -> list[str]:
-    if not config.model or is_model(config.model):
+def _wrong_policy(config: RunConfig) -> list[str]:
+    if not config.auto_augment:
         return []
-    return [unknown_name("model:", config.model, list_models())]
+    try:
+        create_auto_augment(config.auto_augment, config.mean, config.interpolation)
+    except UserError as error:
+        return [f"auto_augment: {error}"]
+    return []
+
+
+def _unknown_models(config: RunConfig) -> list[str]:
+    names = {"model:": config.model, "teacher_model:": config.teacher_model}
+    return [unknown_name(kind, name, list_models()) for kind, name in names.items() if name and not is_model(name)]
 
 
 def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
@@ -67,17 +95,27 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
     )
     check_num_classes(config, dataset)
     augmentation = config.subset("auto_augment", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation")
-    erasing = config.subset("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts")
+    erasing = config.subset("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts", "re_count")
     normalization = config.subset("mean", "std", "in_channels")
+    transform = create_transforms(
+        config.dataset,
+        config.image_resize,
+        is_training=True,
+        separate=config.aug_splits > 0,
+        **augmentation,
+        **erasing,
+        **normalization,
+    )
     loader = create_loader(
         dataset,
         is_training=True,
         num_classes=dataset.num_classes(),
-        transform=create_transforms(
-            config.dataset, config.image_resize, is_training=True, **augmentation, **erasing, **normalization
-        ),
-        **config.subset("batch_size", "drop_remainder", "mixup", "cutmix", "cutmix_prob"),
-        **config.subset("num_parallel_workers", "skip_corrupt"),
+        transform=transform,
+        separate=config.aug_splits > 0,
+        num_aug_splits=config.aug_splits,
+        **config.subset("batch_size", "drop_remainder", "num_parallel_workers", "skip_corrupt"),
+        **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
+        **config.subset("cutmix_minmax"),
     )
     return dataset, loader
 
@@ -125,14 +163,17 @@ def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
 
 
 def build_model(config: RunConfig, num_classes: int, checkpoint_path: str = "") -> nn.Cell:
-    """The network of the config."""
-    return create_model(
+    """The network of the config, with the parameters frozen that it says."""
+    network = create_model(
         config.model,
         num_classes=num_classes,
         checkpoint_path=checkpoint_path,
         **config.subset("pretrained", "in_channels", "drop_rate", "drop_path_rate", "head_init_scale"),
         **config.subset("layer_scale_init_value", "recompute_stages", "seed"),
     )
+    if config.freeze:
+        freeze(network, config.freeze)
+    return network
 
 
 def build_lr_table(config: RunConfig, steps_per_epoch: int) -> list[float]:
@@ -142,29 +183,60 @@ def build_lr_table(config: RunConfig, steps_per_epoch: int) -> list[float]:
         num_epochs=config.epoch_size,
         milestones=config.multi_step_decay_milestones,
         **config.subset("scheduler", "lr", "min_lr", "warmup_epochs", "warmup_factor", "decay_epochs", "decay_rate"),
-        **config.subset("num_cycles", "cycle_decay", "lr_epoch_stair"),
+        **config.subset("num_cycles", "cycle_decay", "lr_epoch_stair", "warmup_lr"),
     )
 
 
 def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], group: Group) -> Trainer:
-    """Loss, optimizer and mixed precision of the config, around `network`."""
-    optimizer = create_optimizer(
+    """Loss, optimizer and mixed precision of the config, around `network`, with the teacher if there is one."""
+    return create_trainer(
+        network,
+        build_loss(config),
+        build_optimizer(config, network, lr_table),
+        amp_cast_list=config.amp_cast_list or (),
+        lr_table=lr_table,
+        group=group,
+        teacher=build_teacher(config, network.num_classes),
+        **config.subset("amp_level", "loss_scale_type", "loss_scale", "drop_overflow_update"),
+        **config.subset("clip_grad", "clip_value"),
+    )
+
+
+def build_optimizer(config: RunConfig, network: nn.Cell, lr_table: list[float]) -> nn.Optimizer:
+    """The optimizer of the parameters that are not frozen."""
+    return create_optimizer(
         network,
         lr=lr_table,
         nesterov=config.use_nesterov,
         **config.subset("opt", "weight_decay", "momentum", "weight_decay_filter", "eps"),
+        **config.subset("betas", "layer_decay", "layer_decay_type"),
     )
-    loss = create_loss(config.loss, **config.subset("reduction", "label_smoothing", "aux_factor"))
-    return create_trainer(
-        network,
-        loss,
-        optimizer,
-        amp_cast_list=config.amp_cast_list or (),
-        lr_table=lr_table,
-        group=group,
-        **config.subset("amp_level", "loss_scale_type", "loss_scale", "drop_overflow_update"),
-        **config.subset("clip_grad", "clip_value"),
-    )
+
+
+def build_loss(config: RunConfig) -> nn.Cell:
+    """The loss; of a student and its teacher, if there is one."""
+    own = {}
+    if config.loss == "BCE":
+        own = {"target_threshold": config.bce_target_threshold}
+    elif config.loss == "JSD":
+        own = {"num_splits": config.aug_splits}
+    loss = create_loss(config.loss, **config.subset("reduction", "label_smoothing", "aux_factor"), **own)
+    if not config.teacher_model:
+        return loss
+    return DistillationLoss(loss, config.distillation_type, config.distillation_alpha, config.distillation_tau)
+
+
+def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
+    """The network to learn from, with its weights, or None.
+
+    Raises:
+        CheckpointError: the teacher's checkpoint is of another model or number of classes.
+    """
+    if not config.teacher_model:
+        return None
+    teacher = create_model(config.teacher_model, num_classes=num_classes, in_channels=config.in_channels)
+    load_weights(teacher, config.teacher_ckpt_path)
+    return teacher
 
 
 def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mindcv.data.auto_augment import create_auto_augment
 from mindcv.data.class_names import imagenet_class_names
 from mindcv.data.constants import (
     DEFAULT_CROP_PCT,
@@ -15,6 +16,7 @@ from mindcv.data.dataset_factory import create_dataset
 from mindcv.data.image_folder import IMAGE_SUFFIXES
 from mindcv.data.image_io import decode
 from mindcv.data.loader import ImageLoader, create_loader
+from mindcv.data.splits import SplitTransforms
 from mindcv.data.transforms import Compose
 from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
 
@@ -28,6 +30,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ImageDataset",
     "ImageLoader",
+    "SplitTransforms",
+    "create_auto_augment",
     "create_dataset",
     "create_loader",
     "create_transforms",

@@ -1,19 +1,20 @@
-"""The fifteen image operations of RandAugment, and how strong each is at a magnitude of 0..10.
+"""The image operations of the automatic augmentations, and what each does at a magnitude of 0..10.
 
-The set and the ranges are timm's, which took them from AutoAugment (Cubuk et al., arXiv 1805.09501) and RandAugment
-(arXiv 1909.13719). A greater magnitude is a stronger change everywhere, Posterize and Solarize included.
+There are three scales: `make_ops` for RandAugment and AugMix, `make_paper_ops` for AutoAugment, and `make_wide_ops` for
+TrivialAugment. The sets and ranges are timm's and torchvision's, who took them from AutoAugment (Cubuk et al., arXiv
+1805.09501), RandAugment (arXiv 1909.13719) and TrivialAugment (Mueller and Hutter, arXiv 2103.10158).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-__all__ = ["MAX_LEVEL", "Canvas", "Op", "make_ops"]
+__all__ = ["MAX_LEVEL", "Canvas", "Op", "make_ops", "make_paper_ops", "make_wide_ops"]
 
 MAX_LEVEL = 10.0
 
@@ -33,25 +34,33 @@ class Op:
         name: as in the papers.
         amount: magnitude (0..10) to the operation's own unit.
         apply: (image, amount, canvas) to image.
-        weight: probability of being chosen under the weights 'w0'.
+        weight: RandAugment's probability of choosing it under the weights 'w0'.
         is_signed: the amount is negated with probability 0.5.
+        least: when given, the amount is drawn uniformly between this and what the magnitude says.
     """
 
     name: str
     amount: Callable[[float], float]
     apply: Callable[[Image.Image, float, Canvas], Image.Image]
-    weight: float
+    weight: float = 0.0
     is_signed: bool = False
+    least: Optional[float] = None
 
     def __call__(self, image: Image.Image, level: float, canvas: Canvas, rng: np.random.Generator) -> Image.Image:
         amount = self.amount(level)
         if self.is_signed and rng.random() < 0.5:
             amount = -amount
+        if self.least is not None:
+            amount = rng.uniform(*sorted((self.least, amount)))
         return self.apply(image, amount, canvas)
 
 
 def make_ops(increasing: bool) -> list[Op]:
-    """The operations; `increasing` is the field inc of a policy string, see `auto_augment.RandAugment`."""
+    """RandAugment's operations. A greater magnitude is a stronger change, for Posterize and Solarize in any case.
+
+    Args:
+        increasing: the field inc of a policy string, see `auto_augment.RandAugmentPolicy`.
+    """
     if increasing:
         enhancement = _share(0.9)  # factor 1 - x or 1 + x, x growing from 0 to 0.9
     else:
@@ -63,13 +72,13 @@ def make_ops(increasing: bool) -> list[Op]:
         Op("Sharpness", enhancement, _enhance(ImageEnhance.Sharpness), 0.025, is_signed=increasing),
     ]
     return [
-        Op("AutoContrast", _share(0), lambda image, amount, canvas: ImageOps.autocontrast(image), 0.025),
-        Op("Equalize", _share(0), lambda image, amount, canvas: ImageOps.equalize(image), 0.005),
-        Op("Invert", _share(0), lambda image, amount, canvas: ImageOps.invert(image), 0.0),
+        Op("AutoContrast", _share(0), _autocontrast, 0.025),
+        Op("Equalize", _share(0), _equalize, 0.005),
+        Op("Invert", _share(0), _invert, 0.0),
         Op("Rotate", _share(30), _rotate, 0.3, is_signed=True),
         Op("Posterize", _bits_kept, _posterize, 0.0),
         Op("Solarize", _solarize_threshold, _solarize, 0.005),
-        Op("SolarizeAdd", _solarize_addition, _solarize_add, 0.005),
+        Op("SolarizeAdd", _share_whole(110), _solarize_add, 0.005),
         *enhance,
         Op("ShearX", _share(0.3), _shear_x, 0.2, is_signed=True),
         Op("ShearY", _share(0.3), _shear_y, 0.2, is_signed=True),
@@ -78,8 +87,63 @@ def make_ops(increasing: bool) -> list[Op]:
     ]
 
 
+def make_paper_ops(posterize_bits: Callable[[float], float]) -> list[Op]:
+    """AutoAugment's operations, on the scale its policies are written in.
+
+    There the magnitude of Solarize is its threshold, 0 (everything inverted) to 256 (nothing), and that of Color,
+    Contrast and Sharpness a factor from 0.1 to 1.9: a greater magnitude is not always a stronger change.
+
+    Args:
+        posterize_bits: magnitude to the bits kept; the policies differ in it, see `augment_policies`.
+    """
+    return [
+        Op("AutoContrast", _share(0), _autocontrast),
+        Op("Equalize", _share(0), _equalize),
+        Op("Invert", _share(0), _invert),
+        Op("Rotate", _share(30), _rotate, is_signed=True),
+        Op("Posterize", posterize_bits, _posterize),
+        Op("Solarize", _share_whole(256), _solarize),
+        Op("SolarizeAdd", _share_whole(110), _solarize_add),
+        Op("Color", _old_enhancement, _enhance(ImageEnhance.Color)),
+        Op("Contrast", _old_enhancement, _enhance(ImageEnhance.Contrast)),
+        Op("Sharpness", _old_enhancement, _enhance(ImageEnhance.Sharpness)),
+        Op("ShearX", _share(0.3), _shear_x, is_signed=True),
+        Op("ShearY", _share(0.3), _shear_y, is_signed=True),
+        Op("TranslateYRel", _share(0.45), _translate_y, is_signed=True),
+        Op("Desaturate", _desaturation, _enhance(ImageEnhance.Color)),
+        Op("GaussianBlurRand", _share(2.0), _blur, least=0.1),
+    ]
+
+
+def make_wide_ops() -> list[Op]:
+    """TrivialAugment's operations on its wide scale: a greater magnitude is a stronger change, and 0 is none at all.
+
+    Translations go up to 32 pixels whatever the size of the image, as in the paper and in torchvision.
+    """
+    return [
+        Op("Identity", _share(0), lambda image, amount, canvas: image),
+        Op("AutoContrast", _share(0), _autocontrast),
+        Op("Equalize", _share(0), _equalize),
+        Op("Rotate", _share(135), _rotate, is_signed=True),
+        Op("Posterize", lambda level: 8 - round(6 * level / MAX_LEVEL), _posterize),
+        Op("Solarize", lambda level: 255 - 255 * level / MAX_LEVEL, _solarize),
+        Op("Color", _share(0.99), _enhance(ImageEnhance.Color), is_signed=True),
+        Op("Contrast", _share(0.99), _enhance(ImageEnhance.Contrast), is_signed=True),
+        Op("Brightness", _share(0.99), _enhance(ImageEnhance.Brightness), is_signed=True),
+        Op("Sharpness", _share(0.99), _enhance(ImageEnhance.Sharpness), is_signed=True),
+        Op("ShearX", _share(0.99), _shear_x, is_signed=True),
+        Op("ShearY", _share(0.99), _shear_y, is_signed=True),
+        Op("TranslateX", _share_whole(32), _translate_x_pixels, is_signed=True),
+        Op("TranslateY", _share_whole(32), _translate_y_pixels, is_signed=True),
+    ]
+
+
 def _share(most: float) -> Callable[[float], float]:
     return lambda level: most * level / MAX_LEVEL
+
+
+def _share_whole(most: float) -> Callable[[float], int]:
+    return lambda level: int(most * level / MAX_LEVEL)
 
 
 def _old_enhancement(level: float) -> float:
@@ -95,12 +159,24 @@ def _solarize_threshold(level: float) -> int:
     return 256 - int(256 * level / MAX_LEVEL)
 
 
-def _solarize_addition(level: float) -> int:
-    return int(110 * level / MAX_LEVEL)
+def _desaturation(level: float) -> float:
+    return -0.5 - 0.5 * level / MAX_LEVEL  # grey at the greatest level, half the colour at 0
 
 
 def _enhance(kind: type) -> Callable[[Image.Image, float, Canvas], Image.Image]:
     return lambda image, amount, canvas: kind(image).enhance(1 + amount)
+
+
+def _autocontrast(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return ImageOps.autocontrast(image)
+
+
+def _equalize(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return ImageOps.equalize(image)
+
+
+def _invert(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return ImageOps.invert(image)
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
@@ -111,7 +187,7 @@ def _posterize(image: Image.Image, bits: int, canvas: Canvas) -> Image.Image:
     return ImageOps.posterize(image, bits)
 
 
-def _solarize(image: Image.Image, threshold: int, canvas: Canvas) -> Image.Image:
+def _solarize(image: Image.Image, threshold: float, canvas: Canvas) -> Image.Image:
     return ImageOps.solarize(image, threshold)
 
 
@@ -119,6 +195,10 @@ def _solarize_add(image: Image.Image, addition: int, canvas: Canvas) -> Image.Im
     """Brighten what is darker than 128."""
     table = [min(255, value + addition) if value < 128 else value for value in range(256)]
     return image.point(table * len(image.getbands()))
+
+
+def _blur(image: Image.Image, radius: float, canvas: Canvas) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius))
 
 
 def _shear_x(image: Image.Image, share: float, canvas: Canvas) -> Image.Image:
@@ -135,6 +215,14 @@ def _translate_x(image: Image.Image, share: float, canvas: Canvas) -> Image.Imag
 
 def _translate_y(image: Image.Image, share: float, canvas: Canvas) -> Image.Image:
     return _affine(image, (1, 0, 0, 0, 1, share * image.height), canvas)
+
+
+def _translate_x_pixels(image: Image.Image, pixels: int, canvas: Canvas) -> Image.Image:
+    return _affine(image, (1, 0, pixels, 0, 1, 0), canvas)
+
+
+def _translate_y_pixels(image: Image.Image, pixels: int, canvas: Canvas) -> Image.Image:
+    return _affine(image, (1, 0, 0, 0, 1, pixels), canvas)
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:

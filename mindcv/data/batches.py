@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mindcv.data.constants import Purpose
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
 from mindcv.data.sampler import epoch_order, samples_per_rank
+from mindcv.data.splits import Splitter
 from mindcv.data.transforms import RandomTransform
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
@@ -32,7 +33,7 @@ class SampleReader:
 
     Args:
         dataset: where samples come from.
-        transform: for the encoded image; what comes out is a (C, H, W) array.
+        transform: for the encoded image; what comes out is a (C, H, W) array. A `Splitter` makes several.
         target_transform: for the label.
         skip_corrupt: a sample that cannot be read or decoded is replaced by the next readable one, the data set
             beginning anew at its end; counted, and warned of once. Otherwise it is a DataError that names it.
@@ -41,7 +42,7 @@ class SampleReader:
     def __init__(
         self,
         dataset: ImageDataset,
-        transform: RandomTransform,
+        transform: Union[RandomTransform, Splitter],
         target_transform: RandomTransform,
         skip_corrupt: bool = False,
     ):
@@ -49,6 +50,7 @@ class SampleReader:
         self.transform = transform
         self.target_transform = target_transform
         self.skip_corrupt = skip_corrupt
+        self.num_splits = transform.num_splits if isinstance(transform, Splitter) else 1
         # Shared with forked workers.
         self._num_replaced = multiprocessing.Value(ctypes.c_int64, 0)
         self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(dataset)) if skip_corrupt else None
@@ -58,8 +60,10 @@ class SampleReader:
         """Corrupt samples replaced so far, each as often as it came."""
         return self._num_replaced.value
 
-    def read(self, index: int, epoch: int, repeat: int) -> tuple[np.ndarray, Any]:
-        """Image and label of a sample; the pixels depend on seed, epoch, index and repeat alone.
+    def read(self, index: int, epoch: int, repeat: int) -> tuple[list[np.ndarray], Any]:
+        """The image of a sample in each of its `num_splits` versions, and its label.
+
+        The pixels depend on seed, epoch, index and repeat alone.
 
         Raises:
             DataError: the sample is corrupt and `skip_corrupt` off, or every sample is corrupt.
@@ -84,14 +88,18 @@ class SampleReader:
             return sample
         raise DataError(f"not one of the {len(self.dataset)} images can be read")
 
-    def _read(self, index: int, epoch: int, repeat: int) -> tuple[np.ndarray, Any]:
+    def _read(self, index: int, epoch: int, repeat: int) -> tuple[list[np.ndarray], Any]:
         image, label = self.dataset.read(index)
-        rng = stream(self.dataset.seed, Purpose.AUGMENT, epoch, index, repeat)
+        key = (self.dataset.seed, Purpose.AUGMENT, epoch, index, repeat)
+        rng = stream(*key)
         try:
-            image = self.transform(image, rng)
+            if isinstance(self.transform, Splitter):
+                versions = self.transform(image, rng, key)
+            else:
+                versions = [self.transform(image, rng)]
         except DataError as error:
             raise DataError(f"cannot decode '{self.dataset.describe(index)}': {error}") from error
-        return image, self.target_transform(label, rng)
+        return versions, self.target_transform(label, rng)
 
 
 class BatchMaker:
@@ -138,32 +146,39 @@ class BatchMaker:
     def make(self, order: np.ndarray, epoch: int, number: int) -> Batch:
         """Batch `number` of an epoch of that order: float32 (B, C, H, W), and int32 (B,) labels.
 
-        Labels are float32 (B, num_classes) after mixup, and whatever shape target transforms give them otherwise.
+        Labels are float32 (B, num_classes) after mixup, and whatever shape target transforms give them otherwise. With
+        S splits there are S * B rows: the B clean images, then the same in their second version, and so on.
 
         Raises:
             DataError: an image cannot be read or decoded.
             UserError: the transforms do not give arrays of one shape.
         """
         places = order[number * self.batch_size : (number + 1) * self.batch_size]
-        labels = []
+        num_splits = self.reader.num_splits
+        images, labels = None, []
         for row, (index, repeat) in enumerate(places.tolist()):
-            image, label = self.reader.read(index, epoch, repeat)
-            if row == 0:
-                images = np.empty((len(places), *np.shape(image)), np.float32)
-            if not isinstance(image, np.ndarray) or image.shape != images.shape[1:]:
-                raise UserError(
-                    "the transforms must end in arrays of one shape (C, H, W), got "
-                    f"{getattr(image, 'shape', type(image).__name__)} for '{self.reader.dataset.describe(index)}' in a "
-                    f"batch of {images.shape[1:]}"
-                )
-            images[row] = image
+            versions, label = self.reader.read(index, epoch, repeat)
+            if images is None:
+                images = np.empty((num_splits, len(places), *np.shape(versions[0])), np.float32)
+            for split, image in enumerate(versions):
+                self._check_image(image, images.shape[2:], index)
+                images[split, row] = image
             labels.append(label)
-        labels = np.asarray(labels)
+        images = images.reshape(-1, *images.shape[2:])
+        labels = np.concatenate([np.asarray(labels)] * num_splits)
         labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
         if self.mixup is None:
             return images, labels
         dataset = self.reader.dataset
-        return self.mixup(images, labels, stream(dataset.seed, Purpose.MIX, epoch, number, dataset.shard_id))
+        return self.mixup(images, labels, stream(dataset.seed, Purpose.MIX, epoch, number, dataset.shard_id), epoch)
+
+    def _check_image(self, image: Any, shape: tuple[int, ...], index: int) -> None:
+        if not isinstance(image, np.ndarray) or image.shape != shape:
+            raise UserError(
+                "the transforms must end in arrays of one shape (C, H, W), got "
+                f"{getattr(image, 'shape', type(image).__name__)} for '{self.reader.dataset.describe(index)}' in a "
+                f"batch of {shape}"
+            )
 
 
 class EpochView:

@@ -12,6 +12,7 @@ import mindspore.dataset as ds
 from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, run_ahead
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
+from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transforms import Compose
 from mindcv.data.transforms_factory import create_transforms
 from mindcv.utils.errors import DataError, UserError
@@ -21,6 +22,9 @@ __all__ = ["ImageLoader", "create_loader"]
 
 # MindSpore's own default; more than that gains little per device, and memory grows with every worker.
 _DEFAULT_WORKERS = 8
+
+# A clean version and two augmented ones, as in the paper of AugMix.
+_MINDCV_SPLITS = 3
 
 
 class ImageLoader(ds.GeneratorDataset):
@@ -52,7 +56,8 @@ class ImageLoader(ds.GeneratorDataset):
         """The batches of one epoch from number `start` on; those before it cost nothing.
 
         Yields:
-            Images, float32 (B, C, H, W), and labels: int32 (B,), or float32 (B, num_classes) after mixup.
+            Images, float32 (B, C, H, W), and labels: int32 (B,), or float32 (B, num_classes) after mixup. With S
+            splits there are S * B of each, split after split.
 
         Raises:
             DataError: an image is corrupt; the message names it.
@@ -65,8 +70,13 @@ class ImageLoader(ds.GeneratorDataset):
         self.source.epoch = epoch
 
     def get_batch_size(self) -> int:
-        """Samples in a batch; the last one of an epoch may have fewer."""
+        """Samples in a batch, each counted once whatever the splits; the last one of an epoch may have fewer."""
         return self.source.maker.batch_size
+
+    @property
+    def num_aug_splits(self) -> int:
+        """Versions of each sample in a batch; 1 without splits."""
+        return self.source.maker.reader.num_splits
 
     def num_classes(self) -> int:
         """Classes of the data set, which may be fewer than the model's."""
@@ -91,13 +101,18 @@ def create_loader(
     cutmix: float = 0.0,
     cutmix_prob: float = 0.0,
     num_classes: int = 1000,
-    transform: Optional[Union[Callable, Sequence[Callable]]] = None,
+    transform: Optional[Union[Callable, Sequence[Callable], SplitTransforms]] = None,
     target_transform: Optional[Union[Callable, Sequence[Callable]]] = None,
     num_parallel_workers: Optional[int] = None,
     python_multiprocessing: bool = False,
     separate: bool = False,
     *,
     skip_corrupt: bool = False,
+    num_aug_splits: int = 0,
+    mixup_switch_prob: float = 0.5,
+    mixup_mode: str = "batch",
+    cutmix_minmax: Optional[Sequence[float]] = None,
+    mixup_off_epoch: int = 0,
 ) -> ImageLoader:
     """A loader of batches.
 
@@ -109,24 +124,35 @@ def create_loader(
         batch_size: samples in a batch.
         drop_remainder: leave out a last batch that is smaller.
         is_training: see above.
-        mixup, cutmix: the alphas of `Mixup`; 0 for none. When both are positive, half of the mixed batches get each.
-        cutmix_prob: probability that a batch is mixed, by either (MindCV's name for it).
+        mixup, cutmix: the alphas of `Mixup`; 0 for none.
+        cutmix_prob: probability of mixing, by either (MindCV's name for it).
         num_classes: of the model: width of mixed labels, and above every label.
         transform: one callable or a list, for the contents of an image file; None takes `create_transforms` at 224.
+            With splits, what `create_transforms(separate=True)` gives.
         target_transform: the same for the label, such as `mindspore.dataset.transforms.OneHot`.
         num_parallel_workers: None takes the data set's, or 8; no more than the cores there are.
         python_multiprocessing: workers are processes instead of threads (one worker is a thread in any case).
-        separate: AugMix, not part of this version.
+        separate: give each image in several versions, the first B rows of a batch clean and the others augmented.
         skip_corrupt: in training, replace an image that cannot be read by the next one that can.
+        num_aug_splits: how many versions with `separate`, at least 2; 0 is MindCV's 3. It goes with `separate` alone.
+        mixup_switch_prob, mixup_mode, cutmix_minmax, mixup_off_epoch: `switch_prob`, `mode`, `cutmix_minmax` and
+            `off_epoch` of `Mixup`.
 
     Raises:
         UserError: an argument is not allowed; DataError, a kind of it, when the data set cannot fill one batch.
     """
-    _check(dataset, batch_size, num_classes, is_training, separate, skip_corrupt)
-    mixer = _mixer(mixup, cutmix, cutmix_prob, num_classes, is_training, target_transform is not None)
-    if transform is None:
-        transform = create_transforms(is_training=is_training)
-    reader = SampleReader(dataset, _composed(transform), _composed(target_transform), skip_corrupt)
+    _check(dataset, batch_size, num_classes, is_training, skip_corrupt)
+    mixer = None
+    if mixup or cutmix or cutmix_minmax is not None:
+        ways = (mixup, cutmix, cutmix_prob, mixup_switch_prob, num_classes, mixup_mode, cutmix_minmax)
+        mixer = Mixup(*ways, off_epoch=mixup_off_epoch)
+        _check_mixing(is_training, target_transform is not None, separate)
+    if separate or num_aug_splits or isinstance(transform, SplitTransforms):
+        _check_splits(separate, num_aug_splits, transform, is_training)
+        prepare = Splitter(transform, num_aug_splits or _MINDCV_SPLITS)
+    else:
+        prepare = _composed(create_transforms(is_training=is_training) if transform is None else transform)
+    reader = SampleReader(dataset, prepare, _composed(target_transform), skip_corrupt)
     maker = BatchMaker(reader, batch_size, drop_remainder, is_training, mixer)
     if drop_remainder and maker.num_batches == 0:
         raise DataError(
@@ -137,11 +163,7 @@ def create_loader(
     return ImageLoader(maker, workers, python_multiprocessing)
 
 
-def _check(
-    dataset: ImageDataset, batch_size: int, num_classes: int, is_training: bool, separate: bool, skip_corrupt: bool
-) -> None:
-    if separate:
-        raise UserError("separate=True (AugMix) is not part of this version")
+def _check(dataset: ImageDataset, batch_size: int, num_classes: int, is_training: bool, skip_corrupt: bool) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     if dataset.num_classes() > num_classes:
@@ -155,16 +177,24 @@ def _check(
         raise UserError("skip_corrupt is for training: evaluation counts every image once")
 
 
-def _mixer(
-    mixup: float, cutmix: float, prob: float, num_classes: int, is_training: bool, has_target_transform: bool
-) -> Optional[Mixup]:
-    if mixup == 0 and cutmix == 0:
-        return None
+def _check_mixing(is_training: bool, has_target_transform: bool, separate: bool) -> None:
     if not is_training:
         raise UserError("mixup and cutmix are for training (is_training=True)")
     if has_target_transform:
         raise UserError("mixup and cutmix make the labels themselves, and cannot be had with target_transform")
-    return Mixup(mixup, cutmix, prob, num_classes=num_classes)
+    if separate:
+        raise UserError("mixup and cutmix cannot be had with separate=True, whose loss compares versions of one image")
+
+
+def _check_splits(separate: bool, num_splits: int, transform: object, is_training: bool) -> None:
+    if not separate:
+        raise UserError("num_aug_splits and transforms made with separate=True need separate=True here as well")
+    if num_splits < 0 or num_splits == 1:
+        raise UserError(f"num_aug_splits must be at least 2, or 0 for {_MINDCV_SPLITS}, got {num_splits}")
+    if not is_training:
+        raise UserError("separate=True (augmentation splits) is for training (is_training=True)")
+    if not isinstance(transform, SplitTransforms):
+        raise UserError("separate=True needs transform=create_transforms(..., is_training=True, separate=True)")
 
 
 def _composed(transform: Optional[Union[Callable, Sequence[Callable]]]) -> Compose:

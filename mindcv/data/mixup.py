@@ -1,31 +1,56 @@
-"""Mixup and CutMix of whole batches."""
+"""Mixup and CutMix of whole batches, of pairs, or of each image for itself."""
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
 
 import numpy as np
 
+from mindcv.data.transforms import check_range
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["Mixup"]
+__all__ = ["Mix", "Mixup", "one_hot"]
+
+_MODES = ("batch", "pair", "elem")
+
+
+class Mix(NamedTuple):
+    """How an image is mixed with its partner.
+
+    Attributes:
+        share: weight of the image's own label, and of its own pixels where they are blended.
+        box: (top, bottom, left, right) of what is pasted from the partner; None blends all of it.
+    """
+
+    share: np.float32
+    box: Optional[tuple[int, int, int, int]] = None
+
+
+_UNMIXED = Mix(np.float32(1))
 
 
 class Mixup:
     """Blend each image of a batch with another, or paste a box of the other into it, and mix the labels alike.
 
-    Image i is paired with image B-1-i of the batch; the middle one of an odd batch is paired with itself. One ratio
-    lambda, drawn from Beta(alpha, alpha), serves the whole batch. Label smoothing is the loss's business.
+    Image i is paired with image B-1-i of the batch; the middle one of an odd batch is paired with itself. Label
+    smoothing is the loss's business.
 
-    Sources: Zhang et al., arXiv 1710.09412 (mixup); Yun et al., arXiv 1905.04899 (CutMix).
+    Sources: Zhang et al., arXiv 1710.09412 (mixup); Yun et al., arXiv 1905.04899 (CutMix); the modes and
+    `cutmix_minmax` are timm's.
 
     Args:
-        mixup_alpha: alpha of mixup, 0 for none.
-        cutmix_alpha: alpha of CutMix, 0 for none.
-        prob: probability that a batch is mixed at all, in either way.
-        switch_prob: when both alphas are positive, probability that a mixed batch gets CutMix.
+        mixup_alpha: alpha of mixup, 0 for none: an image's own share is drawn from Beta(alpha, alpha).
+        cutmix_alpha: alpha of CutMix, 0 for none; not used when `cutmix_minmax` is given.
+        prob: probability of mixing, in either way, of what `mode` says.
+        switch_prob: when there are both mixup and CutMix, probability of CutMix.
         num_classes: width of the labels returned.
-        mode: 'batch' alone: one ratio a batch.
+        mode: what is drawn for: 'batch', all images together; 'pair', each pair of partners; 'elem', each image.
+        cutmix_minmax: turns CutMix on with boxes of another kind: both sides uniform within these two shares of the
+            image's, and wholly inside it.
+        correct_lam: CutMix's label follows the pixels that were pasted. False keeps the share drawn, although the
+            border may have clipped the box; boxes of `cutmix_minmax` are always counted.
+        off_epoch: epoch, from 0, from which on nothing is mixed any more; 0 for never. Labels keep their form.
 
     Raises:
         UserError: an argument is out of range, or the arguments ask for mixing that can never happen.
@@ -39,25 +64,34 @@ class Mixup:
         switch_prob: float = 0.5,
         num_classes: int = 1000,
         mode: str = "batch",
+        cutmix_minmax: Optional[Sequence[float]] = None,
+        correct_lam: bool = True,
+        off_epoch: int = 0,
     ):
-        if mixup_alpha < 0 or cutmix_alpha < 0 or mixup_alpha + cutmix_alpha == 0:
+        if mixup_alpha < 0 or cutmix_alpha < 0 or (mixup_alpha + cutmix_alpha == 0 and cutmix_minmax is None):
             raise UserError(
                 f"mixup and cutmix must not be negative, nor both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
             )
         if not 0 < prob <= 1:
             raise UserError(f"the probability of mixing (cutmix_prob) must be above 0 and at most 1, got {prob:g}")
         if not 0 <= switch_prob <= 1:
-            raise UserError(f"switch_prob must be within 0..1, got {switch_prob:g}")
-        if mode != "batch":
-            raise UserError(unknown_name("mixup mode", mode, ["batch"]))
+            raise UserError(f"the probability of CutMix (switch_prob) must be within 0..1, got {switch_prob:g}")
+        if mode not in _MODES:
+            raise UserError(unknown_name("mixup mode", mode, _MODES))
+        if off_epoch < 0:
+            raise UserError(f"the epoch mixing ends at (off_epoch) must be at least 0, got {off_epoch}")
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.prob = prob
         self.switch_prob = switch_prob
         self.num_classes = num_classes
+        self.mode = mode
+        self.cutmix_minmax = None if cutmix_minmax is None else check_range("cutmix_minmax", cutmix_minmax, upper=1.0)
+        self.correct_lam = correct_lam
+        self.off_epoch = off_epoch
 
     def __call__(
-        self, images: np.ndarray, labels: np.ndarray, rng: Optional[np.random.Generator] = None
+        self, images: np.ndarray, labels: np.ndarray, rng: Optional[np.random.Generator] = None, epoch: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mix one batch of any size; the arguments are left as they are.
 
@@ -65,31 +99,54 @@ class Mixup:
             images: (B, C, H, W).
             labels: (B,) integers.
             rng: where all draws come from; None makes a fresh, unseeded one.
+            epoch: compared with `off_epoch`.
 
         Returns:
             The mixed images, float32 (B, C, H, W), and soft labels, float32 (B, num_classes).
         """
-        rng = rng or np.random.default_rng()
         images = np.asarray(images, np.float32)
         targets = one_hot(labels, self.num_classes)
-        if rng.random() >= self.prob:
+        if self.off_epoch and epoch >= self.off_epoch:
             return images, targets
-        if self._draws_cutmix(rng):
-            images, ratio = _cutmix(images, rng.beta(self.cutmix_alpha, self.cutmix_alpha), rng)
+        mixes = self.draw(len(images), images.shape[2:], np.random.default_rng() if rng is None else rng)
+        shares = np.array([mix.share for mix in mixes], np.float32)[:, None]
+        return _mixed_images(images, mixes), targets * shares + targets[::-1] * (np.float32(1) - shares)
+
+    def draw(self, size: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Mix]:
+        """How each of `size` images of height and width `shape` is to be mixed."""
+        if self.mode == "batch":
+            return [self._draw_one(shape, rng)] * size
+        if self.mode == "elem":
+            return [self._draw_one(shape, rng) for _ in range(size)]
+        half = [self._draw_one(shape, rng) for _ in range((size + 1) // 2)]
+        return half + half[: size // 2][::-1]
+
+    def _draw_one(self, shape: tuple[int, int], rng: np.random.Generator) -> Mix:
+        if rng.random() >= self.prob:
+            return _UNMIXED
+        if not self._draws_cutmix(rng):
+            return Mix(np.float32(rng.beta(self.mixup_alpha, self.mixup_alpha)))
+        if self.cutmix_minmax is None:
+            share = rng.beta(self.cutmix_alpha, self.cutmix_alpha)
+            spans = [_clipped_span(length, np.sqrt(1 - share), rng) for length in shape]
         else:
-            ratio = np.float32(rng.beta(self.mixup_alpha, self.mixup_alpha))
-            images = _blend(images, ratio)
-        return images, _blend(targets, ratio)
+            spans = [_inner_span(length, self.cutmix_minmax, rng) for length in shape]
+        (top, bottom), (left, right) = spans
+        if self.correct_lam or self.cutmix_minmax is not None:
+            share = 1 - (bottom - top) * (right - left) / (shape[0] * shape[1])
+        return Mix(np.float32(share), (top, bottom, left, right))
 
     def _draws_cutmix(self, rng: np.random.Generator) -> bool:
-        if self.mixup_alpha > 0 and self.cutmix_alpha > 0:
+        has_cutmix = self.cutmix_alpha > 0 or self.cutmix_minmax is not None
+        if self.mixup_alpha > 0 and has_cutmix:
             return rng.random() < self.switch_prob
-        return self.cutmix_alpha > 0
+        return has_cutmix
 
     def __repr__(self) -> str:
         return (
             f"Mixup(mixup_alpha={self.mixup_alpha}, cutmix_alpha={self.cutmix_alpha}, prob={self.prob}, "
-            f"switch_prob={self.switch_prob}, num_classes={self.num_classes})"
+            f"switch_prob={self.switch_prob}, num_classes={self.num_classes}, mode={self.mode!r}, "
+            f"cutmix_minmax={self.cutmix_minmax}, correct_lam={self.correct_lam}, off_epoch={self.off_epoch})"
         )
 
 
@@ -100,25 +157,29 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return targets
 
 
-def _blend(values: np.ndarray, ratio: np.float32) -> np.ndarray:
-    return values * ratio + values[::-1] * (np.float32(1) - ratio)
-
-
-def _cutmix(images: np.ndarray, ratio: float, rng: np.random.Generator) -> tuple[np.ndarray, np.float32]:
-    """The images with a box of their partners, and the share of each that is its own.
-
-    The box has sides sqrt(1 - ratio) of the image's and its centre anywhere, so that it may be clipped at the border:
-    the share is counted from the box that remains.
-    """
-    height, width = images.shape[2:]
-    top, bottom = _span(height, np.sqrt(1 - ratio), rng)
-    left, right = _span(width, np.sqrt(1 - ratio), rng)
+def _mixed_images(images: np.ndarray, mixes: Sequence[Mix]) -> np.ndarray:
+    if all(mix is _UNMIXED for mix in mixes):
+        return images
     mixed = images.copy()
-    mixed[:, :, top:bottom, left:right] = images[::-1, :, top:bottom, left:right]
-    return mixed, np.float32(1 - (bottom - top) * (right - left) / (height * width))
+    for image, partner, mix in zip(mixed, images[::-1], mixes):
+        if mix.box is not None:
+            top, bottom, left, right = mix.box
+            image[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
+        elif mix is not _UNMIXED:
+            image *= mix.share
+            image += partner * (np.float32(1) - mix.share)
+    return mixed
 
 
-def _span(length: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+def _clipped_span(length: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """A span of `share` of the length with its centre anywhere, cut off at the border."""
     half = int(length * share) // 2
     centre = int(rng.integers(length))
     return max(centre - half, 0), min(centre + half, length)
+
+
+def _inner_span(length: int, limits: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
+    """A span of between `limits` of the length, in whole pixels, anywhere inside."""
+    span = int(rng.integers(round(length * limits[0]), round(length * limits[1]) + 1))
+    start = int(rng.integers(length - span + 1))
+    return start, start + span

@@ -1,10 +1,10 @@
-"""Random erasing of a rectangle of the normalised image."""
+"""Random erasing of rectangles of the normalised image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -13,19 +13,24 @@ from mindcv.utils.errors import UserError
 
 __all__ = ["RandomErasing"]
 
+_NOISES = ("pixel", "random", "rand")
+
 
 class RandomErasing(RandomTransform):
-    """With probability `prob`, overwrite one rectangle of a float32 (C, H, W) image, after `Normalize`.
+    """With probability `prob`, overwrite rectangles of a float32 (C, H, W) image, after `Normalize`.
 
-    Source: Zhong et al., arXiv 1708.04896; 'random' is what timm calls pixel mode.
+    Sources: Zhong et al., arXiv 1708.04896; noise and several rectangles are timm's.
 
     Args:
         prob: probability that an image is erased.
-        scale: least and greatest share of the image's area to erase.
-        ratio: least and greatest height / width of the rectangle; its logarithm is drawn uniformly.
-        value: in units of the normalised image (0 is the mean colour): a number, a list of one a channel, or
-            'random': standard normal noise, drawn for each pixel and channel.
-        max_attempts: how often to draw a rectangle when it does not fit into the image; then it stays whole.
+        scale: least and greatest share of the image's area to erase. With n rectangles each gets an n-th of its own
+            draw; they may overlap.
+        ratio: least and greatest height / width of a rectangle; its logarithm is drawn uniformly.
+        value: in units of the normalised image (0 is the mean colour): a number or a list of one a channel (timm's mode
+            const); 'pixel' or 'random', standard normal noise for each pixel and channel; 'rand', one standard normal
+            colour for each rectangle.
+        max_attempts: how often to draw a rectangle when it does not fit into the image; then it is left out.
+        count: the most rectangles an image gets; the number is drawn uniformly from 1 to this.
 
     Raises:
         UserError: an argument is out of its range.
@@ -38,16 +43,22 @@ class RandomErasing(RandomTransform):
         ratio: Sequence[float] = (0.3, 3.3),
         value: Union[float, Sequence[float], str] = 0,
         max_attempts: int = 10,
+        count: int = 1,
     ):
         self.prob = check_probability("prob of random erasing", prob)
         self.scale = check_range("scale of random erasing", scale, upper=1.0)
         self.ratio = check_range("ratio of random erasing", ratio)
-        if isinstance(value, str) and value != "random":
-            raise UserError(f"value of random erasing must be a number, a list of numbers or 'random', got '{value}'")
-        if max_attempts < 1:
-            raise UserError(f"max_attempts of random erasing must be at least 1, got {max_attempts}")
+        if isinstance(value, str) and value not in _NOISES:
+            raise UserError(
+                "value of random erasing must be a number, a list of numbers, 'pixel' (or 'random') or 'rand', "
+                f"got '{value}'"
+            )
+        for name, number in (("max_attempts", max_attempts), ("count", count)):
+            if number < 1:
+                raise UserError(f"{name} of random erasing must be at least 1, got {number}")
         self.value = value
         self.max_attempts = max_attempts
+        self.count = count
 
     def transform(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See `RandomTransform`; image: float32 (C, H, W), left as it is."""
@@ -56,24 +67,34 @@ class RandomErasing(RandomTransform):
             raise UserError(f"value of random erasing has {len(self.value)} numbers for {channels} channels")
         if rng.random() >= self.prob:
             return image
+        number = int(rng.integers(1, self.count + 1)) if self.count > 1 else 1
+        erased = image.copy()
+        for _ in range(number):
+            box = self._draw_box(height, width, number, rng)
+            if box is not None:
+                top, left, rows, columns = box
+                erased[:, top : top + rows, left : left + columns] = self._fill((channels, rows, columns), rng)
+        return erased
+
+    def _draw_box(
+        self, height: int, width: int, number: int, rng: np.random.Generator
+    ) -> Optional[tuple[int, int, int, int]]:
+        """Top, left, rows and columns of one of `number` rectangles; None when none fitted."""
         for _ in range(self.max_attempts):
-            area = height * width * rng.uniform(*self.scale)
+            area = height * width * rng.uniform(*self.scale) / number
             aspect = math.exp(rng.uniform(*np.log(self.ratio)))
             rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < rows < height and 0 < columns < width:
-                top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-                erased = image.copy()
-                erased[:, top : top + rows, left : left + columns] = self._fill((channels, rows, columns), rng)
-                return erased
-        return image
+                return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
+        return None
 
     def _fill(self, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
         if isinstance(self.value, str):
-            return rng.standard_normal(shape, np.float32)
+            return rng.standard_normal((shape[0], 1, 1) if self.value == "rand" else shape, np.float32)
         return np.asarray(self.value, np.float32).reshape(-1, 1, 1)
 
     def __repr__(self) -> str:
         return (
             f"RandomErasing(prob={self.prob}, scale={self.scale}, ratio={self.ratio}, value={self.value!r}, "
-            f"max_attempts={self.max_attempts})"
+            f"max_attempts={self.max_attempts}, count={self.count})"
         )

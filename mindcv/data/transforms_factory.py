@@ -14,6 +14,7 @@ from mindcv.data.constants import (
     IMAGENET_DEFAULT_STD,
 )
 from mindcv.data.random_erasing import RandomErasing
+from mindcv.data.splits import SplitTransforms
 from mindcv.data.transforms import (
     CenterCrop,
     ColorJitter,
@@ -37,7 +38,7 @@ def create_transforms(
     auto_augment: Optional[str] = None,
     separate: bool = False,
     **kwargs: Any,
-) -> list[Callable]:
+) -> Union[list[Callable], SplitTransforms]:
     """The transforms of `transforms_imagenet_train` or `transforms_imagenet_eval`.
 
     Args:
@@ -46,7 +47,7 @@ def create_transforms(
         image_resize: height and width of the result in pixels.
         is_training: which of the two.
         auto_augment: policy, for training alone.
-        separate: AugMix's splits, not part of this version.
+        separate: for training, with splits: a `SplitTransforms` for `create_loader(separate=True)`.
         kwargs: the other arguments of the function chosen.
 
     Raises:
@@ -55,17 +56,17 @@ def create_transforms(
     """
     if dataset_name.lower() not in DATASET_NAMES:
         raise UserError(unknown_name("dataset", dataset_name, filter(None, DATASET_NAMES)))
-    if separate:
-        raise UserError("separate=True (AugMix) is not part of this version")
     build = transforms_imagenet_train if is_training else transforms_imagenet_eval
     allowed = inspect.signature(build).parameters
     for name in kwargs:
         if name not in allowed:
             raise TypeError(unknown_name(f"keyword of {build.__name__}", name, allowed))
     if is_training:
-        return build(image_resize, auto_augment=auto_augment, **kwargs)
+        return build(image_resize, auto_augment=auto_augment, separate=separate, **kwargs)
     if auto_augment:
         raise UserError(f"auto_augment '{auto_augment}' is for training (is_training=True)")
+    if separate:
+        raise UserError("separate=True (augmentation splits) is for training (is_training=True)")
     return build(image_resize, **kwargs)
 
 
@@ -87,7 +88,9 @@ def transforms_imagenet_train(
     re_max_attempts: int = 10,
     separate: bool = False,
     in_channels: int = 3,
-) -> list[Callable]:
+    *,
+    re_count: int = 1,
+) -> Union[list[Callable], SplitTransforms]:
     """Random crop, flips, colour, normalisation, erasing: an encoded image to float32 (in_channels, size, size).
 
     Args:
@@ -96,32 +99,37 @@ def transforms_imagenet_train(
         hflip, vflip: probabilities of the flips.
         color_jitter: one strength for brightness, contrast and saturation, or a list of the three, or of four with
             hue. Applies when `auto_augment` is None alone, as in MindCV and timm: RandAugment changes colours itself.
-        auto_augment: policy string, see `auto_augment.parse_rand_augment`.
+        auto_augment: policy string, see `auto_augment.create_auto_augment`.
         interpolation: 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box' or 'hamming'.
         mean, std: one a channel, in units of 0..255. With one channel, the ImageNet defaults become their average.
-        re_prob, re_scale, re_ratio, re_value, re_max_attempts: see `RandomErasing`.
-        separate: not part of this version.
+        re_prob, re_scale, re_ratio, re_value, re_max_attempts, re_count: see `RandomErasing`.
+        separate: give a `SplitTransforms` instead of one list: crop and flips, which all versions of an image share;
+            what the clean version gets after them; and what the augmented ones get. (MindCV's three lists are other
+            ones: its third, normalisation and erasing, serves the clean version too, which then is not clean.)
         in_channels: 3 for colour, 1 for grey.
 
     Raises:
-        UserError: an argument is not allowed.
+        UserError: an argument is not allowed, or `separate` is asked for with nothing that sets versions apart.
     """
-    if separate:
-        raise UserError("separate=True (AugMix) is not part of this version")
     mode, mean, std = _check_channels(in_channels, mean, std)
-    transforms = [Decode(mode), RandomResizedCrop(_check_size(image_resize), scale, ratio, interpolation)]
+    shared = [Decode(mode), RandomResizedCrop(_check_size(image_resize), scale, ratio, interpolation)]
     if hflip:
-        transforms.append(RandomHorizontalFlip(hflip))
+        shared.append(RandomHorizontalFlip(hflip))
     if vflip:
-        transforms.append(RandomVerticalFlip(vflip))
+        shared.append(RandomVerticalFlip(vflip))
+    clean = [ToArray(), Normalize(mean, std)]
+    augmented = list(clean)
     if auto_augment:
-        transforms.append(create_auto_augment(auto_augment, mean, interpolation))
+        augmented.insert(0, create_auto_augment(auto_augment, mean, interpolation))
     elif color_jitter:
-        transforms.append(ColorJitter(*_jitter_strengths(color_jitter)))
-    transforms += [ToArray(), Normalize(mean, std)]
+        augmented.insert(0, ColorJitter(*_jitter_strengths(color_jitter)))
     if re_prob:
-        transforms.append(RandomErasing(re_prob, re_scale, re_ratio, re_value, re_max_attempts))
-    return transforms
+        augmented.append(RandomErasing(re_prob, re_scale, re_ratio, re_value, re_max_attempts, re_count))
+    if not separate:
+        return shared + augmented
+    if len(augmented) == len(clean):
+        raise UserError("separate=True needs something to augment with: auto_augment, color_jitter or re_prob")
+    return SplitTransforms(shared, clean, augmented)
 
 
 def transforms_imagenet_eval(

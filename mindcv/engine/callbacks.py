@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -20,11 +21,14 @@ from mindcv.engine.evaluate import evaluate
 from mindcv.engine.plots import draw_learning_curve, require_matplotlib
 from mindcv.engine.state import TrainState
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import logger
 
-__all__ = ["Callback", "Checkpoints", "MetricsTable", "Progress", "Validation"]
+__all__ = ["Callback", "Checkpoints", "EarlyStopping", "MetricsTable", "Progress", "Validation"]
+
+# What early stopping may go by: 1 when higher is better, -1 when lower is.
+_METRIC_SIGNS = {"top_1": 1.0, "val_loss": -1.0}
 
 
 class Callback:
@@ -128,6 +132,68 @@ class Validation(Callback):
         result = evaluate(self.network, self.loader, self.num_classes, self.group)
         state.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
         logger.info("epoch %d/%d validated: %s", state.epoch, state.num_epochs, "  ".join(_named(state.metrics)))
+
+
+class EarlyStopping(Callback):
+    """Stops the run when validation has not found anything better for a while.
+
+    It goes after `Validation`, whose figures it reads, and before `Checkpoints` and `MetricsTable`, to which the epoch
+    is then the last; in a run of several processes, to all of them, which have the same figures. Epochs without
+    validation do not count.
+
+    Args:
+        patience: validations in a row without improvement after which to stop, at least 1.
+        metric: 'top_1', the higher the better, or 'val_loss', the lower the better.
+        min_delta: by how much the metric must beat the best so far, at least 0. A NaN beats nothing.
+
+    Raises:
+        UserError: an unknown metric, or an option out of its range.
+    """
+
+    def __init__(self, patience: int, metric: str = "top_1", min_delta: float = 0.0):
+        if metric not in _METRIC_SIGNS:
+            raise UserError(unknown_name("metric to stop by:", metric, _METRIC_SIGNS))
+        if patience < 1:
+            raise UserError(f"patience must be at least 1, got {patience}")
+        if not 0.0 <= min_delta < math.inf:
+            raise UserError(f"min_delta must be at least 0, got {min_delta}")
+        self.patience = patience
+        self.metric = metric
+        self.min_delta = min_delta
+        self.best: Optional[float] = None
+        self.best_epoch = 0
+        self.num_worse = 0
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Compare the epoch's figure, if there is one."""
+        if self.metric not in state.metrics:
+            return
+        value = state.metrics[self.metric]
+        if self._is_better(value):
+            self.best, self.best_epoch, self.num_worse = value, state.epoch, 0
+            return
+        self.num_worse += 1
+        if self.num_worse >= self.patience and not state.is_last_epoch:
+            state.should_stop = True
+            logger.info("epoch %d/%d: training stops, %s", state.epoch, state.num_epochs, self._reason())
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Say so when there was nothing to go by; an error now would cost the run its last files."""
+        if self.best is None and not self.num_worse:
+            logger.warning("early stopping saw no validation: it needs one, and has its place after it")
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        return (value - self.best) * _METRIC_SIGNS[self.metric] > self.min_delta
+
+    def _reason(self) -> str:
+        if self.best is None:
+            return f"{self.metric} was not a number in {self.num_worse} validations"
+        return (
+            f"{self.metric} was best at epoch {self.best_epoch} with {self.best:.4f} and has not improved in "
+            f"{self.num_worse} validations"
+        )
 
 
 class Checkpoints(Callback):

@@ -14,7 +14,8 @@ class TrainState:
 
     `epoch` is the one under way or just done, from 1; `step` the steps done in it; `global_step` the steps done in
     all. `loss` and `lr` are the last step's. Times are in seconds; `train_seconds` is the epoch's time in training,
-    without validation and saving. `metrics` holds the epoch's validation figures, empty when there was none.
+    without validation and saving. `metrics` holds the epoch's validation figures, empty when there was none. A callback
+    that sets `should_stop` makes the epoch the last.
     """
 
     num_epochs: int
@@ -29,6 +30,7 @@ class TrainState:
     train_seconds: float = 0.0
     first_step_seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    should_stop: bool = False
 
     @property
     def train_loss(self) -> float:
@@ -49,4 +51,4 @@ class TrainState:
     @property
     def is_last_epoch(self) -> bool:
         """Whether the run ends with this epoch."""
-        return self.epoch == self.num_epochs
+        return self.should_stop or self.epoch == self.num_epochs

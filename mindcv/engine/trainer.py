@@ -13,6 +13,7 @@ from mindspore import nn
 from mindcv.data import ImageLoader
 from mindcv.engine.amp import apply_amp
 from mindcv.engine.callbacks import Callback
+from mindcv.engine.distillation import DistillationNetwork
 from mindcv.engine.loss_scale import create_loss_scale
 from mindcv.engine.state import TrainState
 from mindcv.engine.train_step import TrainStep
@@ -38,9 +39,9 @@ class Trainer:
         self.group = group
 
     def train(self, num_epochs: int, loader: ImageLoader, callbacks: Sequence[Callback] = ()) -> TrainState:
-        """Train for `num_epochs` over `loader` and return the final state.
+        """Train for `num_epochs` over `loader`, or until a callback says to stop, and return the final state.
 
-        Callbacks are told in their order; one that validates goes before one that writes the figures.
+        Callbacks are told in their order: the one that validates, then one that may stop, then those that write.
 
         Raises:
             UserError: the loss is NaN or infinite.
@@ -53,6 +54,8 @@ class Trainer:
             self._train_epoch(epoch, loader, state, callbacks)
             for callback in callbacks:
                 callback.on_epoch_end(state)
+            if state.should_stop:
+                break
         for callback in callbacks:
             callback.on_train_end(state)
         return state
@@ -98,6 +101,7 @@ def create_trainer(
     *,
     lr_table: Optional[Sequence[float]] = None,
     group: Group = Group(),  # noqa: B008
+    teacher: Optional[nn.Cell] = None,
 ) -> Trainer:
     """Compose a trainer from its parts.
 
@@ -118,13 +122,17 @@ def create_trainer(
         gradient_accumulation_steps: not in this version, 1 only.
         lr_table: see `Trainer`.
         group: the processes of the run.
+        teacher: a network to learn from; `loss` is then a `DistillationLoss`.
     """
     del metrics, ema_decay
     if ema or gradient_accumulation_steps != 1:
         raise UserError("ema and gradient_accumulation_steps come with a later version")
     scale = create_loss_scale(loss_scale_type, loss_scale, amp_level)
+    network = apply_amp(network, amp_level, amp_cast_list)
+    if teacher is not None:
+        network = DistillationNetwork(network, apply_amp(teacher, amp_level, amp_cast_list))
     step = TrainStep(
-        apply_amp(network, amp_level, amp_cast_list),
+        network,
         loss,
         optimizer,
         scale,

@@ -7,9 +7,11 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["ClassificationLoss"]
+__all__ = ["REDUCTIONS", "ClassificationLoss"]
+
+REDUCTIONS = ("mean", "sum", "none")
 
 
 class ClassificationLoss(nn.Cell):
@@ -20,7 +22,7 @@ class ClassificationLoss(nn.Cell):
     Args:
         smoothing: label smoothing eps in [0, 1): the target becomes `(1 - eps) * target + eps / K`, K classes.
         aux_factor: weight of each auxiliary head's loss, at least 0.
-        reduction: `"mean"` or `"sum"`.
+        reduction: `"mean"`, `"sum"`, or `"none"` for the single losses, whose shape each subclass names.
         weight: a factor for each class, shape (K,), or None.
 
     Inputs of the call:
@@ -43,8 +45,8 @@ class ClassificationLoss(nn.Cell):
             raise UserError(f"label_smoothing must be in [0, 1), got {smoothing}")
         if aux_factor < 0.0:
             raise UserError(f"aux_factor must be at least 0, got {aux_factor}")
-        if reduction not in ("mean", "sum"):
-            raise UserError(f"reduction must be 'mean' or 'sum', got '{reduction}'")
+        if reduction not in REDUCTIONS:
+            raise UserError(unknown_name("reduction", reduction, REDUCTIONS))
         if weight is not None and weight.ndim != 1:
             raise UserError(f"weight must hold one factor for each class, got shape {weight.shape}")
         self.smoothing = float(smoothing)
@@ -54,7 +56,7 @@ class ClassificationLoss(nn.Cell):
         self.weight = Tensor(1.0, ms.float32) if weight is None else weight.astype(ms.float32)
 
     def construct(self, logits, labels):
-        """The loss, a float32 scalar."""
+        """The loss, float32: a scalar, or the single losses with reduction `"none"`."""
         if isinstance(logits, (tuple, list)):
             loss = self.loss_of(logits[0], labels)
             for aux_logits in logits[1:]:
@@ -65,6 +67,12 @@ class ClassificationLoss(nn.Cell):
     def loss_of(self, logits, labels):
         """The loss of one head."""
         raise NotImplementedError
+
+    def reduced(self, losses):
+        """Single losses of any shape to what `reduction` asks for."""
+        if self.reduction == "none":
+            return losses
+        return losses.sum() if self.reduction == "sum" else losses.mean()
 
     def smoothed(self, targets, num_classes):
         """(B, K) targets with label smoothing."""

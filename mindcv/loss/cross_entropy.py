@@ -11,7 +11,7 @@ __all__ = ["CrossEntropySmooth"]
 
 
 class CrossEntropySmooth(ClassificationLoss):
-    """`-sum_k weight_k * target_k * log_softmax(logits)_k` of each sample; see `ClassificationLoss`.
+    """`-sum_k weight_k * target_k * log_softmax(logits)_k` of each sample, (B,); see `ClassificationLoss`.
 
     The mean is over samples. With class weights and class numbers for labels it is the weighted mean: the sum divided
     by the sum of the weights of the samples' classes. Both as PyTorch's cross_entropy.
@@ -22,8 +22,6 @@ class CrossEntropySmooth(ClassificationLoss):
         logits = logits.astype(ms.float32)
         targets = one_hot(labels, num_classes)  # (B, K)
         losses = -(self.weight * self.smoothed(targets, num_classes) * ops.log_softmax(logits, 1)).sum(1)  # (B,)
-        if self.reduction == "sum":
-            return losses.sum()
-        if labels.ndim == 1:
+        if self.reduction == "mean" and labels.ndim == 1:
             return losses.sum() / (self.weight * targets).sum()
-        return losses.mean()
+        return self.reduced(losses)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from mindspore import Tensor
 
+from mindcv.loss.asymmetric import AsymmetricLossMultilabel, AsymmetricLossSingleLabel
 from mindcv.loss.base import ClassificationLoss
 from mindcv.loss.binary_cross_entropy import BinaryCrossEntropySmooth
 from mindcv.loss.cross_entropy import CrossEntropySmooth
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.loss.jsd import JSDCrossEntropy
+from mindcv.utils.errors import UserError, nearest, unknown_name
 
 __all__ = ["create_loss"]
 
-_LOSSES = {"CE": CrossEntropySmooth, "BCE": BinaryCrossEntropySmooth}
+# name -> (loss, keywords of its own)
+_LOSSES: dict[str, tuple[type[ClassificationLoss], tuple[str, ...]]] = {
+    "CE": (CrossEntropySmooth, ()),
+    "BCE": (BinaryCrossEntropySmooth, ("target_threshold",)),
+    "asl_single_label": (AsymmetricLossSingleLabel, ("gamma_pos", "gamma_neg")),
+    "asl_multi_label": (AsymmetricLossMultilabel, ("gamma_pos", "gamma_neg", "clip")),
+    "JSD": (JSDCrossEntropy, ("num_splits", "alpha")),
+}
+_BY_LOWER = {name.lower(): name for name in _LOSSES}
 
 
 def create_loss(
@@ -22,22 +32,34 @@ def create_loss(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     aux_factor: float = 0.0,
+    **kwargs: Any,
 ) -> ClassificationLoss:
     """A loss by name, upper or lower case.
 
     Args:
-        name: `CE` (softmax cross-entropy) or `BCE` (sigmoid cross-entropy with logits).
+        name: `CE` (softmax cross-entropy), `BCE` (sigmoid cross-entropy with logits), `asl_single_label` and
+            `asl_multi_label` (asymmetric losses on softmax and sigmoid), or `JSD` (cross-entropy and the divergence
+            among augmented copies).
         weight: a factor for each class, shape (K,).
-        reduction: `mean` or `sum`.
-        label_smoothing: eps in [0, 1): targets become `(1 - eps) * target + eps / K`.
+        reduction: `mean`, `sum` or `none`.
+        label_smoothing: eps in [0, 1): targets become `(1 - eps) * target + eps / K`; with `asl_multi_label`
+            `(1 - eps) * target + eps / 2`.
         aux_factor: weight of each auxiliary head's loss, when the network returns a tuple of logits.
+        **kwargs: `target_threshold` (None) of `BCE`; `gamma_pos` (1) and `gamma_neg` (4) of both asymmetric losses and
+            `clip` (0.05) of `asl_multi_label`; `num_splits` (3) and `alpha` (12) of `JSD`. See the classes.
 
     Returns:
         A Cell `(logits, labels) -> float32 scalar`; see `ClassificationLoss` for the shapes.
 
     Raises:
-        UserError: an unknown name or an option out of its range.
+        UserError: an unknown name or keyword, or an option out of its range.
     """
-    if name.upper() not in _LOSSES:
+    if name.lower() not in _BY_LOWER:
         raise UserError(unknown_name("loss", name, _LOSSES))
-    return _LOSSES[name.upper()](smoothing=label_smoothing, aux_factor=aux_factor, reduction=reduction, weight=weight)
+    name = _BY_LOWER[name.lower()]
+    loss, own_keywords = _LOSSES[name]
+    for key in kwargs:
+        if key not in own_keywords:
+            allowed = ", ".join(own_keywords) or "none"
+            raise UserError(f"loss '{name}' has no keyword '{key}'{nearest(key, own_keywords)} (it has: {allowed})")
+    return loss(smoothing=label_smoothing, aux_factor=aux_factor, reduction=reduction, weight=weight, **kwargs)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from mindspore import Tensor, ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
-__all__ = ["LearningRateTable"]
+from mindcv.utils.errors import UserError
+
+__all__ = ["LearningRateTable", "Rate", "as_rate"]
+
+Rate = Union[float, Sequence[float], np.ndarray, Tensor, LearningRateSchedule]
 
 
 class LearningRateTable(LearningRateSchedule):
@@ -22,7 +27,7 @@ class LearningRateTable(LearningRateSchedule):
         table: the rates, one a step, at least one.
 
     Raises:
-        ValueError: the table is not one-dimensional, is empty, or holds a negative or non-finite rate.
+        UserError: the table is not one-dimensional, is empty, or holds a negative or non-finite rate.
     """
 
     def __init__(self, table: Union[Sequence[float], np.ndarray, Tensor]) -> None:
@@ -30,12 +35,30 @@ class LearningRateTable(LearningRateSchedule):
         rates = table.asnumpy() if isinstance(table, Tensor) else np.asarray(table)
         rates = rates.astype(np.float32)
         if rates.ndim != 1 or not rates.size:
-            raise ValueError(f"a learning-rate table must be a non-empty row of rates, got shape {rates.shape}")
+            raise UserError(f"a learning-rate table must be a non-empty row of rates, got shape {rates.shape}")
         if not (np.isfinite(rates).all() and (rates >= 0).all()):
-            raise ValueError("a learning-rate table must hold finite rates of at least 0")
+            raise UserError("a learning-rate table must hold finite rates of at least 0")
         self.table = Tensor(rates)
         self.last_step = rates.size - 1
 
     def construct(self, global_step: Tensor) -> Tensor:
         """Rate of `global_step` (int32, shape (1,)), float32 of the same shape."""
         return ops.gather(self.table, ops.minimum(global_step, self.last_step), 0)
+
+
+def as_rate(lr: Optional[Rate]) -> Union[float, LearningRateSchedule]:
+    """What `nn.Optimizer` takes for a rate (number or 0-D), a table of one rate a step, or a schedule Cell.
+
+    Raises:
+        UserError: None, or a rate that is negative or not finite.
+    """
+    if lr is None:
+        raise UserError("lr is required")
+    if isinstance(lr, LearningRateSchedule):
+        return lr
+    if isinstance(lr, (int, float, np.number)) or (isinstance(lr, (Tensor, np.ndarray)) and lr.ndim == 0):
+        rate = float(lr)
+        if not math.isfinite(rate) or rate < 0:
+            raise UserError(f"lr must be at least 0, got {rate}")
+        return rate
+    return LearningRateTable(lr)

@@ -1,20 +1,27 @@
-"""Which parameters weight decay applies to."""
+"""Which parameters weight decay applies to, and how fast each layer learns."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 from mindspore import Parameter
 
+from mindcv.optim.base import GroupOptimizer
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["is_decayed", "weight_decay_groups"]
+__all__ = ["describe_groups", "is_decayed", "layer_decay_groups", "layer_ids", "weight_decay_groups"]
 
 # Last part of the name of biases, of LayerNorm's and GRN's gain and shift, and of LayerScale's factor. GRN's are
 # [1, 1, 1, C], so that counting dimensions alone would miss them.
 _UNDECAYED_NAMES = ("bias", "beta", "gamma", "gamma_")
 _RULES = ("disable", "auto", "norm_and_bias")
+_LAYER_DECAY_TYPES = ("single", "group")
+
+_NUM_STAGES = 4
+# feature.2S is the stem (S = 0) or the downsampling before stage S, feature.(2S+1).B is block B of stage S.
+_FEATURE_NAME = re.compile(r"feature\.(\d+)\.(\d+)\.")
 
 
 def is_decayed(param: Parameter) -> bool:
@@ -24,7 +31,7 @@ def is_decayed(param: Parameter) -> bool:
 
 
 def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: str) -> list[dict[str, Any]]:
-    """Groups for `nn.Optimizer`: the decayed parameters, those that are not, and the order of all.
+    """Groups for an optimizer: the decayed parameters, those that are not, and the order of all.
 
     Groups are made under every rule: given bare parameters, `nn.Optimizer` decays biases but nothing that has `beta`
     or `gamma` in its name.
@@ -38,18 +45,127 @@ def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: 
     Raises:
         UserError: an unknown rule, or no parameters.
     """
+    params = list(params)
+    return _groups(params, _decays(params, weight_decay, rule), [None] * len(params))
+
+
+def layer_decay_groups(
+    params: Sequence[Parameter], weight_decay: float, rule: str, layer_decay: float, layer_decay_type: str = "single"
+) -> list[dict[str, Any]]:
+    """`weight_decay_groups`, with rates that fall from the head to the stem.
+
+    The groups have an `lr_scale`, which the optimizers of this library multiply their rate by: `layer_decay` to the
+    power of the number of layers between the parameter's and the last (`layer_ids`).
+
+    Args:
+        params: all parameters of the network, or at least one of every block: the depths are read off their names.
+            Those that are frozen count for the depths, and are in no group.
+        weight_decay: coefficient of the decayed ones.
+        rule: what is decayed, see `weight_decay_groups`.
+        layer_decay: in (0, 1]; 1 gives every layer the full rate.
+        layer_decay_type: see `layer_ids`.
+
+    Raises:
+        UserError: an unknown rule or type, a `layer_decay` out of its range, names that are not a ConvNeXt's, or
+            nothing to train.
+    """
+    if not 0.0 < layer_decay <= 1.0:
+        raise UserError(f"layer_decay must be above 0 and at most 1, got {layer_decay}")
+    params = list(params)
+    trainable = [p for p in params if p.requires_grad]
+    decays = _decays(trainable, weight_decay, rule)
+    ids, last = layer_ids([p.name for p in params], layer_decay_type)
+    return _groups(trainable, decays, [layer_decay ** (last - ids[p.name]) for p in trainable])
+
+
+def layer_ids(names: Sequence[str], layer_decay_type: str = "single") -> tuple[dict[str, int], int]:
+    """The layer that each parameter of a ConvNeXt belongs to, and the number of the last: that of the head.
+
+    Source: `optim_factory.py` of the official ConvNeXt and ConvNeXt V2 code. With `d` the number of blocks before
+    stage S:
+
+    - `single`: every block is a layer. Block B of stage S is d + B + 1, the downsampling before stage S (and the stem,
+      for S = 0) d + 1 like the first block of the stage, and the rest one more than there are blocks.
+    - `group`: stem 0, stage 0 is 1, stage 1 is 2, stage 2 is 3 + B // 3, stage 3 is 12, the rest 13; the downsamplings
+      before stages 1, 2 and 3 are 2, 3 and 12. So for every depth of stage 2, as in that code: with fewer than 27
+      blocks there some numbers are not used, and the gap before stage 3 stays as wide.
+
+    Args:
+        names: names of parameters, all of the network's or at least one of every block's.
+        layer_decay_type: `single` or `group`.
+
+    Raises:
+        UserError: an unknown type, or names that are not those of four stages with every block.
+    """
+    if layer_decay_type not in _LAYER_DECAY_TYPES:
+        raise UserError(unknown_name("layer_decay_type", layer_decay_type, _LAYER_DECAY_TYPES))
+    places = {name: _place(name) for name in names}
+    depths = _depths([place for place in places.values() if place is not None])
+    number = _single_id if layer_decay_type == "single" else _group_id
+    last = sum(depths) + 1 if layer_decay_type == "single" else 13
+    return {name: last if place is None else number(depths, *place) for name, place in places.items()}, last
+
+
+def describe_groups(optimizer: GroupOptimizer) -> str:
+    """A table, for people: name, shape, factor of the rate and weight decay of each parameter the optimizer trains."""
+    rows = [("parameter", "shape", "lr scale", "weight decay")]
+    for param, scale, decay in zip(optimizer.parameters, optimizer.lr_scales, optimizer.weight_decays):
+        shape = "x".join(str(size) for size in param.shape) or "scalar"
+        rows.append((param.name, shape, f"{scale:.6g}", f"{decay:.6g}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = []
+    for name, shape, scale, decay in rows:
+        lines.append(f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {scale:>{widths[2]}}  {decay:>{widths[3]}}")
+    return "\n".join(lines)
+
+
+def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:
     if rule not in _RULES:
         raise UserError(unknown_name("weight_decay_filter", rule, _RULES))
-    params = list(params)
     if not params:
         raise UserError("the optimizer got no parameters to train")
-    decayed = [p for p in params if rule == "disable" or is_decayed(p)]
-    kept = {id(p) for p in decayed}
-    undecayed = [p for p in params if id(p) not in kept]
-    groups: list[dict[str, Any]] = []
-    # nn.Optimizer refuses an empty group.
-    if decayed:
-        groups.append({"params": decayed, "weight_decay": weight_decay})
-    if undecayed:
-        groups.append({"params": undecayed, "weight_decay": 0.0})
+    return [weight_decay if rule == "disable" or is_decayed(p) else 0.0 for p in params]
+
+
+def _groups(params: list[Parameter], decays: list[float], scales: list[Optional[float]]) -> list[dict[str, Any]]:
+    """One group for each pair of weight decay and scale, those with the larger decay first, and the order of all."""
+    members: dict[tuple[float, Optional[float]], list[Parameter]] = {}
+    for param, decay, scale in zip(params, decays, scales):
+        members.setdefault((decay, scale), []).append(param)
+    groups = []
+    for decay, scale in sorted(members, key=lambda key: -key[0]):
+        group = {"params": members[decay, scale], "weight_decay": decay}
+        groups.append(group if scale is None else {**group, "lr_scale": scale})
     return [*groups, {"order_params": params}]
+
+
+def _place(name: str) -> Optional[tuple[int, Optional[int]]]:
+    """(stage, block), with None for the block of a stem or downsampling layer; None for what is in no stage."""
+    found = _FEATURE_NAME.match(name)
+    if not found:
+        return None
+    stage, is_block = divmod(int(found[1]), 2)
+    return stage, int(found[2]) if is_block else None
+
+
+def _depths(places: list[tuple[int, Optional[int]]]) -> list[int]:
+    """Blocks of each stage."""
+    blocks = {place for place in places if place[1] is not None}
+    depths = [sum(stage == s for s, _ in blocks) for stage in range(_NUM_STAGES)]
+    expected = {(stage, block) for stage, depth in enumerate(depths) for block in range(depth)}
+    if not all(depths) or blocks != expected or any(stage >= _NUM_STAGES for stage, _ in places):
+        raise UserError(
+            "layer_decay reads the depths off the names feature.<1, 3, 5, 7>.<block>.*, and these parameters are not "
+            f"those of a whole ConvNeXt (blocks found in each stage: {depths})"
+        )
+    return depths
+
+
+def _single_id(depths: list[int], stage: int, block: Optional[int]) -> int:
+    return sum(depths[:stage]) + (block or 0) + 1
+
+
+def _group_id(depths: list[int], stage: int, block: Optional[int]) -> int:
+    if block is None:
+        return (0, 2, 3, 12)[stage]
+    return (1, 2, 3 + block // 3, 12)[stage]

@@ -3,7 +3,8 @@
 Every function takes `steps_per_epoch` and `epochs` and returns a list of `steps_per_epoch * epochs` floats. The plain
 functions hold the rate for a whole epoch; those called `*_refined_lr`, and `one_cycle_lr` and `cyclic_lr`, change it
 at every step, reading the time in epochs as `step / steps_per_epoch`. Names and arguments are MindCV's, the values
-those of the PyTorch schedulers of the same names stepped once an epoch (or once a step).
+those of the PyTorch schedulers of the same names stepped once an epoch (or once a step). A length that a
+function divides by must be above 0, else it raises a UserError.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Callable, Optional
+
+from mindcv.utils.errors import UserError
 
 __all__ = [
     "constant_lr",
@@ -29,6 +32,12 @@ __all__ = [
     "polynomial_refined_lr",
     "step_lr",
 ]
+
+
+def _check_lengths(**lengths: float) -> None:
+    for name, value in lengths.items():
+        if value <= 0:
+            raise UserError(f"{name} must be above 0, got {value}")
 
 
 def _by_epoch(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
@@ -52,6 +61,7 @@ def constant_lr(factor: float, total_iters: int, *, lr: float, steps_per_epoch: 
 
 
 def _linear(start_factor: float, end_factor: float, total_iters: int, lr: float) -> Callable[[float], float]:
+    _check_lengths(total_iters=total_iters)
     return lambda t: lr * (start_factor + (end_factor - start_factor) * min(t, total_iters) / total_iters)
 
 
@@ -70,6 +80,7 @@ def linear_refined_lr(
 
 
 def _polynomial(total_iters: int, power: float, lr: float) -> Callable[[float], float]:
+    _check_lengths(total_iters=total_iters)
     return lambda t: lr * (1.0 - min(t, total_iters) / total_iters) ** power
 
 
@@ -97,6 +108,7 @@ def exponential_refined_lr(gamma: float, *, lr: float, steps_per_epoch: int, epo
 
 def step_lr(step_size: int, gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
     """`lr`, multiplied by `gamma` after every `step_size` epochs."""
+    _check_lengths(step_size=step_size)
     return _by_epoch(lambda t: lr * gamma ** (t // step_size), steps_per_epoch, epochs)
 
 
@@ -111,6 +123,7 @@ def cosine_annealing_lr(
     t_max: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
     """A cosine between `eta_max` and `eta_min` with a half period of `t_max` epochs; it rises again past `t_max`."""
+    _check_lengths(t_max=t_max)
     return _by_epoch(lambda t: _half_cosine(eta_max, eta_min, t / t_max), steps_per_epoch, epochs)
 
 
@@ -119,6 +132,7 @@ def cosine_annealing_warm_restarts_lr(
 ) -> list[float]:
     """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`; the first lasts `te` epochs, each next `tm`
     times as long."""
+    _check_lengths(te=te, tm=tm)
     rates: list[float] = []
     length = te
     while len(rates) < epochs:
@@ -130,6 +144,8 @@ def cosine_annealing_warm_restarts_lr(
 def _cosine_decay(
     decay_epochs: int, eta_min: float, eta_max: float, num_cycles: int, cycle_decay: float
 ) -> Callable[[float], float]:
+    _check_lengths(decay_epochs=decay_epochs)
+
     def rate(t: float) -> float:
         cycle = int(t // decay_epochs)
         if cycle >= num_cycles:
@@ -264,6 +280,7 @@ def cyclic_lr(
     if scale_mode not in ("cycle", "iterations"):
         raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
     step_size_down = step_size_up if step_size_down is None else step_size_down
+    _check_lengths(step_size_up=step_size_up, step_size_down=step_size_down)
     period = step_size_up + step_size_down
 
     def rate(step: int) -> float:

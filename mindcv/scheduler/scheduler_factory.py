@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
@@ -107,11 +108,18 @@ def create_scheduler(
     num_cycles: int = 1,
     cycle_decay: float = 1.0,
     lr_epoch_stair: bool = False,
+    warmup_lr: Optional[float] = None,
 ) -> list[float]:
     """The learning rate of every step of a training: warm-up, then a schedule, cut at `num_epochs`.
 
     Times count from the end of the warm-up, as in MindCV: with 3 warm-up epochs, milestone 30 is epoch 33. A consumer
     that steps past the end stays at the last rate (`lr_at`; the optimizers of `create_optimizer` do so).
+
+    The papers' schedule is `cosine_decay` with `decay_epochs = num_epochs - warmup_epochs`: step i of the n after the
+    warm-up has the rate `min_lr + (lr - min_lr) (1 + cos(pi i / n)) / 2`, and the w steps of warm-up rise by `lr / w`
+    each, as in the code of ConvNeXt V2; that of ConvNeXt rises by `lr / (w - 1)`. MindSpore's own trainer of
+    ConvNeXt warms up from a rate (`warmup_lr`), then lets the cosine fall to 0 and lifts whatever is below `min_lr`, in
+    the warm-up too: at most `min_lr` away from the table made here.
 
     Args:
         steps_per_epoch: training steps an epoch.
@@ -122,7 +130,7 @@ def create_scheduler(
         lr: the rate after the warm-up, or the peak.
         min_lr: the lowest rate of `cosine_decay`, `one_cycle` and `cyclic`; the others have no floor.
         warmup_epochs: epochs of linear rise to `lr`; must be 0 for `one_cycle` and `cyclic`.
-        warmup_factor: the rise starts at `lr * warmup_factor`.
+        warmup_factor: the rise starts at `lr * warmup_factor`, unless `warmup_lr` says where.
         decay_epochs: see `scheduler`.
         decay_rate: see `scheduler`.
         milestones: see `scheduler`.
@@ -130,6 +138,7 @@ def create_scheduler(
         num_cycles: see `scheduler`.
         cycle_decay: each cosine cycle starts at this fraction of the one before.
         lr_epoch_stair: change the rate once an epoch (and not at every step), in the warm-up too.
+        warmup_lr: the rate that the rise starts at; excludes `warmup_factor`.
 
     Returns:
         `steps_per_epoch * num_epochs` rates.
@@ -142,7 +151,9 @@ def create_scheduler(
         raise UserError(unknown_name("scheduler", scheduler, _SCHEDULES))
     counts = {"steps_per_epoch": steps_per_epoch, "num_epochs": num_epochs}
     _check_counts(**counts, decay_epochs=decay_epochs, num_cycles=num_cycles)
+    _check_rates(lr=lr, min_lr=min_lr, warmup_factor=warmup_factor, decay_rate=decay_rate, cycle_decay=cycle_decay)
     _check_warmup(name, warmup_epochs, lr_epoch_stair)
+    first_rate = _first_rate(lr, warmup_factor, warmup_lr)
 
     main = _Main(
         lr=lr,
@@ -161,9 +172,9 @@ def create_scheduler(
         logger.warning(
             f"warm-up and decay take {planned} epochs, the training has {num_epochs}: the schedule is cut there"
         )
-    if warmup_epochs and lr_epoch_stair and not warmup_factor:
-        logger.warning("the whole first epoch has learning rate 0 (lr_epoch_stair with warmup_factor 0)")
-    table = _warmup(main, warmup_epochs, warmup_factor) + (_SCHEDULES[name](main) if main.epochs else [])
+    if warmup_epochs and lr_epoch_stair and not first_rate:
+        logger.warning("the whole first epoch has learning rate 0 (lr_epoch_stair with a warm-up from 0)")
+    table = _warmup(main, warmup_epochs, first_rate) + (_SCHEDULES[name](main) if main.epochs else [])
     return table[: steps_per_epoch * num_epochs]
 
 
@@ -172,13 +183,27 @@ def lr_at(table: Sequence[float], step: int) -> float:
     return table[min(step, len(table) - 1)]
 
 
-def _warmup(main: _Main, warmup_epochs: int, warmup_factor: float) -> list[float]:
+def _warmup(main: _Main, warmup_epochs: int, first_rate: float) -> list[float]:
     if not warmup_epochs:
         return []
     rise = dynamic_lr.linear_lr if main.lr_epoch_stair else dynamic_lr.linear_refined_lr
-    return rise(
-        warmup_factor, 1.0, warmup_epochs, lr=main.lr, steps_per_epoch=main.steps_per_epoch, epochs=warmup_epochs
-    )
+    # Rates in place of factors of a rate of 1: `lr` may be 0.
+    return rise(first_rate, main.lr, warmup_epochs, lr=1.0, steps_per_epoch=main.steps_per_epoch, epochs=warmup_epochs)
+
+
+def _first_rate(lr: float, warmup_factor: float, warmup_lr: Optional[float]) -> float:
+    if warmup_lr is None:
+        return lr * warmup_factor
+    if warmup_factor:
+        raise UserError(f"the warm-up starts at warmup_lr {warmup_lr} or lr * warmup_factor {warmup_factor}, not both")
+    _check_rates(warmup_lr=warmup_lr)
+    return warmup_lr
+
+
+def _check_rates(**rates: float) -> None:
+    for name, value in rates.items():
+        if not math.isfinite(value) or value < 0:
+            raise UserError(f"{name} must be at least 0, got {value}")
 
 
 def _check_counts(**counts: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Callable
+from typing import Callable, NoReturn
 
 from mindcv.utils.errors import ConfigError, UserError
 
-__all__ = ["run_script"]
+__all__ = ["run_script", "show_and_stop"]
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -28,6 +28,12 @@ def run_script(main: Callable[[], None]) -> None:
     # MindSpore's cells complain when the interpreter takes them down: let them go first.
     gc.collect()
     sys.exit(status)
+
+
+def show_and_stop(text: str) -> NoReturn:
+    """Print what the user asked to see, and leave with status 0."""
+    print(text)
+    raise SystemExit(0)
 
 
 def _tell(status: int, *messages: str) -> int:

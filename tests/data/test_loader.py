@@ -19,6 +19,7 @@ from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
 
 CLASSES = {"num_classes": 10}
+SPLIT = create_transforms("digits", 12, True, "rand-m9-mstd0.5-inc1", separate=True, in_channels=1, re_prob=0.5)
 
 
 def pixels(array):
@@ -153,6 +154,33 @@ def test_ranks_mix_differently():
     plain = [next(training_loader(num_shards=2, shard_id=rank).batches())[1] for rank in range(2)]
     ratios = [np.sort(labels[labels > 0])[0] for labels in plain]
     assert ratios[0] != ratios[1]
+
+
+def test_batches_and_epochs_mix_differently():
+    loader = training_loader(cutmix=0.0, drop_remainder=True)
+    soft = [labels for epoch in (0, 1) for _, labels in loader.batches(epoch)]
+    ratios = [labels[labels > 0].min() for labels in soft]
+    assert len(ratios) == 12 and len(set(ratios)) == len(ratios)
+
+
+def test_mixing_ends_with_the_off_epoch():
+    for mode in ("batch", "pair", "elem"):
+        loader = training_loader(mixup_off_epoch=2, mixup_mode=mode)
+        plain = training_loader(mixup=0, cutmix=0, cutmix_prob=0)
+        assert any((labels % 1).any() for _, labels in loader.batches(1))
+        for (images, soft), (unmixed, labels) in zip(loader.batches(2), plain.batches(2)):
+            np.testing.assert_array_equal(images, unmixed)
+            np.testing.assert_array_equal(soft, np.eye(10)[labels])
+            assert soft.dtype == np.float32
+
+
+def test_mixing_options_reach_the_mixer():
+    options = {"mixup_switch_prob": 0.3, "mixup_mode": "elem", "cutmix_minmax": [0.2, 0.4], "mixup_off_epoch": 5}
+    shown = repr(training_loader(mixup=0.7, cutmix=0.9, cutmix_prob=0.6, **options).source.maker.mixup)
+    assert shown == (
+        "Mixup(mixup_alpha=0.7, cutmix_alpha=0.9, prob=0.6, switch_prob=0.3, num_classes=10, mode='elem', "
+        "cutmix_minmax=(0.2, 0.4), correct_lam=True, off_epoch=5)"
+    )
 
 
 def test_repeated_augmentation_shows_each_image_differently():
@@ -299,7 +327,14 @@ def test_workers_are_clamped_and_said_once(log, monkeypatch):
     [
         ({"num_classes": 9}, "labels 0 to 9, which num_classes=9 does not cover"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"separate": True}, "AugMix"),
+        ({"separate": True}, "is for training"),
+        ({"separate": True, "is_training": True}, r"needs transform=create_transforms\("),
+        ({"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": 1}, "at least 2, or 0 for 3"),
+        ({"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": -2}, "at least 2, or 0 for 3"),
+        ({"num_aug_splits": 2, "is_training": True, "transform": SPLIT}, "need separate=True here as well"),
+        ({"is_training": True, "transform": SPLIT}, "need separate=True here as well"),
+        ({"separate": True, "is_training": True, "transform": SPLIT, "mixup": 1, "cutmix_prob": 1}, "versions of one"),
+        ({"mixup": 1, "cutmix_prob": 1, "is_training": True, "mixup_mode": "half"}, "mixup mode 'half' is not known"),
         ({"skip_corrupt": True}, "skip_corrupt is for training"),
         ({"mixup": 0.2, "cutmix_prob": 1.0}, "mixup and cutmix are for training"),
         ({"mixup": 0.2, "is_training": True}, r"\(cutmix_prob\) must be above 0"),

@@ -91,6 +91,92 @@ def test_probabilities():
     np.testing.assert_array_equal(unmixed[1], np.eye(10)[labels])
 
 
+def by_hand(images, labels, mixes):
+    """Images and labels of 10 classes, row by row, from how each is to be mixed."""
+    mixed, soft = images.astype(float), np.zeros((len(images), 10))
+    for i, (share, box) in enumerate(mixes):
+        j = len(images) - 1 - i
+        soft[i, labels[i]] += share
+        soft[i, labels[j]] += 1 - float(share)
+        if box is None:
+            mixed[i] = float(share) * images[i] + (1 - float(share)) * images[j]
+        else:
+            for y in range(box[0], box[1]):
+                for x in range(box[2], box[3]):
+                    mixed[i, :, y, x] = images[j, :, y, x]
+    return mixed, soft
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+@pytest.mark.parametrize("minmax", [None, (0.2, 0.8)])
+def test_modes_against_the_formula(mode, size, minmax):
+    images, labels = batch(size)
+    kept = images.copy()
+    mixup = Mixup(0.8, 1.0, prob=0.8, num_classes=10, mode=mode, cutmix_minmax=minmax)
+    for seed in range(12):
+        mixed, soft = mixup(images, labels, rng(seed))
+        assert mixed.dtype == soft.dtype == np.float32
+        expected = by_hand(kept, labels, mixup.draw(size, (16, 12), rng(seed)))
+        np.testing.assert_allclose(mixed, expected[0], atol=1e-6)
+        np.testing.assert_allclose(soft, expected[1], atol=1e-6)
+        np.testing.assert_array_equal(images, kept)
+
+
+@pytest.mark.parametrize("mode, num_draws", [("batch", 1), ("pair", 4), ("elem", 7)])
+def test_what_is_drawn_for(mode, num_draws):
+    mixes = Mixup(0.8, num_classes=10, mode=mode).draw(7, (16, 12), rng())
+    assert len(mixes) == 7 and len({mix.share for mix in mixes}) == num_draws
+    if mode == "pair":
+        assert all(mixes[i] == mixes[6 - i] for i in range(7))
+
+
+def test_probabilities_of_each_element():
+    mixes = Mixup(0.7, 1.0, prob=0.6, switch_prob=0.25, num_classes=10, mode="elem").draw(8000, (16, 12), rng())
+    pasted = sum(mix.box is not None for mix in mixes) / 8000
+    untouched = sum(mix.box is None and mix.share == 1 for mix in mixes) / 8000
+    assert abs(pasted - 0.15) < 0.015 and abs(untouched - 0.4) < 0.02
+    blended = np.array([mix.share for mix in mixes if mix.box is None and mix.share < 1])
+    assert abs(blended.mean() - 0.5) < 0.015 and abs(blended.var() - 1 / (4 * 2.4)) < 0.005  # of Beta(0.7, 0.7)
+
+
+def test_boxes_by_their_limits():
+    mixes = Mixup(0, cutmix_minmax=(0.25, 0.75), num_classes=10, mode="elem").draw(4000, (16, 12), rng())
+    tops, bottoms, lefts, rights = np.array([mix.box for mix in mixes]).T
+    heights, widths = bottoms - tops, rights - lefts
+    assert set(heights) == set(range(4, 13)) and set(widths) == set(range(3, 10))
+    assert tops.min() == lefts.min() == 0 and bottoms.max() == 16 and rights.max() == 12
+    assert np.bincount(heights)[4:].min() > 350 and np.bincount(widths)[3:].min() > 450
+    np.testing.assert_allclose([mix.share for mix in mixes], 1 - heights * widths / 192, atol=1e-6)
+
+
+def test_corrected_and_uncorrected_shares():
+    exact, drawn = (
+        Mixup(0, 1.0, num_classes=10, mode="elem", correct_lam=correct).draw(3000, (224, 224), rng())
+        for correct in (True, False)
+    )
+    assert [mix.box for mix in exact] == [mix.box for mix in drawn]
+    areas = np.array([(bottom - top) * (right - left) for top, bottom, left, right in (mix.box for mix in exact)])
+    counted, shares = (np.array([mix.share for mix in mixes]) for mixes in (exact, drawn))
+    np.testing.assert_allclose(counted, 1 - areas / 224**2, atol=1e-6)
+    assert (counted >= shares - 1e-6).all() and (counted > shares + 0.1).mean() > 0.2  # borders clip many boxes
+    assert abs(shares.mean() - 0.5) < 0.02  # of Beta(1, 1)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_nothing_is_mixed_from_the_off_epoch_on(mode):
+    images, labels = batch(6)
+    mixup = Mixup(0.8, 1.0, num_classes=10, mode=mode, off_epoch=3)
+    for epoch in (0, 2):
+        assert not np.array_equal(mixup(images, labels, rng(), epoch)[0], images)
+    for epoch in (3, 10):
+        mixed, soft = mixup(images, labels, rng(), epoch)
+        np.testing.assert_array_equal(mixed, images)
+        np.testing.assert_array_equal(soft, np.eye(10)[labels])
+        assert mixed.dtype == soft.dtype == np.float32
+    assert not np.array_equal(Mixup(0.8, num_classes=10)(images, labels, rng(), 1000)[0], images)  # 0 is never
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -98,7 +184,9 @@ def test_probabilities():
         ({"mixup_alpha": -1.0}, "must not be negative"),
         ({"prob": 0.0}, "cutmix_prob"),
         ({"switch_prob": 2.0}, "switch_prob"),
-        ({"mode": "elem"}, "mixup mode 'elem' is not known"),
+        ({"mode": "pairs"}, "mixup mode 'pairs' is not known; did you mean 'pair'"),
+        ({"cutmix_minmax": [0.8, 0.2]}, "cutmix_minmax must be two numbers, 0 < low <= high <= 1"),
+        ({"off_epoch": -1}, "off_epoch"),
     ],
 )
 def test_refuses(options, message):

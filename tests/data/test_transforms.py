@@ -235,9 +235,49 @@ def test_random_erasing_values():
     assert set(RandomErasing(1.0, value=-2.5)(image, rng()).flat) == {9, -2.5}
 
 
+def test_random_erasing_names_of_noise():
+    image = np.full((3, 64, 64), 9, np.float32)
+    pixel, alias = (RandomErasing(1.0, value=name)(image, rng()) for name in ("pixel", "random"))
+    np.testing.assert_array_equal(pixel, alias)
+
+
+def test_random_erasing_by_one_random_colour():
+    image = np.full((3, 64, 64), 9, np.float32)
+    colours = []
+    for seed in range(300):
+        result = RandomErasing(1.0, value="rand")(image, rng(seed))
+        erased_box(image, result)
+        (colour,) = {tuple(result[:, y, x]) for y, x in np.argwhere((result != image).any(axis=0))}
+        colours.append(colour)
+    colours = np.array(colours)
+    assert abs(colours.mean()) < 0.1 and abs(colours.std() - 1) < 0.1
+    assert abs(np.corrcoef(colours.T)[0, 1]) < 0.2  # the channels are drawn apart
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_random_erasing_counts(count):
+    """Boxes of one colour each are told apart by it, unless a later one covers them."""
+    image = np.zeros((3, 128, 128), np.float32)
+    erasing = RandomErasing(1.0, scale=(0.12, 0.12), ratio=(1.0, 1.0), value="rand", count=count)
+    numbers = []
+    for seed in range(400):
+        result = erasing(image, rng(seed))
+        boxes = [np.argwhere(result[0] == value) for value in set(result[0].flat) - {0.0}]
+        numbers.append(len(boxes))
+        side = round(np.sqrt(0.12 * 128**2 / len(boxes)))
+        spans = [box.max(0) - box.min(0) + 1 for box in boxes]
+        # what is not covered of a box is within its size, and that of the latest one is all of it
+        assert all((span <= side).all() for span in spans) and max(map(len, boxes)) == side**2
+    shares = np.bincount(numbers, minlength=count + 1)[1:] / 400
+    assert len(shares) == count and np.abs(shares - 1 / count).max() < 0.08
+
+
 def test_random_erasing_refuses():
-    with pytest.raises(UserError, match="a number, a list of numbers or 'random', got 'pixel'"):
-        RandomErasing(value="pixel")
+    with pytest.raises(UserError, match="'pixel' .or 'random'. or 'rand', got 'pixels'"):
+        RandomErasing(value="pixels")
+    for option in ("count", "max_attempts"):
+        with pytest.raises(UserError, match=f"{option} of random erasing must be at least 1"):
+            RandomErasing(**{option: 0})
     with pytest.raises(UserError, match="prob of random erasing"):
         RandomErasing(prob=-1)
     with pytest.raises(UserError, match="0 < low <= high <= 1"):

@@ -70,13 +70,15 @@ def test_training_pipeline():
         re_scale=(0.1, 0.2),
         re_ratio=(0.5, 2),
         re_max_attempts=3,
+        re_count=2,
     )
     middle = ["RandomHorizontalFlip", "RandomVerticalFlip", "RandAugment", "ToArray", "Normalize", "RandomErasing"]
     assert kinds(full) == ["Decode", "RandomResizedCrop", *middle]
     assert (full[1].scale, full[1].ratio, full[1].interpolation) == ((0.2, 1.0), (0.5, 2.0), "bicubic")
     assert (full[2].prob, full[3].prob) == (0.3, 0.1)
     assert (
-        repr(full[7]) == "RandomErasing(prob=0.25, scale=(0.1, 0.2), ratio=(0.5, 2.0), value='random', max_attempts=3)"
+        repr(full[7]) == "RandomErasing(prob=0.25, scale=(0.1, 0.2), ratio=(0.5, 2.0), value='random', max_attempts=3, "
+        "count=2)"
     )
     assert kinds(transforms_imagenet_train(32, hflip=0)) == ["Decode", "RandomResizedCrop", "ToArray", "Normalize"]
     encoded = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -113,11 +115,12 @@ def test_every_data_set_gets_the_same_pipeline():
     "options, error, message",
     [
         ({"dataset_name": "cifar11"}, UserError, "'cifar11' is not known; did you mean 'cifar1"),
-        ({"separate": True}, UserError, "AugMix"),
+        ({"separate": True}, UserError, r"separate=True \(augmentation splits\) is for training"),
+        ({"separate": True, "is_training": True}, UserError, "needs something to augment with"),
         ({"is_training": True, "hlfip": 0.5}, TypeError, "'hlfip' is not known; did you mean 'hflip'"),
         ({"crop_pctt": 0.9}, TypeError, "did you mean 'crop_pct'"),
         ({"auto_augment": "rand-m9"}, UserError, "is for training"),
-        ({"is_training": True, "auto_augment": "augmix-m5"}, UserError, "not part of this version"),
+        ({"is_training": True, "auto_augment": "augmix-m50"}, UserError, "m must be within 0..10"),
         ({"crop_pct": 1.1}, UserError, "crop_pct must be above 0 and at most 1"),
         ({"image_resize": 0}, UserError, "image_resize must be"),
         ({"interpolation": "area"}, UserError, "interpolation 'area' is not known"),

@@ -15,6 +15,7 @@ from mindcv.engine import (
     Callback,
     CheckpointManager,
     Checkpoints,
+    EarlyStopping,
     MetricsTable,
     Progress,
     Trainer,
@@ -212,6 +213,90 @@ def test_an_earlier_table_is_kept(tmp_path, capsys):
     assert (tmp_path / "metrics.2.csv").read_text() == "second\n"
     assert len(read_table(tmp_path / "metrics.csv")) == 1
     assert f"kept as {tmp_path / 'metrics.2.csv'}" in capsys.readouterr().err
+
+
+class Figures(Callback):
+    """Stands in for validation: gives the figures of a list, one an epoch; None for no validation."""
+
+    def __init__(self, name, values):
+        self.name, self.values = name, iter(values)
+
+    def on_epoch_end(self, state):
+        value = next(self.values)
+        state.metrics = {} if value is None else {self.name: value}
+
+
+def epochs_until_stop(name, values, num_epochs=9, **options):
+    """How many epochs a run takes when validation gives `values`, the last of them for ever."""
+    values = [*values, *values[-1:] * num_epochs]
+    stopping = EarlyStopping(metric=name, **options)
+    return Trainer(Step([1.0] * num_epochs)).train(num_epochs, Loader(1), [Figures(name, values), stopping]).epoch
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "options", "epochs"),
+    [
+        ("top_1", [0.1, 0.2, 0.3], {"patience": 1}, 4),
+        ("top_1", [0.1, 0.2, 0.3], {"patience": 3}, 6),
+        ("top_1", [0.3, 0.2, 0.2, 0.31, 0.1], {"patience": 3}, 7),  # 0.31 counts from the start again
+        ("top_1", [0.1 * epoch for epoch in range(9)], {"patience": 1}, 9),
+        ("val_loss", [0.1, 0.2, 0.3], {"patience": 2}, 3),
+        ("val_loss", [0.3, 0.2, 0.1], {"patience": 2}, 5),
+        ("top_1", [0.3, None, None, 0.2, None, 0.1], {"patience": 2}, 6),  # only the validated count
+        ("val_loss", [2.0, 1.95, 1.8], {"patience": 2, "min_delta": 0.125}, 5),  # 1.95 does not count
+        ("val_loss", [1.0, 0.75, 0.5], {"patience": 1, "min_delta": 0.25}, 2),  # by more than min_delta
+        ("val_loss", [math.nan, math.nan, 1.0, math.nan], {"patience": 3}, 6),
+        ("val_loss", [math.nan], {"patience": 2}, 2),
+        ("top_1", [0.5], {"patience": 8}, 9),  # due in the last epoch
+    ],
+)
+def test_early_stopping(name, values, options, epochs):
+    assert epochs_until_stop(name, values, **options) == epochs
+
+
+def test_what_early_stopping_says(capsys):
+    epochs_until_stop("top_1", [0.1, 0.25, 0.2, 0.2], patience=2)
+    assert capsys.readouterr().err == (
+        "epoch 4/9: training stops, top_1 was best at epoch 2 with 0.2500 and has not improved in 2 validations\n"
+    )
+    epochs_until_stop("val_loss", [math.nan], patience=2)
+    assert "training stops, val_loss was not a number in 2 validations\n" in capsys.readouterr().err
+    epochs_until_stop("top_1", [0.5], patience=8)  # the run ends anyway
+    assert capsys.readouterr().err == ""
+    epochs_until_stop("top_1", [None], patience=1)
+    assert "early stopping saw no validation" in capsys.readouterr().err
+
+
+def test_a_stopped_run_leaves_what_a_finished_one_leaves(tmp_path, capsys):
+    network, entries, loader = nn.Dense(4, 3), [], Loader(2)
+    callbacks = [
+        Figures("top_1", [0.5, 0.4, 0.3, 0.2]),
+        EarlyStopping(2),
+        Checkpoints(CheckpointManager(tmp_path, "m"), network, {}, interval=10),
+        MetricsTable(tmp_path),
+        Diary("last", entries),
+    ]
+    state = Trainer(Step([1.0] * 20)).train(10, loader, callbacks)
+    assert (state.epoch, state.global_step, loader.epochs) == (3, 6, [0, 1, 2])
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"m-3_2.ckpt", "m_best.ckpt", "metrics.csv", "learning_curve.png"}
+    assert read_ckpt(tmp_path / "m-3_2.ckpt")[1]["metrics"] == {"top_1": 0.3}
+    assert [row["top_1"] for row in read_table(tmp_path / "metrics.csv")] == ["0.5", "0.4", "0.3"]
+    assert entries[-2:] == [("last", "epoch", 3, 2, 6, True), ("last", "end", 3, 2, 6, True)]
+    assert capsys.readouterr().err.splitlines()[-1] == f"saved {tmp_path / 'm-3_2.ckpt'}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": 1, "min_delta": -0.1}, "min_delta must be at least 0"),
+        ({"patience": 1, "metric": "top1"}, "'top1' is not known; did you mean 'top_1'.*top_1, val_loss"),
+    ],
+)
+def test_wrong_options_of_early_stopping(options, words):
+    with pytest.raises(UserError, match=words):
+        EarlyStopping(**options)
 
 
 def test_without_matplotlib_there_is_a_table_and_a_word(tmp_path, monkeypatch, capsys):

@@ -87,6 +87,49 @@ def test_sum(mode, name, formula, labels):
     np.testing.assert_allclose(grad, expected_grad, atol=5e-6)
 
 
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
+@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
+def test_single_losses(mode, labels, weight):
+    """Cross-entropy one a sample, binary cross-entropy one a sample and class, weighted but not divided by anything."""
+    w = np.ones(CLASSES) if weight is None else weight
+    options = {"reduction": "none", "label_smoothing": 0.1, "weight": Tensor(w, ms.float32)}
+    targets, p = targets_of(labels, 0.1), 1 / (1 + np.exp(-LOGITS))
+    expected = {
+        "CE": -(w * targets * np.log(softmax(LOGITS))).sum(1),
+        "BCE": -w * (targets * np.log(p) + (1 - targets) * np.log(1 - p)),
+    }
+    for name, right in expected.items():
+        value = create_loss(name, **options)(*tensors(LOGITS, labels)).asnumpy()
+        assert value.shape == right.shape
+        np.testing.assert_allclose(value, right, rtol=2e-5)
+
+
+def test_binary_targets_above_a_threshold_count_as_present(mode):
+    """An image of two classes mixed; the smoothed targets, by hand: 0.02 + 0.9 * (0.7, 0.3, 0) and so on for K = 5."""
+    logits = RNG.normal(size=(2, 5))
+    soft = np.array([[0.7, 0.3, 0.0, 0.0, 0.0], [0.0, 0.8, 0.0, 0.0, 0.2]])
+    for threshold, eps, hard in (
+        (0.2, 0.0, [[1, 1, 0, 0, 0], [0, 1, 0, 0, 0]]),
+        (0.2, 0.1, [[1, 1, 0, 0, 0], [0, 1, 0, 0, 0]]),  # 0.9 * 0.2 + 0.02 = 0.2
+        (0.19, 0.1, [[1, 1, 0, 0, 0], [0, 1, 0, 0, 1]]),
+        (0.29, 0.1, [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]]),  # 0.9 * 0.3 + 0.02 = 0.29
+    ):
+        loss = create_loss("BCE", label_smoothing=eps, target_threshold=threshold + 1e-6)
+        p = 1 / (1 + np.exp(-logits))
+        expected = -np.where(np.array(hard) == 1, np.log(p), np.log(1 - p)).mean()
+        np.testing.assert_allclose(loss(*tensors(logits, soft)).asnumpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["CE", "BCE"])
+def test_equal_logits(mode, name):
+    logits, labels = np.full((2, 4), 1e4 if name == "CE" else 0.0), np.array([0, 3])
+    value, grad = value_and_grad(create_loss(name), *tensors(logits, labels, ms.float16))
+    np.testing.assert_allclose(value, np.log(4) if name == "CE" else np.log(2), rtol=5e-6)
+    share = 1 / 4 if name == "CE" else 1 / 2
+    expected = (share - np.eye(4)[labels]) / (2 if name == "CE" else 8)
+    np.testing.assert_allclose(grad, expected, atol=1e-4)  # float16, like the logits
+
+
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
 def test_auxiliary_heads(mode, name, formula):
     loss = create_loss(name, aux_factor=0.4)
@@ -130,14 +173,16 @@ def test_integer_one_hot_labels_count_as_targets(mode):
 def test_names():
     assert isinstance(create_loss("ce"), CrossEntropySmooth)
     assert isinstance(create_loss("bce"), BinaryCrossEntropySmooth)
-    with pytest.raises(UserError, match="loss 'focal' is not known.*BCE, CE"):
+    with pytest.raises(UserError, match="loss 'focal' is not known.*BCE, CE, JSD, asl_multi_label, asl_single_label"):
         create_loss("focal")
+    with pytest.raises(UserError, match="loss 'CE' has no keyword 'target_threshold'.*it has: none"):
+        create_loss("ce", target_threshold=0.2)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"reduction": "none"},
+        {"reduction": "batchmean"},
         {"label_smoothing": 1.0},
         {"label_smoothing": -0.1},
         {"aux_factor": -1.0},
@@ -148,3 +193,9 @@ def test_names():
 def test_wrong_options(wrong):
     with pytest.raises(UserError):
         create_loss("CE", **wrong)
+
+
+@pytest.mark.parametrize(("eps", "threshold"), [(0.0, 1.0), (0.0, -0.1), (0.1, 0.0), (0.1, 0.95)])
+def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
+    with pytest.raises(UserError, match="target_threshold must be in"):
+        create_loss("BCE", label_smoothing=eps, target_threshold=threshold)

@@ -1,11 +1,20 @@
-"""Which parameters are decayed, by a table written by hand."""
+"""Which parameters are decayed and how fast layers learn, by tables written by hand."""
 
 import mindspore as ms
 import pytest
 from mindspore import Parameter
 from mindspore.common.initializer import initializer
 
-from mindcv.optim import is_decayed, weight_decay_groups
+from mindcv.models import create_model
+from mindcv.optim import (
+    create_optimizer,
+    describe_groups,
+    freeze,
+    is_decayed,
+    layer_decay_groups,
+    layer_ids,
+    weight_decay_groups,
+)
 from mindcv.utils.errors import UserError
 
 DECAYED = {
@@ -67,3 +76,145 @@ def test_errors():
         weight_decay_groups(make_params(), 0.05, "norm")
     with pytest.raises(UserError, match="no parameters"):
         weight_decay_groups([], 0.05, "auto")
+
+
+# Names of a tiny (depths 3, 3, 9, 3) -> layer under `single` and under `group`.
+TINY = {
+    "feature.0.0.weight": (1, 0),
+    "feature.0.1.gamma": (1, 0),
+    "feature.1.0.dwconv.weight": (1, 1),
+    "feature.1.2.gamma_": (3, 1),
+    "feature.2.0.gamma": (4, 2),
+    "feature.2.1.weight": (4, 2),
+    "feature.3.0.norm.beta": (4, 2),
+    "feature.3.2.pwconv1.weight": (6, 2),
+    "feature.4.1.weight": (7, 3),
+    "feature.5.0.dwconv.bias": (7, 3),
+    "feature.5.2.dwconv.bias": (9, 3),
+    "feature.5.3.dwconv.bias": (10, 4),
+    "feature.5.8.pwconv2.weight": (15, 5),
+    "feature.6.0.beta": (16, 12),
+    "feature.7.0.norm.gamma": (16, 12),
+    "feature.7.2.grn.gamma": (18, 12),
+    "norm.gamma": (19, 13),
+    "classifier.weight": (19, 13),
+}
+
+
+def block_names(depths):
+    return [f"feature.{2 * stage + 1}.{b}.dwconv.weight" for stage, depth in enumerate(depths) for b in range(depth)]
+
+
+def test_layers_of_tiny():
+    names = [*TINY, *block_names((3, 3, 9, 3))]
+    for column, (kind, last) in enumerate([("single", 19), ("group", 13)]):
+        ids, top = layer_ids(names, kind)
+        assert top == last
+        assert {name: ids[name] for name in TINY} == {name: row[column] for name, row in TINY.items()}
+
+
+def test_layers_of_the_deep_and_the_shallow():
+    deep, top = layer_ids(block_names((3, 3, 27, 3)), "group")
+    assert [deep[f"feature.5.{b}.dwconv.weight"] for b in range(27)] == [3 + b // 3 for b in range(27)]
+    assert max(deep.values()) == 12 and top == 13
+    deep, top = layer_ids(block_names((3, 3, 27, 3)), "single")
+    assert list(deep.values()) == list(range(1, 37)) and top == 37
+    shallow, _ = layer_ids(block_names((2, 2, 6, 2)), "group")
+    assert list(shallow.values()) == [1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 12, 12]
+
+
+@pytest.mark.parametrize(("model", "blocks"), [("convnext_atto", 12), ("convnextv2_nano", 14)])
+def test_layers_of_a_model(model, blocks):
+    names = [p.name for p in create_model(model, num_classes=10).get_parameters()]
+    ids, last = layer_ids(names, "single")
+    assert last == blocks + 1 and set(ids) == set(names)
+    assert sorted(set(ids.values())) == list(range(1, blocks + 2))
+    assert {name.split(".")[0] for name, i in ids.items() if i == last} == {"norm", "classifier"}
+
+
+def test_scales():
+    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=n) for n in block_names((1, 1, 1, 1))]
+    params.append(Parameter(initializer("zeros", (2,), ms.float32), name="classifier.bias"))
+    groups = layer_decay_groups(params, 0.05, "auto", 0.5)
+    assert groups.pop() == {"order_params": params}
+    described = {group["params"][0].name: (group["lr_scale"], group["weight_decay"]) for group in groups}
+    assert described == {
+        "feature.1.0.dwconv.weight": (0.0625, 0.05),
+        "feature.3.0.dwconv.weight": (0.125, 0.05),
+        "feature.5.0.dwconv.weight": (0.25, 0.05),
+        "feature.7.0.dwconv.weight": (0.5, 0.05),
+        "classifier.bias": (1.0, 0.0),
+    }
+    params[1].requires_grad = False
+    assert [p.name for p in layer_decay_groups(params, 0.05, "auto", 0.5)[-1]["order_params"]] == [
+        p.name for p in params if p is not params[1]
+    ]
+    scales = [group["lr_scale"] for group in layer_decay_groups(params, 0.05, "auto", 0.5, "group")[:-1]]
+    assert scales == [0.5**12, 0.5**10, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (block_names((1, 1, 1, 1)), {"layer_decay": 0.0}, "layer_decay must be"),
+        (block_names((1, 1, 1, 1)), {"layer_decay": 1.1}, "layer_decay must be"),
+        (block_names((1, 1, 1, 1)), {"layer_decay_type": "groups"}, "did you mean 'group'"),
+        (block_names((1, 1, 1)), {}, r"not those of a whole ConvNeXt .*\[1, 1, 1, 0\]"),
+        (block_names((1, 1, 3, 1))[:2] + block_names((1, 1, 3, 1))[3:], {}, "not those of a whole"),
+        (block_names((1, 1, 1, 1, 1)), {}, "not those of a whole"),
+        (["backbone." + name for name in block_names((1, 1, 1, 1))], {}, "not those of a whole"),
+    ],
+    ids=str,
+)
+def test_what_has_no_layers(names, options, message):
+    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=name) for name in names]
+    with pytest.raises(UserError, match=message):
+        layer_decay_groups(params, 0.05, "auto", **{"layer_decay": 0.9, **options})
+
+
+def test_described_groups():
+    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=n) for n in block_names((1, 1, 1, 1))]
+    params.append(Parameter(initializer("zeros", (10,), ms.float32), name="classifier.bias"))
+    optimizer = create_optimizer(
+        params, "adamw", weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5, loss_scale=1024.0
+    )
+    assert describe_groups(optimizer).splitlines() == [
+        "parameter                  shape  lr scale  weight decay",
+        "feature.1.0.dwconv.weight    2x2    0.0625          0.05",
+        "feature.3.0.dwconv.weight    2x2     0.125          0.05",
+        "feature.5.0.dwconv.weight    2x2      0.25          0.05",
+        "feature.7.0.dwconv.weight    2x2       0.5          0.05",
+        "classifier.bias               10         1             0",
+    ]
+
+
+def test_freeze():
+    model = create_model("convnext_atto", num_classes=10, drop_path_rate=0.1)
+    names = [p.name for p in model.trainable_params()]
+    assert freeze(model, ["feature.0.*", "*.gamma_"]) == [
+        n for n in names if n.startswith("feature.0.") or n.endswith(".gamma_")
+    ]
+    assert freeze(model, ["feature.*"]) == [n for n in names if n.startswith("feature.")]
+    left = [p.name for p in model.trainable_params()]
+    assert left == ["norm.gamma", "norm.beta", "classifier.weight", "classifier.bias"]
+    assert [p.name for p in create_optimizer(model, "adamw", layer_decay=0.9).parameters] == left
+    assert freeze(model, []) == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["norm.*", "faeture.0.*"], r"no parameter matches 'faeture.0.\*'; did you mean 'feature.0.\*'"),
+        (["classifer.weight"], "did you mean 'classifier.weight'"),
+        (["Feature.0.*"], "no parameter matches"),
+        (["feature.*", "norm.*", "classifier.*"], "no parameter to train"),
+        (["*"], "no parameter to train"),
+        ("feature.*", "a list of patterns"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_frozen(patterns, message):
+    model = create_model("convnext_atto", num_classes=10)
+    with pytest.raises(UserError, match=message):
+        freeze(model, patterns)
+    assert all(p.requires_grad for p in model.get_parameters() if p.name.split(".")[0] in ("feature", "norm"))

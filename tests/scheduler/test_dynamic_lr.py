@@ -101,3 +101,23 @@ def test_cyclic():
     for wrong in ({"mode": "square"}, {"scale_fn": abs, "scale_mode": "epoch"}):
         with pytest.raises(ValueError):
             s.cyclic_lr(0.1, 0.5, **wrong, **SPAN)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: s.linear_lr(0.0, 1.0, 0, lr=1.0, **SPAN), "total_iters"),
+        (lambda: s.polynomial_refined_lr(0, 1.0, lr=1.0, **SPAN), "total_iters"),
+        (lambda: s.step_lr(0, 0.1, lr=1.0, **SPAN), "step_size"),
+        (lambda: s.cosine_annealing_lr(0, 0.1, eta_max=1.0, **SPAN), "t_max"),
+        (lambda: s.cosine_annealing_warm_restarts_lr(0, 2, 0.1, eta_max=1.0, **SPAN), "te"),
+        (lambda: s.cosine_annealing_warm_restarts_lr(2, 0, 0.1, eta_max=1.0, **SPAN), "tm"),
+        (lambda: s.cosine_decay_refined_lr(0, 0.1, eta_max=1.0, **SPAN), "decay_epochs"),
+        (lambda: s.cyclic_lr(0.1, 1.0, 0, **SPAN), "step_size_up"),
+        (lambda: s.cyclic_lr(0.1, 1.0, 2, 0, **SPAN), "step_size_down"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_lengths_of_0(call, name):
+    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+        call()

@@ -42,6 +42,72 @@ def test_the_ascend_recipe(lines):
     assert not lines
 
 
+def test_the_papers_schedule():
+    """40 epochs of warm-up from 0, a half cosine to min_lr over the rest: the code of ConvNeXt V2, step by step."""
+    steps, epochs, warmup, lr, min_lr = 7, 300, 40, 8e-4, 1e-6
+    table = create_scheduler(
+        steps,
+        "cosine_decay",
+        lr=lr,
+        min_lr=min_lr,
+        warmup_epochs=warmup,
+        decay_epochs=epochs - warmup,
+        num_epochs=epochs,
+    )
+    expected = []
+    for step in range(steps * epochs):
+        epoch = step / steps
+        if epoch < warmup:
+            expected.append(lr * epoch / warmup)
+        else:
+            expected.append(min_lr + (lr - min_lr) * 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup))))
+    np.testing.assert_allclose(table, expected, rtol=1e-12)
+    # The code of ConvNeXt counts the same steps after the warm-up one by one.
+    i = np.arange(steps * (epochs - warmup))
+    decay = min_lr + 0.5 * (lr - min_lr) * (1 + np.cos(np.pi * i / len(i)))
+    np.testing.assert_allclose(table[steps * warmup :], decay, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stairs", [False, True])
+def test_warmup_from_a_rate(stairs):
+    """The figures of MindSpore's page of ConvNeXt: from 7e-8 over 20 epochs to 5e-4, a cosine to 6e-6 over 280."""
+    options = {"lr": 5e-4, "min_lr": 6e-6, "warmup_epochs": 20, "decay_epochs": 280, "num_epochs": 300}
+    table = create_scheduler(4, "cosine_decay", warmup_lr=7e-8, lr_epoch_stair=stairs, **options)
+    epoch = np.arange(1200) // 4 if stairs else np.arange(1200) / 4
+    rise = 7e-8 + (5e-4 - 7e-8) * epoch / 20
+    decay = 6e-6 + (5e-4 - 6e-6) * (1 + np.cos(np.pi * (epoch - 20) / 280)) / 2
+    np.testing.assert_allclose(table, np.where(epoch < 20, rise, decay), rtol=1e-12)
+    factor = create_scheduler(4, "cosine_decay", warmup_factor=7e-8 / 5e-4, lr_epoch_stair=stairs, **options)
+    np.testing.assert_allclose(table, factor, rtol=1e-12)
+    # MindSpore's trainer: a cosine to 0, and nothing below the floor.
+    clipped = np.maximum(np.where(epoch < 20, rise, 5e-4 * (1 + np.cos(np.pi * (epoch - 20) / 280)) / 2), 6e-6)
+    assert np.abs(table - clipped).max() <= 6e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("constant", {}, [1, 1, 1, 1]),
+        ("cosine_decay", {"decay_epochs": 2, "min_lr": 0.0}, [1, 0.5, 0, 0]),
+        ("step_decay", {"decay_epochs": 2, "decay_rate": 0.5}, [1, 1, 0.5, 0.5]),
+        ("multi_step_decay", {"milestones": [3], "decay_rate": 0.5}, [1, 1, 1, 0.5]),
+        ("exponential_decay", {"decay_rate": 0.5}, [1, 0.5, 0.25, 0.125]),
+        ("polynomial_decay", {"decay_rate": 1.0}, [1, 0.75, 0.5, 0.25]),
+    ],
+)
+@pytest.mark.parametrize("stairs", [False, True])
+def test_every_schedule_follows_its_warmup(name, options, expected, stairs):
+    """The rates at the start of each epoch are the same with stairs and without."""
+    table = create_scheduler(
+        3, name, lr=1.0, warmup_epochs=2, warmup_lr=0.5, num_epochs=6, lr_epoch_stair=stairs, **options
+    )
+    np.testing.assert_allclose(table[::3], [0.5, 0.75, *expected], atol=1e-15)
+    if stairs:
+        np.testing.assert_allclose(table, np.repeat([0.5, 0.75, *expected], 3), atol=1e-15)
+    else:
+        np.testing.assert_allclose(table[:6], 0.5 + 0.5 * np.arange(6) / 6)
+
+
 def test_min_lr_to_the_end():
     table = create_scheduler(
         2, "cosine_decay", lr=1.0, min_lr=0.1, warmup_epochs=1, warmup_factor=0.5, decay_epochs=1, num_epochs=4
@@ -129,6 +195,13 @@ def test_lr_at():
         ({"decay_epochs": 0}, "decay_epochs"),
         ({"num_cycles": 0}, "num_cycles"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
+        ({"warmup_lr": 0.1, "warmup_factor": 0.1}, "warmup_lr 0.1 or lr . warmup_factor 0.1, not both"),
+        ({"warmup_lr": -0.1}, "warmup_lr must be at least 0"),
+        ({"warmup_factor": -0.1}, "warmup_factor"),
+        ({"lr": float("nan")}, "lr must"),
+        ({"min_lr": -1e-6}, "min_lr"),
+        ({"decay_rate": float("inf")}, "decay_rate"),
+        ({"cycle_decay": -1.0}, "cycle_decay"),
         ({"scheduler": "one_cycle"}, "warmup_epochs 0"),
         ({"scheduler": "cyclic", "warmup_epochs": 0, "lr_epoch_stair": True}, "lr_epoch_stair False"),
         ({"scheduler": "one_cycle", "warmup_epochs": 0, "min_lr": 0.0}, "min_lr"),

@@ -1,7 +1,7 @@
 """Global response normalisation (ConvNeXt V2, arXiv 2301.00808, section 3.2)."""
 
 import mindspore as ms
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 __all__ = ["GRN"]
 
@@ -15,13 +15,13 @@ class GRN(nn.Cell):
     The sums are float32 whatever the input's type: the sum of squares over a 56x56 map passes float16's 65504.
     """
 
-    # d sqrt(s)/ds is infinite at s = 0 (a dead or wholly masked channel). A floor that no live channel comes near makes
-    # the gradient there 0, and changes no value that float32 can tell from 0.
-    energy_floor = 1e-30
-
     def __init__(self, channels: int):
         super().__init__()
         self.gamma = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="gamma")
+        # d sqrt(s)/ds is infinite at s = 0 (a dead or wholly masked channel). A floor that no live channel comes near
+        # makes the gradient there 0, and changes no value that float32 can tell from 0. A Tensor, since graph mode
+        # takes Python floats less than 2.2e-16 apart for one constant (docs/decisions.md).
+        self.energy_floor = Tensor(1e-30, ms.float32)
         self.beta = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="beta")
 
     def construct(self, x):

@@ -1,0 +1,183 @@
+"""What the optimizers of this library share: groups, rates of their own for each parameter, moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+
+from mindcv.optim.lr_table import Rate, as_rate
+from mindcv.utils.errors import UserError
+
+__all__ = ["GroupOptimizer", "MomentOptimizer", "check_number"]
+
+_centralize = ops.MultitypeFuncGraph("centralize")
+_grow = ops.MultitypeFuncGraph("grow")
+
+
+@_centralize.register("Bool", "Tensor")
+def _centralize_one(is_asked, gradient):  # noqa: ANN001, ANN202
+    if is_asked and gradient.ndim > 1:
+        return gradient - ops.mean(gradient, tuple(range(1, gradient.ndim)), True)
+    return gradient
+
+
+@_grow.register("Tensor", "Tensor")
+def _grow_one(power, beta):  # noqa: ANN001, ANN202
+    grown = power * beta
+    return ops.depend(grown, ops.assign(power, grown))
+
+
+def check_number(above_zero: bool = False, **values: float) -> None:
+    """Raise a UserError that names the first of `values` that is not finite or below 0 (with `above_zero`: or 0)."""
+    for name, value in values.items():
+        if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+            raise UserError(f"{name} must be {'above' if above_zero else 'at least'} 0, got {value}")
+
+
+class GroupOptimizer(nn.Optimizer):
+    """`nn.Optimizer` with the traps taken out and one key of a group more.
+
+    - Groups may have `lr_scale`, a constant that their rate is multiplied by. The rate is computed once a step and
+      multiplied as one vector: of a schedule Cell a group `nn.Optimizer` compiles one evaluation a parameter.
+    - Bare parameters are all decayed; `nn.Optimizer` leaves out whatever has beta or gamma in its name.
+    - Tables of rates hold their last rate past the end, and are not part of the state.
+    - `grad_centralization` works on every device, and on every parameter of more than one axis ("Gradient
+      Centralization", arXiv 2004.01461); MindSpore's operator has no CPU kernel, and skips in silence what has a
+      second axis that 16 does not divide.
+
+    Args:
+        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
+        parameters: parameters, or groups with `params` and, if they are to differ, `lr`, `lr_scale`, `weight_decay` and
+            `grad_centralization`; a last group may hold `order_params` alone.
+        weight_decay: coefficient, at least 0, of groups that have none of their own.
+        loss_scale: the gradients arrive multiplied by this; above 0.
+
+    Attributes:
+        lr_scales: what each parameter's rate is multiplied by.
+        weight_decays: the coefficient of each parameter.
+
+    Raises:
+        UserError: a value out of its range, or a weight decay that changes over time.
+        ValueError, TypeError, KeyError, RuntimeError: groups that are not well formed (from `nn.Optimizer`).
+    """
+
+    def __init__(
+        self,
+        learning_rate: Rate,
+        parameters: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
+        weight_decay: float = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        groups, scales = _split_scales(parameters)
+        super().__init__(as_rate(learning_rate), groups, weight_decay, loss_scale)
+        if self.dynamic_weight_decay:
+            raise UserError("weight_decay must be a number, not a schedule")
+        # nn.Optimizer multiplies its weight decay by the loss scale, meaning to add it to gradients that are scaled.
+        self.weight_decays = tuple(value / self.loss_scale for value in self.group_weight_decay)
+        self.lr_scales = tuple(scales[id(parameter)] for parameter in self.parameters)
+        self.has_centralization = any(self.grad_centralization_flags)
+        if any(scale != 1.0 for scale in self.lr_scales) and not self.is_group_lr:
+            self.is_group_lr = True
+            self.learning_rate = self._container(self.group_lr)
+        distinct = list({id(rate): rate for rate in self.group_lr}.values())
+        index = {id(rate): i for i, rate in enumerate(distinct)}
+        self.distinct_rates = self._container(distinct)
+        self.rate_index = Tensor(np.array([index[id(rate)] for rate in self.group_lr], np.int32))
+        self.scale_vector = Tensor(np.array(self.lr_scales, np.float32))
+
+    def _container(self, rates: list[Union[Parameter, LearningRateSchedule]]) -> Union[nn.CellList, ParameterTuple]:
+        return nn.CellList(rates, auto_prefix=False) if self.dynamic_lr else ParameterTuple(rates)
+
+    def get_lr(self) -> Union[Tensor, tuple[Tensor, ...]]:
+        """The rate of this step, or one for each parameter when `is_group_lr`; scalars."""
+        if not self.is_group_lr:
+            return self.learning_rate(self.global_step).reshape(()) if self.dynamic_lr else self.learning_rate
+        rates = ()
+        for rate in self.distinct_rates:
+            current = rate(self.global_step) if self.dynamic_lr else rate
+            rates = rates + (ops.reshape(current, ()),)
+        return ops.unstack(ops.gather(ops.stack(rates), self.rate_index, 0) * self.scale_vector)
+
+    def gradients_centralization(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The gradients; those of groups that ask for it less their mean over all axes but the first."""
+        if self.has_centralization:
+            gradients = self.hyper_map(_centralize, self.grad_centralization_flags, gradients)
+        return gradients
+
+
+class MomentOptimizer(GroupOptimizer):
+    """An optimizer with moving averages of the gradients: checks of their decay rates, and what all of them keep.
+
+    Args:
+        params: see `GroupOptimizer`.
+        learning_rate: see `GroupOptimizer`.
+        betas: decay rates of the averages, each in (0, 1), `num_betas` of them.
+        eps: above 0.
+        weight_decay: see `GroupOptimizer`.
+        loss_scale: see `GroupOptimizer`.
+
+    Raises:
+        UserError: betas or eps out of range.
+    """
+
+    num_betas = 2
+
+    def __init__(
+        self,
+        params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
+        learning_rate: Rate,
+        betas: Sequence[float],
+        eps: float,
+        weight_decay: float,
+        loss_scale: float,
+    ) -> None:
+        if len(betas) != self.num_betas or not all(0.0 < beta < 1.0 for beta in betas):
+            raise UserError(f"betas must be {self.num_betas} numbers between 0 and 1, got {betas}")
+        check_number(above_zero=True, eps=eps)
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self.betas = tuple(Tensor(beta, ms.float32) for beta in betas)
+        # 1 - beta in float64 and then rounded: the other way round 1 - 0.999 is off by 1e-5 of itself.
+        self.gains = tuple(Tensor(1.0 - beta, ms.float32) for beta in betas)
+        self.eps = Tensor(eps, ms.float32)
+        # Running products, as in nn.Adam: pow() is inexact on some devices, where 1 - beta^t would lose its digits.
+        self.beta_powers = ParameterTuple(
+            [Parameter(Tensor(1.0, ms.float32), name=f"beta{i}_power") for i in range(1, self.num_betas + 1)]
+        )
+        decays = {value: Tensor(value, ms.float32) for value in self.weight_decays}
+        self.decays = tuple(decays[value] for value in self.weight_decays)
+
+    def begin_step(self) -> tuple[Union[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """Move on a step: its rate (or rates, see `get_lr`), and each beta to the power of the step, from 1."""
+        lr = self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        return lr, self.hyper_map(_grow, self.beta_powers, self.betas)
+
+
+def _split_scales(
+    parameters: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
+) -> tuple[list[Any], dict[int, float]]:
+    """Groups as `nn.Optimizer` takes them, and the rate's factor of each parameter by its id."""
+    items = list(parameters)
+    if items and not any(isinstance(item, dict) for item in items):
+        items = [{"params": items}]
+    groups: list[Any] = []
+    scales: dict[int, float] = {}
+    for item in items:
+        if not isinstance(item, dict) or "params" not in item:
+            groups.append(item)
+            continue
+        group = dict(item)
+        scale = float(group.pop("lr_scale", 1.0))
+        check_number(lr_scale=scale)
+        group["params"] = list(group["params"])
+        scales.update((id(parameter), scale) for parameter in group["params"])
+        if "lr" in group:
+            group["lr"] = as_rate(group["lr"])
+        groups.append(group)
+    return groups, scales

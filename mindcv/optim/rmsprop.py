@@ -1,0 +1,103 @@
+"""RMSProp; MindSpore's operator adds eps at one place or another, by the size of the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Union
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, ops
+
+from mindcv.optim.base import GroupOptimizer, check_number
+from mindcv.optim.lr_table import Rate
+from mindcv.utils.errors import UserError
+
+__all__ = ["RMSProp"]
+
+_update = ops.MultitypeFuncGraph("rmsprop_update")
+_follow = ops.MultitypeFuncGraph("rmsprop_follow")
+
+
+@_follow.register("Tensor", "Tensor", "Tensor")
+def _follow_one(gain, mean, gradient):  # noqa: ANN001, ANN202
+    followed = mean + gain * (gradient - mean)
+    return ops.depend(followed, ops.assign(mean, followed))
+
+
+@_update.register(*["Tensor"] * 8)
+def _update_one(gain, momentum, eps, lr, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    return _move(gain, momentum, eps, lr, 0.0, param, square, moment, gradient)
+
+
+@_update.register(*["Tensor"] * 9)
+def _update_centered(gain, momentum, eps, lr, mean, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    return _move(gain, momentum, eps, lr, ops.square(mean), param, square, moment, gradient)
+
+
+def _move(gain, momentum, eps, lr, removed, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    gradient = ops.cast(gradient, param.dtype)
+    squared = square + gain * (ops.square(gradient) - square)
+    moved = momentum * moment + lr * gradient / ops.sqrt(squared - removed + eps)
+    ops.assign(square, squared)
+    ops.assign(moment, moved)
+    ops.assign(param, param - moved)
+    return True
+
+
+class RMSProp(GroupOptimizer):
+    """`s = decay s + (1 - decay) g^2`, `v = momentum v + lr g / sqrt(s + eps)`, `w -= v`; `s` starts at 1.
+
+    The form of MindSpore, MindCV and TensorFlow. PyTorch's starts `s` at 0, adds eps after the root, and multiplies `v`
+    and not its parts by the rate. The weight decay is added to the gradient. The operator behind `nn.RMSProp` is not
+    used: on CPU its result depends on where an element stands as soon as eps matters.
+
+    Args:
+        params: parameters or groups, see `GroupOptimizer`.
+        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
+        decay: decay rate of the mean square, in (0, 1).
+        momentum: at least 0.
+        eps: added to the mean square, above 0.
+        centered: take the square of the moving average of `g` from `s` under the root.
+        weight_decay: coefficient, at least 0; added to the gradient.
+        loss_scale: the gradients arrive multiplied by this; above 0.
+
+    Raises:
+        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
+        learning_rate: Rate = 0.1,
+        decay: float = 0.9,
+        momentum: float = 0.0,
+        eps: float = 1e-10,
+        centered: bool = False,
+        weight_decay: float = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        if not 0.0 < decay < 1.0:
+            raise UserError(f"decay must be between 0 and 1, got {decay}")
+        check_number(momentum=momentum)
+        check_number(above_zero=True, eps=eps)
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self.gain = Tensor(1.0 - decay, ms.float32)
+        self.momentum = Tensor(momentum, ms.float32)
+        self.eps = Tensor(eps, ms.float32)
+        self.squares = self._parameters.clone(prefix="mean_square", init="ones")
+        self.moments = self._parameters.clone(prefix="moment", init="zeros")
+        self.centered = centered
+        self.means = self._parameters.clone(prefix="mean_grad", init="zeros") if centered else ()
+
+    @ms.jit
+    def construct(self, gradients: tuple[Tensor, ...]) -> Any:
+        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        gradients = self.scale_grad(self.gradients_centralization(self.decay_weight(gradients)))
+        lr = self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        each = (self._parameters, self.squares, self.moments, gradients)
+        if self.centered:
+            each = (self.hyper_map(ops.partial(_follow, self.gain), self.means, gradients),) + each
+        if self.is_group_lr:
+            return self.hyper_map(ops.partial(_update, self.gain, self.momentum, self.eps), lr, *each)
+        return self.hyper_map(ops.partial(_update, self.gain, self.momentum, self.eps, lr), *each)

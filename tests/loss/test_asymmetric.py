@@ -1,0 +1,174 @@
+"""The asymmetric losses against loops over their formulas in float64, and gradients against central differences."""
+
+import math
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv.loss import AsymmetricLossMultilabel, AsymmetricLossSingleLabel, create_loss
+from mindcv.utils.errors import UserError
+
+BATCH, CLASSES = 4, 5
+RNG = np.random.default_rng(3)
+LOGITS = RNG.normal(scale=2.5, size=(BATCH, CLASSES))
+LOGITS[0, :2] = 0.0
+LABELS = np.array([0, 4, 2, 2])
+SEVERAL = np.array([[1, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 0]])
+SOFT = RNG.uniform(size=(BATCH, CLASSES))
+WEIGHT = RNG.uniform(0.5, 2.0, CLASSES)
+NAMES = ["asl_single_label", "asl_multi_label"]
+
+
+@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def mode(request):
+    before = ms.get_context("mode")
+    ms.set_context(mode=request.param)
+    yield request.param
+    ms.set_context(mode=before)
+
+
+def multi_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, clip=0.05, eps=0.0, weight=None):
+    """(B, K) single losses."""
+    losses = np.zeros(logits.shape)
+    for at in np.ndindex(logits.shape):
+        y = targets[at] * (1 - eps) + eps / 2
+        p = 1 / (1 + math.exp(-logits[at]))
+        absent = min(1 - p + clip, 1)
+        told = p * y + absent * (1 - y)
+        focus = (1 - told) ** (gamma_pos * y + gamma_neg * (1 - y))
+        losses[at] = -focus * (y * math.log(p) + (1 - y) * math.log(absent))
+    return losses if weight is None else losses * weight
+
+
+def single_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, eps=0.0, weight=None):
+    """(B,) single losses."""
+    losses = np.zeros(len(logits))
+    for row, column in np.ndindex(logits.shape):
+        t = targets[row, column]
+        p = math.exp(logits[row, column]) / sum(math.exp(logit) for logit in logits[row])
+        told = p * t + (1 - p) * (1 - t)
+        focus = (1 - told) ** (gamma_pos * t + gamma_neg * (1 - t))
+        smoothed = (1 - eps) * t + eps / CLASSES
+        factor = 1 if weight is None else weight[column]
+        losses[row] -= factor * smoothed * focus * math.log(p)
+    return losses
+
+
+def slopes(function, logits, step=1e-6):
+    """Central differences of the sum of `function`."""
+    found = np.zeros(logits.shape)
+    for at in np.ndindex(logits.shape):
+        up, down = logits.copy(), logits.copy()
+        up[at] += step
+        down[at] -= step
+        found[at] = (function(up).sum() - function(down).sum()) / (2 * step)
+    return found
+
+
+def check(loss, logits, labels, formula):
+    """Value and gradient of a mean."""
+    targets = np.eye(CLASSES)[labels] if labels.ndim == 1 else labels
+    inputs = Tensor(logits, ms.float32), Tensor(labels, ms.int32 if labels.ndim == 1 else ms.float32)
+    value, gradient = ms.value_and_grad(loss, 0)(*inputs)
+    losses = formula(logits, targets)
+    np.testing.assert_allclose(value.asnumpy(), losses.mean(), rtol=2e-5)
+    expected = slopes(lambda moved: formula(moved, targets), logits) / losses.size
+    np.testing.assert_allclose(gradient.asnumpy(), expected, atol=2e-6)
+
+
+OPTIONS = [
+    {},
+    {"gamma_pos": 0.0, "gamma_neg": 2.0},
+    {"gamma_pos": 0.5, "gamma_neg": 0.5},
+    {"gamma_pos": 0.0, "gamma_neg": 0.0},
+]
+
+
+@pytest.mark.parametrize("labels", [SEVERAL, SOFT], ids=["several", "soft"])
+@pytest.mark.parametrize("options", [*OPTIONS, {"clip": 0.0}, {"clip": 0.3}, {"clip": 0.0, "gamma_neg": 0.5}])
+def test_multi_label(mode, labels, options):
+    check(create_loss(NAMES[1], **options), LOGITS, labels, lambda x, t: multi_label(x, t, **options))
+
+
+@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_single_label(mode, labels, options):
+    loss = create_loss(NAMES[0], label_smoothing=0.1, **options)
+    check(loss, LOGITS, labels, lambda x, t: single_label(x, t, eps=0.1, **options))
+
+
+@pytest.mark.parametrize(("name", "formula"), list(zip(NAMES, [single_label, multi_label])))
+def test_smoothing_and_class_weights(mode, name, formula):
+    loss = create_loss(name, weight=Tensor(WEIGHT, ms.float32), label_smoothing=0.2)
+    check(loss, LOGITS, LABELS, lambda x, t: formula(x, t, eps=0.2, weight=WEIGHT))
+
+
+@pytest.mark.parametrize(("name", "formula"), list(zip(NAMES, [single_label, multi_label])))
+def test_reductions(mode, name, formula):
+    expected = formula(LOGITS, np.eye(CLASSES)[LABELS], eps=0.1)
+    for reduction, right in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
+        loss = create_loss(name, reduction=reduction, label_smoothing=0.1)
+        value = loss(Tensor(LOGITS, ms.float32), Tensor(LABELS, ms.int32)).asnumpy()
+        np.testing.assert_allclose(value, right, rtol=2e-5, atol=1e-7)
+
+
+def test_without_focus_they_are_the_cross_entropies(mode):
+    logits, labels = Tensor(LOGITS, ms.float32), Tensor(LABELS, ms.int32)
+    flat = {"gamma_pos": 0.0, "gamma_neg": 0.0}
+    for one, other in (
+        (create_loss(NAMES[0], label_smoothing=0.1, **flat), create_loss("CE", label_smoothing=0.1)),
+        (create_loss(NAMES[1], clip=0.0, **flat), create_loss("BCE")),
+    ):
+        np.testing.assert_allclose(one(logits, labels).asnumpy(), other(logits, labels).asnumpy(), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("gamma", "eps"), [(0.0, 0.0), (0.0, 0.1), (0.5, 0.0), (0.5, 0.1), (4.0, 0.0)])
+def test_extreme_and_equal_logits_stay_finite(mode, name, gamma, eps):
+    logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]])
+    clips = [{}] if name == NAMES[0] else [{"clip": 0.0}, {"clip": 0.05}]
+    for clip in clips:
+        loss = create_loss(name, label_smoothing=eps, gamma_pos=gamma, gamma_neg=gamma, **clip)
+        value, gradient = ms.value_and_grad(loss, 0)(Tensor(logits, ms.float16), Tensor([1, 0, 2, 0, 1], ms.int32))
+        assert value.dtype == ms.float32 and np.isfinite(value.asnumpy())
+        assert np.isfinite(gradient.asnumpy()).all()
+
+
+def test_a_class_missed_by_far_keeps_its_gradient(mode):
+    """timm stops the probability at 1e-8, a logit of -18: beyond, nothing pulls any more."""
+    logits = np.array([[-1e4, 1e4]])
+    value, gradient = ms.value_and_grad(create_loss(NAMES[1], reduction="sum", clip=0.0), 0)(
+        Tensor(logits, ms.float32), Tensor([[1, 0]], ms.int32)
+    )
+    np.testing.assert_allclose(value.asnumpy(), 2e4, rtol=1e-6)
+    np.testing.assert_allclose(gradient.asnumpy(), [[-1.0, 1.0]], rtol=1e-6)
+
+
+def test_half_precision_logits_are_computed_in_float32(mode):
+    half = LOGITS.astype(np.float16)
+    for name, formula in zip(NAMES, (single_label, multi_label)):
+        value = create_loss(name, label_smoothing=0.1)(Tensor(half), Tensor(LABELS, ms.int32))
+        expected = formula(half.astype(np.float64), np.eye(CLASSES)[LABELS], eps=0.1).mean()
+        np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
+
+
+def test_names():
+    assert isinstance(create_loss("ASL_single_label"), AsymmetricLossSingleLabel)
+    assert isinstance(create_loss("asl_multi_label"), AsymmetricLossMultilabel)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        (NAMES[0], {"gamma_pos": -1.0}, "gamma_pos must be at least 0"),
+        (NAMES[1], {"gamma_neg": -1.0}, "gamma_neg must be at least 0"),
+        (NAMES[1], {"clip": 1.0}, r"clip must be in \[0, 1\)"),
+        (NAMES[0], {"clip": 0.05}, "'asl_single_label' has no keyword 'clip'.*it has: gamma_pos, gamma_neg"),
+        (NAMES[1], {"gama_pos": 1.0}, "did you mean 'gamma_pos'"),
+    ],
+)
+def test_wrong_options(name, options, words):
+    with pytest.raises(UserError, match=words):
+        create_loss(name, **options)

@@ -1,0 +1,130 @@
+"""Cross-entropy with the divergence among copies against NumPy in float64."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv.loss import JSDCrossEntropy, create_loss
+from mindcv.utils.errors import UserError
+
+BATCH, CLASSES = 3, 4
+RNG = np.random.default_rng(5)
+LABELS = np.array([0, 3, 1])
+WEIGHT = RNG.uniform(0.5, 2.0, CLASSES)
+
+
+@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def mode(request):
+    before = ms.get_context("mode")
+    ms.set_context(mode=request.param)
+    yield request.param
+    ms.set_context(mode=before)
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def entropy(shares):
+    return -(shares * np.log(shares)).sum(-1)
+
+
+def parts(logits, eps=0.0, splits=3):
+    """Cross-entropy and divergence of each image, the latter as the entropy of the mean minus the mean entropy."""
+    shares = [softmax(logits[start : start + BATCH]) for start in range(0, splits * BATCH, BATCH)]
+    targets = (1 - eps) * np.eye(CLASSES)[LABELS] + eps / CLASSES
+    cross_entropy = -(targets * np.log(shares[0])).sum(1)
+    return cross_entropy, entropy(sum(shares) / splits) - sum(map(entropy, shares)) / splits
+
+
+def slopes(function, logits, step=1e-6):
+    found = np.zeros(logits.shape)
+    for at in np.ndindex(logits.shape):
+        up, down = logits.copy(), logits.copy()
+        up[at] += step
+        down[at] -= step
+        found[at] = (function(up) - function(down)) / (2 * step)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("splits", "alpha", "eps"), [(3, 12.0, 0.0), (3, 12.0, 0.1), (2, 1.0, 0.1), (4, 0.0, 0.0)], ids=str
+)
+def test_value_and_gradient(mode, splits, alpha, eps):
+    logits = RNG.normal(scale=2, size=(splits * BATCH, CLASSES))
+
+    def formula(logits):
+        cross_entropy, divergence = parts(logits, eps, splits)
+        return cross_entropy.mean() + alpha * divergence.mean()
+
+    options = {} if (splits, alpha) == (3, 12.0) else {"num_splits": splits, "alpha": alpha}
+    loss = create_loss("JSD", label_smoothing=eps, **options)
+    value, gradient = ms.value_and_grad(loss, 0)(Tensor(logits, ms.float32), Tensor(LABELS, ms.int32))
+    np.testing.assert_allclose(value.asnumpy(), formula(logits), rtol=1e-5)
+    np.testing.assert_allclose(gradient.asnumpy(), slopes(formula, logits), atol=5e-6)
+
+
+def test_reductions_and_labels(mode):
+    logits = RNG.normal(scale=2, size=(3 * BATCH, CLASSES))
+    cross_entropy, divergence = parts(logits)
+    single = cross_entropy + 12 * divergence
+    repeated, hot = np.tile(LABELS, 3), np.eye(CLASSES, dtype=np.float32)[LABELS]
+    for reduction, right in (("none", single), ("sum", single.sum()), ("mean", single.mean())):
+        loss = create_loss("jsd", reduction=reduction)
+        for labels in (LABELS.astype(np.int32), repeated.astype(np.int32), hot):
+            value = loss(Tensor(logits, ms.float32), Tensor(labels)).asnumpy()
+            np.testing.assert_allclose(value, right, rtol=2e-5)
+
+
+def test_class_weights_are_the_cross_entropys(mode):
+    logits = RNG.normal(size=(3 * BATCH, CLASSES))
+    cross_entropy, divergence = parts(logits)
+    of_labels = WEIGHT[LABELS]
+    expected = (of_labels * cross_entropy).sum() / of_labels.sum() + 12 * divergence.mean()
+    value = create_loss("JSD", weight=Tensor(WEIGHT, ms.float32))(Tensor(logits, ms.float32), Tensor(LABELS, ms.int32))
+    np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
+
+
+def test_equal_copies_do_not_diverge(mode):
+    logits = np.tile(RNG.normal(size=(BATCH, CLASSES)), (3, 1))
+    inputs = Tensor(logits, ms.float32), Tensor(LABELS, ms.int32)
+    value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(*inputs)
+    np.testing.assert_allclose(value.asnumpy(), parts(logits)[0].mean(), rtol=1e-5)
+    np.testing.assert_allclose(gradient.asnumpy()[BATCH:], 0, atol=1e-5)
+
+
+def test_extreme_logits_stay_finite(mode):
+    """Three copies that are sure of three different classes: log 3, the most they can diverge."""
+    logits = Tensor(1e4 * (2 * np.eye(3) - 1), ms.float16)
+    value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(logits, Tensor([0], ms.int32))
+    assert value.dtype == ms.float32
+    np.testing.assert_allclose(value.asnumpy(), 12 * np.log(3), rtol=1e-6)
+    assert np.isfinite(gradient.asnumpy()).all()
+    value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(
+        Tensor(np.full((3, 3), 1e4), ms.float16), Tensor([0], ms.int32)
+    )
+    np.testing.assert_allclose(value.asnumpy(), np.log(3), rtol=5e-6)
+    assert np.isfinite(gradient.asnumpy()).all()
+
+
+def test_rows_that_cannot_be_split(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where graph mode leaves its notes on a failure
+    with pytest.raises(ValueError, match="7 rows of logits cannot be split into 3"):
+        create_loss("JSD")(Tensor(np.zeros((7, 2)), ms.float32), Tensor([0, 1], ms.int32))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_splits": 1}, "num_splits must be at least 2"),
+        ({"alpha": -1.0}, "alpha must be at least 0"),
+        ({"reduction": "average"}, "reduction 'average' is not known"),
+        ({"clip": 0.1}, "'JSD' has no keyword 'clip'.*it has: num_splits, alpha"),
+    ],
+)
+def test_wrong_options(options, words):
+    with pytest.raises(UserError, match=words):
+        create_loss("JSD", **options)
+    assert isinstance(create_loss("jsd"), JSDCrossEntropy)

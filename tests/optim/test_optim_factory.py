@@ -1,0 +1,197 @@
+"""What `create_optimizer` takes and refuses, and MindCV's ways of calling it."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from mindcv.optim import AdamW, create_optimizer
+from mindcv.utils.errors import UserError
+
+ALL = ["adagrad", "adam", "adamw", "adan", "lamb", "lion", "momentum", "nadam", "rmsprop", "sgd"]
+SHAPES = {"dwconv.weight": (4, 3), "norm.beta": (5,), "grn.gamma": (1, 1, 1, 6)}
+
+
+def make_params():
+    return [Parameter(Tensor(np.ones(shape), ms.float32), name=name) for name, shape in SHAPES.items()]
+
+
+class SmallNetwork(nn.Cell):
+    """A convolution with 16 input channels, a norm and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(3)
+        weights = [Tensor(rng.normal(size=shape).astype(np.float32) * 0.1) for shape in ((8, 16, 3, 3), (3, 8))]
+        self.conv = nn.Conv2d(16, 8, 3, weight_init=weights[0])
+        self.norm = nn.LayerNorm((8,))
+        self.fc = nn.Dense(8, 3, weight_init=weights[1])
+
+    def construct(self, x):
+        return self.fc(self.norm(self.conv(x).mean((2, 3))))
+
+
+def losses(network, optimizer, batch_size, scale=1.0, steps=6):
+    """MindCV's way to train: the losses of a few steps on one batch."""
+    rng = np.random.default_rng(4)
+    images = Tensor(rng.normal(size=(batch_size, 16, 6, 6)).astype(np.float32))
+    labels = Tensor((np.arange(batch_size) % 3).astype(np.int32))
+    with_loss = nn.WithLossCell(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean"))
+    step = nn.TrainOneStepCell(with_loss, optimizer, sens=scale)
+    step.set_train()
+    return [float(step(images, labels).asnumpy()) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("opt", ALL)
+def test_every_name_trains_in_train_one_step_cell(opt, batch_size):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = SmallNetwork()
+    optimizer = create_optimizer(
+        network.trainable_params(), opt, lr=0.01, weight_decay=1e-5, momentum=0.9, nesterov=False, eps=1e-8
+    )
+    seen = losses(network, optimizer, batch_size)
+    assert seen[-1] < 0.95 * seen[0]
+
+
+@pytest.mark.parametrize("weight_decay_filter", ["disable", "auto", "norm_and_bias"])
+@pytest.mark.parametrize("opt", ["sgd", "momentum", "adam"])
+def test_nesterov_with_every_filter(opt, weight_decay_filter):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = SmallNetwork()
+    optimizer = create_optimizer(
+        network.trainable_params(),
+        opt,
+        lr=0.01,
+        weight_decay=1e-5,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay_filter=weight_decay_filter,
+        loss_scale=128.0,
+    )
+    seen = losses(network, optimizer, 2, scale=128.0)
+    assert seen[-1] < 0.95 * seen[0]
+
+
+@pytest.mark.parametrize("opt", ["adamw", "momentum", "sgd"])
+def test_mindcvs_groups(opt):
+    """Of the convolution, the means over all but the first axis do not move."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = SmallNetwork()
+    params = network.trainable_params()
+    convolution = [p for p in params if "conv" in p.name]
+    others = [p for p in params if "conv" not in p.name]
+    groups = [
+        {"params": others, "lr": 0.01},
+        {"params": convolution, "weight_decay": 0.0, "grad_centralization": True},
+        {"order_params": params},
+    ]
+    optimizer = create_optimizer(groups, opt, lr=0.02, weight_decay=1e-5, eps=1.0)
+    assert [p.name for p in optimizer.parameters] == [p.name for p in params]
+    before = convolution[0].asnumpy().copy()
+    losses(network, optimizer, 4, steps=1 if opt == "adamw" else 4)
+    moved = convolution[0].asnumpy() - before
+    assert np.abs(moved).max() > 1e-5
+    limit = 0.1 if opt == "adamw" else 1e-3  # an adaptive rate is not the same for all elements
+    assert np.abs(moved.mean((1, 2, 3))).max() < limit * np.abs(moved).max()
+
+
+@pytest.mark.parametrize("is_network", [True, False], ids=["network", "parameters"])
+def test_layer_decay_reaches_the_update(is_network):
+    shapes = {f"feature.{place}.0.weight": (2, 2) for place in range(8)}
+    shapes.update({f"feature.{2 * stage + 1}.0.weight": (2, 2) for stage in range(4)})
+    shapes["classifier.bias"] = (2,)
+    params = [Parameter(Tensor(np.ones(shape), ms.float32), name=name) for name, shape in shapes.items()]
+    if is_network:
+        network = nn.Cell()
+        for param in params:
+            network.insert_param_to_cell(param.name.replace(".", "_"), param)
+        params[0].requires_grad = params[3].requires_grad = False  # a frozen block still counts
+    optimizer = create_optimizer(
+        network if is_network else params, "sgd", lr=[0.1, 0.1], momentum=0.0, weight_decay=0.0, layer_decay=0.5
+    )
+    optimizer(tuple(Tensor(np.ones(p.shape), ms.float32) for p in optimizer.parameters))
+    for param in params:
+        parts = param.name.split(".")
+        layer = int(parts[1]) // 2 + 1 if parts[0] == "feature" else 5
+        moved = 0.1 * 0.5 ** (5 - layer) if param.requires_grad else 0.0
+        np.testing.assert_allclose(param.asnumpy(), 1 - moved, rtol=1e-6, err_msg=param.name)
+
+
+def test_a_network_without_stages_has_no_layer_decay():
+    with pytest.raises(UserError, match="not those of a whole ConvNeXt"):
+        create_optimizer(SmallNetwork(), "adamw", layer_decay=0.9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": -0.1},
+        {"lr": float("nan")},
+        {"lr": None},
+        {"lr": [0.1, -0.1]},
+        {"lr": []},
+        {"lr": [[0.1], [0.2]]},
+        {"momentum": -0.9},
+        {"weight_decay": -0.1},
+        {"loss_scale": 0.0},
+        {"loss_scale": -1.0},
+        {"eps": 0.0},
+        {"eps": -1e-8},
+        {"opt": "adamw", "betas": (0.9, 1.0)},
+        {"opt": "adamw", "betas": (0.9,)},
+        {"opt": "adamw", "nesterov": True},
+        {"opt": "adan", "betas": (0.9, 0.99)},
+        {"opt": "sgd", "betas": (0.9, 0.99)},
+        {"opt": "lion", "nesterov": True},
+        {"opt": "momentum", "momentum": 0.0, "nesterov": True},
+        {"opt": "nadam", "schedule_decay": -1.0},
+        {"layer_decay": 0.9},
+        {"checkpoint_path": "x.ckpt"},
+        {"weight_decay_filter": "all"},
+        {"bettas": (0.9, 0.99)},
+    ],
+    ids=str,
+)
+def test_wrong_values(wrong):
+    with pytest.raises(ValueError):
+        create_optimizer(make_params(), **wrong)
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(UserError, match="did you mean 'adam'.*" + ", ".join(ALL)):
+        create_optimizer(make_params(), "adamv")
+    with pytest.raises(UserError, match="no keyword 'beta1'.*it has: betas"):
+        create_optimizer(make_params(), "adamw", beta1=0.9)
+
+
+def test_groups_and_a_filter_exclude_each_other():
+    with pytest.raises(UserError, match="groups state their own"):
+        create_optimizer([{"params": make_params()}], "adamw", weight_decay_filter="auto")
+
+
+def test_groups_and_a_layer_decay_exclude_each_other():
+    with pytest.raises(UserError, match="groups state their own lr_scale"):
+        create_optimizer([{"params": make_params()}], "adamw", layer_decay=0.9)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr_scale": -1.0}, {"lr_scale": float("nan")}, {"lr": -0.1}, {"weight_decay": -0.1}], ids=str
+)
+def test_wrong_values_in_groups(wrong):
+    with pytest.raises(ValueError):
+        create_optimizer([{"params": make_params(), **wrong}], "adamw")
+
+
+def test_unknown_keys_in_groups():
+    with pytest.raises(KeyError, match="lr_scales"):
+        create_optimizer([{"params": make_params(), "lr_scales": 0.1}], "adamw")
+
+
+def test_no_parameters():
+    with pytest.raises(UserError, match="no parameters"):
+        create_optimizer([], "adamw")
+
+
+def test_upper_case_names():
+    assert isinstance(create_optimizer(make_params(), "AdamW"), AdamW)

@@ -1,0 +1,134 @@
+"""A sheet of the images a network is fed, made by the training loader of a recipe, with their labels.
+
+    python tools/preview_data.py --config RECIPE --picture sheet.png [--num_images 32] [--epoch 0] [--option value ...]
+
+Every option of `train.py` is one here as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mindcv.config import TrainConfig, option
+from mindcv.data import ImageLoader
+from mindcv.recipe import build_training_loader, read_config
+from mindcv.utils.cli import run_script
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import ConfigError
+from mindcv.utils.files import atomic_path, ensure_writable
+
+_preview = partial(option, group="Preview")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass
+class PreviewConfig(TrainConfig):
+    """Draw training images as the network gets them, with their labels and, where they are mixed, the weights."""
+
+    picture: str = _preview("", "picture to write; required")
+    num_images: int = _preview(32, "images on it, or all of the epoch if they are fewer", low=1)
+    epoch: int = _preview(0, "epoch whose first images are drawn, from 0", low=0)
+    required: ClassVar[tuple[str, ...]] = ("picture",)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, uint8 (H, W, C), and the lines to stand below it."""
+
+    image: np.ndarray
+    lines: tuple[str, ...]
+
+
+def main() -> None:
+    config = read_config(PreviewConfig)
+    if not config.picture.lower().endswith(_SUFFIXES):
+        raise ConfigError([f"picture: must end in {', '.join(_SUFFIXES)}, got {config.picture!r}"])
+    ensure_writable(config.picture)
+    dataset, loader = build_training_loader(config, Group())
+    samples = read_samples(loader, config.epoch, dataset.class_names, config.mean, config.std)
+    sheet, number = draw_sheet(list(islice(samples, config.num_images)))
+    with atomic_path(config.picture) as side:
+        sheet.save(side)
+    print(f"{config.picture}: {number} images of epoch {config.epoch}, {sheet.width} x {sheet.height} pixels")
+
+
+def read_samples(
+    loader: ImageLoader, epoch: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Sample]:
+    """The images of one epoch in the order they come; with splits, the versions of an image after one another.
+
+    Args:
+        loader: of training.
+        epoch: from 0.
+        class_names: one a label.
+        mean, std: of the normalisation, which is undone; what it would bring outside 0..255 is clipped.
+    """
+    mean, std = (np.reshape(np.asarray(values, np.float32), (1, 1, -1)) for values in (mean, std))
+    splits = loader.num_aug_splits
+    for images, labels in loader.batches(epoch):
+        levels = np.rint(images.transpose(0, 2, 3, 1) * std + mean).clip(0, 255).astype(np.uint8)
+        # The rows are ordered by version, then by sample.
+        for row in np.arange(len(levels)).reshape(splits, -1).T.ravel():
+            version = row * splits // len(levels)
+            note = () if splits == 1 else ("clean" if version == 0 else f"augmented, {version} of {splits - 1}",)
+            yield Sample(levels[row], (*label_lines(labels[row], class_names), *note))
+
+
+def label_lines(label: np.ndarray, class_names: Sequence[str]) -> tuple[str, ...]:
+    """The name of a class; of a soft label, the names of all its classes with their weights, the heaviest first."""
+    if np.ndim(label) == 0:
+        return (class_names[int(label)],)
+    order = [index for index in np.argsort(-label, kind="stable") if label[index] > 0.5e-2]
+    if len(order) == 1:
+        return (class_names[order[0]],)
+    return tuple(f"{label[index]:.2f} {class_names[index]}" for index in order)
+
+
+_SIDE, _MARGIN, _GAP, _LINE = 128, 8, 2, 16
+
+
+def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
+    """The samples in rows, from left to right, and their number; the sheet is about as wide as it is high."""
+    font = ImageFont.load_default(size=12)
+    tiles = [_enlarged(sample.image) for sample in samples]
+    width = max(tile.width for tile in tiles) + 2 * _MARGIN
+    picture_height = max(tile.height for tile in tiles) + _GAP
+    height = picture_height + _LINE * max(len(sample.lines) for sample in samples) + 2 * _MARGIN
+    columns = min(len(tiles), math.ceil(math.sqrt(len(tiles) * height / width)))
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(tiles) / columns) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (tile, sample) in enumerate(zip(tiles, samples)):
+        left, top = place % columns * width + _MARGIN, place // columns * height + _MARGIN
+        sheet.paste(tile, (left, top))
+        for number, line in enumerate(sample.lines):
+            text = _shortened(line, width - 2 * _MARGIN, font)
+            draw.text((left, top + picture_height + number * _LINE), text, font=font, fill="black")
+    return sheet, len(tiles)
+
+
+def _enlarged(pixels: np.ndarray) -> Image.Image:
+    """At least `_SIDE` pixels wide and high, by whole factors, so that the network's own pixels are seen."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    factor = math.ceil(_SIDE / min(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """`text`, cut with an ellipsis where it would pass `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+if __name__ == "__main__":
+    run_script(main)
