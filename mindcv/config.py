@@ -319,8 +319,8 @@ _CHECKS: tuple[_Check, ...] = (
     ),
     (
         ("opt", "use_nesterov"),
-        lambda c: c.opt != "adamw" or not c.use_nesterov,
-        "use_nesterov: adamw has no Nesterov form",
+        lambda c: not c.use_nesterov or c.opt in ("sgd", "momentum", "adam", "nadam"),
+        "use_nesterov: only sgd, momentum, adam and nadam have a Nesterov form",
     ),
     (
         ("opt", "use_nesterov", "momentum"),
