@@ -42,8 +42,8 @@ class TrainStep(nn.Cell):
         clip_norm: the largest global norm of the gradients, or 0 for no clipping.
         group: the processes that share the batch.
 
-    The whole is one Cell so that graph mode compiles it into one graph, which was 4 to 5 times faster on CPU than
-    PyNative, and 1.5 times faster than a jitted function (docs/decisions.md).
+    The whole is one Cell so that graph mode compiles it into one graph: a step of convnextv2_tiny with two images of 224
+    pixels took 1.75 s on CPU then, and 4.9 s in PyNative.
     """
 
     def __init__(
