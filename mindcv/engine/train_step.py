@@ -42,8 +42,8 @@ class TrainStep(nn.Cell):
         clip_norm: the largest global norm of the gradients, or 0 for no clipping.
         group: the processes that share the batch.
 
-    The whole is one Cell so that graph mode compiles it into one graph: a step of convnextv2_tiny with two images of 224
-    pixels took 1.75 s on CPU then, and 4.9 s in PyNative.
+    The whole is one Cell so that graph mode compiles it into one graph: a step of convnextv2_tiny with two images of
+    224 pixels took 1.75 s on CPU then, and 4.9 s in PyNative.
     """
 
     def __init__(
