@@ -15,12 +15,13 @@ MODULES = sorted((ROOT / "mindcv").rglob("*.py"))
 SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "tools").rglob("*.py"))]
 
 DOMAINS = {"data", "loss", "optim", "scheduler"}
-BUILT = DOMAINS | {"models", "convert", "utils"}
+BUILT = DOMAINS | {"models", "kernels", "convert", "utils"}
 # A package or module of mindcv -> what else of mindcv it may import.
 MAY_IMPORT = {
     "utils": set(),
     "convert": {"utils"},
-    "models": {"convert", "utils"},  # create_model reads checkpoints
+    "kernels": {"utils"},
+    "models": {"convert", "kernels", "utils"},  # create_model reads checkpoints
     **{name: {"utils"} for name in DOMAINS},
     "config_parsing": {"utils"},
     "config": {"config_parsing", "utils"},

@@ -12,7 +12,20 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
-from mindcv.models.layers import GELU, GRN, Dense, DepthwiseConv, Dropout, DropPath, LayerNorm, PatchConv, RandomStep
+from mindcv.kernels import BlockV1Kernel, BlockV2Kernel
+from mindcv.models.layers import (
+    GELU,
+    GRN,
+    Block,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    DropPath,
+    KeepPath,
+    LayerNorm,
+    PatchConv,
+    RandomStep,
+)
 from mindcv.models.pretrained import require_no_pretrained
 from mindcv.models.registry import register_model
 
@@ -41,11 +54,11 @@ __all__ = [
 ]
 
 
-class ConvNeXtBlock(nn.Cell):
+class ConvNeXtBlock(Block):
     """7x7 depthwise convolution, then a two-layer perceptron per pixel, scaled per channel and added to x."""
 
     def __init__(self, dim: int, drop_path: nn.Cell, layer_scale_init_value: float = 1e-6):
-        super().__init__()
+        super().__init__(BlockV1Kernel)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -54,7 +67,7 @@ class ConvNeXtBlock(nn.Cell):
         self.gamma_ = Parameter(initializer(layer_scale_init_value, (dim,), ms.float32), name="gamma_")
         self.drop_path = drop_path
 
-    def construct(self, x):  # [N, H, W, C]
+    def forward(self, x):  # [N, H, W, C]
         shortcut = x
         x = self.dwconv(x)
         x = self.norm(x)
@@ -64,12 +77,17 @@ class ConvNeXtBlock(nn.Cell):
         x = x * ops.cast(self.gamma_, x.dtype)
         return shortcut + self.drop_path(x)
 
+    def weights(self):
+        dwconv, norm, pwconv1, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.pwconv2
+        conv = (dwconv.weight, dwconv.bias, norm.gamma, norm.beta)
+        return (*conv, pwconv1.weight, pwconv1.bias, pwconv2.weight, pwconv2.bias, self.gamma_)
 
-class ConvNeXtV2Block(nn.Cell):
+
+class ConvNeXtV2Block(Block):
     """The block of V2: global response normalisation of the wide map takes the place of the scale."""
 
     def __init__(self, dim: int, drop_path: nn.Cell):
-        super().__init__()
+        super().__init__(BlockV2Kernel)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -78,7 +96,7 @@ class ConvNeXtV2Block(nn.Cell):
         self.pwconv2 = Dense(4 * dim, dim)
         self.drop_path = drop_path
 
-    def construct(self, x):  # [N, H, W, C]
+    def forward(self, x):  # [N, H, W, C]
         shortcut = x
         x = self.dwconv(x)
         x = self.norm(x)
@@ -87,6 +105,11 @@ class ConvNeXtV2Block(nn.Cell):
         x = self.grn(x)
         x = self.pwconv2(x)  # [N, H, W, C]
         return shortcut + self.drop_path(x)
+
+    def weights(self):
+        dwconv, norm, pwconv1, grn, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.grn, self.pwconv2
+        conv = (dwconv.weight, dwconv.bias, norm.gamma, norm.beta)
+        return (*conv, pwconv1.weight, pwconv1.bias, grn.gamma, grn.beta, pwconv2.weight, pwconv2.bias)
 
 
 class ConvNeXt(nn.Cell):
@@ -130,7 +153,7 @@ class ConvNeXt(nn.Cell):
 
         def block(index: int, dim: int) -> nn.Cell:
             rate = drop_path_rate * index / max(sum(depths) - 1, 1)
-            drop_path = DropPath(rate, index, seed, self.random_step.step) if rate > 0 else nn.Identity()
+            drop_path = DropPath(rate, index, seed, self.random_step.step) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
 
         feature = [nn.SequentialCell(PatchConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]

@@ -1,9 +1,9 @@
 """Depthwise convolution, in the form that suits the device."""
 
-import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.models.layers.dense import ProductCell
+from mindcv.models.layers.form import is_on_cpu
 
 __all__ = ["DepthwiseConv"]
 
@@ -14,7 +14,7 @@ def DepthwiseConv(channels: int, kernel_size: int = 7) -> nn.Cell:
     The device is MindSpore's current one; both forms have the same parameters, `weight` [C, 1, k, k] and `bias` [C],
     and give the same numbers up to the order of summation.
     """
-    if ms.get_context("device_target") == "CPU":
+    if is_on_cpu():
         return BandedDepthwiseConv(channels, kernel_size)
     return OperatorDepthwiseConv(channels, kernel_size)
 

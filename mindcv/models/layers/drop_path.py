@@ -9,7 +9,7 @@ import zlib
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-__all__ = ["DropPath", "Dropout", "RandomStep"]
+__all__ = ["DropPath", "Dropout", "KeepPath", "RandomStep"]
 
 
 class RandomStep(nn.Cell):
@@ -51,6 +51,21 @@ class DropPath(nn.Cell):
         n = x.shape[0]
         scale = ops.reshape(self.keep(n), (n,) + (1,) * (x.ndim - 1))
         return x * ops.cast(scale, x.dtype)
+
+    def scale(self, n):
+        """What each of `n` samples is multiplied by: float32 [n]."""
+        return self.keep(n) if self.training else ops.ones((n,), ms.float32)
+
+
+class KeepPath(nn.Cell):
+    """`DropPath` of rate 0."""
+
+    def construct(self, x):
+        return x
+
+    def scale(self, n):
+        """1 for each of `n` samples: float32 [n]."""
+        return ops.ones((n,), ms.float32)
 
 
 class Dropout(nn.Cell):

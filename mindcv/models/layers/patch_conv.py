@@ -1,8 +1,11 @@
 """Convolution with stride equal to its kernel: the stem and the downsampling."""
 
+import mindspore as ms
 from mindspore import ops
 
+from mindcv.kernels import PatchConvKernel
 from mindcv.models.layers.dense import ProductCell
+from mindcv.models.layers.form import uses_kernels
 
 __all__ = ["PatchConv"]
 
@@ -21,8 +24,11 @@ class PatchConv(ProductCell):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__((out_channels, in_channels, kernel_size, kernel_size))
         self.kernel_size = kernel_size
+        self.kernel = PatchConvKernel() if uses_kernels() else None
 
     def product(self, x, weight, bias):
+        if self.kernel is not None and x.dtype == ms.float32:
+            return self.kernel(x, weight, bias)
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k

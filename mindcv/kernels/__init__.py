@@ -1,0 +1,18 @@
+"""C++ kernels for CPU: whole blocks, patch convolutions and layer normalisation, forward and backward.
+
+They are built when the package is installed, if there is a compiler; `python -m mindcv.kernels` says what is in use and
+why. Without them, or with MINDCV_KERNELS=off, the layers' operator forms serve.
+"""
+
+from mindcv.kernels.library import Status, is_available, status
+from mindcv.kernels.operators import BlockV1Kernel, BlockV2Kernel, LayerNormKernel, PatchConvKernel
+
+__all__ = [
+    "BlockV1Kernel",
+    "BlockV2Kernel",
+    "LayerNormKernel",
+    "PatchConvKernel",
+    "Status",
+    "is_available",
+    "status",
+]

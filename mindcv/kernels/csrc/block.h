@@ -1,0 +1,222 @@
+// A whole ConvNeXt block, forward and backward:
+//
+//   out = x + keep * gamma * pwconv2(grn(gelu(pwconv1(norm(dwconv(x))))))
+//
+// with gamma (LayerScale) in V1 and grn in V2, and `keep` one factor an image (stochastic depth). Images are taken in groups, so
+// that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g = gelu(z); q = grn(g);
+// r = pwconv2(q); dz is the gradient with respect to z, and so on.
+#pragma once
+#include "depthwise.h"
+#include "gelu.h"
+#include "gemm.h"
+#include "layer_norm.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+constexpr float kGrnEps = 1e-6f;
+
+struct BlockParams {
+  const float *dw_weight, *dw_bias;      // [C, 49], [C]
+  const float *norm_gamma, *norm_beta;   // [C]
+  const float *weight1, *bias1;          // [4C, C], [4C]
+  const float *grn_gamma, *grn_beta;     // [4C], or null in V1
+  const float *weight2, *bias2;          // [C, 4C], [C]
+  const float* scale;                    // gamma [C], or null in V2
+  const float* keep;                     // [N]
+};
+
+// What the backward pass needs again. In a forward pass without gradients all are null.
+struct BlockSaved {
+  float* xhat;    // [rows, C]: u normalised, before norm's gamma and beta
+  float* factor;  // [rows]: what it was normalised by
+  float* z;       // [rows, 4C]
+  float* norms;   // [N, 4C]: L2 norm of g over the pixels of each image; null in V1
+};
+
+struct BlockGrads {
+  float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2, *scale;
+};
+
+// Images whose rows are handled together: enough for a good product, few enough to stay in cache.
+inline int64_t group_images(const MapShape& s) { return most(1, least(s.n, 3136 / most(1, s.pixels()))); }
+
+// Sums over rows of one group, per block of rows, per image in it, per channel. A block's part is written by one thread in the
+// order of its rows, and the parts are added up in order.
+class RowSums {
+ public:
+  RowSums(Session& memory, int64_t rows, int64_t block, int64_t pixels, int64_t c)
+      : block_(block), pixels_(pixels), c_(round_up(c, kTile)), images_((block - 1) / pixels + 2) {
+    const int64_t count = ceil_div(rows, block) * images_ * c_;
+    data_ = memory.floats(count);
+    memset(data_, 0, static_cast<size_t>(count) * 4);
+  }
+
+  // Where the sums go for the channels from c0 of `row`'s image, in `row`'s block.
+  float* at(int64_t row, int64_t c0) {
+    const int64_t block = row / block_;
+    const int64_t image = row / pixels_ - block * block_ / pixels_;
+    return data_ + (block * images_ + image) * c_ + c0;
+  }
+
+  // The vector of sums over one image of the group.
+  Vec of_image(int64_t image, int64_t c0) const {
+    Vec total{};
+    const int64_t first = image * pixels_, last = first + pixels_ - 1;
+    for (int64_t block = first / block_; block <= last / block_; ++block) {
+      total += load(data_ + (block * images_ + image - block * block_ / pixels_) * c_ + c0);
+    }
+    return total;
+  }
+
+ private:
+  float* data_;
+  int64_t block_, pixels_, c_, images_;
+};
+
+// Adds the sums of all images of a group, in order, to `to` [c].
+inline void add_images(const RowSums& sums, int64_t images, int64_t c, float* to) {
+  for (int64_t c0 = 0; c0 < c; c0 += kWidth) {
+    Vec total = load_part(to + c0, c - c0);
+    for (int64_t image = 0; image < images; ++image) total += sums.of_image(image, c0);
+    store_part(to + c0, total, c - c0);
+  }
+}
+
+template <class G>
+class BlockForward {
+ public:
+  BlockForward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, float* out)
+      : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
+
+  void run() {
+    const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, all_.c, wide_, true);
+    const typename G::B weight2 = packed_b<G>(memory_, p_.weight2, wide_, all_.c, true);
+    const int64_t images = group_images(all_);
+    const int64_t rows = images * all_.pixels();
+    float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
+    float* g = p_.grn_gamma == nullptr ? nullptr : memory_.floats(rows * round_up(wide_, kTile));
+    typename G::A a1 = G::new_a(memory_, rows, all_.c);
+    typename G::A a2 = G::new_a(memory_, rows, wide_);
+    const Session::Mark mark = memory_.mark();
+    for (int64_t image = 0; image < all_.n; image += images) {
+      memory_.rewind(mark);
+      s_ = all_;
+      s_.n = least(images, all_.n - image);
+      row0_ = image * all_.pixels();
+      image0_ = image;
+      float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
+      depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
+      normalise(own_u, a1);
+      widen(a1, weight1, g, a2);
+      narrow(a2, weight2);
+    }
+  }
+
+ private:
+  void normalise(float* u, typename G::A& a1) {
+    const int64_t c = s_.c;
+    parallel(ceil_div(s_.rows(), kTile), [&](int64_t tile) {
+      const int64_t first = tile * kTile, rows = least(kTile, s_.rows() - first);
+      float* y = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * c) * 4));
+      for (int64_t i = 0; i < rows; ++i) {
+        float* row = u + (first + i) * c;
+        const float factor = normalise_row(row, c, row);
+        if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
+        for (int64_t j = 0; j < c; j += kWidth) {
+          const Vec v = load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
+          store_part(y + i * c + j, v, c - j);
+        }
+      }
+      for (int64_t j = 0; j < c; j += kTile) G::put_a(a1, tile, j / kTile, y + j, c, rows, least(kTile, c - j));
+    });
+  }
+
+  // z = pwconv1(y), g = gelu(z), and in V2 q = grn(g); the last of them goes into a2.
+  void widen(const typename G::A& a1, const typename G::B& weight1, float* g, typename G::A& a2) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    RowSums squares(memory_, rows, block_rows(s_.c), s_.pixels(), wide_);
+    product<G>(a1, weight1, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          const Vec z = load(tile + i * kTile + j) + load_part(p_.bias1 + col + j, cols - j);
+          if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
+          const Vec v = gelu(z);
+          store(tile + i * kTile + j, v);
+          if (g != nullptr) {
+            store(g + (row + i) * step + col + j, v);
+            float* sums = squares.at(row + i, col + j);
+            store(sums, load(sums) + v * v);
+          }
+        }
+      }
+      if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
+    });
+    if (g != nullptr) respond(squares, g, a2);
+  }
+
+  // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over channels + eps).
+  void respond(const RowSums& squares, float* g, typename G::A& a2) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    float* factor = memory_.floats(s_.n * step);
+    parallel(s_.n, [&](int64_t image) {
+      float* norms = factor + image * step;
+      for (int64_t c0 = 0; c0 < wide_; c0 += kWidth) store(norms + c0, squares.of_image(image, c0));
+      double total = 0.0;
+      for (int64_t i = 0; i < wide_; ++i) {
+        norms[i] = std::sqrt(norms[i]);
+        total += norms[i];
+        if (saved_.norms != nullptr) saved_.norms[(image0_ + image) * wide_ + i] = norms[i];
+      }
+      const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
+      for (int64_t i = 0; i < wide_; ++i) norms[i] = p_.grn_gamma[i] * (norms[i] / mean) + 1.0f;
+    });
+    parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
+      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
+      alignas(64) float tile[kTile * kTile];
+      for (int64_t col = 0; col < wide_; col += kTile) {
+        const int64_t cols = least(kTile, wide_ - col);
+        for (int64_t i = 0; i < count; ++i) {
+          const float* own = factor + (row + i) / s_.pixels() * step + col;
+          for (int64_t j = 0; j < cols; j += kWidth) {
+            const Vec v = load(g + (row + i) * step + col + j) * load(own + j) + load_part(p_.grn_beta + col + j, cols - j);
+            store(tile + i * kTile + j, v);
+          }
+        }
+        G::put_a(a2, row_tile, col / kTile, tile, kTile, count, cols);
+      }
+    });
+  }
+
+  void narrow(const typename G::A& a2, const typename G::B& weight2) {
+    const int64_t rows = s_.rows(), c = s_.c;
+    product<G>(a2, weight2, rows, c, wide_, [&](int64_t row_tile, int64_t col_tile, float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, c - col);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = (row0_ + row + i) * c + col;
+        const float keep = p_.keep[image0_ + (row + i) / s_.pixels()];
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          Vec v = load(tile + i * kTile + j) + load_part(p_.bias2 + col + j, cols - j);
+          if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
+          store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
+        }
+      }
+    });
+  }
+
+  Session memory_;
+  const MapShape all_;
+  const BlockParams p_;
+  const BlockSaved saved_;
+  const float* x_;
+  float* out_;
+  const int64_t wide_;
+  MapShape s_{};         // of the group
+  int64_t row0_ = 0, image0_ = 0;
+};
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv

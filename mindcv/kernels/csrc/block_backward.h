@@ -1,0 +1,299 @@
+// The gradients of a block; see block.h for the names.
+#pragma once
+#include "block.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+template <class G>
+class BlockBackward {
+ public:
+  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, const float* dout, const BlockGrads& d)
+      : all_(s), p_(p), saved_(saved), x_(x), dout_(dout), d_(d), wide_(4 * s.c) {}
+
+  void run() {
+    clear_sums();
+    const int64_t c = all_.c;
+    const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, wide_, c, false);
+    const typename G::B weight2 = packed_b<G>(memory_, scaled_weight2(), c, wide_, false);
+    const int64_t images = group_images(all_), rows = images * all_.pixels();
+    de_ = G::new_a(memory_, rows, c);
+    de_turned_ = G::new_a_transposed(memory_, c, rows);
+    y_turned_ = G::new_a_transposed(memory_, c, rows);
+    dz_ = G::new_a(memory_, rows, wide_);
+    dz_right_ = G::new_b(memory_, rows, wide_);
+    q_ = G::new_b(memory_, rows, wide_);
+    float* dq = p_.grn_gamma == nullptr ? nullptr : memory_.floats(rows * round_up(wide_, kTile));
+    float* du = memory_.floats(rows * c);
+    const Session::Mark mark = memory_.mark();
+    for (int64_t image = 0; image < all_.n; image += images) {
+      memory_.rewind(mark);
+      s_ = all_;
+      s_.n = least(images, all_.n - image);
+      row0_ = image * all_.pixels();
+      image0_ = image;
+      pack_rows();
+      if (dq == nullptr) {
+        back_to_z(weight2);
+      } else {
+        back_to_q(weight2, dq);
+        back_through_response(dq);
+      }
+      weight_gradients();
+      back_to_u(weight1, du);
+      depthwise_backward(memory_, s_, x_ + row0_ * c, p_.dw_weight, du, dout_ + row0_ * c, d_.dx + row0_ * c, d_.dw_weight);
+    }
+    undo_scale();
+  }
+
+ private:
+  void clear_sums() {
+    const int64_t c = all_.c;
+    clear(d_.dw_weight, c * kTaps);
+    clear(d_.dw_bias, c);
+    clear(d_.norm_gamma, c);
+    clear(d_.norm_beta, c);
+    clear(d_.weight1, wide_ * c);
+    clear(d_.bias1, wide_);
+    clear(d_.weight2, c * wide_);
+    clear(d_.bias2, c);
+    if (p_.grn_gamma != nullptr) {
+      clear(d_.grn_gamma, wide_);
+      clear(d_.grn_beta, wide_);
+    }
+  }
+  static void clear(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * 4); }
+
+  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout, and gamma is multiplied into the weight instead:
+  // so the gradient of gamma comes from that of the weight, and r need not be known.
+  const float* scaled_weight2() {
+    if (p_.scale == nullptr) return p_.weight2;
+    float* scaled = memory_.floats(all_.c * wide_);
+    for (int64_t o = 0; o < all_.c; ++o) {
+      for (int64_t i = 0; i < wide_; ++i) scaled[o * wide_ + i] = p_.weight2[o * wide_ + i] * p_.scale[o];
+    }
+    return scaled;
+  }
+
+  // r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) + bias2 * sum(de).
+  void undo_scale() {
+    if (p_.scale == nullptr) return;
+    parallel(all_.c, [&](int64_t o) {
+      const float* weight = p_.weight2 + o * wide_;
+      float* grad = d_.weight2 + o * wide_;
+      const Vec scale = splat(p_.scale[o]);
+      Vec total{};
+      for (int64_t i = 0; i < wide_; i += kWidth) {
+        const Vec g = load_part(grad + i, wide_ - i);
+        total += g * load_part(weight + i, wide_ - i);
+        store_part(grad + i, g * scale, wide_ - i);
+      }
+      d_.scale[o] = sum(total) + p_.bias2[o] * d_.bias2[o];
+      d_.bias2[o] *= p_.scale[o];
+    });
+  }
+
+  // de and y of the group, as the products want them.
+  void pack_rows() {
+    const int64_t rows = s_.rows(), c = s_.c;
+    RowSums sums(memory_, rows, kTile, rows, c);
+    parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+      const int64_t first = tile * kTile, count = least(kTile, rows - first);
+      float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(2 * kTile * c) * 4));
+      float* y = de + kTile * c;
+      float* total = sums.at(first, 0);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t row = row0_ + first + i;
+        const float keep = p_.keep[image0_ + (first + i) / s_.pixels()];
+        for (int64_t j = 0; j < c; j += kWidth) {
+          const Vec v = load_part(dout_ + row * c + j, c - j) * keep;
+          store_part(de + i * c + j, v, c - j);
+          store(total + j, load(total + j) + v);
+          const Vec xhat = load_part(saved_.xhat + row * c + j, c - j);
+          store_part(y + i * c + j, xhat * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j), c - j);
+        }
+      }
+      for (int64_t j = 0; j < c; j += kTile) {
+        const int64_t cols = least(kTile, c - j);
+        G::put_a(de_, tile, j / kTile, de + j, c, count, cols);
+        G::put_a_transposed(de_turned_, tile, j / kTile, de + j, c, count, cols);
+        G::put_a_transposed(y_turned_, tile, j / kTile, y + j, c, count, cols);
+      }
+    });
+    add_images(sums, 1, c, d_.bias2);
+  }
+
+  void put_wide(int64_t row_tile, int64_t col_tile, const float* dz, const float* q, int64_t rows, int64_t cols) {
+    G::put_a(dz_, row_tile, col_tile, dz, kTile, rows, cols);
+    G::put_b(dz_right_, row_tile, col_tile, dz, kTile, rows, cols);
+    G::put_b(q_, row_tile, col_tile, q, kTile, rows, cols);
+  }
+
+  // V1: q = g.
+  void back_to_z(const typename G::B& weight2) {
+    const int64_t rows = s_.rows();
+    RowSums sums(memory_, rows, block_rows(s_.c), rows, wide_);
+    product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* dz) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      alignas(64) float q[kTile * kTile];
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
+          const Normal n = normal(z);
+          const Vec v = load(dz + i * kTile + j) * (n.phi + z * n.density);
+          store(q + i * kTile + j, z * n.phi);
+          store(dz + i * kTile + j, v);
+          float* total = sums.at(row + i, col + j);
+          store(total, load(total) + v);
+        }
+      }
+      put_wide(row_tile, col_tile, dz, q, count, cols);
+    });
+    add_images(sums, 1, wide_, d_.bias1);
+  }
+
+  // V2: dq, and the sums over each image's pixels that the response needs.
+  void back_to_q(const typename G::B& weight2, float* dq) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile), block = block_rows(s_.c);
+    RowSums plain(memory_, rows, block, rows, wide_), with_g(memory_, rows, block, s_.pixels(), wide_);
+    product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          const Vec v = load(tile + i * kTile + j);
+          const Vec g = gelu(load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j));
+          store(dq + (row + i) * step + col + j, v);
+          float* total = plain.at(row + i, col + j);
+          store(total, load(total) + v);
+          total = with_g.at(row + i, col + j);
+          store(total, load(total) + v * g);
+        }
+      }
+    });
+    add_images(plain, 1, wide_, d_.grn_beta);
+    response_factors(with_g);
+  }
+
+  // Per image, with n = norm / m, m = mean(norm) + eps and t = sum over pixels of dq * g:
+  //   q = g * (gamma n + 1) + beta;  dgamma = t n;  dn = gamma t;  dnorm = dn / m - mean(dn * norm) / m^2;
+  //   dg = dq * (gamma n + 1) + g * dnorm / norm, where a norm of 0 (a dead channel) takes no gradient.
+  void response_factors(const RowSums& with_g) {
+    const int64_t step = round_up(wide_, kTile);
+    dq_factor_ = memory_.floats(s_.n * step);
+    g_factor_ = memory_.floats(s_.n * step);
+    for (int64_t image = 0; image < s_.n; ++image) {
+      const float* norms = saved_.norms + (image0_ + image) * wide_;
+      float* dq_factor = dq_factor_ + image * step;
+      float* g_factor = g_factor_ + image * step;
+      for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor + i, with_g.of_image(image, i));
+      double total = 0.0, slope = 0.0;
+      for (int64_t i = 0; i < wide_; ++i) {
+        total += norms[i];
+        slope += static_cast<double>(p_.grn_gamma[i]) * g_factor[i] * norms[i];
+      }
+      const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
+      const float common = static_cast<float>(slope / static_cast<double>(wide_)) / (mean * mean);
+      for (int64_t i = 0; i < wide_; ++i) {
+        const float n = norms[i] / mean, t = g_factor[i];
+        d_.grn_gamma[i] += t * n;
+        dq_factor[i] = p_.grn_gamma[i] * n + 1.0f;
+        g_factor[i] = norms[i] == 0.0f ? 0.0f : (p_.grn_gamma[i] * t / mean - common) / norms[i];
+      }
+    }
+  }
+
+  void back_through_response(const float* dq) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    RowSums sums(memory_, rows, kTile, rows, wide_);
+    parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
+      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
+      alignas(64) float dz[kTile * kTile], q[kTile * kTile];
+      for (int64_t col = 0; col < wide_; col += kTile) {
+        const int64_t cols = least(kTile, wide_ - col);
+        float* total = sums.at(row, col);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t image = (row + i) / s_.pixels() * step + col;
+          for (int64_t j = 0; j < cols; j += kWidth) {
+            const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
+            const Normal n = normal(z);
+            const Vec g = z * n.phi, grow = load(dq_factor_ + image + j);
+            const Vec dg = load(dq + (row + i) * step + col + j) * grow + g * load(g_factor_ + image + j);
+            const Vec v = dg * (n.phi + z * n.density);
+            store(dz + i * kTile + j, v);
+            store(q + i * kTile + j, g * grow + load_part(p_.grn_beta + col + j, cols - j));
+            store(total + j, load(total + j) + v);
+          }
+        }
+        put_wide(row_tile, col / kTile, dz, q, count, cols);
+      }
+    });
+    add_images(sums, 1, wide_, d_.bias1);
+  }
+
+  void weight_gradients() {
+    const int64_t rows = s_.rows(), c = s_.c;
+    long_product<G>(de_turned_, q_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      for (int64_t i = 0; i < least(kTile, c - row); ++i) {
+        float* to = d_.weight2 + (row + i) * wide_ + col;
+        for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) to[j] += tile[i * kTile + j];
+      }
+    });
+    long_product<G>(y_turned_, dz_right_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) {
+        float* to = d_.weight1 + (col + j) * c + row;
+        for (int64_t i = 0; i < least(kTile, c - row); ++i) to[i] += tile[i * kTile + j];
+      }
+    });
+  }
+
+  void back_to_u(const typename G::B& weight1, float* du) {
+    const int64_t rows = s_.rows(), c = s_.c;
+    product<G>(dz_, weight1, rows, c, wide_, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t cols = least(kTile, c - col);
+      for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
+        for (int64_t j = 0; j < cols; j += kWidth) store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
+      }
+    });
+    RowSums gamma(memory_, rows, kTile, rows, c), beta(memory_, rows, kTile, rows, c), bias(memory_, rows, kTile, rows, c);
+    parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+      const int64_t first = tile * kTile;
+      float *to_gamma = gamma.at(first, 0), *to_beta = beta.at(first, 0), *to_bias = bias.at(first, 0);
+      for (int64_t row = first; row < least(first + kTile, rows); ++row) {
+        const float* xhat = saved_.xhat + (row0_ + row) * c;
+        float* dy = du + row * c;
+        for (int64_t j = 0; j < c; j += kWidth) {
+          const Vec v = load_part(dy + j, c - j);
+          store(to_gamma + j, load(to_gamma + j) + v * load_part(xhat + j, c - j));
+          store(to_beta + j, load(to_beta + j) + v);
+        }
+        normalise_row_backward(dy, xhat, p_.norm_gamma, saved_.factor[row0_ + row], c, dy);
+        for (int64_t j = 0; j < c; j += kWidth) store(to_bias + j, load(to_bias + j) + load_part(dy + j, c - j));
+      }
+    });
+    add_images(gamma, 1, c, d_.norm_gamma);
+    add_images(beta, 1, c, d_.norm_beta);
+    add_images(bias, 1, c, d_.dw_bias);
+  }
+
+  Session memory_;
+  const MapShape all_;
+  const BlockParams p_;
+  const BlockSaved saved_;
+  const float* x_;
+  const float* dout_;
+  const BlockGrads d_;
+  const int64_t wide_;
+  MapShape s_{};  // of the group
+  int64_t row0_ = 0, image0_ = 0;
+  typename G::A de_{}, de_turned_{}, y_turned_{}, dz_{};
+  typename G::B dz_right_{}, q_{};
+  float *dq_factor_ = nullptr, *g_factor_ = nullptr;
+};
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv

@@ -1,0 +1,96 @@
+// Matrix products from multiply-add instructions, on any processor.
+//
+// Both arithmetics (this one and gemm_amx.h) offer the same: operands in a packed form that is written in tiles, and the product
+// of 32 rows of A with 32 columns of B, over all of K, as one tile of float32.
+#pragma once
+#include "pool.h"
+#include "simd.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+constexpr int kTile = 32;
+
+// A [m, k] in float32: as it came, or with its axes swapped.
+struct FmaA {
+  float* data;
+  int64_t row_step, k_step;
+};
+
+// B [k, n] in panels of 32 columns, each [k][32].
+struct FmaB {
+  float* data;
+  int64_t k;
+};
+
+struct Fma {
+  using A = FmaA;
+  using B = FmaB;
+
+  static A new_a(Session& memory, int64_t m, int64_t k) {
+    return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), round_up(k, kTile), 1};
+  }
+  // The same matrix, to be written from its transposed form, [k, m].
+  static A new_a_transposed(Session& memory, int64_t m, int64_t k) {
+    return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
+  }
+  static B new_b(Session& memory, int64_t k, int64_t n) {
+    return {memory.floats(round_up(k, kTile) * round_up(n, kTile)), round_up(k, kTile)};
+  }
+
+  // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes 0.
+  static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols);
+  }
+  static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    copy(a.data + row * kTile * a.k_step + col * kTile, a.k_step, tile, step, rows, cols);
+  }
+  static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    copy(b.data + col * kTile * b.k + row * kTile * kTile, kTile, tile, step, rows, cols);
+  }
+  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    float* to = b.data + row * kTile * b.k + col * kTile * kTile;
+    for (int64_t k = 0; k < kTile; ++k) {
+      for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? tile[n * step + k] : 0.0f;
+    }
+  }
+
+  // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole tiles.
+  static void multiply(const A& a, const B& b, int64_t row, int64_t col, int64_t k0, int64_t k1, float* out) {
+    const float* from = a.data + row * kTile * a.row_step + k0 * a.k_step;
+    const float* panel = b.data + col * kTile * b.k + k0 * kTile;
+    constexpr int kVecs = kWidth == 4 ? 4 : 2;
+    constexpr int kRows = kWidth == 16 ? 8 : 4;
+    for (int64_t n = 0; n < kTile; n += kVecs * kWidth) {
+      for (int64_t m = 0; m < kTile; m += kRows) {
+        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k1 - k0, out + m * kTile + n);
+      }
+    }
+  }
+
+ private:
+  static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < kTile; ++i) {
+      for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? from[i * step + j] : 0.0f;
+    }
+  }
+
+  template <int kRows, int kVecs>
+  static void strip(const float* a, int64_t row_step, int64_t k_step, const float* b, int64_t k, float* out) {
+    Vec acc[kRows][kVecs] = {};
+    for (int64_t p = 0; p < k; ++p) {
+      Vec right[kVecs];
+      for (int v = 0; v < kVecs; ++v) right[v] = load(b + p * kTile + v * kWidth);
+      for (int m = 0; m < kRows; ++m) {
+        const Vec left = splat(a[m * row_step + p * k_step]);
+        for (int v = 0; v < kVecs; ++v) acc[m][v] += left * right[v];
+      }
+    }
+    for (int m = 0; m < kRows; ++m) {
+      for (int v = 0; v < kVecs; ++v) store(out + m * kTile + v * kWidth, acc[m][v]);
+    }
+  }
+};
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv

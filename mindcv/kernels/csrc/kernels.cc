@@ -1,0 +1,110 @@
+// Compiled once for each instruction set, with MINDCV_ISA (a namespace), MINDCV_TABLE and MINDCV_GEMM set by the build.
+#include "kernels.h"
+
+#if defined(__AMX_BF16__)
+#include "gemm_amx.h"
+#endif
+#include "block.h"
+#include "block_backward.h"
+#include "patch.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+namespace {
+
+using Gemm = MINDCV_GEMM;
+
+const float* in(void** args, int i) { return static_cast<const float*>(args[i]); }
+float* out(void** args, int i) { return static_cast<float*>(args[i]); }
+
+MapShape map_shape(const int64_t* shape) { return {shape[0], shape[1], shape[2], shape[3]}; }
+
+// Arguments of both passes begin with: x, dwconv weight and bias, norm gamma and beta, pwconv1 weight and bias, (V2: grn gamma and
+// beta,) pwconv2 weight and bias, (V1: scale,) keep.
+constexpr int kV1Params = 11, kV2Params = 12;
+
+BlockParams block_params(bool is_v2, void** a) {
+  BlockParams p{};
+  p.dw_weight = in(a, 1);
+  p.dw_bias = in(a, 2);
+  p.norm_gamma = in(a, 3);
+  p.norm_beta = in(a, 4);
+  p.weight1 = in(a, 5);
+  p.bias1 = in(a, 6);
+  p.grn_gamma = is_v2 ? in(a, 7) : nullptr;
+  p.grn_beta = is_v2 ? in(a, 8) : nullptr;
+  p.weight2 = in(a, is_v2 ? 9 : 7);
+  p.bias2 = in(a, is_v2 ? 10 : 8);
+  p.scale = is_v2 ? nullptr : in(a, 9);
+  p.keep = in(a, is_v2 ? 11 : 10);
+  return p;
+}
+
+// Then the forward pass gives out and, when it saves: xhat, factor, z, (V2: norms).
+void run_block_forward(bool is_v2, bool saves, void** a, int64_t** shapes) {
+  const int first = is_v2 ? kV2Params : kV1Params;
+  BlockSaved saved{};
+  if (saves) saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3), is_v2 ? out(a, first + 4) : nullptr};
+  BlockForward<Gemm>(map_shape(shapes[0]), block_params(is_v2, a), saved, in(a, 0), out(a, first)).run();
+}
+
+// The backward pass takes dout and what was saved, and gives the gradients of x and of the parameters in their order.
+void run_block_backward(bool is_v2, void** a, int64_t** shapes) {
+  const int first = is_v2 ? kV2Params : kV1Params;
+  const BlockSaved saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3), is_v2 ? out(a, first + 4) : nullptr};
+  const int d = first + (is_v2 ? 5 : 4);
+  BlockGrads g{};
+  g.dx = out(a, d);
+  g.dw_weight = out(a, d + 1);
+  g.dw_bias = out(a, d + 2);
+  g.norm_gamma = out(a, d + 3);
+  g.norm_beta = out(a, d + 4);
+  g.weight1 = out(a, d + 5);
+  g.bias1 = out(a, d + 6);
+  g.grn_gamma = is_v2 ? out(a, d + 7) : nullptr;
+  g.grn_beta = is_v2 ? out(a, d + 8) : nullptr;
+  g.weight2 = out(a, d + (is_v2 ? 9 : 7));
+  g.bias2 = out(a, d + (is_v2 ? 10 : 8));
+  g.scale = is_v2 ? nullptr : out(a, d + 9);
+  BlockBackward<Gemm>(map_shape(shapes[0]), block_params(is_v2, a), saved, in(a, 0), in(a, first), g).run();
+}
+
+PatchShape patch_shape(const int64_t* x, const int64_t* weight) { return {x[0], x[1], x[2], x[3], weight[2], weight[0]}; }
+
+void run_patch_forward(void** a, int64_t** shapes) {
+  patch_forward<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
+}
+
+// x (for its shape), weight, dout; dx.
+void run_patch_backward_input(void** a, int64_t** shapes) {
+  patch_backward_input<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
+}
+
+// x, weight (for its shape), dout; dweight, dbias.
+void run_patch_backward_params(void** a, int64_t** shapes) {
+  patch_backward_params<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
+}
+
+// x, gamma, beta; y, xhat, factor.
+void run_norm_forward(void** a, int64_t rows, int64_t c) {
+  norm_forward(rows, c, in(a, 0), in(a, 1), in(a, 2), out(a, 3), out(a, 4), out(a, 5));
+}
+
+// xhat, factor, gamma, dy; dx, dgamma, dbeta.
+void run_norm_backward(void** a, int64_t rows, int64_t c) {
+  norm_backward(rows, c, in(a, 0), in(a, 1), in(a, 2), in(a, 3), out(a, 4), out(a, 5), out(a, 6));
+}
+
+}  // namespace
+}  // namespace MINDCV_ISA
+
+#define MINDCV_TEXT_OF(x) #x
+#define MINDCV_TEXT(x) MINDCV_TEXT_OF(x)
+
+const Kernels MINDCV_TABLE = {
+    MINDCV_TEXT(MINDCV_ISA),           MINDCV_ISA::run_block_forward,         MINDCV_ISA::run_block_backward,
+    MINDCV_ISA::run_patch_forward,         MINDCV_ISA::run_patch_backward_input,  MINDCV_ISA::run_patch_backward_params,
+    MINDCV_ISA::run_norm_forward,          MINDCV_ISA::run_norm_backward,
+};
+
+}  // namespace mindcv

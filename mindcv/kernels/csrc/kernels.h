@@ -1,0 +1,26 @@
+// The kernels as tables of functions, one table for each instruction set.
+#pragma once
+#include <cstdint>
+
+namespace mindcv {
+
+struct Kernels {
+  const char* name;
+  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them.
+  void (*block_forward)(bool is_v2, bool saves, void** args, int64_t** shapes);
+  void (*block_backward)(bool is_v2, void** args, int64_t** shapes);
+  void (*patch_forward)(void** args, int64_t** shapes);
+  void (*patch_backward_input)(void** args, int64_t** shapes);
+  void (*patch_backward_params)(void** args, int64_t** shapes);
+  void (*norm_forward)(void** args, int64_t rows, int64_t channels);
+  void (*norm_backward)(void** args, int64_t rows, int64_t channels);
+};
+
+extern const Kernels kGenericKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAmxKernels;
+#endif
+
+}  // namespace mindcv

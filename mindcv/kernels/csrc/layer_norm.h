@@ -1,0 +1,46 @@
+// Layer normalisation of rows, eps 1e-6.
+#pragma once
+#include <cmath>
+
+#include "simd.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+constexpr float kEps = 1e-6f;
+
+// u [c] becomes (u - mean) / sqrt(variance + eps) in `to` (which may be u); the factor 1 / sqrt(...) is returned.
+inline float normalise_row(const float* u, int64_t c, float* to) {
+  Vec total{};
+  for (int64_t i = 0; i < c; i += kWidth) total += load_part(u + i, c - i);
+  const float mean = sum(total) / static_cast<float>(c);
+  Vec squares{};
+  int64_t i = 0;
+  for (; i + kWidth <= c; i += kWidth) {
+    const Vec d = load(u + i) - mean;
+    squares += d * d;
+  }
+  float rest = 0.0f;
+  for (int64_t j = i; j < c; ++j) rest += (u[j] - mean) * (u[j] - mean);
+  const float factor = 1.0f / std::sqrt((sum(squares) + rest) / static_cast<float>(c) + kEps);
+  for (i = 0; i < c; i += kWidth) store_part(to + i, (load_part(u + i, c - i) - mean) * factor, c - i);
+  return factor;
+}
+
+// dy [c] with respect to the output; du with respect to u. With g = dy * gamma: factor * (g - mean(g) - xhat * mean(g * xhat)).
+inline void normalise_row_backward(const float* dy, const float* xhat, const float* gamma, float factor, int64_t c, float* du) {
+  Vec total{}, product{};
+  for (int64_t i = 0; i < c; i += kWidth) {
+    const Vec g = load_part(dy + i, c - i) * load_part(gamma + i, c - i);
+    total += g;
+    product += g * load_part(xhat + i, c - i);
+  }
+  const float mean = sum(total) / static_cast<float>(c), slope = sum(product) / static_cast<float>(c);
+  for (int64_t i = 0; i < c; i += kWidth) {
+    const Vec g = load_part(dy + i, c - i) * load_part(gamma + i, c - i);
+    store_part(du + i, (g - mean - load_part(xhat + i, c - i) * slope) * factor, c - i);
+  }
+}
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv

@@ -1,0 +1,107 @@
+// The functions that MindSpore's custom operators call, and the choice of the instruction set.
+//
+// Each has MindSpore's signature for functions of its own: the arrays of inputs and outputs in one list, with their shapes and
+// types. A status other than 0 makes MindSpore raise an error.
+#include <stdlib.h>
+#include <string.h>
+
+#include <exception>
+
+#include "kernels.h"
+#include "pool.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+using mindcv::Kernels;
+
+#if defined(__x86_64__)
+// Linux gives the tile registers' state to processes that ask for it.
+bool may_use_tiles() {
+  constexpr int kRequest = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
+bool has_amx_bf16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0;
+}
+
+bool has_avx512_bf16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
+}
+#endif
+
+// The best that the processor has, or the one named by MINDCV_KERNELS_ISA if the processor has it.
+const Kernels* choose() {
+  const Kernels* found[4];
+  int count = 0;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq");
+  if (avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles()) found[count++] = &mindcv::kAmxKernels;
+  if (avx512) found[count++] = &mindcv::kAvx512Kernels;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &mindcv::kAvx2Kernels;
+#endif
+  found[count++] = &mindcv::kGenericKernels;
+  const char* wanted = getenv("MINDCV_KERNELS_ISA");
+  for (int i = 0; wanted != nullptr && i < count; ++i) {
+    if (strcmp(wanted, found[i]->name) == 0) return found[i];
+  }
+  return found[0];
+}
+
+const Kernels& kernels() {
+  static const Kernels* chosen = choose();
+  return *chosen;
+}
+
+template <class F>
+int guarded(F&& run) {
+  try {
+    run();
+    return 0;
+  } catch (const std::exception&) {
+    return 1;  // out of memory, the only one
+  }
+}
+
+int64_t rows_of(int dims, const int64_t* shape) {
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < dims; ++i) rows *= shape[i];
+  return rows;
+}
+
+}  // namespace
+
+#define MINDCV_OPERATOR(name) \
+  extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
+
+MINDCV_OPERATOR(BlockV1) { return guarded([&] { kernels().block_forward(false, false, args, shapes); }); }
+MINDCV_OPERATOR(BlockV2) { return guarded([&] { kernels().block_forward(true, false, args, shapes); }); }
+MINDCV_OPERATOR(BlockV1Saving) { return guarded([&] { kernels().block_forward(false, true, args, shapes); }); }
+MINDCV_OPERATOR(BlockV2Saving) { return guarded([&] { kernels().block_forward(true, true, args, shapes); }); }
+MINDCV_OPERATOR(BlockV1Grad) { return guarded([&] { kernels().block_backward(false, args, shapes); }); }
+MINDCV_OPERATOR(BlockV2Grad) { return guarded([&] { kernels().block_backward(true, args, shapes); }); }
+MINDCV_OPERATOR(Patch) { return guarded([&] { kernels().patch_forward(args, shapes); }); }
+MINDCV_OPERATOR(PatchInputGrad) { return guarded([&] { kernels().patch_backward_input(args, shapes); }); }
+MINDCV_OPERATOR(PatchParamsGrad) { return guarded([&] { kernels().patch_backward_params(args, shapes); }); }
+MINDCV_OPERATOR(Norm) {
+  return guarded([&] { kernels().norm_forward(args, rows_of(dims[0], shapes[0]), shapes[0][dims[0] - 1]); });
+}
+MINDCV_OPERATOR(NormGrad) {
+  return guarded([&] { kernels().norm_backward(args, rows_of(dims[0], shapes[0]), shapes[0][dims[0] - 1]); });
+}
+
+extern "C" const char* mindcv_kernels_isa() { return kernels().name; }
+extern "C" int mindcv_kernels_threads(int wanted) {
+  mindcv::set_pool_threads(wanted);
+  return mindcv::pool_threads();
+}

@@ -1,0 +1,179 @@
+// Convolution whose stride equals its kernel (the stem and the downsampling), and layer normalisation of its own.
+#pragma once
+#include "depthwise.h"
+#include "gemm.h"
+#include "layer_norm.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+struct PatchShape {
+  int64_t n, h, w, c;  // of the map that comes in
+  int64_t k, o;        // kernel, channels that go out
+  int64_t out_h() const { return h / k; }
+  int64_t out_w() const { return w / k; }
+  int64_t patches() const { return n * out_h() * out_w(); }
+  int64_t patch() const { return k * k * c; }
+};
+
+// Where patch `index` begins in x [N, H, W, C]; its rows of k * c values lie w * c apart.
+inline int64_t patch_offset(const PatchShape& s, int64_t index) {
+  const int64_t col = index % s.out_w(), line = index / s.out_w();
+  const int64_t image = line / s.out_h(), row = line % s.out_h();
+  return ((image * s.h + row * s.k) * s.w + col * s.k) * s.c;
+}
+
+// Patches [first, first + count) as rows of k * k * c values.
+inline void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t count, float* to) {
+  const size_t line = static_cast<size_t>(s.k * s.c) * 4;
+  for (int64_t i = 0; i < count; ++i) {
+    const float* from = x + patch_offset(s, first + i);
+    for (int64_t j = 0; j < s.k; ++j) memcpy(to + (i * s.k + j) * s.k * s.c, from + j * s.w * s.c, line);
+  }
+}
+
+// The weight [O, C, k, k] as [O][k][k][C], the order of a patch in a channels-last map.
+inline float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
+  float* to = memory.floats(s.o * s.patch());
+  for (int64_t o = 0; o < s.o; ++o) {
+    for (int64_t i = 0; i < s.c; ++i) {
+      for (int64_t t = 0; t < s.k * s.k; ++t) to[o * s.patch() + t * s.c + i] = weight[(o * s.c + i) * s.k * s.k + t];
+    }
+  }
+  return to;
+}
+
+template <class G>
+void patch_forward(const PatchShape& s, const float* x, const float* weight, const float* bias, float* out) {
+  Session memory;
+  const int64_t rows = s.patches(), length = s.patch();
+  const typename G::B right = packed_b<G>(memory, patch_weight(memory, s, weight), length, s.o, true);
+  typename G::A left = G::new_a(memory, rows, length);
+  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+    const int64_t count = least(kTile, rows - tile * kTile);
+    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
+    gather_patches(s, x, tile * kTile, count, patches);
+    for (int64_t j = 0; j < length; j += kTile) G::put_a(left, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
+  });
+  product<G>(left, right, rows, s.o, length, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
+    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+      float* to = out + (row_tile * kTile + i) * s.o + col;
+      for (int64_t j = 0; j < cols; j += kWidth) store_part(to + j, load(tile + i * kTile + j) + load_part(bias + col + j, cols - j), cols - j);
+    }
+  });
+}
+
+// The gradient with respect to x; rows and columns that fill no patch get 0.
+template <class G>
+void patch_backward_input(const PatchShape& s, const float* weight, const float* dout, float* dx) {
+  Session memory;
+  const int64_t rows = s.patches(), length = s.patch();
+  memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
+  const typename G::B right = packed_b<G>(memory, patch_weight(memory, s, weight), s.o, length, false);
+  typename G::A left = G::new_a(memory, rows, s.o);
+  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+    const int64_t count = least(kTile, rows - tile * kTile);
+    for (int64_t j = 0; j < s.o; j += kTile) {
+      G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, least(kTile, s.o - j));
+    }
+  });
+  product<G>(left, right, rows, length, s.o, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const int64_t line = s.k * s.c;
+    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+      float* to = dx + patch_offset(s, row_tile * kTile + i);
+      const int64_t last = least(length, (col_tile + 1) * kTile);
+      for (int64_t j = col_tile * kTile; j < last; ++j) to[j / line * s.w * s.c + j % line] = tile[i * kTile + j - col_tile * kTile];
+    }
+  });
+}
+
+template <class G>
+void patch_backward_params(const PatchShape& s, const float* x, const float* dout, float* dweight, float* dbias) {
+  Session memory;
+  const int64_t rows = s.patches(), length = s.patch();
+  memset(dweight, 0, static_cast<size_t>(s.o * length) * 4);
+  typename G::A left = G::new_a_transposed(memory, s.o, rows);
+  typename G::B right = G::new_b(memory, rows, length);
+  const int64_t tiles = ceil_div(rows, kTile), wide = round_up(s.o, kWidth);
+  float* parts = memory.floats(tiles * wide);
+  parallel(tiles, [&](int64_t tile) {
+    const int64_t first = tile * kTile, count = least(kTile, rows - first);
+    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
+    gather_patches(s, x, first, count, patches);
+    for (int64_t j = 0; j < length; j += kTile) G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
+    for (int64_t j = 0; j < s.o; j += kTile) {
+      G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, least(kTile, s.o - j));
+    }
+    for (int64_t j = 0; j < s.o; j += kWidth) {
+      Vec total{};
+      for (int64_t i = 0; i < count; ++i) total += load_part(dout + (first + i) * s.o + j, s.o - j);
+      store(parts + tile * wide + j, total);
+    }
+  });
+  for (int64_t j = 0; j < s.o; j += kWidth) {
+    Vec total{};
+    for (int64_t tile = 0; tile < tiles; ++tile) total += load(parts + tile * wide + j);
+    store_part(dbias + j, total, s.o - j);
+  }
+  // k's parts are added up in [O, k, k, C], and put in the weight's order at the end.
+  float* sums = memory.floats(s.o * length);
+  memset(sums, 0, static_cast<size_t>(s.o * length) * 4);
+  long_product<G>(left, right, s.o, length, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const int64_t col = col_tile * kTile;
+    for (int64_t i = 0; i < least(kTile, s.o - row_tile * kTile); ++i) {
+      float* to = sums + (row_tile * kTile + i) * length + col;
+      for (int64_t j = 0; j < least(kTile, length - col); ++j) to[j] += tile[i * kTile + j];
+    }
+  });
+  parallel(s.o, [&](int64_t o) {
+    for (int64_t t = 0; t < s.k * s.k; ++t) {
+      for (int64_t i = 0; i < s.c; ++i) dweight[(o * s.c + i) * s.k * s.k + t] = sums[o * length + t * s.c + i];
+    }
+  });
+}
+
+// Layer normalisation by itself: y [rows, c], and what its gradient needs.
+inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* gamma, const float* beta, float* y, float* xhat, float* factor) {
+  Session memory;
+  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+      const float own = normalise_row(x + row * c, c, xhat + row * c);
+      factor[row] = own;
+      for (int64_t j = 0; j < c; j += kWidth) {
+        store_part(y + row * c + j, load_part(xhat + row * c + j, c - j) * load_part(gamma + j, c - j) + load_part(beta + j, c - j), c - j);
+      }
+    }
+  });
+}
+
+inline void norm_backward(int64_t rows, int64_t c, const float* xhat, const float* factor, const float* gamma, const float* dy, float* dx,
+                          float* dgamma, float* dbeta) {
+  Session memory;
+  const int64_t tiles = ceil_div(rows, kTile), wide = round_up(c, kWidth);
+  float* parts = memory.floats(2 * tiles * wide);
+  memset(parts, 0, static_cast<size_t>(2 * tiles * wide) * 4);
+  parallel(tiles, [&](int64_t tile) {
+    float *to_gamma = parts + 2 * tile * wide, *to_beta = to_gamma + wide;
+    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+      for (int64_t j = 0; j < c; j += kWidth) {
+        const Vec v = load_part(dy + row * c + j, c - j);
+        store(to_gamma + j, load(to_gamma + j) + v * load_part(xhat + row * c + j, c - j));
+        store(to_beta + j, load(to_beta + j) + v);
+      }
+      normalise_row_backward(dy + row * c, xhat + row * c, gamma, factor[row], c, dx + row * c);
+    }
+  });
+  for (int64_t j = 0; j < c; j += kWidth) {
+    Vec gamma_total{}, beta_total{};
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      gamma_total += load(parts + 2 * tile * wide + j);
+      beta_total += load(parts + 2 * tile * wide + wide + j);
+    }
+    store_part(dgamma + j, gamma_total, c - j);
+    store_part(dbeta + j, beta_total, c - j);
+  }
+}
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv

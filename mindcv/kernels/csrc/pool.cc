@@ -1,0 +1,213 @@
+#include "pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace mindcv {
+namespace {
+
+constexpr size_t kLine = 64;
+// How often a waiting thread looks before it sleeps: some 20 microseconds, the distance between two parts of a kernel.
+constexpr int kSpins = 2000;
+
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Set once, before the first kernel; 0 is as many as the process may use cores.
+int wanted = 0;
+
+int wanted_threads() {
+  if (wanted > 0) return wanted;
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+struct Job {
+  void (*task)(void*, int64_t) = nullptr;
+  void* context = nullptr;
+  int64_t count = 0;
+};
+
+class Pool {
+ public:
+  Pool() : threads_(wanted_threads()) {}
+
+  int threads() const { return threads_; }
+
+  void run(int64_t count, void (*task)(void*, int64_t), void* context) {
+    if (threads_ == 1 || count <= 1) {
+      for (int64_t i = 0; i < count; ++i) task(context, i);
+      return;
+    }
+    start();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = {task, context, count};
+      next_.store(0, std::memory_order_relaxed);
+      busy_.store(threads_ - 1, std::memory_order_relaxed);
+      round_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    work(job_);
+    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+      if (spin < kSpins) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  std::mutex session;
+
+ private:
+  void start() {
+    if (!workers_.empty()) return;
+    for (int i = 1; i < threads_; ++i) {
+      workers_.emplace_back([this] { loop(); });
+      workers_.back().detach();
+    }
+  }
+
+  void loop() {
+    uint64_t seen = 0;
+    for (;;) {
+      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
+      if (round_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+      }
+      // Every worker takes part in every round, so the job cannot change before this one has said that it is done.
+      seen = round_.load(std::memory_order_acquire);
+      work(job_);
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  void work(const Job& job) {
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < job.count;) job.task(job.context, i);
+  }
+
+  const int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  Job job_;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> round_{0};
+};
+
+// Never destroyed: its threads may outlive main, and at exit the system takes everything back.
+Pool* pool = nullptr;
+std::once_flag pool_once;
+
+// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one. The old
+// one is left alone, its locks may be held.
+void after_fork() { pool = new Pool; }
+
+Pool& the_pool() {
+  std::call_once(pool_once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, after_fork);
+  });
+  return *pool;
+}
+
+// Blocks are kept for the next kernel: fresh memory costs a page fault every 4 KiB.
+struct Block {
+  char* data;
+  size_t size;
+};
+
+struct Arena {
+  std::vector<Block> blocks;
+  size_t block = 0;
+  size_t used = 0;
+
+  void* take(size_t count) {
+    count = (count + kLine - 1) / kLine * kLine;
+    while (block < blocks.size() && used + count > blocks[block].size) {
+      ++block;
+      used = 0;
+    }
+    if (block == blocks.size()) {
+      constexpr size_t kLeast = size_t{8} << 20;
+      size_t size = count > kLeast ? count : kLeast;
+      void* data = nullptr;
+      if (posix_memalign(&data, kLine, size) != 0) throw std::bad_alloc();
+      blocks.push_back({static_cast<char*>(data), size});
+      used = 0;
+    }
+    char* found = blocks[block].data + used;
+    used += count;
+    return found;
+  }
+
+  void clear() {
+    block = 0;
+    used = 0;
+  }
+};
+
+Arena arena;  // guarded by Pool::session
+
+struct ThreadScratch {
+  void* data = nullptr;
+  size_t size = 0;
+  ~ThreadScratch() { free(data); }
+};
+
+thread_local ThreadScratch scratch;
+
+}  // namespace
+
+void parallel_tasks(int64_t count, void (*task)(void*, int64_t), void* context) { the_pool().run(count, task, context); }
+
+void set_pool_threads(int count) { wanted = count; }
+
+int pool_threads() { return the_pool().threads(); }
+
+Session::Session() {
+  the_pool().session.lock();
+  arena.clear();
+}
+
+Session::~Session() { the_pool().session.unlock(); }
+
+Session::Mark Session::mark() const { return {arena.block, arena.used}; }
+
+void Session::rewind(Mark mark) {
+  arena.block = mark.block;
+  arena.used = mark.used;
+}
+
+void* Session::bytes(size_t count) { return arena.take(count); }
+
+void* thread_scratch(size_t count) {
+  if (scratch.size < count) {
+    free(scratch.data);
+    scratch.data = nullptr;
+    scratch.size = 0;
+    void* data = nullptr;
+    if (posix_memalign(&data, kLine, count) != 0) throw std::bad_alloc();
+    scratch.data = data;
+    scratch.size = count;
+  }
+  return scratch.data;
+}
+
+}  // namespace mindcv

@@ -1,0 +1,41 @@
+// A pool of threads that lives as long as the process, and the scratch memory of the kernel that has it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace mindcv {
+
+// Runs task(context, i) for each i in [0, count), on all threads of the pool, and returns when all are done. Which thread runs
+// which task is left to chance: a result must depend on i alone, never on the thread.
+void parallel_tasks(int64_t count, void (*task)(void* context, int64_t i), void* context);
+
+// How many threads the pool shall have, the calling one included; 0 is one a core. Before the first kernel only.
+void set_pool_threads(int count);
+int pool_threads();
+
+// Exclusive use of the pool and of its scratch memory, for the length of one kernel: MindSpore may run independent operators
+// at once.
+class Session {
+ public:
+  Session();
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Memory aligned to a cache line, not cleared, valid to the end of the session. Throws std::bad_alloc.
+  void* bytes(size_t count);
+
+  // Gives back what was taken after the mark.
+  struct Mark {
+    size_t block, used;
+  };
+  Mark mark() const;
+  void rewind(Mark mark);
+
+  float* floats(int64_t count) { return static_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
+};
+
+// Scratch memory of the calling thread, valid until its next call.
+void* thread_scratch(size_t count);
+
+}  // namespace mindcv

@@ -1,0 +1,78 @@
+// Vectors of float32 in the width of the instruction set that this is compiled for, in GCC's and Clang's vector types.
+//
+// Everything below is in a namespace named after the instruction set (MINDCV_ISA), and no template of the standard library is
+// used: the linker keeps one copy of such functions, and might keep the one that an older processor cannot run.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kWidth * 4)));
+typedef int32_t Int __attribute__((vector_size(kWidth * 4)));
+
+inline Vec load(const float* p) {
+  Vec v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+inline void store(float* p, Vec v) { memcpy(p, &v, sizeof(v)); }
+
+inline Vec splat(float a) { return a - Vec{}; }  // minus keeps the sign of -0
+
+// The first `count` values, the others 0; count may be kWidth or more.
+inline Vec load_part(const float* p, int64_t count) {
+  if (count >= kWidth) return load(p);
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#else
+  Vec v{};
+  memcpy(&v, p, static_cast<size_t>(count) * 4);
+  return v;
+#endif
+}
+
+inline void store_part(float* p, Vec v, int64_t count) {
+  if (count >= kWidth) {
+    store(p, v);
+    return;
+  }
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
+  memcpy(p, &v, static_cast<size_t>(count) * 4);
+#endif
+}
+
+inline float sum(Vec v) {
+  float part[kWidth];
+  store(part, v);
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
+}
+
+inline Vec reciprocal(Vec v) { return 1.0f / v; }
+
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv
