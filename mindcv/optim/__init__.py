@@ -12,6 +12,7 @@ from mindcv.optim.lr_table import LearningRateTable
 from mindcv.optim.optim_factory import create_optimizer
 from mindcv.optim.param_groups import (
     describe_groups,
+    filter_groups,
     is_decayed,
     layer_decay_groups,
     layer_ids,
@@ -34,6 +35,7 @@ __all__ = [
     "RMSProp",
     "create_optimizer",
     "describe_groups",
+    "filter_groups",
     "freeze",
     "is_decayed",
     "layer_decay_groups",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
@@ -14,26 +14,25 @@ from mindcv.optim.lr_table import Rate
 
 __all__ = ["Adam", "NAdam"]
 
+_step = ops.Adam()
 _adam_update = ops.MultitypeFuncGraph("adam_update")
 _nadam_update = ops.MultitypeFuncGraph("nadam_update")
 
 
-@_adam_update.register("Function", *["Tensor"] * 10)
-def _adam_one(adam, power1, power2, beta1, beta2, eps, lr, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+@_adam_update.register("Tuple", *["Tensor"] * 5)
+def _adam_one(common, lr, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+    adam, power1, power2, beta1, beta2, eps = common
     gradient = ops.cast(gradient, param.dtype)
     adam(param, moment1, moment2, power1, power2, lr, beta1, beta2, eps, gradient)
     return True
 
 
-@_nadam_update.register(*["Tensor"] * 11)
-def _nadam_one(gain1, gain2, root, eps, now, ahead, lr, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+@_nadam_update.register("Tuple", *["Tensor"] * 5)
+def _nadam_one(common, lr, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+    zero, one, power2, blend, undo, beta2, eps, share = common
     gradient = ops.cast(gradient, param.dtype)
-    first = moment1 + gain1 * (gradient - moment1)
-    second = moment2 + gain2 * (ops.square(gradient) - moment2)
-    update = (now * gradient + ahead * first) / (ops.sqrt(second) / root + eps)
-    ops.assign(moment1, first)
-    ops.assign(moment2, second)
-    ops.assign(param, param - lr * update)
+    _step(param, moment1, moment2, zero, power2, lr * share, blend, beta2, eps, gradient)
+    _step(param, moment1, moment2, zero, zero, zero, undo, one, eps, gradient)
     return True
 
 
@@ -41,34 +40,28 @@ class Adam(MomentOptimizer):
     """Adam, algorithm 1 of arXiv 1412.6980; equal to PyTorch's.
 
     `nn.Adam` adds eps to the root of the uncorrected second moment; here the fused operator gets `eps * sqrt(1 -
-    beta2^t)`, which comes to the paper's eps after the correction.
+    beta2^t)`, which comes to the paper's eps after the correction. The weight decay is added to the gradient.
+
+    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8 that is
+    added to the root of the corrected second moment. And:
 
     Args:
-        params: parameters or groups, see `GroupOptimizer`.
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
-        betas: decay rates of the two moments, each in (0, 1).
-        eps: added to the root of the corrected second moment, above 0.
-        weight_decay: coefficient, at least 0; added to the gradient.
-        loss_scale: the gradients arrive multiplied by this; above 0.
         use_nesterov: MindSpore's look-ahead form: `beta1 m + (1 - beta1) g` in place of `m` in the update.
-
-    Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
     """
+
+    moment_names = ("adam_m", "adam_v")
 
     def __init__(
         self,
         params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
         learning_rate: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        betas: Optional[Sequence[float]] = None,
+        eps: Optional[float] = None,
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
         use_nesterov: bool = False,
     ) -> None:
         super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
-        self.moments1 = self._parameters.clone(prefix="adam_m", init="zeros")
-        self.moments2 = self._parameters.clone(prefix="adam_v", init="zeros")
         self.adam = ops.Adam(use_nesterov=use_nesterov)
 
     @ms.jit
@@ -76,47 +69,41 @@ class Adam(MomentOptimizer):
         """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(self.decay_weight(gradients)))
         lr, powers = self.begin_step()
-        power1, power2, beta1, beta2 = powers[0], powers[1], self.betas[0], self.betas[1]
-        eps = self.eps * ops.sqrt(1.0 - power2)
-        each = (self._parameters, self.moments1, self.moments2, gradients)
-        if self.is_group_lr:
-            return self.hyper_map(ops.partial(_adam_update, self.adam, power1, power2, beta1, beta2, eps), lr, *each)
-        return self.hyper_map(ops.partial(_adam_update, self.adam, power1, power2, beta1, beta2, eps, lr), *each)
+        common = (self.adam,) + powers + self.betas + (self.eps * ops.sqrt(1.0 - powers[1]),)
+        return self.update_each(_adam_update, common, lr, self._parameters, self.adam_m, self.adam_v, gradients)
 
 
 class NAdam(MomentOptimizer):
     """Adam with Nesterov's momentum and a momentum schedule (Dozat, "Incorporating Nesterov Momentum into Adam", 2016).
 
     Equal to PyTorch's NAdam: with `mu_t = beta1 (1 - 0.5 * 0.96^(t schedule_decay))` and their product `M_t`,
-    `w -= lr ((1 - mu_t) g / (1 - M_t) + mu_{t+1} m / (1 - M_{t+1})) / (sqrt(v / (1 - beta2^t)) + eps)`.
+    `w -= lr (now g + ahead m) / (sqrt(v / (1 - beta2^t)) + eps)`, where `now = (1 - mu_t) / (1 - M_t)` and
+    `ahead = mu_{t+1} / (1 - M_{t+1})`. The weight decay is added to the gradient.
+
+    Two calls of the fused `ops.Adam` a parameter. The first one's beta1 is `blend = beta1 ahead / (now + ahead)`, which
+    makes of m `(now g + ahead m_t) / (now + ahead)`, what the weight needs; the second moves nothing but m, and with
+    the beta1 of `beta1 / blend`, which is above 1, makes `m_t` of it.
+
+    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8. And:
 
     Args:
-        params: see `Adam`, as is all that is not named here.
-        learning_rate: as above.
-        betas: as above.
-        eps: as above.
-        weight_decay: as above.
-        loss_scale: as above.
         schedule_decay: speed of the momentum schedule, at least 0.
-
-    Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
     """
+
+    moment_names = ("nadam_m", "nadam_v")
 
     def __init__(
         self,
         params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
         learning_rate: Rate = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        betas: Optional[Sequence[float]] = None,
+        eps: Optional[float] = None,
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
         schedule_decay: float = 4e-3,
     ) -> None:
         check_number(schedule_decay=schedule_decay)
         super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
-        self.moments1 = self._parameters.clone(prefix="nadam_m", init="zeros")
-        self.moments2 = self._parameters.clone(prefix="nadam_v", init="zeros")
         self.log_speed = schedule_decay * math.log(0.96)
         self.momentum_product = Parameter(Tensor(1.0, ms.float32), name="momentum_product")
 
@@ -134,8 +121,8 @@ class NAdam(MomentOptimizer):
         product = self.momentum_product * momentum
         ops.assign(self.momentum_product, product)
         now, ahead = (1.0 - momentum) / (1.0 - product), following / (1.0 - product * following)
-        gain1, gain2, root, eps = self.gains[0], self.gains[1], ops.sqrt(1.0 - powers[1]), self.eps
-        each = (self._parameters, self.moments1, self.moments2, gradients)
-        if self.is_group_lr:
-            return self.hyper_map(ops.partial(_nadam_update, gain1, gain2, root, eps, now, ahead), lr, *each)
-        return self.hyper_map(ops.partial(_nadam_update, gain1, gain2, root, eps, now, ahead, lr), *each)
+        share = now + ahead
+        blend, undo = self.betas[0] * ahead / share, share / ahead
+        eps = self.eps * ops.sqrt(1.0 - powers[1])
+        common = (self.zero, self.one, powers[1], blend, undo, self.betas[1], eps, share)
+        return self.update_each(_nadam_update, common, lr, self._parameters, self.nadam_m, self.nadam_v, gradients)

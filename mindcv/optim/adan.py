@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, ops
+from mindspore import Tensor, ops
 
 from mindcv.optim.base import MomentOptimizer
-from mindcv.optim.lr_table import Rate
 
 __all__ = ["Adan"]
 
+_step = ops.Adam()
+_step_and_decay = ops.AdamWeightDecay()
 _update = ops.MultitypeFuncGraph("adan_update")
 
 
 @_update.register("Tuple", *["Tensor"] * 8)
-def _update_one(constants, lr, decay, param, moment, change, second, last, gradient):  # noqa: ANN001, ANN202
-    gain1, gain2, gain3, ahead, correct1, correct2, root, eps, is_first = constants
+def _update_one(common, lr, decay, param, moment, change, second, last, gradient):  # noqa: ANN001, ANN202
+    zero, one, beta1, beta2, beta3, power2, power3, correction, ahead, eps = common
     gradient = ops.cast(gradient, param.dtype)
-    # There is no gradient before the first: its difference is 0.
-    difference = (gradient - last) * (1.0 - is_first)
-    first = moment + gain1 * (gradient - moment)
-    changed = change + gain2 * (difference - change)
-    squared = second + gain3 * (ops.square(gradient + ahead * difference) - second)
-    update = (first / correct1 + ahead * changed / correct2) / (ops.sqrt(squared) / root + eps)
-    ops.assign(moment, first)
-    ops.assign(change, changed)
-    ops.assign(second, squared)
+    difference = gradient - last
+    rate = lr / (1.0 + lr * decay)
+    # n, then m and its share of the update with the decay, then v and its share; see the base class for 0 and 1.
+    _step(param, moment, second, zero, zero, zero, one, beta3, eps, gradient + ahead * difference)
+    _step_and_decay(param, moment, second, rate * correction, beta1, one, eps, decay / correction, gradient)
+    _step(param, change, second, power2, power3, rate * ahead, beta2, one, eps, difference)
     ops.assign(last, gradient)
-    ops.assign(param, (param - lr * update) / (1.0 + lr * decay))
     return True
 
 
@@ -42,44 +38,27 @@ class Adan(MomentOptimizer):
     `w = (w - lr (m + beta2 v) / (sqrt(n) + eps)) / (1 + lr weight_decay)`, the paper's proximal decay. The betas
     are decay rates, as for Adam and in the authors' code; the paper's are 1 less these.
 
-    Args:
-        params: parameters or groups, see `GroupOptimizer`.
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
-        betas: of `m`, `v` and `n`, each in (0, 1).
-        eps: added to the root of the corrected `n`, above 0.
-        weight_decay: coefficient, at least 0; decoupled.
-        loss_scale: the gradients arrive multiplied by this; above 0.
+    With `r = lr / (1 + lr weight_decay)` this is `w -= r m / (sqrt(n) + eps) + r weight_decay w`, then
+    `w -= r beta2 v / (sqrt(n) + eps)`: steps of fused operators.
 
-    Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
+    Arguments: those of `MomentOptimizer`, with `betas` (0.98, 0.92, 0.99) of `m`, `v` and `n`, and an `eps` of 1e-8
+    that is added to the root of the corrected `n`.
     """
 
-    num_betas = 3
-
-    def __init__(
-        self,
-        params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
-        learning_rate: Rate = 1e-3,
-        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        loss_scale: float = 1.0,
-    ) -> None:
-        super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
-        self.moments = self._parameters.clone(prefix="adan_m", init="zeros")
-        self.changes = self._parameters.clone(prefix="adan_v", init="zeros")
-        self.squares = self._parameters.clone(prefix="adan_n", init="zeros")
-        self.last = self._parameters.clone(prefix="adan_last", init="zeros")
+    moment_names = ("adan_m", "adan_v", "adan_n", "adan_last")
+    default_betas = (0.98, 0.92, 0.99)
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
         """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(gradients))
-        is_first = ops.reshape(ops.cast(ops.equal(self.global_step, 0), ms.float32), ())
+        is_first = ops.reshape(ops.equal(self.global_step, 0), ())
         lr, powers = self.begin_step()
-        corrections = (1.0 - powers[0], 1.0 - powers[1], ops.sqrt(1.0 - powers[2]))
-        constants = self.gains + (self.betas[1],) + corrections + (self.eps, is_first)
-        each = (self.decays, self._parameters, self.moments, self.changes, self.squares, self.last, gradients)
-        if self.is_group_lr:
-            return self.hyper_map(ops.partial(_update, constants), lr, *each)
-        return self.hyper_map(ops.partial(_update, constants, lr), *each)
+        beta1, beta2, beta3 = self.betas
+        root = ops.sqrt(1.0 - powers[2])
+        # There is no gradient before the first: its difference counts nowhere.
+        ahead, beta2 = ops.select(is_first, self.zero, beta2), ops.select(is_first, self.one, beta2)
+        betas = (self.zero, self.one, beta1, beta2, beta3)
+        common = betas + (powers[1], powers[2], root / (1.0 - powers[0]), ahead, self.eps * root)
+        each = (self.decays, self._parameters, self.adan_m, self.adan_v, self.adan_n, self.adan_last, gradients)
+        return self.update_each(_update, common, lr, *each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Callable, Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -110,44 +110,71 @@ class GroupOptimizer(nn.Optimizer):
             gradients = self.hyper_map(_centralize, self.grad_centralization_flags, gradients)
         return gradients
 
+    def update_each(
+        self, update: Callable[..., Any], common: tuple[Tensor, ...], lr: Union[Tensor, tuple[Tensor, ...]], *each: Any
+    ) -> Any:
+        """`update(common, rate, *parts)` of every parameter.
+
+        Args:
+            update: a MultitypeFuncGraph.
+            common: what is the same for all parameters.
+            lr: the rate or rates, see `get_lr`.
+            *each: tuples with a part for each parameter.
+        """
+        # Mapped: as a Python loop, 200 parameters take 14 s to compile, not 1 s. And not over a tuple of the one rate:
+        # 200 copies of it take 4 s more.
+        if self.is_group_lr:
+            return self.hyper_map(ops.partial(update, common), lr, *each)
+        return self.hyper_map(ops.partial(update, common, lr), *each)
+
 
 class MomentOptimizer(GroupOptimizer):
-    """An optimizer with moving averages of the gradients: checks of their decay rates, and what all of them keep.
+    """An optimizer with moving averages of the gradients. A subclass names them, and gives the formula.
+
+    An average is a tuple with a tensor for each parameter, in the attribute of its name; those tensors are called
+    `<name>.<parameter>` and start at 0.
 
     Args:
-        params: see `GroupOptimizer`.
-        learning_rate: see `GroupOptimizer`.
-        betas: decay rates of the averages, each in (0, 1), `num_betas` of them.
-        eps: above 0.
-        weight_decay: see `GroupOptimizer`.
-        loss_scale: see `GroupOptimizer`.
+        params: parameters or groups, see `GroupOptimizer`.
+        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
+        betas: decay rates of the averages, each in (0, 1), as many as `default_betas` has; None for those.
+        eps: above 0; None for `default_eps`. The subclass says what it is added to.
+        weight_decay: coefficient, at least 0, of groups that have none of their own.
+        loss_scale: the gradients arrive multiplied by this; above 0.
 
     Raises:
-        UserError: betas or eps out of range.
+        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
     """
 
-    num_betas = 2
+    moment_names: tuple[str, ...] = ()
+    default_betas: tuple[float, ...] = (0.9, 0.999)
+    default_eps = 1e-8
 
     def __init__(
         self,
         params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
-        learning_rate: Rate,
-        betas: Sequence[float],
-        eps: float,
-        weight_decay: float,
-        loss_scale: float,
+        learning_rate: Rate = 1e-3,
+        betas: Optional[Sequence[float]] = None,
+        eps: Optional[float] = None,
+        weight_decay: float = 0.0,
+        loss_scale: float = 1.0,
     ) -> None:
-        if len(betas) != self.num_betas or not all(0.0 < beta < 1.0 for beta in betas):
-            raise UserError(f"betas must be {self.num_betas} numbers between 0 and 1, got {betas}")
+        betas = self.default_betas if betas is None else betas
+        eps = self.default_eps if eps is None else eps
+        if len(betas) != len(self.default_betas) or not all(0.0 < beta < 1.0 for beta in betas):
+            raise UserError(f"betas must be {len(self.default_betas)} numbers between 0 and 1, got {betas}")
         check_number(above_zero=True, eps=eps)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
+        for name in self.moment_names:
+            setattr(self, name, self._parameters.clone(prefix=name, init="zeros"))
         self.betas = tuple(Tensor(beta, ms.float32) for beta in betas)
-        # 1 - beta in float64 and then rounded: the other way round 1 - 0.999 is off by 1e-5 of itself.
-        self.gains = tuple(Tensor(1.0 - beta, ms.float32) for beta in betas)
         self.eps = Tensor(eps, ms.float32)
+        # For the fused operators: with a beta of 1 they leave a moment as it is, with a rate of 0 the parameter, bit
+        # for bit.
+        self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
         # Running products, as in nn.Adam: pow() is inexact on some devices, where 1 - beta^t would lose its digits.
         self.beta_powers = ParameterTuple(
-            [Parameter(Tensor(1.0, ms.float32), name=f"beta{i}_power") for i in range(1, self.num_betas + 1)]
+            [Parameter(Tensor(1.0, ms.float32), name=f"beta{i}_power") for i in range(1, len(betas) + 1)]
         )
         decays = {value: Tensor(value, ms.float32) for value in self.weight_decays}
         self.decays = tuple(decays[value] for value in self.weight_decays)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Union
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, ops
+from mindspore import Tensor, ops
 
 from mindcv.optim.base import MomentOptimizer
-from mindcv.optim.lr_table import Rate
 
 __all__ = ["Lamb"]
 
+_adam = ops.Adam()
+_adam_and_decay = ops.AdamWeightDecay()
+_INFINITY = float("inf")
+_measure = ops.MultitypeFuncGraph("lamb_measure")
 _update = ops.MultitypeFuncGraph("lamb_update")
 
 
-@_update.register(*["Tensor"] * 11)
-def _update_one(gain1, gain2, correct1, root, eps, lr, decay, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+@_measure.register("Tuple", *["Tensor"] * 5)
+def _measure_one(common, decay, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+    zero, beta1, beta2, eps, correction = common
     gradient = ops.cast(gradient, param.dtype)
-    first = moment1 + gain1 * (gradient - moment1)
-    second = moment2 + gain2 * (ops.square(gradient) - moment2)
-    update = first / correct1 / (ops.sqrt(second) / root + eps) + decay * param
-    norm = ops.sqrt(ops.reduce_sum(ops.square(param)))
-    update_norm = ops.sqrt(ops.reduce_sum(ops.square(update)))
-    # A weight that starts at 0 would never leave it, and 0 / 0 is no rate.
-    is_usable = ops.logical_and(norm > 0.0, update_norm > 0.0)
-    trust = ops.select(is_usable, norm / update_norm, ops.ones_like(norm))
-    ops.assign(moment1, first)
-    ops.assign(moment2, second)
-    ops.assign(param, param - lr * trust * update)
+    # At a rate of 0 the weight stays.
+    _adam(param, moment1, moment2, zero, zero, zero, beta1, beta2, eps, gradient)
+    update = moment1 / (ops.sqrt(moment2) + eps) + decay / correction * param
+    return ops.reduce_sum(ops.square(param)) / ops.reduce_sum(ops.square(update))
+
+
+@_update.register("Tuple", *["Tensor"] * 6)
+def _update_one(common, lr, decay, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
+    one, eps, correction = common
+    gradient = ops.cast(gradient, param.dtype)
+    # With betas of 1 the moments stay.
+    _adam_and_decay(param, moment1, moment2, lr, one, one, eps, decay / correction, gradient)
     return True
 
 
@@ -40,38 +44,31 @@ class Lamb(MomentOptimizer):
     parameter: `phi` of the paper is the identity, and the factor is 1 where either norm is 0. It is applied to every
     parameter, as in the paper; timm leaves out those without weight decay. `nn.Lamb` has no CPU kernel.
 
-    Args:
-        params: parameters or groups, see `GroupOptimizer`.
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
-        betas: decay rates of the two moments, each in (0, 1).
-        eps: added to the root of the corrected second moment, above 0.
-        weight_decay: coefficient, at least 0; decoupled, within the rescaled update.
-        loss_scale: the gradients arrive multiplied by this; above 0.
+    With `c = sqrt(1 - beta2^t) / (1 - beta1^t)` and `e = eps sqrt(1 - beta2^t)` the update is `c u`, of
+    `u = m / (sqrt(v) + e) + weight_decay / c * w`; `c` cancels out of `lr |w| / |c u| * c u`.
 
-    Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
+    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-6 that is
+    added to the root of the corrected second moment. The weight decay is within the rescaled update.
     """
 
-    def __init__(
-        self,
-        params: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
-        learning_rate: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        loss_scale: float = 1.0,
-    ) -> None:
-        super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
-        self.moments1 = self._parameters.clone(prefix="lamb_m", init="zeros")
-        self.moments2 = self._parameters.clone(prefix="lamb_v", init="zeros")
+    moment_names = ("lamb_m", "lamb_v")
+    default_eps = 1e-6
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
         """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(gradients))
         lr, powers = self.begin_step()
-        gain1, gain2, correct1, root = self.gains[0], self.gains[1], 1.0 - powers[0], ops.sqrt(1.0 - powers[1])
-        each = (self.decays, self._parameters, self.moments1, self.moments2, gradients)
-        if self.is_group_lr:
-            return self.hyper_map(ops.partial(_update, gain1, gain2, correct1, root, self.eps), lr, *each)
-        return self.hyper_map(ops.partial(_update, gain1, gain2, correct1, root, self.eps, lr), *each)
+        root = ops.sqrt(1.0 - powers[1])
+        eps, correction = self.eps * root, root / (1.0 - powers[0])
+        each = (self.decays, self._parameters, self.lamb_m, self.lamb_v, gradients)
+        ratios = self.hyper_map(ops.partial(_measure, (self.zero,) + self.betas + (eps, correction)), *each)
+        rates = ops.unstack(self.trusted(lr, ops.stack(ratios), correction))
+        return self.hyper_map(ops.partial(_update, (self.one, eps, correction)), rates, *each)
+
+    def trusted(self, lr: Union[Tensor, tuple[Tensor, ...]], ratios: Tensor, correction: Tensor) -> Tensor:
+        """The rate of each parameter, from its squared norm over that of its update."""
+        # A weight of 0 would never leave it, and x / 0 is no rate, nor is 0 / 0: NaN, of which no comparison holds.
+        is_usable = ops.logical_and(ratios > 0.0, ratios < _INFINITY)
+        trust = ops.select(is_usable, ops.sqrt(ratios), ops.ones_like(ratios) * correction)
+        return trust * (ops.stack(lr) if self.is_group_lr else lr)

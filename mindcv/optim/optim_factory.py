@@ -15,7 +15,7 @@ from mindcv.optim.from_mindspore import SGD, Adagrad, Momentum
 from mindcv.optim.lamb import Lamb
 from mindcv.optim.lion import Lion
 from mindcv.optim.lr_table import Rate
-from mindcv.optim.param_groups import layer_decay_groups, weight_decay_groups
+from mindcv.optim.param_groups import filter_groups, layer_decay_groups, weight_decay_groups
 from mindcv.optim.rmsprop import RMSProp
 from mindcv.utils.errors import UserError, nearest, unknown_name
 
@@ -68,7 +68,7 @@ def create_optimizer(
         weight_decay: coefficient, at least 0.
         momentum: of `sgd`, `momentum` and `rmsprop`, at least 0.
         nesterov: Nesterov's form, of `sgd`, `momentum` and `adam`; `nadam` has it anyway.
-        weight_decay_filter: what is decayed, see `weight_decay_groups`. Groups say so themselves, and need `disable`.
+        weight_decay_filter: what is decayed, see `weight_decay_groups`. Of groups, those that state no `weight_decay`.
         layer_decay: in (0, 1], multiplies the rate once more for each layer further from the head; None for one rate.
             Groups say so themselves with `lr_scale`.
         loss_scale: the gradients arrive multiplied by this; above 0.
@@ -129,11 +129,9 @@ def _groups(
     is_network = isinstance(model_or_params, nn.Cell)
     items = list(model_or_params.get_parameters() if is_network else model_or_params)
     if any(isinstance(item, dict) for item in items):
-        if rule != "disable":
-            raise UserError(f"weight_decay_filter '{rule}' is for parameters; groups state their own weight_decay")
         if layer_decay is not None:
             raise UserError("layer_decay is for parameters; groups state their own lr_scale")
-        return items
+        return filter_groups(items, weight_decay, rule)
     if layer_decay is not None:
         return layer_decay_groups(items, weight_decay, rule, layer_decay, layer_decay_type)
     return weight_decay_groups([p for p in items if p.requires_grad], weight_decay, rule)

@@ -11,7 +11,7 @@ from mindspore import Parameter
 from mindcv.optim.base import GroupOptimizer
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["describe_groups", "is_decayed", "layer_decay_groups", "layer_ids", "weight_decay_groups"]
+__all__ = ["describe_groups", "filter_groups", "is_decayed", "layer_decay_groups", "layer_ids", "weight_decay_groups"]
 
 # Last part of the name of biases, of LayerNorm's and GRN's gain and shift, and of LayerScale's factor. GRN's are
 # [1, 1, 1, C], so that counting dimensions alone would miss them.
@@ -47,6 +47,35 @@ def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: 
     """
     params = list(params)
     return _groups(params, _decays(params, weight_decay, rule), [None] * len(params))
+
+
+def filter_groups(groups: Sequence[dict[str, Any]], weight_decay: float, rule: str) -> list[dict[str, Any]]:
+    """Groups whose weight decay is the rule's where they state none: each such group becomes two.
+
+    Args:
+        groups: as `GroupOptimizer` takes them. The order of the parameters stays.
+        weight_decay: coefficient of what is decayed.
+        rule: see `weight_decay_groups`.
+
+    Raises:
+        UserError: an unknown rule, or something in a group that is no parameter.
+    """
+    _check_rule(rule)
+    if rule == "disable":
+        return list(groups)
+    filtered, order = [], []
+    for group in groups:
+        if "params" not in group:
+            filtered.append(group)
+            continue
+        params = list(group["params"])
+        for param in params:
+            if not isinstance(param, Parameter):
+                raise UserError(f"groups hold parameters, got {param!r}")
+        order += params
+        parts = [{}] if "weight_decay" in group else weight_decay_groups(params, weight_decay, rule)[:-1]
+        filtered += [{**group, "params": params, **part} for part in parts]
+    return filtered if any("order_params" in group for group in groups) else [*filtered, {"order_params": order}]
 
 
 def layer_decay_groups(
@@ -119,9 +148,13 @@ def describe_groups(optimizer: GroupOptimizer) -> str:
     return "\n".join(lines)
 
 
-def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:
+def _check_rule(rule: str) -> None:
     if rule not in _RULES:
         raise UserError(unknown_name("weight_decay_filter", rule, _RULES))
+
+
+def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:
+    _check_rule(rule)
     if not params:
         raise UserError("the optimizer got no parameters to train")
     return [weight_decay if rule == "disable" or is_decayed(p) else 0.0 for p in params]

@@ -24,17 +24,18 @@ def _follow_one(gain, mean, gradient):  # noqa: ANN001, ANN202
     return ops.depend(followed, ops.assign(mean, followed))
 
 
-@_update.register(*["Tensor"] * 8)
-def _update_one(gain, momentum, eps, lr, param, square, moment, gradient):  # noqa: ANN001, ANN202
-    return _move(gain, momentum, eps, lr, 0.0, param, square, moment, gradient)
+@_update.register("Tuple", *["Tensor"] * 5)
+def _update_one(common, lr, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    return _move(common, lr, 0.0, param, square, moment, gradient)
 
 
-@_update.register(*["Tensor"] * 9)
-def _update_centered(gain, momentum, eps, lr, mean, param, square, moment, gradient):  # noqa: ANN001, ANN202
-    return _move(gain, momentum, eps, lr, ops.square(mean), param, square, moment, gradient)
+@_update.register("Tuple", *["Tensor"] * 6)
+def _update_centered(common, lr, mean, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    return _move(common, lr, ops.square(mean), param, square, moment, gradient)
 
 
-def _move(gain, momentum, eps, lr, removed, param, square, moment, gradient):  # noqa: ANN001, ANN202
+def _move(common, lr, removed, param, square, moment, gradient):  # noqa: ANN001, ANN202
+    gain, momentum, eps = common
     gradient = ops.cast(gradient, param.dtype)
     squared = square + gain * (ops.square(gradient) - square)
     moved = momentum * moment + lr * gradient / ops.sqrt(squared - removed + eps)
@@ -98,6 +99,4 @@ class RMSProp(GroupOptimizer):
         each = (self._parameters, self.squares, self.moments, gradients)
         if self.centered:
             each = (self.hyper_map(ops.partial(_follow, self.gain), self.means, gradients),) + each
-        if self.is_group_lr:
-            return self.hyper_map(ops.partial(_update, self.gain, self.momentum, self.eps), lr, *each)
-        return self.hyper_map(ops.partial(_update, self.gain, self.momentum, self.eps, lr), *each)
+        return self.update_each(_update, (self.gain, self.momentum, self.eps), lr, *each)

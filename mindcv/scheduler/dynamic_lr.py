@@ -1,10 +1,10 @@
 """Learning-rate schedules as tables: pure functions that return one rate per training step.
 
 Every function takes `steps_per_epoch` and `epochs` and returns a list of `steps_per_epoch * epochs` floats. The plain
-functions hold the rate for a whole epoch; those called `*_refined_lr`, and `one_cycle_lr` and `cyclic_lr`, change it
-at every step, reading the time in epochs as `step / steps_per_epoch`. Names and arguments are MindCV's, the values
-those of the PyTorch schedulers of the same names stepped once an epoch (or once a step). A length that a
-function divides by must be above 0, else it raises a UserError.
+functions hold the rate for a whole epoch; those called `*_refined_lr`, and `cosine_annealing_warm_restarts_lr`,
+`one_cycle_lr` and `cyclic_lr`, change it at every step, reading the time in epochs as `step / steps_per_epoch`. Names
+and arguments are MindCV's, the values those of the PyTorch schedulers of the same names stepped once an epoch (or once
+a step). A length that a function divides by must be above 0, else it raises a UserError.
 """
 
 from __future__ import annotations
@@ -130,15 +130,19 @@ def cosine_annealing_lr(
 def cosine_annealing_warm_restarts_lr(
     te: int, tm: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`; the first lasts `te` epochs, each next `tm`
-    times as long."""
-    _check_lengths(te=te, tm=tm)
-    rates: list[float] = []
-    length = te
-    while len(rates) < epochs:
-        rates += [_half_cosine(eta_max, eta_min, t / length) for t in range(length)]
-        length *= tm
-    return _by_epoch(lambda t: rates[t], steps_per_epoch, epochs)
+    """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`, a step at a time; the first lasts `te` epochs,
+    each next `tm` times as long."""
+    _check_lengths(te=te)
+    if tm < 1:
+        raise UserError(f"tm must be at least 1, got {tm}")
+
+    def rate(t: float) -> float:
+        start, length = 0, te
+        while t >= start + length:
+            start, length = start + length, length * tm
+        return _half_cosine(eta_max, eta_min, (t - start) / length)
+
+    return _by_step(rate, steps_per_epoch, epochs)
 
 
 def _cosine_decay(

@@ -165,9 +165,28 @@ def test_unknown_names_list_what_there_is():
         create_optimizer(make_params(), "adamw", beta1=0.9)
 
 
-def test_groups_and_a_filter_exclude_each_other():
-    with pytest.raises(UserError, match="groups state their own"):
-        create_optimizer([{"params": make_params()}], "adamw", weight_decay_filter="auto")
+@pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.parametrize("rule", ["auto", "norm_and_bias", "disable"])
+def test_the_filter_counts_where_groups_state_no_decay(rule, is_ordered):
+    """MindCV's tests pass groups with the filter `auto`."""
+    weight, beta, gamma = make_params()
+    groups = [{"params": (p for p in (beta, weight)), "lr_scale": 0.5}, {"params": [gamma], "weight_decay": 0.2}]
+    if is_ordered:
+        groups.append({"order_params": [weight, beta, gamma]})
+    optimizer = create_optimizer(groups, "adamw", weight_decay=0.1, weight_decay_filter=rule)
+    order = [weight, beta, gamma] if is_ordered else [beta, weight, gamma]
+    assert [p.name for p in optimizer.parameters] == [p.name for p in order]
+    decays = {weight.name: 0.1, beta.name: 0.1 if rule == "disable" else 0.0, gamma.name: 0.2}
+    assert optimizer.weight_decays == tuple(decays[p.name] for p in order)
+    assert optimizer.lr_scales == tuple(1.0 if p is gamma else 0.5 for p in order)
+
+
+@pytest.mark.parametrize("rule", ["auto", "disable"])
+@pytest.mark.parametrize("wrong", ["text", 1])
+def test_what_is_no_parameter(wrong, rule):
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        groups = [{"params": [*make_params(), wrong]}]
+        create_optimizer(groups, "adamw", weight_decay_filter=rule)
 
 
 def test_groups_and_a_layer_decay_exclude_each_other():

@@ -55,6 +55,10 @@ def test_warm_restarts():
     actual = s.cosine_annealing_warm_restarts_lr(2, 2, 0.0, eta_max=1.0, steps_per_epoch=1, epochs=8)
     quarter = math.cos(math.pi / 8) ** 2, 0.5 + math.sqrt(0.5) / 2, 0.5 - math.sqrt(0.5) / 2
     close(actual, [1.0, 0.5, 1.0, quarter[1], 0.5, quarter[2], 1.0, 0.5 * (1 + math.cos(math.pi / 8))])
+    by_step = s.cosine_annealing_warm_restarts_lr(1, 2, 0.2, eta_max=1.0, steps_per_epoch=2, epochs=3)
+    close(by_step, [1.0, 0.6, 1.0, 0.2 + 0.8 * quarter[1], 0.6, 0.2 + 0.8 * quarter[2]])
+    with pytest.raises(ValueError, match="tm must be at least 1"):
+        s.cosine_annealing_warm_restarts_lr(2, 0, 0.1, eta_max=1.0, **SPAN)
 
 
 def test_cosine_decay():
@@ -111,7 +115,6 @@ def test_cyclic():
         (lambda: s.step_lr(0, 0.1, lr=1.0, **SPAN), "step_size"),
         (lambda: s.cosine_annealing_lr(0, 0.1, eta_max=1.0, **SPAN), "t_max"),
         (lambda: s.cosine_annealing_warm_restarts_lr(0, 2, 0.1, eta_max=1.0, **SPAN), "te"),
-        (lambda: s.cosine_annealing_warm_restarts_lr(2, 0, 0.1, eta_max=1.0, **SPAN), "tm"),
         (lambda: s.cosine_decay_refined_lr(0, 0.1, eta_max=1.0, **SPAN), "decay_epochs"),
         (lambda: s.cyclic_lr(0.1, 1.0, 0, **SPAN), "step_size_up"),
         (lambda: s.cyclic_lr(0.1, 1.0, 2, 0, **SPAN), "step_size_down"),
