@@ -81,7 +81,7 @@ class RunConfig:
     data_dir: str = _data("./", "its folder")
     train_split: str = _data("train", "its part to train on")
     val_split: str = _data("val", "its part to validate on")
-    dataset_download: bool = _data(False, "download it")
+    dataset_download: bool = _data(False, "download what data_dir lacks of mnist, cifar10 or cifar100")
     num_parallel_workers: int = _data(8, "workers that load images", low=1)
     shuffle: bool = _data(True, "shuffle the training images")
     eval_shuffle: bool = _data(False, "shuffle the images of validation too")
@@ -270,6 +270,11 @@ def _increasing(pair: tuple[float, float]) -> bool:
 
 # (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
 _CHECKS: tuple[_Check, ...] = (
+    (
+        ("dataset", "dataset_download"),
+        lambda c: not c.dataset_download or c.dataset in ("mnist", "cifar10", "cifar100"),
+        "dataset_download: only the datasets mnist, cifar10 and cifar100 can be downloaded",
+    ),
     *(
         ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
         for name in ("scale", "ratio", "re_scale", "re_ratio")
@@ -365,7 +370,6 @@ _LATER: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("resume_opt", lambda v: not v, "resuming comes with a later version; leave it False"),
     ("gradient_accumulation_steps", lambda v: v == 1, "accumulation comes with a later version; leave it 1"),
     ("pretrained", lambda v: not v, "published weights come with a later version; give a file as ckpt_path"),
-    ("dataset_download", lambda v: not v, "downloading data sets comes with a later version; give data_dir"),
 )
 
 

@@ -334,7 +334,6 @@ def test_an_ill_typed_option_is_one_problem(tmp_path):
         ["--resume_opt"],
         ["--gradient_accumulation_steps", "2"],
         ["--pretrained", "True"],
-        ["--dataset_download"],
     ],
     ids=" ".join,
 )
@@ -342,6 +341,18 @@ def test_what_a_later_version_brings(argv):
     found = problems(*MODEL, *argv)
     assert len(found) == 1
     assert found[0].startswith(argv[0][2:] + ": ") and "later version" in found[0]
+
+
+@pytest.mark.parametrize("name", ["mnist", "CIFAR10", "cifar100"])
+def test_data_sets_that_can_be_downloaded(name):
+    config = parse_args([*MODEL, "--dataset", name, "--dataset_download", "True"])
+    assert config.dataset_download and config.dataset == name.lower()
+
+
+@pytest.mark.parametrize("name", ["imagenet", "", "folder", "digits"])
+def test_data_sets_that_cannot_be_downloaded(name):
+    found = problems(*MODEL, "--dataset", name, "--dataset_download")
+    assert found == ["dataset_download: only the datasets mnist, cifar10 and cifar100 can be downloaded"]
 
 
 def test_unavailable_is_a_function_of_the_config():

@@ -12,7 +12,7 @@ from mindcv.data.constants import (
     IMAGENET_INCEPTION_STD,
 )
 from mindcv.data.dataset import ImageDataset
-from mindcv.data.dataset_factory import create_dataset
+from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
 from mindcv.data.image_folder import IMAGE_SUFFIXES
 from mindcv.data.image_io import decode
 from mindcv.data.loader import ImageLoader, create_loader
@@ -36,6 +36,7 @@ __all__ = [
     "create_loader",
     "create_transforms",
     "decode",
+    "get_dataset_download_root",
     "imagenet_class_names",
     "transforms_imagenet_eval",
     "transforms_imagenet_train",

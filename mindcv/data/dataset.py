@@ -139,6 +139,14 @@ class ImageDataset:
         """Number of classes."""
         return len(self.class_names)
 
+    def get_col_names(self) -> list[str]:
+        """The columns, under the names that MindSpore's data sets of images give them."""
+        return ["image", "label"]
+
+    def output_types(self) -> list[np.dtype]:
+        """Types of the columns as MindSpore tells them, before any transform."""
+        return [np.dtype(np.uint8), np.dtype(np.int32)]
+
     def get_dataset_size(self) -> int:
         """Samples that this shard sees in an epoch of training, where all shards get equally many."""
         return samples_per_rank(len(self), rank=self.shard_id, num_ranks=self.num_shards, pad=True)

@@ -6,28 +6,35 @@ import os
 from collections.abc import Mapping
 from typing import Optional, Union
 
-from mindcv.data.cifar import read_cifar
+from mindcv.data.cifar import fetch_cifar, read_cifar
 from mindcv.data.constants import DATASET_NAMES
 from mindcv.data.dataset import ImageCollection, ImageDataset
 from mindcv.data.digits import read_digits
 from mindcv.data.image_folder import ImageFolder
-from mindcv.data.mnist import read_mnist
+from mindcv.data.mnist import fetch_mnist, read_mnist
+from mindcv.utils.download import cache_root
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["create_dataset"]
+__all__ = ["create_dataset", "get_dataset_download_root"]
 
-_PLACES = {
-    "mnist": "its four IDX files into the folder that root (data_dir) names",
-    "cifar10": "the folder 'cifar-10-batches-py' or 'cifar-10-batches-bin' into the folder that root (data_dir) names",
-    "cifar100": "the folder 'cifar-100-python' or 'cifar-100-binary' into the folder that root (data_dir) names",
-    "digits": 'nothing anywhere: scikit-learn has the digits (pip install "mindcv[demo]")',
-}
-_FOLDER_PLACE = "the images into root/<split>/<class>/"
+_PathLike = Union[str, os.PathLike]
+
+_FETCHED = ("mnist", "cifar10", "cifar100")
+# Data sets that are looked for in a folder of their own name when no root is given.
+_AT_HOME = (*_FETCHED, "imagenet")
+
+
+def get_dataset_download_root() -> str:
+    """The folder that holds a folder for each data set downloaded: `datasets` in `mindcv.utils.download.cache_root()`.
+
+    A string and not a Path, as in MindCV, where users join further names to it.
+    """
+    return str(cache_root() / "datasets")
 
 
 def create_dataset(
     name: str = "",
-    root: Optional[Union[str, os.PathLike]] = None,
+    root: Optional[_PathLike] = None,
     split: str = "train",
     shuffle: bool = True,
     num_samples: Optional[int] = None,
@@ -45,22 +52,26 @@ def create_dataset(
     Args:
         name: upper or lower case: 'imagenet', 'folder' or '' for an image folder (see `ImageFolder`); 'digits',
             'mnist', 'cifar10' or 'cifar100'.
-        root: where the files are; 'digits' needs none.
+        root: where the files are; 'digits' needs none. By default, for 'imagenet', 'mnist', 'cifar10' and 'cifar100',
+            the folder of that name in `get_dataset_download_root()`.
         split: 'train' or 'val' as a rule; 'test' too for all but image folders, where it names the sub-folder.
         shuffle, num_samples, num_shards, shard_id, num_parallel_workers, num_aug_repeats, seed: see `ImageDataset`.
-        download: True is refused, with a word on where to put the files.
+        download: fetch into `root` what it lacks of 'mnist', 'cifar10' or 'cifar100'. Processes may do so at once.
         class_indexing: class name to label. It numbers the folders of an image folder, and must be equal to the
             `class_to_idx` of another data set, whose labels are fixed.
 
     Raises:
-        UserError: an argument is not allowed; DataError, a kind of it, when files are missing or damaged.
+        UserError: an argument is not allowed, or a download failed; DataError, a kind of it, when files are missing
+            or damaged.
     """
     kind = name.lower()
     if kind not in DATASET_NAMES:
         raise UserError(unknown_name("dataset", name, filter(None, DATASET_NAMES)))
+    if download and kind not in _FETCHED:
+        raise UserError(_not_fetched(kind))
+    root = _root_of(kind, root, download)
     if download:
-        place = _PLACES.get(kind, _FOLDER_PLACE)
-        raise UserError(f"downloading data sets is not part of this version; put {place}, and leave download off")
+        fetch_mnist(root) if kind == "mnist" else fetch_cifar(kind, root)
     dataset = ImageDataset(
         _open(kind, root, split, class_indexing),
         shuffle=shuffle,
@@ -79,15 +90,33 @@ def create_dataset(
     return dataset
 
 
+def _not_fetched(kind: str) -> str:
+    where = "scikit-learn has it" if kind == "digits" else "put the images into root/<split>/<class>/"
+    return (
+        f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(_FETCHED)} can: {where}, and leave "
+        "download (dataset_download) off"
+    )
+
+
+def _root_of(kind: str, root: Optional[_PathLike], download: bool) -> Optional[_PathLike]:
+    if root is not None or kind == "digits":
+        return root
+    home = os.path.join(get_dataset_download_root(), kind)
+    if kind in _AT_HOME and (download or os.path.isdir(home)):
+        return home
+    told = f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files"
+    told += ", or download (dataset_download)" if kind in _FETCHED else ""
+    told += f"; there is no '{home}' either" if kind in _AT_HOME else ""
+    raise UserError(told)
+
+
 def _open(
-    kind: str, root: Optional[Union[str, os.PathLike]], split: str, class_indexing: Optional[Mapping[str, int]]
+    kind: str, root: Optional[_PathLike], split: str, class_indexing: Optional[Mapping[str, int]]
 ) -> ImageCollection:
     if kind == "digits":
         return read_digits(split)
-    if root is None:
-        raise UserError(f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files")
     if kind == "mnist":
         return read_mnist(root, split)
-    if kind in ("cifar10", "cifar100"):
+    if kind in _FETCHED:
         return read_cifar(kind, root, split)
     return ImageFolder(root, split, class_indexing)

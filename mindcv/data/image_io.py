@@ -36,7 +36,7 @@ def decode(encoded: Union[bytes, np.ndarray], mode: str = "RGB") -> Image.Image:
             not name the file, which only the caller knows.
     """
     if isinstance(encoded, np.ndarray):
-        return _from_array(encoded).convert(mode)
+        return _in_mode(_from_array(encoded), mode)
     if not encoded:
         raise DataError("the file is empty")
     try:
@@ -55,15 +55,19 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
 
 
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which copies where there is nothing to convert
+
+
 def _from_bytes(encoded: bytes, mode: str) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as image:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode in _HIGH_DEPTH:
             image = _to_8_bits(image, is_16_bit=image.mode.startswith("I;16") or encoded.startswith(b"\x89PNG"))
         # The colour stays the same without it, and Pillow warns about palettes that have it.
         image.info.pop("transparency", None)
-        return image.convert(mode)
+        return _in_mode(image, mode)
 
 
 def _to_8_bits(image: Image.Image, is_16_bit: bool) -> Image.Image:

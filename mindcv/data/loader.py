@@ -117,19 +117,21 @@ def create_loader(
     """A loader of batches.
 
     Whether samples are shuffled, sharded and repeated is the data set's. In training the shards are padded to equal
-    length; in evaluation each sample goes to one rank, once.
+    length; in evaluation each sample goes to one rank, once, unless the data set has repeats.
 
     Args:
         dataset: from `create_dataset`.
         batch_size: samples in a batch.
         drop_remainder: leave out a last batch that is smaller.
         is_training: see above.
-        mixup, cutmix: the alphas of `Mixup`; 0 for none.
-        cutmix_prob: probability of mixing, by either (MindCV's name for it).
+        mixup, cutmix: the alphas of `Mixup`; 0 for none. In evaluation nothing is mixed, with a warning.
+        cutmix_prob: probability of mixing, by either (MindCV's name for it). With 0 nothing is mixed, which is warned
+            of, but labels have the form that mixing gives them.
         num_classes: of the model: width of mixed labels, and above every label.
         transform: one callable or a list, for the contents of an image file; None takes `create_transforms` at 224.
             With splits, what `create_transforms(separate=True)` gives.
-        target_transform: the same for the label, such as `mindspore.dataset.transforms.OneHot`.
+        target_transform: the same for the label, such as `mindspore.dataset.transforms.OneHot`. What it gives may be
+            mixed if it is a class number or `num_classes` shares.
         num_parallel_workers: None takes the data set's, or 8; no more than the cores there are.
         python_multiprocessing: workers are processes instead of threads (one worker is a thread in any case).
         separate: give each image in several versions, the first B rows of a batch clean and the others augmented.
@@ -145,15 +147,15 @@ def create_loader(
     mixer = None
     if mixup or cutmix or cutmix_minmax is not None:
         ways = (mixup, cutmix, cutmix_prob, mixup_switch_prob, num_classes, mixup_mode, cutmix_minmax)
-        mixer = Mixup(*ways, off_epoch=mixup_off_epoch)
-        _check_mixing(is_training, target_transform is not None, separate)
+        mixer = _mixer_of_phase(Mixup(*ways, off_epoch=mixup_off_epoch), is_training, separate)
     if separate or num_aug_splits or isinstance(transform, SplitTransforms):
         _check_splits(separate, num_aug_splits, transform, is_training)
         prepare = Splitter(transform, num_aug_splits or _MINDCV_SPLITS)
     else:
         prepare = _composed(create_transforms(is_training=is_training) if transform is None else transform)
     reader = SampleReader(dataset, prepare, _composed(target_transform), skip_corrupt)
-    maker = BatchMaker(reader, batch_size, drop_remainder, is_training, mixer)
+    deals_as_training = is_training or dataset.num_aug_repeats > 1
+    maker = BatchMaker(reader, batch_size, drop_remainder, deals_as_training, mixer)
     if drop_remainder and maker.num_batches == 0:
         raise DataError(
             f"the data set's {dataset.get_dataset_size()} samples on this rank are fewer than one batch of "
@@ -171,19 +173,28 @@ def _check(dataset: ImageDataset, batch_size: int, num_classes: int, is_training
             f"the data set has {dataset.num_classes()} classes, labels 0 to {dataset.num_classes() - 1}, which "
             f"num_classes={num_classes} does not cover"
         )
-    if dataset.num_aug_repeats > 1 and not (is_training and dataset.shuffle):
-        raise UserError("num_aug_repeats is for training, and needs shuffle: else each epoch has the same samples")
+    if dataset.num_aug_repeats > 1 and not dataset.shuffle:
+        raise UserError("num_aug_repeats needs shuffle: else each epoch has the same samples")
+    if dataset.num_aug_repeats > 1 and not is_training:
+        logger.warning(
+            "num_aug_repeats=%d is for training: an epoch of this loader has 1/%d of the images, each as often, and "
+            "accuracies of it are no measure",
+            *[dataset.num_aug_repeats] * 2,
+        )
     if skip_corrupt and not is_training:
         raise UserError("skip_corrupt is for training: evaluation counts every image once")
 
 
-def _check_mixing(is_training: bool, has_target_transform: bool, separate: bool) -> None:
-    if not is_training:
-        raise UserError("mixup and cutmix are for training (is_training=True)")
-    if has_target_transform:
-        raise UserError("mixup and cutmix make the labels themselves, and cannot be had with target_transform")
+def _mixer_of_phase(mixer: Mixup, is_training: bool, separate: bool) -> Optional[Mixup]:
+    """The mixer, or None in evaluation; what code written for MindCV asks for in vain is warned of."""
     if separate:
         raise UserError("mixup and cutmix cannot be had with separate=True, whose loss compares versions of one image")
+    if not is_training:
+        logger.warning("mixup and cutmix are for training: with is_training=False nothing is mixed")
+        return None
+    if not mixer.prob:
+        logger.warning("cutmix_prob, the probability of mixing by mixup or cutmix, is 0: nothing is mixed")
+    return mixer
 
 
 def _check_splits(separate: bool, num_splits: int, transform: object, is_training: bool) -> None:

@@ -42,7 +42,7 @@ class Mixup:
     Args:
         mixup_alpha: alpha of mixup, 0 for none: an image's own share is drawn from Beta(alpha, alpha).
         cutmix_alpha: alpha of CutMix, 0 for none; not used when `cutmix_minmax` is given.
-        prob: probability of mixing, in either way, of what `mode` says.
+        prob: probability of mixing, in either way, of what `mode` says. With 0, labels alone change their form.
         switch_prob: when there are both mixup and CutMix, probability of CutMix.
         num_classes: width of the labels returned.
         mode: what is drawn for: 'batch', all images together; 'pair', each pair of partners; 'elem', each image.
@@ -53,7 +53,7 @@ class Mixup:
         off_epoch: epoch, from 0, from which on nothing is mixed any more; 0 for never. Labels keep their form.
 
     Raises:
-        UserError: an argument is out of range, or the arguments ask for mixing that can never happen.
+        UserError: an argument is out of range, or there is no alpha to mix with.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Mixup:
             raise UserError(
                 f"mixup and cutmix must not be negative, nor both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
             )
-        if not 0 < prob <= 1:
-            raise UserError(f"the probability of mixing (cutmix_prob) must be above 0 and at most 1, got {prob:g}")
+        if not 0 <= prob <= 1:
+            raise UserError(f"the probability of mixing (cutmix_prob) must be within 0..1, got {prob:g}")
         if not 0 <= switch_prob <= 1:
             raise UserError(f"the probability of CutMix (switch_prob) must be within 0..1, got {switch_prob:g}")
         if mode not in _MODES:
@@ -91,26 +91,48 @@ class Mixup:
         self.off_epoch = off_epoch
 
     def __call__(
-        self, images: np.ndarray, labels: np.ndarray, rng: Optional[np.random.Generator] = None, epoch: int = 0
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rng: Optional[np.random.Generator] = None,
+        epoch: int = 0,
+        in_place: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mix one batch of any size; the arguments are left as they are.
+        """Mix one batch of any size.
 
         Args:
-            images: (B, C, H, W).
-            labels: (B,) integers.
+            images: (B, C, H, W); left as they are, unless `in_place`.
+            labels: (B,) integers, or already (B, num_classes) shares of the classes.
             rng: where all draws come from; None makes a fresh, unseeded one.
             epoch: compared with `off_epoch`.
+            in_place: float32 images are mixed where they are, which saves time and the memory of a second batch.
 
         Returns:
             The mixed images, float32 (B, C, H, W), and soft labels, float32 (B, num_classes).
+
+        Raises:
+            UserError: the labels have neither form.
         """
         images = np.asarray(images, np.float32)
-        targets = one_hot(labels, self.num_classes)
+        targets = self._targets(np.asarray(labels))
         if self.off_epoch and epoch >= self.off_epoch:
             return images, targets
         mixes = self.draw(len(images), images.shape[2:], np.random.default_rng() if rng is None else rng)
         shares = np.array([mix.share for mix in mixes], np.float32)[:, None]
-        return _mixed_images(images, mixes), targets * shares + targets[::-1] * (np.float32(1) - shares)
+        if any(mix is not _UNMIXED for mix in mixes):
+            images = images if in_place else images.copy()
+            _mix_pairs(images, mixes)
+        return images, targets * shares + targets[::-1] * (np.float32(1) - shares)
+
+    def _targets(self, labels: np.ndarray) -> np.ndarray:
+        if labels.ndim == 2 and labels.shape[1] == self.num_classes:
+            return labels.astype(np.float32)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise UserError(
+                f"mixup and cutmix take class numbers, or rows of {self.num_classes} shares, but the labels (of "
+                f"target_transform) are {labels.dtype} of shape {labels.shape}"
+            )
+        return one_hot(labels, self.num_classes)
 
     def draw(self, size: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Mix]:
         """How each of `size` images of height and width `shape` is to be mixed."""
@@ -157,18 +179,23 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return targets
 
 
-def _mixed_images(images: np.ndarray, mixes: Sequence[Mix]) -> np.ndarray:
-    if all(mix is _UNMIXED for mix in mixes):
-        return images
-    mixed = images.copy()
-    for image, partner, mix in zip(mixed, images[::-1], mixes):
-        if mix.box is not None:
-            top, bottom, left, right = mix.box
-            image[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
-        elif mix is not _UNMIXED:
-            image *= mix.share
-            image += partner * (np.float32(1) - mix.share)
-    return mixed
+def _mix_pairs(images: np.ndarray, mixes: Sequence[Mix]) -> None:
+    """Mix each image with its partner, in place, pair by pair."""
+    for first in range((len(images) + 1) // 2):
+        second = len(images) - 1 - first
+        original = images[first].copy()
+        _mix_one(images[first], images[second] if second != first else original, mixes[first])
+        if second != first:
+            _mix_one(images[second], original, mixes[second])
+
+
+def _mix_one(image: np.ndarray, partner: np.ndarray, mix: Mix) -> None:
+    if mix.box is not None:
+        top, bottom, left, right = mix.box
+        image[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
+    elif mix is not _UNMIXED:
+        image *= mix.share
+        image += partner * (np.float32(1) - mix.share)
 
 
 def _clipped_span(length: int, share: float, rng: np.random.Generator) -> tuple[int, int]:

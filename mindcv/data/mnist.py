@@ -1,4 +1,4 @@
-"""MNIST from its IDX files, plain or compressed."""
+"""MNIST from its IDX files, plain or compressed, which can be downloaded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,33 @@ from typing import Union
 import numpy as np
 
 from mindcv.data.dataset import ArrayImages
+from mindcv.utils.download import download
 from mindcv.utils.errors import DataError, UserError, unknown_name
 
-__all__ = ["read_mnist"]
+__all__ = ["fetch_mnist", "read_mnist"]
 
 _PREFIX = {"train": "train", "test": "t10k", "val": "t10k"}
+
+# The copy that torchvision takes too, since MNIST's own page is without https. The md5 sums are those of torchvision
+# (datasets/mnist.py) and MindCV (data/dataset_download.py) alike.
+_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_MD5 = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+def fetch_mnist(root: Union[str, os.PathLike]) -> None:
+    """Download those of MNIST's four files that `root` lacks, 11 MB in all; compressed, as they are published.
+
+    Raises:
+        UserError: see `mindcv.utils.download.download`.
+    """
+    for name, md5 in _MD5.items():
+        if _find(Path(root), name) is None:
+            download(f"{_URL}{name}.gz", Path(root, f"{name}.gz"), md5=md5)
 
 
 def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:

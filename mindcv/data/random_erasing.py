@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from mindcv.data.transforms import RandomTransform, check_probability, check_range
+from mindcv.data.transforms import RandomArrayTransform, check_probability, check_range, room_for
 from mindcv.utils.errors import UserError
 
 __all__ = ["RandomErasing"]
@@ -16,7 +16,7 @@ __all__ = ["RandomErasing"]
 _NOISES = ("pixel", "random", "rand")
 
 
-class RandomErasing(RandomTransform):
+class RandomErasing(RandomArrayTransform):
     """With probability `prob`, overwrite rectangles of a float32 (C, H, W) image, after `Normalize`.
 
     Sources: Zhong et al., arXiv 1708.04896; noise and several rectangles are timm's.
@@ -60,15 +60,17 @@ class RandomErasing(RandomTransform):
         self.max_attempts = max_attempts
         self.count = count
 
-    def transform(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """See `RandomTransform`; image: float32 (C, H, W), left as it is."""
+    def transform(self, image: np.ndarray, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> np.ndarray:
+        """See `RandomArrayTransform`; image: float32 (C, H, W), left as it is unless it is `out`."""
         channels, height, width = image.shape
         if not isinstance(self.value, str) and np.ndim(self.value) and len(self.value) != channels:
             raise UserError(f"value of random erasing has {len(self.value)} numbers for {channels} channels")
         if rng.random() >= self.prob:
             return image
         number = int(rng.integers(1, self.count + 1)) if self.count > 1 else 1
-        erased = image.copy()
+        erased = room_for(image.shape, out)
+        if erased is not image:
+            erased[...] = image
         for _ in range(number):
             box = self._draw_box(height, width, number, rng)
             if box is not None:

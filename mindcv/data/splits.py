@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -37,16 +37,24 @@ class Splitter:
         self.num_splits = num_splits
         self._shared, self._clean, self._augmented = (Compose(part) for part in transforms)
 
-    def __call__(self, encoded: Any, rng: np.random.Generator, key: tuple[int, ...]) -> list[np.ndarray]:
+    def __call__(
+        self,
+        encoded: Any,
+        rng: np.random.Generator,
+        key: tuple[int, ...],
+        outs: Optional[Sequence[Optional[np.ndarray]]] = None,
+    ) -> list[np.ndarray]:
         """The versions, the clean one first.
 
         Args:
             encoded: the contents of an image file, or an array.
             rng: for what all versions share, and for the clean one.
             key: of the sample's random stream; the number of a version after it makes that version's own.
+            outs: one `out` a version, see `ArrayTransform`; None: none.
         """
+        outs = [None] * self.num_splits if outs is None else outs
         image = self._shared(encoded, rng)
-        versions = [self._clean(image, rng)]
+        versions = [self._clean(image, rng, outs[0])]
         for split in range(1, self.num_splits):
-            versions.append(self._augmented(image, stream(*key, split)))
+            versions.append(self._augmented(image, stream(*key, split), outs[split]))
         return versions

@@ -2,7 +2,8 @@
 
 A pipeline is a plain list of callables. Those that draw random numbers derive from `RandomTransform` and are handed a
 generator, which makes a sample's pixels a function of the seed, the epoch and the sample; any other callable, a user's
-own too, gets the image alone.
+own too, gets the image alone. Those that derive from `ArrayTransform` are handed the array to write to besides, so that
+the pixels of a batch are written where they stay.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from mindcv.data.image_io import decode
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
+    "ArrayTransform",
     "CenterCrop",
     "ColorJitter",
     "Compose",
     "Decode",
     "Normalize",
+    "RandomArrayTransform",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "RandomTransform",
@@ -32,6 +35,7 @@ __all__ = [
     "check_probability",
     "check_range",
     "pillow_filter",
+    "room_for",
 ]
 
 _FILTERS = {
@@ -70,6 +74,11 @@ def check_range(what: str, bounds: Sequence[float], upper: float = math.inf) -> 
     return float(bounds[0]), float(bounds[1])
 
 
+def room_for(shape: Sequence[int], out: Optional[np.ndarray]) -> np.ndarray:
+    """`out` when there is one of that shape, else a new float32 array."""
+    return np.empty(shape, np.float32) if out is None or out.shape != tuple(shape) else out
+
+
 class RandomTransform:
     """Base of the transforms that draw random numbers; subclasses write `transform`."""
 
@@ -88,16 +97,38 @@ class RandomTransform:
         raise NotImplementedError
 
 
-class Compose(RandomTransform):
+class ArrayTransform:
+    """Base of the transforms that give a float32 (C, H, W) array.
+
+    They take a keyword `out`: None, or a float32 array that the result is to be written to when it has that shape. It
+    may be the very array that they are to transform.
+    """
+
+
+class RandomArrayTransform(RandomTransform, ArrayTransform):
+    """Base of the transforms that are both; subclasses write `transform`, with `out`."""
+
+    def __call__(self, image: Any, rng: Optional[np.random.Generator] = None, out: Optional[np.ndarray] = None) -> Any:
+        """Transform one image; see the two base classes for the arguments."""
+        return self.transform(image, np.random.default_rng() if rng is None else rng, out)
+
+    def transform(self, image: Any, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> Any:
+        """What `__call__` does, with a generator that is there."""
+        raise NotImplementedError
+
+
+class Compose(RandomArrayTransform):
     """A list of transforms as one: each `RandomTransform` in it draws from the one generator, in turn."""
 
     def __init__(self, transforms: Sequence[Callable]):
         self.transforms = list(transforms)
 
-    def transform(self, image: Any, rng: np.random.Generator) -> Any:
-        """See `RandomTransform`."""
+    def transform(self, image: Any, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> Any:
+        """See `RandomArrayTransform`. What comes out is in `out` only if the last transforms are `ArrayTransform`s."""
         for transform in self.transforms:
-            image = transform(image, rng) if isinstance(transform, RandomTransform) else transform(image)
+            draws = (rng,) if isinstance(transform, RandomTransform) else ()
+            place = {"out": out} if isinstance(transform, ArrayTransform) else {}
+            image = transform(image, *draws, **place)
         return image
 
     def __repr__(self) -> str:
@@ -299,19 +330,22 @@ class CenterCrop:
         return f"CenterCrop({self.size})"
 
 
-class ToArray:
+class ToArray(ArrayTransform):
     """Pillow image of mode 'RGB' or 'L' to a float32 array of shape (3, H, W) or (1, H, W), values 0..255."""
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        pixels = np.asarray(image)
-        channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray(channels_first, dtype=np.float32)
+    def __call__(self, image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
+        bands = image.getbands()
+        array = room_for((len(bands), image.height, image.width), out)
+        for plane, band in zip(array, bands):
+            # Pillow takes one band out of its pixels in less time than NumPy needs to transpose all of them.
+            plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
+        return array
 
     def __repr__(self) -> str:
         return "ToArray()"
 
 
-class Normalize:
+class Normalize(ArrayTransform):
     """(image - mean) / std of a float32 (C, H, W) array, with one mean and std a channel in units of 0..255."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -320,10 +354,10 @@ class Normalize:
         self.mean, self.std = list(mean), list(std)
         self._mean, self._std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
         if len(image) != len(self._mean):
             raise UserError(f"mean and std have {len(self._mean)} numbers for an image of {len(image)} channels")
-        normalized = image - self._mean
+        normalized = np.subtract(image, self._mean, out=room_for(image.shape, out))
         normalized /= self._std
         return normalized
 

@@ -6,8 +6,10 @@ import gzip
 import pickle
 import struct
 
+import mindspore.dataset as ds
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from mindcv.data import create_dataset, imagenet_class_names
@@ -227,7 +229,7 @@ def test_subset():
         ({"seed": -1}, "seed must be at least 0"),
         ({"num_aug_repeats": -1}, "num_aug_repeats"),
         ({"class_indexing": {"0": 0}}, "class_indexing numbers other classes than data set 'digits'"),
-        ({"download": True}, "downloading data sets is not part of this version"),
+        ({"download": True}, "'digits' cannot be downloaded, only mnist, cifar10, cifar100 can: scikit-learn has it"),
     ],
 )
 def test_refuses(options, message):
@@ -251,6 +253,13 @@ def test_refuses_unknown_names_and_keywords():
         create_dataset("imagenet", download=True)
     with pytest.raises(IndexError):
         create_dataset("digits", num_samples=5).read(5)
+
+
+def test_columns_are_those_of_mindspore(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "cat" / "1.png")
+    own, other = create_dataset("imagenet", tmp_path), ds.ImageFolderDataset(str(tmp_path / "train"))
+    assert own.get_col_names() == other.get_col_names() and own.output_types() == other.output_types()
 
 
 def test_imagenet_class_names():

@@ -336,9 +336,8 @@ def test_workers_are_clamped_and_said_once(log, monkeypatch):
         ({"separate": True, "is_training": True, "transform": SPLIT, "mixup": 1, "cutmix_prob": 1}, "versions of one"),
         ({"mixup": 1, "cutmix_prob": 1, "is_training": True, "mixup_mode": "half"}, "mixup mode 'half' is not known"),
         ({"skip_corrupt": True}, "skip_corrupt is for training"),
-        ({"mixup": 0.2, "cutmix_prob": 1.0}, "mixup and cutmix are for training"),
-        ({"mixup": 0.2, "is_training": True}, r"\(cutmix_prob\) must be above 0"),
-        ({"mixup": 0.2, "cutmix_prob": 1, "is_training": True, "target_transform": [str]}, "target_transform"),
+        ({"mixup": 0.2, "is_training": True, "cutmix_prob": 1.5}, r"\(cutmix_prob\) must be within 0..1"),
+        ({"mixup": -0.2, "cutmix_prob": 1}, "must not be negative"),
     ],
 )
 def test_refuses(options, message):
@@ -346,8 +345,60 @@ def test_refuses(options, message):
         create_loader(create_dataset("digits"), **{"batch_size": 4, **options})
 
 
-@pytest.mark.parametrize("is_training, shuffle", [(False, True), (True, False)])
-def test_repeats_are_for_shuffled_training(is_training, shuffle):
-    dataset = create_dataset("digits", num_aug_repeats=3, shuffle=shuffle)
-    with pytest.raises(UserError, match="num_aug_repeats is for training"):
+@pytest.mark.parametrize("is_training", [False, True])
+def test_repeats_need_shuffling(is_training):
+    dataset = create_dataset("digits", num_aug_repeats=3, shuffle=False)
+    with pytest.raises(UserError, match="num_aug_repeats needs shuffle"):
         create_loader(dataset, 4, is_training=is_training)
+
+
+def test_repeats_without_training_are_done_and_warned_of(log):
+    """MindCV's data set repeats its images whatever the loader is for."""
+    options = {"num_samples": 30, "seed": 3, "num_shards": 4, "shard_id": 1, "num_aug_repeats": 3}
+    of_training, other = (
+        raw_loader(create_dataset("digits", **options), 4, is_training=is_training) for is_training in (True, False)
+    )
+    assert_same(other.batches(1), of_training.batches(1))
+    assert [record.getMessage()[:17] for record in log.records] == ["num_aug_repeats=3"]
+
+
+def test_mixing_with_probability_0_changes_the_labels_form_alone(log):
+    dataset = create_dataset("digits", num_samples=20)
+    plain = raw_loader(dataset, is_training=True)
+    assert not log.records
+    loader = raw_loader(dataset, is_training=True, mixup=1.0, cutmix=1.0)
+    assert [record.levelname for record in log.records] == ["WARNING"] and "is 0: nothing" in log.text
+    for (images, targets), (expected, labels) in zip(loader.batches(), plain.batches()):
+        np.testing.assert_array_equal(images, expected)
+        np.testing.assert_array_equal(targets, np.eye(10)[labels])
+        assert targets.dtype == np.float32
+
+
+def test_nothing_is_mixed_in_evaluation_which_is_warned_of(log):
+    dataset = create_dataset("digits", split="val", shuffle=False)
+    plain = raw_loader(dataset, 100)
+    assert not log.records
+    assert_same(raw_loader(dataset, 100, mixup=1.0, cutmix_prob=1.0).batches(), plain.batches())
+    assert [record.levelname for record in log.records] == ["WARNING"] and "is_training=False" in log.text
+
+
+def test_labels_of_target_transforms_are_mixed():
+    mixing = {"is_training": True, "mixup": 0.8, "cutmix": 1.0, "cutmix_prob": 1.0}
+    dataset = create_dataset("digits", num_samples=40)
+    expected = list(raw_loader(dataset, **mixing).batches())
+    one_hot = ds.transforms.OneHot(10)
+    for transform in (one_hot, [one_hot, lambda row: row.astype(np.float64)], lambda label: np.int64(label)):
+        assert_same(raw_loader(dataset, target_transform=transform, **mixing).batches(), expected)
+
+    smooth = [one_hot, lambda row: 0.9 * row + 0.01]
+    for (_, labels), (_, hard) in zip(raw_loader(dataset, target_transform=smooth, **mixing).batches(), expected):
+        np.testing.assert_allclose(labels, 0.9 * hard + 0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [lambda label: label + 0.5, lambda label: np.eye(11)[label]])
+def test_labels_that_cannot_be_mixed(transform):
+    loader = raw_loader(
+        create_dataset("digits"), is_training=True, mixup=1.0, cutmix_prob=1.0, target_transform=transform
+    )
+    with pytest.raises(UserError, match=r"class numbers, or rows of 10 shares.*float32 of shape \(16"):
+        next(loader.batches())

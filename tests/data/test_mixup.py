@@ -182,7 +182,8 @@ def test_nothing_is_mixed_from_the_off_epoch_on(mode):
     [
         ({"mixup_alpha": 0.0}, "nor both 0"),
         ({"mixup_alpha": -1.0}, "must not be negative"),
-        ({"prob": 0.0}, "cutmix_prob"),
+        ({"prob": -0.1}, "cutmix_prob"),
+        ({"prob": 1.1}, "cutmix_prob"),
         ({"switch_prob": 2.0}, "switch_prob"),
         ({"mode": "pairs"}, "mixup mode 'pairs' is not known; did you mean 'pair'"),
         ({"cutmix_minmax": [0.8, 0.2]}, "cutmix_minmax must be two numbers, 0 < low <= high <= 1"),
@@ -192,3 +193,16 @@ def test_nothing_is_mixed_from_the_off_epoch_on(mode):
 def test_refuses(options, message):
     with pytest.raises(UserError, match=message):
         Mixup(**options)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_mixing_in_place_gives_the_same_bits(mode, size):
+    for seed in range(10):
+        images, labels = batch(size, seed)
+        mixup = Mixup(0.8, 1.0, prob=0.7, num_classes=10, mode=mode)
+        expected, targets = mixup(images, labels, rng(seed))
+        mixed, same_targets = mixup(images, labels, rng(seed), in_place=True)
+        assert mixed is images
+        np.testing.assert_array_equal(mixed, expected)
+        np.testing.assert_array_equal(same_targets, targets)

@@ -13,6 +13,7 @@ from mindcv.data.random_erasing import RandomErasing
 from mindcv.data.transforms import (
     CenterCrop,
     ColorJitter,
+    Compose,
     Decode,
     Normalize,
     RandomHorizontalFlip,
@@ -197,6 +198,37 @@ def test_to_array_and_normalize():
         Normalize([1, 2, 3], [1, 2, 3])(array[:1])
     with pytest.raises(UserError, match="std positive"):
         Normalize([1], [0])
+
+
+def test_arrays_are_written_where_they_are_wanted():
+    image, transforms = picture(), [ToArray(), Normalize([10, 20, 30], [2, 4, 8]), RandomErasing(1.0, value="pixel")]
+    for last in (1, 2, 3):
+        pipeline = Compose(transforms[:last])
+        expected = pipeline(image, rng())
+        out = np.full((3, 30, 40), np.nan, np.float32)
+        assert pipeline(image, rng(), out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_an_array_of_another_shape_is_not_written_to():
+    for transform in (ToArray(), Compose([ToArray()])):
+        out = np.zeros((3, 40, 30), np.float32)
+        result = transform(picture(), out=out)
+        assert result.shape == (3, 30, 40) and not out.any()
+
+
+def test_each_array_transform_alone_leaves_its_input():
+    array, out = np.ones((3, 30, 40), np.float32), np.zeros((3, 30, 40), np.float32)
+    for transform in (Normalize([10, 20, 30], [2, 4, 8]), RandomErasing(1.0)):
+        assert transform(array, out=out) is out and (array == 1).all() and not (out == 1).all()
+    untouched = RandomErasing(0.0)(array, rng(), out=out)
+    np.testing.assert_array_equal(untouched, array)
+
+
+def test_a_transform_between_may_return_a_view():
+    turned = Compose([ToArray(), lambda array: array[:, ::-1, ::-1], Normalize([10, 20, 30], [2, 4, 8])])
+    out = np.zeros((3, 30, 40), np.float32)
+    np.testing.assert_array_equal(turned(picture(), rng(), out=out), turned(picture(), rng()))
 
 
 def test_representations():

@@ -1,0 +1,407 @@
+"""Downloads, from a server of the test's own that breaks off, forgets and lies as told."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import ssl
+import subprocess
+import tarfile
+import threading
+import urllib.request
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindcv.utils import download as module
+from mindcv.utils.download import DownLoad, cache_root, download, extract_archive, locked
+from mindcv.utils.errors import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
+SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.content`; what goes wrong is in `server.how`, what was asked for in `server.seen`."""
+
+    def do_GET(self):
+        how, content = self.server.how, self.server.content
+        self.server.seen.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        if self.path in how.get("redirects", {}):
+            self.send_response(302)
+            self.send_header("Location", how["redirects"][self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif how.get("status"):
+            self.send_error(how["status"].pop(0))
+        else:
+            self.send_content(how, content)
+
+    def send_content(self, how, content):
+        asked, start = self.headers.get("Range"), 0
+        if asked and not how.get("no_range"):
+            start = int(asked[len("bytes=") : -1])
+            if self.headers.get("If-Range", how.get("etag")) != how.get("etag"):
+                start = 0
+            elif start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if how.get("etag"):
+            self.send_header("ETag", how["etag"])
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        pieces = how.get("pieces")
+        self.wfile.write(content[start : start + pieces.pop(0)] if pieces else content[start:])
+        if "afterwards" in how:
+            how.pop("afterwards")(self.server)
+        self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSES", (0.0, 0.0, 0.0))
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.how, server.seen, server.content = {}, [], CONTENT
+        server.url = f"http://127.0.0.1:{server.server_address[1]}/data.bin"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_arrives_whole(server, tmp_path):
+    path = tmp_path / "new" / "folder" / "data.bin"
+    assert download(server.url, path, sha256=SHA256, md5=MD5.upper()) == path
+    assert path.read_bytes() == CONTENT and os.listdir(path.parent) == ["data.bin"]
+    assert server.seen == [("/data.bin", None, None)]
+
+
+def test_a_file_that_is_there_is_not_asked_for(server, tmp_path):
+    path = tmp_path / "data.bin"
+    path.write_bytes(CONTENT)
+    download(server.url, path, sha256=SHA256)
+    path.write_bytes(b"mine")
+    download(server.url, path)
+    assert server.seen == [] and path.read_bytes() == b"mine"
+    download(server.url, path, md5=MD5)
+    assert len(server.seen) == 1 and path.read_bytes() == CONTENT
+
+
+def test_a_dropped_connection_is_taken_up_where_it_broke(server, tmp_path):
+    server.how = {"pieces": [100_000, 50_000], "etag": '"v1"'}
+    download(server.url, tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert [asked[1:] for asked in server.seen] == [
+        (None, None),
+        ("bytes=100000-", '"v1"'),
+        ("bytes=150000-", '"v1"'),
+    ]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole_again(server, tmp_path):
+    server.how = {"pieces": [200_000, 100_000], "no_range": True}
+    download(server.url, tmp_path / "data.bin", sha256=SHA256)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT and len(server.seen) == 3
+
+
+@pytest.mark.parametrize("etag", ["", '"v1"'])
+def test_halves_of_two_versions_are_not_joined(server, tmp_path, etag):
+    def replace(server):
+        server.content = CONTENT[::-1] + b"more"
+        server.how["etag"] = etag and '"v2"'
+
+    server.how = {"pieces": [100_000], "etag": etag, "afterwards": replace}
+    download(server.url, tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT[::-1] + b"more"
+
+
+def test_an_earlier_run_is_gone_on_with_if_a_digest_can_tell(server, tmp_path):
+    part = tmp_path / "data.bin.part"
+    part.write_bytes(CONTENT[:1000])
+    download(server.url, tmp_path / "data.bin", sha256=SHA256)
+    assert server.seen == [("/data.bin", "bytes=1000-", None)]
+    (tmp_path / "data.bin").unlink()
+    part.write_bytes(b"of another file")
+    download(server.url, tmp_path / "data.bin")
+    assert server.seen[1:] == [("/data.bin", None, None)] and (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [CONTENT, CONTENT + b"too long"], ids=["whole", "longer"])
+def test_a_partial_file_that_lacks_nothing(server, tmp_path, left):
+    (tmp_path / "data.bin.part").write_bytes(left)
+    download(server.url, tmp_path / "data.bin", sha256=SHA256)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT and os.listdir(tmp_path) == ["data.bin"]
+    assert len(server.seen) == (1 if left == CONTENT else 2)
+
+
+@pytest.mark.parametrize("name, found", [("sha256", SHA256), ("md5", MD5)])
+def test_a_wrong_digest_names_both_and_leaves_nothing(server, tmp_path, name, found):
+    expected = "0" * len(found)
+    with pytest.raises(UserError, match=f"its {name} is {found}, and should be {expected}"):
+        download(server.url, tmp_path / "data.bin", **{name: expected})
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_not_there_is_not_asked_for_again(server, tmp_path):
+    server.how = {"status": [404]}
+    with pytest.raises(UserError, match=r"data.bin': the server answers 404 \(Not Found\)"):
+        download(server.url, tmp_path / "data.bin")
+    assert len(server.seen) == 1 and os.listdir(tmp_path) == []
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    server.how = {"status": [503, 429]}
+    download(server.url, tmp_path / "data.bin", md5=MD5)
+    assert len(server.seen) == 3
+    server.how = {"status": [500] * 9}
+    with pytest.raises(UserError, match=r"the server answers 500 .*, 3 times in a row"):
+        download(server.url, tmp_path / "other.bin")
+    assert os.listdir(tmp_path) == ["data.bin"]
+
+
+def test_a_transfer_that_never_ends_well(server, tmp_path):
+    server.how = {"pieces": [1000] * 9, "no_range": True}
+    with pytest.raises(UserError, match="the connection ended after 1000 of 300000 bytes, 3 times in a row"):
+        download(server.url, tmp_path / "data.bin", md5=MD5)
+    assert len(server.seen) == 4 and os.listdir(tmp_path) == ["data.bin.part"]
+
+
+def test_nobody_listens(server, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        port = other.server_address[1]
+    with pytest.raises(UserError, match="Connection refused"):
+        download(f"http://127.0.0.1:{port}/x", tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["ftp://a.org/b", "file:///etc/hosts", "data.bin", "https:///b"])
+def test_other_addresses_are_refused(url, tmp_path):
+    with pytest.raises(UserError, match="not an http or https address"):
+        download(url, tmp_path / "x")
+
+
+def test_redirects(server, tmp_path):
+    server.how = {"redirects": {"/old": "/data.bin", "/loop": "/loop"}}
+    base = server.url.replace("/data.bin", "")
+    assert download(f"{base}/old", tmp_path / "a", md5=MD5).read_bytes() == CONTENT
+    with pytest.raises(UserError, match="answers 302"):
+        download(f"{base}/loop", tmp_path / "b")
+
+
+@pytest.fixture
+def https_server(server, tmp_path_factory):
+    """The same over https, and the file of its certificate, which no authority signed."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command to make a certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        secure.how, secure.seen, secure.content = {"redirects": {"/down": server.url}}, [], CONTENT
+        secure.url, secure.certificate = f"https://127.0.0.1:{secure.server_address[1]}", str(certificate)
+        thread = threading.Thread(target=secure.serve_forever, args=(0.01,))
+        thread.start()
+        yield secure
+        secure.shutdown()
+        thread.join()
+
+
+def test_certificates_are_verified_whatever_the_default_is(https_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    with urllib.request.urlopen(f"{https_server.url}/data.bin") as response:  # this program has none left
+        assert response.status == 200
+    https_server.seen.clear()
+    with pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED"):
+        download(f"{https_server.url}/data.bin", tmp_path / "x")
+    assert https_server.seen == []
+    monkeypatch.setenv("SSL_CERT_FILE", https_server.certificate)
+    assert download(f"{https_server.url}/data.bin", tmp_path / "x", md5=MD5).is_file()
+
+
+def test_https_does_not_lead_to_http(https_server, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", https_server.certificate)
+    with pytest.raises(UserError, match=f"leads to '{server.url}', which is not encrypted"):
+        download(f"{https_server.url}/down", tmp_path / "x")
+    assert server.seen == [] and os.listdir(tmp_path) == []
+
+
+def test_the_proxy_of_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url.replace("/data.bin", ""))
+    monkeypatch.setenv("no_proxy", "")
+    download("http://nowhere.invalid/data.bin", tmp_path / "x", md5=MD5)
+    assert server.seen == [("http://nowhere.invalid/data.bin", None, None)]
+
+
+def test_many_at_once_fetch_one_file_once(server, tmp_path):
+    """Threads stand for processes: a lock of one open file keeps out every other, of the same process too."""
+    server.how = {"pieces": [10_000] * 5}
+    done = []
+    threads = [
+        threading.Thread(target=lambda: done.append(download(server.url, tmp_path / "data.bin", md5=MD5)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 8 and len(server.seen) == 6 and os.listdir(tmp_path) == ["data.bin"]
+
+
+def test_a_lock_outlives_the_file_it_is_on(tmp_path):
+    order = []
+
+    def wait():
+        with locked(tmp_path / "x") as file:
+            order.append(os.fstat(file.fileno()).st_size)
+
+    with locked(tmp_path / "x") as file:
+        file.write(b"mine")
+        file.flush()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        (tmp_path / "x").unlink()
+        order.append("done")
+    thread.join()
+    assert order == ["done", 0]
+
+
+def test_progress_is_for_terminals(server, tmp_path, capfd):
+    download(server.url, tmp_path / "data.bin")
+    shown = capfd.readouterr().err
+    assert shown == f"downloading {server.url} to '{tmp_path / 'data.bin'}'\n"
+
+
+def test_cache_root(monkeypatch):
+    monkeypatch.setenv("MINDCV_HOME", "~/kept")
+    assert cache_root() == Path.home() / "kept"
+    monkeypatch.delenv("MINDCV_HOME")
+    assert cache_root() == Path.home() / ".mindcv"
+
+
+FILES = {"a.txt": b"first", "folder/b.bin": CONTENT[:5000], "folder/deep/c": b""}
+
+
+def zipped(path, files, **options):
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path, files, mode="w", **fields):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for field, value in fields.items():
+                setattr(info, field, value)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip deflated", "w", "w:gz", "w:xz"])
+def test_archives(tmp_path, kind):
+    if kind.startswith("zip"):
+        compression = zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED
+        path = zipped(tmp_path / "archive", FILES, compression=compression)
+    else:
+        path = tarred(tmp_path / "archive", FILES, kind)
+    target = tmp_path / "target"
+    (target / "folder").mkdir(parents=True)
+    (target / "folder" / "b.bin").write_bytes(b"old")
+    (target / "folder" / "kept").write_bytes(b"other")
+    extract_archive(path, target)
+    assert tree(target) == {**FILES, "folder/kept": b"other"} and len(os.listdir(target)) == 2
+    assert oct((target / "folder").stat().st_mode) == oct(target.stat().st_mode)
+
+
+def test_a_tar_archive_that_ends_in_a_zip_archive(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"x": b"inner"}).read_bytes()
+    extract_archive(tarred(tmp_path / "outer.tar", {"inner.zip": inner}), tmp_path / "target")
+    assert tree(tmp_path / "target") == {"inner.zip": inner}
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "good/../../x", "..\\x", "C:\\x"])
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_members_outside_the_folder_are_refused(tmp_path, name, make):
+    path = make(tmp_path / "archive", {"good": b"1", name: b"2"})
+    with pytest.raises(UserError, match="would lie outside the folder"):
+        extract_archive(path, tmp_path / "inner" / "target")
+    assert tree(tmp_path) == {"archive": path.read_bytes()}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tarred(tmp_path / "archive", {"link": b""}, type=kind, linkname="/etc/hosts")
+    with pytest.raises(UserError, match="'link' is neither a file nor a folder"):
+        extract_archive(path, tmp_path / "target")
+    assert os.listdir(tmp_path / "target") == []
+
+
+def test_a_link_in_a_zip_archive_is_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        archive.writestr(link, "/etc/hosts")
+    with pytest.raises(UserError, match="'link' is neither a file nor a folder"):
+        extract_archive(tmp_path / "archive", tmp_path / "target")
+
+
+def test_damaged_archives(tmp_path):
+    files = {"a": CONTENT[:50_000], "b": CONTENT[50_000:]}
+    cut = tarred(tmp_path / "cut.tgz", files, "w:gz")
+    cut.write_bytes(cut.read_bytes()[:200_000])
+    broken = zipped(tmp_path / "broken.zip", files)
+    content = bytearray(broken.read_bytes())
+    content[70_000] ^= 1
+    broken.write_bytes(content)
+    for path in (cut, broken):
+        with pytest.raises(UserError, match="which is damaged"):
+            extract_archive(path, tmp_path / "target")
+        assert os.listdir(tmp_path / "target") == []
+    with pytest.raises(UserError, match="neither a zip nor a tar archive"):
+        (tmp_path / "text").write_text("text")
+        extract_archive(tmp_path / "text", tmp_path / "target")
+    with pytest.raises(UserError, match="there is no such file"):
+        extract_archive(tmp_path / "nothing", tmp_path / "target")
+
+
+def test_the_class_of_mindcv(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINDCV_HOME", str(tmp_path / "home"))
+    assert DownLoad().download_url(server.url, md5=MD5) == tmp_path / "home" / "data.bin"
+    assert DownLoad().download_file(server.url, tmp_path / "file").read_bytes() == CONTENT
+    server.content = zipped(tmp_path / "archive.zip", FILES).read_bytes()
+    DownLoad().download_and_extract_archive(server.url, str(tmp_path / "a"), filename="x.zip")
+    assert tree(tmp_path / "a") == {**FILES, "x.zip": server.content}
+    DownLoad().download_and_extract_archive(server.url, tmp_path / "b", tmp_path / "c", remove_finished=True)
+    assert tree(tmp_path / "b") == {} and tree(tmp_path / "c") == FILES
+    assert DownLoad().extract_archive(str(tmp_path / "a" / "x.zip"), tmp_path / "d") == tmp_path / "d"
+    with pytest.raises(UserError, match="give filename"):
+        DownLoad().download_url("http://127.0.0.1/", tmp_path)
