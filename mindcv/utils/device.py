@@ -19,8 +19,9 @@ def set_device(target: str) -> str:
     Raises:
         DeviceError: this installation of MindSpore cannot run on it.
     """
-    if target == "auto":
-        return ms.get_context("device_target")
+    current = ms.get_context("device_target")
+    if target in ("auto", current):
+        return current  # setting it again is an error once something has run
     try:
         with _mindspore_log_held():
             ms.set_device(target)

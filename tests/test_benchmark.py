@@ -1,0 +1,340 @@
+"""tools/benchmark.py: run as a user would, and its parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv.models import ConvNeXt
+from mindcv.utils.errors import ConfigError, UserError
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / "tools"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    """The folder of the tools where Python looks for modules, as it is when one is run."""
+    sys.path.insert(0, str(TOOLS))
+    yield
+    sys.path.remove(str(TOOLS))
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def run(cwd, *arguments):
+    command = [sys.executable, str(TOOLS / "benchmark.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd)
+
+
+def parsed(*arguments):
+    from benchmarks.options import parse_command_line
+
+    return parse_command_line(list(map(str, arguments)))
+
+
+def problems(*arguments):
+    with pytest.raises(ConfigError) as error:
+        parsed(*arguments)
+    return error.value.problems
+
+
+# As a user runs it
+
+
+def check_figures(figures):
+    for name in ("images_per_s_median", "images_per_s_min", "images_per_s_max", "first_step_s", "peak_memory_mib"):
+        assert isinstance(figures[name], float) and figures[name] > 0, name
+    assert figures["images_per_s_min"] <= figures["images_per_s_median"] <= figures["images_per_s_max"]
+    assert isinstance(figures["memory_growth_mib"], float)
+    assert figures["versions"].keys() - {"kernels"} == {"mindcv", "mindspore", "numpy", "pillow", "python"}
+    assert all(isinstance(version, str) for version in figures["versions"].values())
+
+
+def check_report(report, task, threads):
+    assert report["settings"]["task"] == task and report["threads"] == threads
+    machine = report["machine"]
+    assert machine.keys() == {"cpu_model", "cores", "instruction_sets", "memory_mib"}
+    assert isinstance(machine["cores"], int) and machine["cores"] >= threads
+    check_figures(report)
+    (contender,) = report["contenders"]
+    check_figures(contender)
+    assert contender["name"] == "mindcv"
+    assert {name: report[name] for name in contender if name != "name"} == {
+        name: value for name, value in contender.items() if name != "name"
+    }
+
+
+@pytest.mark.parametrize("task", ["forward", pytest.param("train", marks=pytest.mark.slow)])
+def test_a_tiny_run(task, tmp_path):
+    sizes = ["--model", "convnextv2_atto", "--image_size", 32, "--batch_size", 2, "--threads", 1]
+    done = run(
+        tmp_path, "--task", task, *sizes, "--steps", 2, "--warmup", 0, "--rounds", 2, "--json", tmp_path / "new/o.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    report = json.loads((tmp_path / "new/o.json").read_text())
+    check_report(report, task, threads=1)
+    assert report["versions"]["kernels"]
+    assert report["settings"]["steps"] == 2 and report["settings"]["mode"] == 0
+    assert "| mindcv " in done.stdout and "mindspore 2." in done.stdout
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_tiny_run_of_the_data_pipeline(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        (tmp_path / f"in/class{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"in/class{number % 2}/{number}.jpg")
+    sizes = ["--image_size", 32, "--batch_size", 2, "--rounds", 2, "--json", tmp_path / "o.json"]
+    done = run(tmp_path, "--task", "data", "--data_dir", tmp_path / "in", *sizes)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "o.json").read_text())
+    check_report(report, "data", threads=len(os.sched_getaffinity(0)))
+    assert "memory growth" in done.stdout
+    assert sorted(os.listdir(tmp_path)) == ["in", "o.json"]
+
+
+def test_wrong_flags_are_told_in_a_line_each(tmp_path):
+    done = run(tmp_path, "--modle", "convnext_tiny", "--batch_size", 0)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.splitlines() == [
+        "error: --modle: there is no option 'modle'; did you mean 'model'?",
+        "error: --batch_size: expected a whole number, at least 1, got '0'",
+    ]
+
+
+def test_a_missing_peer_is_told_in_a_line(tmp_path):
+    python = tmp_path / "python"  # an interpreter without any package
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    done = run(tmp_path, "--model", "convnext_tiny", "--peer", "timm", "--peer_python", python)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == (f"error: peer timm: not installed: timm torch; run: {python} -m pip install timm torch\n")
+
+
+# Options
+
+
+def test_peers_may_be_given_several_times():
+    config = parsed("--peer", "timm", "--model", "convnext_tiny", "--peer=openvino", "--peer", "timm", "onnxruntime")
+    assert config.contenders == ["mindcv", "timm", "openvino", "onnxruntime"]
+    config = parsed("--model", "convnext_tiny", "--peer", "timm", "--peer_compile", "--peers_only")
+    assert config.contenders == ["timm", "timm-compile"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--task train", "model: is required for task train"),
+        ("--model convnext_tny", "model: 'convnext_tny' is not known; did you mean 'convnext_tiny'?"),
+        ("--model convnext_tiny --peer tim", "peer: 'tim' is not known; did you mean 'timm'? (there are: onnx"),
+        ("--model convnext_tiny --peer", "--peer: a value is missing"),
+        ("--model convnext_tiny --workers 2", "workers: has no effect on task forward"),
+        ("--task data --mode 1", "mode: has no effect on task data"),
+        ("--task data --data_dir not/here", "data_dir: there is no folder 'not/here'"),
+        ("--model convnext_tiny --task train --peer openvino", "peer: openvino has no task train"),
+        ("--model convnext_tiny --dtype bfloat16", "dtype: bfloat16 of mindcv comes with the bfloat16 kernels"),
+        ("--model convnext_tiny --peers_only --dtype bfloat16 --peer onnxruntime", "dtype: onnxruntime has no bfloat"),
+        ("--model convnext_tiny --peer_compile", "peer_compile: goes with peer timm"),
+        ("--model convnext_tiny --peers_only", "peers_only: needs a peer"),
+        ("--model convnext_tiny --peer_python not/here", "peer_python: 'not/here' is not an interpreter"),
+        ("--model convnext_tiny --peer timm --device_target GPU", "device_target: peers run on CPU alone, got GPU"),
+        ("--model convnext_tiny --threads 100000", "threads: 100000 is more than the "),
+        ("--model convnext_tiny --only x", "only: goes with suite"),
+        ("--suite docs", "results: is required with suite"),
+        ("--suite docs --results r --model convnext_tiny", "model: the cases of the suite say"),
+        ("--model convnext_tiny --task fly", "--task: expected one of forward, train, data, got 'fly'"),
+    ],
+)
+def test_requests_that_cannot_be_met(arguments, expected):
+    (problem,) = problems(*arguments.split())
+    assert problem.startswith(expected)
+
+
+def test_settings_are_those_of_the_task():
+    settings = parsed("--model", "convnext_tiny", "--batch_size", 3).settings
+    assert settings["model"] == "convnext_tiny" and settings["batch_size"] == 3
+    assert settings["threads"] == len(os.sched_getaffinity(0))
+    assert not {"workers", "pipeline", "data_dir", "json", "peer"} & settings.keys()
+    settings = parsed("--task", "data").settings
+    assert settings["workers"] == 1 and not {"model", "mode", "steps"} & settings.keys()
+
+
+# Contenders
+
+# Answers as a worker does: 3, 4, 5 ... images a second, 100 MiB more a round.
+ORDERLY = """
+import json, sys
+settings = json.loads(sys.stdin.readline())
+print(json.dumps({"first_step_s": settings["first"], "versions": {"x": "1"}}), flush=True)
+for count, _ in enumerate(sys.stdin):
+    answer = {"images": 3 + count, "seconds": 1.0, "peak_memory_mib": 7.0, "memory_mib": 100.0 * count}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def contender(code, name="x"):
+    from benchmarks.contenders import Contender
+
+    return Contender(name, [sys.executable, "-c", code], {"first": 0.5})
+
+
+def test_a_contender_is_asked_for_rounds():
+    one = contender(ORDERLY)
+    for _ in range(4):
+        one.run_round()
+    one.close()
+    assert one.figures.summary() == {
+        "name": "x",
+        "images_per_s_median": 4.5,
+        "images_per_s_min": 3.0,
+        "images_per_s_max": 6.0,
+        "first_step_s": 0.5,
+        "peak_memory_mib": 7.0,
+        "memory_growth_mib": 300.0,
+        "versions": {"x": "1"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "x: its process ended with status -9"),
+        ("""print('{"error": "no such model"}')""", "x: no such model"),
+    ],
+)
+def test_a_contender_that_fails_is_named(code, message):
+    with pytest.raises(UserError, match=message):
+        contender(code)
+
+
+def test_a_contender_that_fails_later_is_named():
+    one = contender('import sys; sys.stdin.readline(); print(\'{"first_step_s": 1, "versions": {}}\', flush=True)')
+    one._process.wait()  # its end of the pipe is closed, then
+    with pytest.raises(UserError, match="x: its process ended with status 0"):
+        one.run_round()
+    one.close()
+
+
+def test_rounds_alternate():
+    from benchmarks.contenders import run_rounds
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def run_round(self):
+            order.append(self.name)
+
+    order = []
+    run_rounds([Recorder("a"), Recorder("b"), Recorder("c")], rounds=3, pause=0)
+    assert "".join(order) == "abcabcabc"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_statistics(count):
+    from benchmarks.contenders import Figures
+
+    rng = np.random.default_rng(count)
+    images, seconds, memory = rng.integers(1, 100, count), rng.uniform(0.1, 9, count), rng.uniform(50, 60, count)
+    figures = Figures("x", 1.0, {})
+    for values in zip(images.tolist(), seconds.tolist(), memory.tolist()):
+        figures.add_round(dict(zip(("images", "seconds", "memory_mib"), values), peak_memory_mib=1.0))
+    summary = figures.summary()
+    rates = images / seconds
+    assert summary["images_per_s_median"] == pytest.approx(np.median(rates), rel=1e-12)
+    assert summary["images_per_s_min"] == rates.min() and summary["images_per_s_max"] == rates.max()
+    assert summary["memory_growth_mib"] == pytest.approx(memory[-1] - memory[0])
+
+
+def worker(code, **settings):
+    """What a worker answers whose contender is the module `code`; one round."""
+    program = "import sys; from benchmarks import worker; worker._MODULES['x'] = sys.argv[1]; worker.main('x')"
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(code.parent), str(TOOLS)])}
+    lines = json.dumps({"threads": 1, "steps": 3, "warmup": 2, **settings}) + "\nround\n"
+    command = [sys.executable, "-c", program, code.stem]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, env=environment)
+    return [json.loads(line) for line in done.stdout.splitlines()], done
+
+
+SLEEPER = """
+import os, time
+from benchmarks.workload import Workload
+
+def build(settings):
+    os.write(1, b"chatter of C++\\n")
+    print("chatter")
+    count = []
+
+    def run():
+        count.append(len(os.sched_getaffinity(0)))
+        time.sleep(0.05)
+        return 10 * len(count)
+
+    return Workload(run, lambda: time.sleep(0.2), {"cores": str(len(os.sched_getaffinity(0)))})
+"""
+
+
+def test_worker(tmp_path):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    (ready, answer), done = worker(tmp_path / "sleeper.py")
+    assert 0.2 <= ready["first_step_s"] < 0.4
+    assert ready["threads"] == 1 and ready["versions"]["cores"] == "1"
+    assert answer["images"] == 30 + 40 + 50  # after the warm-up's 10 and 20
+    assert 0.15 <= answer["seconds"] < 0.35
+    assert 3 < answer["memory_mib"] < 100 and 3 < answer["peak_memory_mib"] < 100
+    assert done.stderr.count("chatter") == 2 and done.returncode == 0
+
+
+def test_worker_tells_of_an_error(tmp_path):
+    (tmp_path / "broken.py").write_text("def build(settings):\n    raise KeyError('gone')\n")
+    answers, done = worker(tmp_path / "broken.py")
+    assert answers == [{"error": "KeyError: 'gone'"}] and done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_peers_need_neither_mindspore_nor_mindcv():
+    """What a peer's process reads is its own library's, the standard library's, or of the same kind."""
+    for name in ("run_timm", "run_onnxruntime", "run_openvino", "export_onnx", "worker", "workload", "machine"):
+        text = (TOOLS / f"benchmarks/{name}.py").read_text()
+        assert "mindspore" not in text and "from mindcv" not in text and "import mindcv" not in text, name
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The networks that the workloads have built, each of one block a stage."""
+    from benchmarks import run_mindcv
+
+    def create(name, num_classes):
+        assert name == "convnext_atto"
+        built.append(ConvNeXt(num_classes=num_classes, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)))
+        return built[-1]
+
+    built = []
+    monkeypatch.setattr(run_mindcv, "create_model", create)
+    return built
+
+
+@pytest.mark.parametrize("task", ["forward", "train"])
+def test_workload_of_mindcv(task, tiny):
+    from benchmarks.run_mindcv import build
+
+    config = parsed("--task", task, "--model", "convnext_atto", "--mode", 1, "--batch_size", 3, "--image_size", 32)
+    workload = build(config.settings)
+    (network,) = tiny
+    before = [parameter.asnumpy().copy() for parameter in network.trainable_params()]
+    assert workload.first() == workload.run() == 3
+    moved = [np.abs(p.asnumpy() - old).max() for p, old in zip(network.trainable_params(), before)]
+    # AdamW moves each weight by about the rate a step, the first two steps at least.
+    assert max(moved) == 0 if task == "forward" else 1e-3 < max(moved) < 2.2e-3
+    assert network.training == (task == "train")

@@ -1,0 +1,213 @@
+"""What surrounds the measuring in tools/benchmark.py: machine, tables, the list of cases, images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mindcv.utils.errors import ConfigError, UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    """The folder of the tools where Python looks for modules, as it is when one is run."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    yield
+    sys.path.remove(str(ROOT / "tools"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def parsed(*arguments):
+    from benchmarks.options import parse_command_line
+
+    return parse_command_line(list(map(str, arguments)))
+
+
+# Machine
+
+CPUINFO = """processor\t: 0
+model name\t: Some Processor 9000
+flags\t\t: fpu avx2 avx512fp16 amx_bf16
+
+processor\t: 1
+"""
+
+
+def test_machine_is_read(tmp_path):
+    from benchmarks.machine import describe_machine
+
+    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    (tmp_path / "meminfo").write_text("MemFree: 1 kB\nMemTotal:       2097152 kB\n")
+    assert describe_machine(str(tmp_path)) == {
+        "cpu_model": "Some Processor 9000",
+        "cores": len(os.sched_getaffinity(0)),
+        "instruction_sets": ["avx2", "amx_bf16"],
+        "memory_mib": 2048.0,
+    }
+    nowhere = describe_machine(str(tmp_path / "none"))
+    assert nowhere["instruction_sets"] is None and nowhere["memory_mib"] is None
+
+
+def test_memory_of_a_tree_counts_children():
+    from benchmarks.machine import tree_memory_mib
+
+    hold = "import sys; block = bytearray(b'x') * 64_000_000; print(1, flush=True); sys.stdin.read()"
+    before = tree_memory_mib()
+    child = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    during = tree_memory_mib()
+    child.communicate()
+    assert 61 < during - before < 100
+
+
+# Reports
+
+
+def report_of(*rates, task="forward", memory=1024.0, **versions):
+    """A report of contenders a, b ... whose three figures are rate, rate / 2, rate * 2."""
+    contenders = [
+        {
+            "name": name,
+            "images_per_s_median": rate,
+            "images_per_s_min": rate / 2,
+            "images_per_s_max": rate * 2,
+            "first_step_s": 0.123,
+            "peak_memory_mib": 1234.5,
+            "memory_growth_mib": -0.5,
+            "versions": {"pillow": versions.get(name, "13"), name: "1"},
+        }
+        for name, rate in zip("abc", rates)
+    ]
+    machine = {"cpu_model": "P", "cores": 2, "instruction_sets": ["avx2"], "memory_mib": memory}
+    return {"settings": {"task": task}, "threads": 2, "machine": machine, "contenders": contenders}
+
+
+def test_table():
+    from benchmarks.report import contender_table
+
+    assert contender_table(report_of(8.0, 100.0)) == (
+        "| contender | images/s |   min to max | ratio | first step, s | peak memory, MiB |\n"
+        "| --------- | -------: | -----------: | ----: | ------------: | ---------------: |\n"
+        "| a         |     8.00 | 4.00 to 16.0 |  1.00 |          0.12 |             1234 |\n"
+        "| b         |      100 |  50.0 to 200 | 12.50 |          0.12 |             1234 |"
+    )
+    table = contender_table(report_of(8.0, task="data"))
+    assert table.splitlines()[0].endswith("| memory growth, MiB |") and table.endswith("|              -0.50 |")
+
+
+def test_what_the_system_does_not_tell_is_a_dash():
+    from benchmarks.report import contender_table
+
+    report = report_of(8.0)
+    report["contenders"][0]["peak_memory_mib"] = None
+    assert contender_table(report).endswith("|                - |")
+
+
+def test_machine_line_names_versions_that_differ():
+    from benchmarks.report import machine_line
+
+    assert machine_line([report_of(1.0, 2.0)]) == "P, 2 cores, avx2, 1 GiB; pillow 13, a 1, b 1."
+    line = machine_line([report_of(1.0, 2.0, b="12"), report_of(1.0)])
+    assert line == "P, 2 cores, avx2, 1 GiB; pillow 13 (a) / 12 (b), a 1, b 1."
+
+
+# The suite
+
+PAGE = "# Title\n\n<!-- figures: begin -->\nold\n<!-- figures: end -->\n\nLast words.\n"
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """(config, folder of results, page, names of the cases measured); figures are made up, not measured."""
+    from benchmarks import suite
+
+    measured = []
+
+    def made_up(config):
+        measured.append((config.task, config.model, tuple(config.contenders)))
+        return report_of(8.0, 4.0)["contenders"]
+
+    monkeypatch.setattr(suite, "measure", made_up)
+    monkeypatch.setattr(suite, "check_packages", lambda config: None)
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    arguments = ["--suite", "docs", "--results", tmp_path / "results", "--page", page, "--peer", "timm", "openvino"]
+    return parsed(*arguments, "--peer_compile"), tmp_path / "results", page, measured
+
+
+def test_suite_in_pieces(suite, capsys):
+    from benchmarks.suite import CASES, run_suite
+
+    config, results, page, measured = suite
+    run_suite(replace(config, only="train-convnext_tiny*"))
+    assert measured == [("train", "convnext_tiny", ("mindcv", "timm", "timm-compile"))]
+    assert [path.name for path in results.iterdir()] == ["train-convnext_tiny-b4-224px-all.json"]
+    text = page.read_text()
+    assert text.startswith("# Title\n") and text.endswith("\n\nLast words.\n") and "old" not in text
+    assert "### Training step\n" in text and "### Forward pass" not in text
+    assert "| convnext_tiny | 4 x 224 px | 2       | a         |" in text
+
+    run_suite(replace(config, only="*convnext_tiny*"))
+    assert [task for task, *_ in measured] == ["train", "forward", "forward"]  # the first is kept
+    assert measured[1][2] == ("mindcv", "timm", "timm-compile", "openvino")
+    assert "### Forward pass\n" in page.read_text()
+    assert "forward-convnext_tiny-b1-224px-all\n| contender" in capsys.readouterr().out
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_every_case_of_the_suite_is_one_that_the_options_allow(suite):
+    from benchmarks.options import _task_problems
+    from benchmarks.suite import CASES
+
+    for case in CASES:
+        assert _task_problems(replace(case.config(suite[0]), given=frozenset())) == []
+
+
+def test_suite_refuses_what_cannot_be(suite):
+    from benchmarks.suite import run_suite
+
+    config, results, page, _ = suite
+    with pytest.raises(ConfigError, match="only: 'fly' matches no case"):
+        run_suite(replace(config, only="fly"))
+    results.mkdir()
+    for name, memory in (("forward-convnext_tiny-b1-224px-all", 1.0), ("train-convnext_tiny-b4-224px-all", 2.0)):
+        (results / f"{name}.json").write_text(json.dumps(report_of(1.0, memory=memory)))
+    with pytest.raises(UserError, match="are of 2 machines"):
+        run_suite(config)
+    page.write_text("no place for tables")
+    with pytest.raises(UserError, match="needs a line <!-- figures: begin -->"):
+        run_suite(config)
+
+
+def test_the_page_has_a_place_for_the_tables():
+    from benchmarks.suite import BEGIN, END
+
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    assert text.count(BEGIN) == text.count(END) == 1
+
+
+# Images
+
+
+def test_images_are_alike_everywhere(tmp_path):
+    from benchmarks.images import image_folder
+
+    paths = sorted(image_folder(tmp_path / "a", 12).rglob("*.jpg"))
+    assert len(paths) == 12 and len({path.parent.name for path in paths}) == 10
+    again = sorted(image_folder(tmp_path / "b", 12).rglob("*.jpg"))
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
+    assert len({path.read_bytes() for path in paths}) == 12
+    for path in paths[:2]:
+        with Image.open(path) as image:
+            assert image.size == (500, 375) and image.mode == "RGB"
+        assert 70_000 < path.stat().st_size < 150_000

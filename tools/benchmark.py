@@ -1,0 +1,36 @@
+"""Measure this library, and its peers beside it.
+
+    python tools/benchmark.py --model convnextv2_atto --task forward --batch_size 8 [--peer timm] [--json out.json]
+
+Prints a table of images/s (median, minimum and maximum over rounds), time of the first step and peak memory. With
+`--suite docs` it measures what docs/benchmarks.md shows.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.contenders import check_packages, measure
+from benchmarks.options import parse_command_line
+from benchmarks.report import as_report, contender_table, machine_line, write_json
+from benchmarks.suite import run_suite
+
+from mindcv.utils.cli import run_script
+from mindcv.utils.files import ensure_writable
+
+
+def main() -> None:
+    config = parse_command_line(sys.argv[1:])
+    if config.suite:
+        run_suite(config)
+        return
+    ensure_writable(config.json)
+    check_packages(config)
+    report = as_report(config, measure(config))
+    if config.json:
+        write_json(config.json, report)
+    print(f"{machine_line([report])}\n\n{contender_table(report)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,202 @@
+"""Contenders as processes, the rounds they run in turn, and the figures of those."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from benchmarks.images import image_folder
+from benchmarks.options import BenchmarkConfig
+from mindcv.utils.errors import UserError
+
+__all__ = ["Contender", "Figures", "check_packages", "measure", "run_rounds"]
+
+_TOOLS = Path(__file__).parents[1]
+# For thread pools to go to sleep, at no cost to whoever is next. MindSpore's and PyTorch's were seen idle at once;
+# others may spin for a while.
+_PAUSE_SECONDS = 0.3
+
+_PACKAGES = {
+    "timm": ("torch", "timm"),
+    "timm-compile": ("torch", "timm"),
+    "onnxruntime": ("torch", "timm", "onnx", "onnxruntime"),
+    "openvino": ("torch", "timm", "onnx", "openvino"),
+}
+# A step of task data is an epoch: one a round, after one that fills the system's cache of files.
+_EPOCHS = {"steps": 1, "warmup": 1}
+_USES_ONNX = ("onnxruntime", "openvino")
+
+
+@dataclass
+class Figures:
+    """What was measured of one contender.
+
+    `images_per_s` and `memory_mib` (of all its processes, after the round) hold a number a round; `peak_memory_mib` is
+    of its main process since it started. Memory is None where the system does not tell.
+    """
+
+    name: str
+    first_step_s: float
+    versions: dict[str, str]
+    images_per_s: list[float] = field(default_factory=list)
+    memory_mib: list[Optional[float]] = field(default_factory=list)
+    peak_memory_mib: Optional[float] = None
+
+    def add_round(self, answer: dict[str, Any]) -> None:
+        """Take in what a worker answered to a round."""
+        self.images_per_s.append(answer["images"] / answer["seconds"])
+        self.memory_mib.append(answer["memory_mib"])
+        self.peak_memory_mib = answer["peak_memory_mib"]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON values; median, minimum and maximum are over rounds, growth from first to last."""
+        first, last = self.memory_mib[0], self.memory_mib[-1]
+        return {
+            "name": self.name,
+            "images_per_s_median": statistics.median(self.images_per_s),
+            "images_per_s_min": min(self.images_per_s),
+            "images_per_s_max": max(self.images_per_s),
+            "first_step_s": self.first_step_s,
+            "peak_memory_mib": self.peak_memory_mib,
+            "memory_growth_mib": None if first is None or last is None else last - first,
+            "versions": self.versions,
+        }
+
+
+class Contender:
+    """A running worker process (see `benchmarks.worker`).
+
+    Args:
+        name: told in errors and tables.
+        command: of the process.
+        settings: what it is to do, as JSON values.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], settings: dict[str, Any]):
+        self.name = name
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        )
+        try:
+            ready = self._ask(json.dumps(settings))
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        self.figures = Figures(name, ready["first_step_s"], ready["versions"])
+
+    def run_round(self) -> None:
+        """Run one round and take its figures.
+
+        Raises:
+            UserError: the process failed or was killed.
+        """
+        self.figures.add_round(self._ask("round"))
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        with suppress(BrokenPipeError):  # of a question that a process did not live to read
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        try:
+            print(line, file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise UserError(f"{self.name}: its process ended with status {self._process.wait()} (-9: out of memory?)")
+        values = json.loads(answer)
+        if "error" in values:
+            raise UserError(f"{self.name}: {values['error']}")
+        return values
+
+
+def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
+    """The summaries of the contenders of `config` for its task, in their order.
+
+    Raises:
+        UserError: a contender failed; names it.
+    """
+    with ExitStack() as stack:
+        settings = {**_EPOCHS, **config.settings, **stack.enter_context(_inputs(config))}
+        contenders = []
+        for name in config.contenders:
+            own = {**settings, "compile": name == "timm-compile"}
+            command = [config.interpreter(name), "-m", "benchmarks.worker", name]
+            contenders.append(Contender(name, command, own))
+            stack.callback(contenders[-1].close)
+        run_rounds(contenders, config.rounds)
+    return [contender.figures.summary() for contender in contenders]
+
+
+def run_rounds(contenders: Sequence[Contender], rounds: int, pause: float = _PAUSE_SECONDS) -> None:
+    """Let the contenders run a round each in turn, `rounds` times, so that noise on the machine hits all alike."""
+    for _ in range(rounds):
+        for contender in contenders:
+            time.sleep(pause)
+            contender.run_round()
+
+
+def check_packages(config: BenchmarkConfig) -> None:
+    """Prove that the interpreter of the peers has what they need, before anything is measured.
+
+    Raises:
+        UserError: packages are missing; names them and the command that installs them.
+    """
+    needed = {package for name in config.contenders for package in _PACKAGES.get(name, ())}
+    if config.task == "data" and "timm" in config.contenders:
+        needed.add("torchvision")
+    if not needed:
+        return
+    python = config.interpreter("a peer")
+    code = "import importlib.util, sys; print(*(n for n in sys.argv[1:] if importlib.util.find_spec(n) is None))"
+    done = subprocess.run([python, "-c", code, *sorted(needed)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"peer_python: '{python}' fails: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    missing = done.stdout.strip()
+    if missing:
+        peers = ", ".join(config.peer)
+        raise UserError(f"peer {peers}: not installed: {missing}; run: {python} -m pip install {missing}")
+
+
+@contextmanager
+def _inputs(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
+    """Files that contenders read, for as long as they run: settings that name them."""
+    with tempfile.TemporaryDirectory(prefix="mindcv-benchmark-") as folder:
+        paths = {}
+        if config.task == "data":
+            paths["data_dir"] = config.data_dir or str(image_folder(Path(folder) / "images"))
+        if set(config.contenders) & set(_USES_ONNX):
+            paths["onnx_path"] = str(Path(folder) / "model.onnx")
+            _export_onnx(config, paths["onnx_path"])
+        yield paths
+
+
+def _export_onnx(config: BenchmarkConfig, path: str) -> None:
+    command = [config.interpreter("a peer"), "-m", "benchmarks.export_onnx"]
+    settings = json.dumps({**config.settings, "onnx_path": path})
+    done = subprocess.run(command, input=settings, stdout=sys.stderr, text=True, env=_environment())
+    if done.returncode:
+        raise UserError(f"export of {config.model} to ONNX failed with status {done.returncode}, see above")
+
+
+def _environment() -> dict[str, str]:
+    """Of this process, with the folder of this package where Python looks for modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_TOOLS), os.environ.get("PYTHONPATH")]))}

@@ -1,0 +1,187 @@
+"""The options of tools/benchmark.py, and which of them matter to which task."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Optional
+
+from benchmarks.machine import available_cores
+from mindcv.config import option
+from mindcv.config_parsing import options_of, read_command_line, read_value
+from mindcv.models import is_model, list_models
+from mindcv.utils.cli import show_and_stop
+from mindcv.utils.errors import ConfigError, unknown_name
+
+__all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
+
+TASKS = ("forward", "train", "data")
+# peer -> the tasks it knows
+PEERS = {"timm": TASKS, "onnxruntime": ("forward",), "openvino": ("forward",)}
+
+_COMPUTE = ("forward", "train")
+# Options that have a meaning for some tasks only; given for another, they are an error and not ignored.
+_TASKS_OF_OPTION = {
+    **dict.fromkeys(("model", "device_target", "mode", "dtype", "steps", "warmup", "peer_compile"), _COMPUTE),
+    **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
+}
+_SUITE_DECIDES = ("task", "model", "batch_size", "image_size", "threads", "pipeline", "workers", "steps", "json")
+
+_what = partial(option, group="What is measured")
+_how = partial(option, group="How")
+_result = partial(option, group="Results")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Measure images/s, time of the first step and memory, of this library and of its peers beside it.
+
+    Each contender runs in a process of its own, and their rounds alternate.
+    """
+
+    # fmt: off
+    task: str = _what("forward", "forward pass, training step, or data pipeline", choices=TASKS)
+    model: str = _what("", "architecture; required but for task data")
+    batch_size: int = _what(8, "images a step", low=1)
+    image_size: int = _what(224, "height and width, pixels", low=32)
+    dtype: str = _what("float32", "number format of the computation", choices=("float32", "bfloat16"))
+    pipeline: str = _what("train", "task data: of training or evaluation", choices=("train", "eval"))
+    data_dir: str = _what("", "task data: folder of class folders; 400 images are made when it is not given")
+    workers: int = _what(1, "task data: threads of this library, processes of timm", low=1)
+
+    device_target: str = _how("CPU", "device of this library; peers run on CPU alone", choices=("CPU", "GPU", "Ascend"))
+    mode: int = _how(0, "0: graph mode, 1: PyNative", choices=(0, 1))
+    threads: Optional[int] = _how(None, "cores each contender may use; all if None", low=1)
+    steps: int = _how(10, "steps a round; a round of task data is an epoch", low=1)
+    warmup: int = _how(3, "steps after the first that are not counted", low=0)
+    rounds: int = _how(5, "rounds of each contender", low=1)
+    peer: list[str] = _how([], f"run beside: {', '.join(PEERS)}; may be given several times")
+    peer_compile: bool = _how(False, "run timm with torch.compile as well")
+    peer_python: str = _how("", "interpreter that has the peers' packages; the running one if empty")
+    peers_only: bool = _how(False, "run the peers alone")
+
+    json: str = _result("", "write the figures to this file")
+    suite: str = _result("", "measure a list of cases and write their tables", choices=("", "docs"))
+    results: str = _result("", "suite: folder of its JSON files; a case that has one is not measured again")
+    only: str = _result("*", "suite: pattern of the cases to measure, such as train-*")
+    page: str = _result("docs/benchmarks.md", "suite: page whose tables are written")
+    # fmt: on
+
+    given: frozenset = field(default=frozenset(), repr=False, compare=False)
+
+    @property
+    def contenders(self) -> list[str]:
+        """Their names, in the order of the table."""
+        names = [] if self.peers_only else ["mindcv"]
+        for peer in self.peer:
+            names += ["timm", "timm-compile"] if peer == "timm" and self.peer_compile else [peer]
+        return names
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the contenders are told and what a result is kept with: the options that matter to the task."""
+        names = ["task", "batch_size", "image_size", "rounds"]
+        names += [name for name, tasks in _TASKS_OF_OPTION.items() if self.task in tasks and name != "peer_compile"]
+        settings = {name: getattr(self, name) for name in names if name != "data_dir"}
+        return {**settings, "threads": self.threads or available_cores()}
+
+    def interpreter(self, contender: str) -> str:
+        """The Python that runs a contender."""
+        return sys.executable if contender == "mindcv" or not self.peer_python else self.peer_python
+
+
+def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
+    """The options of the words after the script's name; `--help` prints them and ends the process.
+
+    Raises:
+        ConfigError: with a sentence for every problem there is.
+    """
+    options = options_of(BenchmarkConfig)
+    problems: list[str] = []
+    flags, wants_help = read_command_line(_with_peers_joined(argv), options, problems)
+    if wants_help:
+        lines = [f"  --{o.name}: {o.help} ({o.expected}; default {o.default!r})" for o in options.values()]
+        show_and_stop("\n".join([inspect.cleandoc(BenchmarkConfig.__doc__), "", *lines]))
+    values: dict[str, Any] = {}
+    for name, (where, raw) in flags.items():
+        try:
+            values[name] = read_value(options[name], raw)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    config = BenchmarkConfig(**values, given=frozenset(flags))
+    if not problems:  # the rest would speak of defaults that the user did not mean
+        problems = _problems(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _with_peers_joined(argv: Sequence[str]) -> list[str]:
+    """`argv` with all `--peer` as one: elsewhere the last of a flag given twice counts."""
+    words, peers, is_peer, is_given = [], [], False, False
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if flag == "--peer":
+            is_peer = is_given = True
+            peers += [value] if equals else []
+            continue
+        is_peer = is_peer and not word.startswith("--")
+        (peers if is_peer else words).append(word)
+    return [*words, "--peer", *dict.fromkeys(peers)] if is_given else words
+
+
+def _problems(config: BenchmarkConfig) -> list[str]:
+    problems = [unknown_name("peer:", peer, PEERS) for peer in config.peer if peer not in PEERS]
+    if config.suite:
+        problems += _suite_problems(config)
+    else:
+        problems += [f"{name}: goes with suite" for name in ("results", "only", "page") if name in config.given]
+        problems += _task_problems(config)
+    cores = available_cores()
+    if config.threads and config.threads > cores:
+        problems.append(f"threads: {config.threads} is more than the {cores} cores there are")
+    if config.peer_python and not shutil.which(config.peer_python):
+        problems.append(f"peer_python: '{config.peer_python}' is not an interpreter that can be run")
+    if config.peer_compile and "timm" not in config.peer:
+        problems.append("peer_compile: goes with peer timm")
+    if config.peer and config.device_target != "CPU":
+        problems.append(f"device_target: peers run on CPU alone, got {config.device_target}")
+    if config.peers_only and not config.peer:
+        problems.append("peers_only: needs a peer")
+    if config.dtype == "bfloat16" and not config.peers_only:
+        problems.append("dtype: bfloat16 of mindcv comes with the bfloat16 kernels; give --peers_only for the peers'")
+    if config.dtype == "bfloat16" and "onnxruntime" in config.peer:
+        problems.append("dtype: onnxruntime has no bfloat16 on CPU")
+    return problems
+
+
+def _task_problems(config: BenchmarkConfig) -> list[str]:
+    problems = [
+        f"{name}: has no effect on task {config.task}"
+        for name, tasks in _TASKS_OF_OPTION.items()
+        if name in config.given and config.task not in tasks
+    ]
+    problems += [
+        f"peer: {peer} has no task {config.task}"
+        for peer in config.peer
+        if peer in PEERS and config.task not in PEERS[peer]
+    ]
+    if config.task in _COMPUTE and not config.model:
+        problems.append(f"model: is required for task {config.task}")
+    elif config.model and not is_model(config.model):
+        problems.append(unknown_name("model:", config.model, list_models()))
+    if config.data_dir and not os.path.isdir(config.data_dir):
+        problems.append(f"data_dir: there is no folder '{config.data_dir}'")
+    return problems
+
+
+def _suite_problems(config: BenchmarkConfig) -> list[str]:
+    problems = [f"{name}: the cases of the suite say" for name in _SUITE_DECIDES if name in config.given]
+    if not config.results:
+        problems.append("results: is required with suite")
+    return problems

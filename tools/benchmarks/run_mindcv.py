@@ -1,0 +1,104 @@
+"""This library as a contender."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import PIL
+
+import mindcv
+from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
+from mindcv.config import TrainConfig
+from mindcv.engine import create_trainer
+from mindcv.kernels import status
+from mindcv.loss import create_loss
+from mindcv.models import create_model
+from mindcv.optim import create_optimizer
+from mindcv.recipe import build_evaluation_loader, build_training_loader
+from mindcv.utils.device import set_device
+from mindcv.utils.distributed import Group
+
+__all__ = ["build"]
+
+
+def build(settings: dict[str, Any]) -> Workload:
+    """The workload of `settings` (see `benchmarks.options`), built as the scripts build theirs.
+
+    Nothing is said about threads: MindSpore makes as many as the cores the worker is bound to, whereas
+    `ms.runtime.dispatch_threads_num` with that number has it make twice as many, and warn of them.
+    """
+    if settings["task"] != "data":
+        set_device(settings["device_target"])
+        ms.set_context(mode=settings["mode"])
+    return _TASKS[settings["task"]](settings)
+
+
+def _versions() -> dict[str, str]:
+    packages = {"mindcv": mindcv, "mindspore": ms, "numpy": np, "pillow": PIL}
+    return {name: package.__version__ for name, package in packages.items()}
+
+
+def _compute_versions() -> dict[str, str]:
+    """With the instruction set of the CPU kernels, without which the layers are several times slower; or 'none'."""
+    kernels = status()
+    return {**_versions(), "kernels": kernels.instruction_set if kernels.is_used else "none"}
+
+
+def _images(settings: dict[str, Any]) -> ms.Tensor:
+    shape = (settings["batch_size"], 3, settings["image_size"], settings["image_size"])
+    return ms.Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))
+
+
+def _forward(settings: dict[str, Any]) -> Workload:
+    network = create_model(settings["model"], num_classes=NUM_CLASSES).set_train(False)
+    images = _images(settings)
+
+    def step() -> int:
+        return len(network(images).asnumpy())  # asnumpy waits for the result
+
+    return Workload(step, step, _compute_versions())
+
+
+def _train(settings: dict[str, Any]) -> Workload:
+    network = create_model(settings["model"], num_classes=NUM_CLASSES)
+    optimizer = create_optimizer(
+        network, "adamw", lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, weight_decay_filter="auto", eps=1e-8
+    )
+    train_step = create_trainer(network, create_loss("CE"), optimizer).step.set_train(True)
+    images = _images(settings)
+    labels = ms.Tensor(np.arange(len(images)) % NUM_CLASSES, ms.int32)
+
+    def step() -> int:
+        loss, _ = train_step(images, labels)
+        float(loss.asnumpy())  # as the trainer does after each step
+        return len(images)
+
+    return Workload(step, step, _compute_versions())
+
+
+def _data(settings: dict[str, Any]) -> Workload:
+    config = TrainConfig(
+        dataset="folder",
+        data_dir=settings["data_dir"],
+        train_split="",
+        val_split="",
+        image_resize=settings["image_size"],
+        batch_size=settings["batch_size"],
+        num_parallel_workers=settings["workers"],
+        interpolation="bicubic",
+        auto_augment="randaug-m9-mstd0.5-inc1",
+        re_prob=0.25,
+        re_value="pixel",
+        mixup=0.8,
+        cutmix=1.0,
+    )
+    build_loader = build_training_loader if settings["pipeline"] == "train" else build_evaluation_loader
+    _, loader = build_loader(config, Group())
+    epochs = itertools.count()
+    return of_loader(lambda: loader.batches(next(epochs)), _versions())
+
+
+_TASKS = {"forward": _forward, "train": _train, "data": _data}

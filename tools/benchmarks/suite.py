@@ -1,0 +1,158 @@
+"""The list of cases behind docs/benchmarks.md, measured in as many sittings as it takes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import check_packages, measure
+from benchmarks.images import image_folder
+from benchmarks.options import PEERS, BenchmarkConfig
+from benchmarks.report import COLUMNS, as_report, cells, contender_table, machine_line, markdown_table, write_json
+from mindcv.utils.errors import ConfigError, UserError
+from mindcv.utils.files import atomic_write_text, ensure_writable_dir
+
+__all__ = ["CASES", "Case", "run_suite", "tables"]
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement; what is not said here is the default of the options. `threads` 0 stands for all cores."""
+
+    task: str
+    model: str = ""
+    batch_size: int = 1
+    image_size: int = 224
+    threads: int = 0
+    steps: int = 10
+    pipeline: str = "train"
+    workers: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of its JSON file."""
+        what = f"{self.pipeline}-w{self.workers}" if self.task == "data" else self.model
+        threads = f"{self.threads}t" if self.threads else "all"
+        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}"
+
+    def config(self, config: BenchmarkConfig) -> BenchmarkConfig:
+        """`config` for this case, with those of its peers that know the task."""
+        peers = [peer for peer in config.peer if self.task in PEERS[peer]]
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own["threads"] = self.threads or None
+        return replace(config, **own, peer=peers, peer_compile=config.peer_compile and self.task != "data")
+
+
+CASES = (
+    *(Case("forward", "convnextv2_atto", batch) for batch in (1, 16)),
+    *(Case("forward", "convnextv2_tiny", batch) for batch in (1, 8)),
+    Case("forward", "convnextv2_tiny", 1, threads=1),
+    *(Case("forward", "convnext_tiny", batch) for batch in (1, 8)),
+    Case("forward", "convnext_base", 1),
+    Case("train", "convnextv2_atto", 64, 64, steps=5),
+    Case("train", "convnextv2_atto", 16, steps=3),
+    Case("train", "convnextv2_tiny", 4, steps=3),
+    Case("train", "convnext_tiny", 4, steps=3),
+    *(Case("data", batch_size=32, pipeline=pipeline, workers=n) for pipeline in ("train", "eval") for n in (1, 2)),
+)
+_HEADINGS = {"forward": "Forward pass", "train": "Training step", "data": "Data pipeline"}
+
+
+def run_suite(config: BenchmarkConfig) -> None:
+    """Measure the cases that match `config.only` and have no file in `config.results` yet; write the page's tables.
+
+    The page is written after each case, so that what is there can be read when the rest is still to come.
+
+    Raises:
+        ConfigError: the pattern matches no case.
+        UserError: a contender failed, or the files are of different machines.
+    """
+    cases = [case for case in CASES if fnmatch(case.name, config.only)]
+    if not cases:
+        names = ", ".join(case.name for case in CASES)
+        raise ConfigError([f"only: '{config.only}' matches no case (there are: {names})"])
+    folder = ensure_writable_dir(config.results)
+    page = _page(config.page)
+    _write_page(page, folder)
+    missing = [case for case in cases if not (folder / f"{case.name}.json").exists()]
+    for case in missing:
+        check_packages(case.config(config))
+    with _shared_images(missing) as data_dir:
+        for case in missing:
+            own = case.config(config)
+            if not own.contenders:
+                continue  # peers_only, and none of them knows the task
+            if case.task == "data":
+                own = replace(own, data_dir=data_dir)
+            report = as_report(own, measure(own))
+            write_json(str(folder / f"{case.name}.json"), report)
+            _write_page(page, folder)
+            print(f"{case.name}\n{contender_table(report)}\n", flush=True)
+    print(f"{page}: tables of {len(list(folder.glob('*.json')))} cases")
+
+
+def tables(folder: Path) -> str:
+    """The tables of the cases that have a file in `folder`, in the order of the list, as Markdown.
+
+    Raises:
+        UserError: the files are of different machines.
+    """
+    reports = [(case, json.loads(path.read_text(encoding="utf-8"))) for case, path in _files(folder)]
+    machines = {json.dumps(report["machine"], sort_keys=True) for _, report in reports}
+    if len(machines) > 1:
+        raise UserError(f"results: the files in '{folder}' are of {len(machines)} machines: give each its own folder")
+    if not reports:
+        return "Nothing has been measured yet."
+    parts = [machine_line([report for _, report in reports])]
+    for task, heading in _HEADINGS.items():
+        rows = [row for case, report in reports if case.task == task for row in _rows(case, report)]
+        if rows:
+            header = ("pipeline" if task == "data" else "model", "images", "threads", *COLUMNS)
+            header += ("memory growth, MiB",) if task == "data" else ()
+            parts.append(f"### {heading}\n\n{markdown_table(header, rows, num_names=4)}")
+    return "\n\n".join(parts)
+
+
+def _rows(case: Case, report: dict[str, Any]) -> list[list[str]]:
+    is_data = case.task == "data"
+    workers = f"{case.workers} worker{'s' if case.workers > 1 else ''}"
+    what = f"{'training' if case.pipeline == 'train' else 'evaluation'}, {workers}" if is_data else case.model
+    images = f"{case.batch_size} x {case.image_size} px"
+    return [[what, images, str(report["threads"]), *row] for row in cells(report, with_growth=is_data)]
+
+
+def _files(folder: Path) -> list[tuple[Case, Path]]:
+    paths = [(case, folder / f"{case.name}.json") for case in CASES]
+    return [(case, path) for case, path in paths if path.exists()]
+
+
+@contextmanager
+def _shared_images(cases: list[Case]) -> Iterator[str]:
+    """The images of all cases of task data, made once; '' when there is no such case."""
+    if not any(case.task == "data" for case in cases):
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="mindcv-benchmark-") as folder:
+        yield str(image_folder(Path(folder)))
+
+
+def _page(path: str) -> Path:
+    page = Path(path)
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(f"page: '{path}' needs a line {BEGIN} and, after it, a line {END}, for the tables between them")
+    return page
+
+
+def _write_page(page: Path, folder: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    atomic_write_text(page, f"{before}{BEGIN}\n\n{tables(folder)}\n\n{after}")
