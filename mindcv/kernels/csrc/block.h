@@ -38,8 +38,14 @@ struct BlockGrads {
   float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2, *scale;
 };
 
+// V2's response multiplies each channel of an image by a number. Where an image has more pixels than channels (the first stages) it is
+// cheaper to multiply pwconv2's weight by these, once an image, than the wide map.
+inline bool takes_single_images(const MapShape& s, const BlockParams& p) { return p.grn_gamma != nullptr && s.pixels() >= s.c; }
+
 // Images whose rows are handled together: enough for a good product, few enough to stay in cache.
-inline int64_t group_images(const MapShape& s) { return most(1, least(s.n, 3136 / most(1, s.pixels()))); }
+inline int64_t group_images(const MapShape& s, const BlockParams& p) {
+  return takes_single_images(s, p) ? 1 : most(1, least(s.n, 3136 / most(1, s.pixels())));
+}
 
 // Sums over rows of one group, per block of rows, per image in it, per channel. A block's part is written by one thread in the
 // order of its rows, and the parts are added up in order.
@@ -91,13 +97,17 @@ class BlockForward {
 
   void run() {
     const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, all_.c, wide_, true);
-    const typename G::B weight2 = packed_b<G>(memory_, p_.weight2, wide_, all_.c, true);
-    const int64_t images = group_images(all_);
+    const int64_t images = group_images(all_, p_);
     const int64_t rows = images * all_.pixels();
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
-    float* g = p_.grn_gamma == nullptr ? nullptr : memory_.floats(rows * round_up(wide_, kTile));
+    const bool scales_map = p_.grn_gamma != nullptr && !takes_single_images(all_, p_);
+    const bool scales_weight = takes_single_images(all_, p_);
+    float* g = scales_map ? memory_.floats(rows * round_up(wide_, kTile)) : nullptr;
     typename G::A a1 = G::new_a(memory_, rows, all_.c);
     typename G::A a2 = G::new_a(memory_, rows, wide_);
+    typename G::B weight2 = G::new_b(memory_, wide_, all_.c);
+    if (!scales_weight) pack_b<G>(weight2, p_.weight2, wide_, all_.c, true);
+    bias2_ = scales_weight ? bias_with_beta() : p_.bias2;
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
       memory_.rewind(mark);
@@ -108,7 +118,13 @@ class BlockForward {
       float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
       depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
       normalise(own_u, a1);
-      widen(a1, weight1, g, a2);
+      RowSums squares(memory_, s_.rows(), block_rows(s_.c), s_.pixels(), wide_);
+      widen(a1, weight1, squares, g, a2);
+      if (p_.grn_gamma != nullptr) {
+        const float* factor = response(squares);
+        if (scales_weight) pack_b<G>(weight2, p_.weight2, wide_, all_.c, true, factor);
+        if (scales_map) respond(factor, g, a2);
+      }
       narrow(a2, weight2);
     }
   }
@@ -132,34 +148,44 @@ class BlockForward {
     });
   }
 
-  // z = pwconv1(y), g = gelu(z), and in V2 q = grn(g); the last of them goes into a2.
-  void widen(const typename G::A& a1, const typename G::B& weight1, float* g, typename G::A& a2) {
+  // q = g * factor + beta, so pwconv2 of it is the scaled weight times g, plus bias2 + weight2 beta.
+  const float* bias_with_beta() {
+    float* bias = memory_.floats(round_up(all_.c, kWidth));
+    for (int64_t o = 0; o < all_.c; ++o) {
+      Vec total{};
+      for (int64_t i = 0; i < wide_; i += kWidth) {
+        total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(p_.grn_beta + i, wide_ - i);
+      }
+      bias[o] = p_.bias2[o] + sum(total);
+    }
+    return bias;
+  }
+
+  // z = pwconv1(y) and g = gelu(z), which goes to `g` where that is wanted and else into a2; and the sums of its squares.
+  void widen(const typename G::A& a1, const typename G::B& weight1, RowSums& squares, float* g, typename G::A& a2) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    RowSums squares(memory_, rows, block_rows(s_.c), s_.pixels(), wide_);
     product<G>(a1, weight1, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       for (int64_t i = 0; i < count; ++i) {
+        float* sums = squares.at(row + i, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           const Vec z = load(tile + i * kTile + j) + load_part(p_.bias1 + col + j, cols - j);
           if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
           const Vec v = gelu(z);
           store(tile + i * kTile + j, v);
-          if (g != nullptr) {
-            store(g + (row + i) * step + col + j, v);
-            float* sums = squares.at(row + i, col + j);
-            store(sums, load(sums) + v * v);
-          }
+          store(sums + j, load(sums + j) + v * v);
+          if (g != nullptr) store(g + (row + i) * step + col + j, v);
         }
       }
       if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
     });
-    if (g != nullptr) respond(squares, g, a2);
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over channels + eps).
-  void respond(const RowSums& squares, float* g, typename G::A& a2) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+  // Gives gamma * n + 1 of each image.
+  const float* response(const RowSums& squares) {
+    const int64_t step = round_up(wide_, kTile);
     float* factor = memory_.floats(s_.n * step);
     parallel(s_.n, [&](int64_t image) {
       float* norms = factor + image * step;
@@ -173,6 +199,11 @@ class BlockForward {
       const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
       for (int64_t i = 0; i < wide_; ++i) norms[i] = p_.grn_gamma[i] * (norms[i] / mean) + 1.0f;
     });
+    return factor;
+  }
+
+  void respond(const float* factor, const float* g, typename G::A& a2) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
       const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
       alignas(64) float tile[kTile * kTile];
@@ -199,7 +230,7 @@ class BlockForward {
         const int64_t at = (row0_ + row + i) * c + col;
         const float keep = p_.keep[image0_ + (row + i) / s_.pixels()];
         for (int64_t j = 0; j < cols; j += kWidth) {
-          Vec v = load(tile + i * kTile + j) + load_part(p_.bias2 + col + j, cols - j);
+          Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
           if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
           store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
         }
@@ -216,6 +247,7 @@ class BlockForward {
   const int64_t wide_;
   MapShape s_{};         // of the group
   int64_t row0_ = 0, image0_ = 0;
+  const float* bias2_ = nullptr;
 };
 
 }  // namespace MINDCV_ISA

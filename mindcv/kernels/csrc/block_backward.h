@@ -16,14 +16,16 @@ class BlockBackward {
     const int64_t c = all_.c;
     const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, wide_, c, false);
     const typename G::B weight2 = packed_b<G>(memory_, scaled_weight2(), c, wide_, false);
-    const int64_t images = group_images(all_), rows = images * all_.pixels();
+    const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
     de_ = G::new_a(memory_, rows, c);
     de_turned_ = G::new_a_transposed(memory_, c, rows);
     y_turned_ = G::new_a_transposed(memory_, c, rows);
     dz_ = G::new_a(memory_, rows, wide_);
     dz_right_ = G::new_b(memory_, rows, wide_);
     q_ = G::new_b(memory_, rows, wide_);
-    float* dq = p_.grn_gamma == nullptr ? nullptr : memory_.floats(rows * round_up(wide_, kTile));
+    const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
+    float* dq = is_v2 && !is_single ? memory_.floats(rows * round_up(wide_, kTile)) : nullptr;
+    float* products = is_single ? memory_.floats(c * wide_) : nullptr;
     float* du = memory_.floats(rows * c);
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
@@ -32,14 +34,19 @@ class BlockBackward {
       s_.n = least(images, all_.n - image);
       row0_ = image * all_.pixels();
       image0_ = image;
-      pack_rows();
-      if (dq == nullptr) {
+      const float* de_sum = pack_rows();
+      if (is_single) {
+        respond_to_image(products, de_sum);
         back_to_z(weight2);
-      } else {
-        back_to_q(weight2, dq);
+      } else if (is_v2) {
+        back_to_q(weight2, dq, de_sum);
         back_through_response(dq);
+        weight2_gradient(d_.weight2);
+      } else {
+        back_to_z(weight2);
+        weight2_gradient(d_.weight2);
       }
-      weight_gradients();
+      weight1_gradient();
       back_to_u(weight1, du);
       depthwise_backward(memory_, s_, x_ + row0_ * c, p_.dw_weight, du, dout_ + row0_ * c, d_.dx + row0_ * c, d_.dw_weight);
     }
@@ -93,8 +100,8 @@ class BlockBackward {
     });
   }
 
-  // de and y of the group, as the products want them.
-  void pack_rows() {
+  // de and y of the group, as the products want them, and the sum of de over its rows.
+  const float* pack_rows() {
     const int64_t rows = s_.rows(), c = s_.c;
     RowSums sums(memory_, rows, kTile, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
@@ -121,86 +128,137 @@ class BlockBackward {
       }
     });
     add_images(sums, 1, c, d_.bias2);
+    float* total = memory_.floats(round_up(c, kWidth));
+    clear(total, c);
+    add_images(sums, 1, c, total);
+    return total;
   }
 
-  void put_wide(int64_t row_tile, int64_t col_tile, const float* dz, const float* q, int64_t rows, int64_t cols) {
-    G::put_a(dz_, row_tile, col_tile, dz, kTile, rows, cols);
-    G::put_b(dz_right_, row_tile, col_tile, dz, kTile, rows, cols);
-    G::put_b(q_, row_tile, col_tile, q, kTile, rows, cols);
-  }
-
-  // V1: q = g.
+  // From de to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known before.
   void back_to_z(const typename G::B& weight2) {
     const int64_t rows = s_.rows();
+    const bool is_v2 = p_.grn_gamma != nullptr;
     RowSums sums(memory_, rows, block_rows(s_.c), rows, wide_);
     product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* dz) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
       for (int64_t i = 0; i < count; ++i) {
+        float* total = sums.at(row + i, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
           const Normal n = normal(z);
-          const Vec v = load(dz + i * kTile + j) * (n.phi + z * n.density);
-          store(q + i * kTile + j, z * n.phi);
+          const Vec g = z * n.phi;
+          Vec dg = load(dz + i * kTile + j);
+          if (is_v2) {
+            dg = dg * load(dq_factor_ + col + j) + g * load(g_factor_ + col + j);
+          } else {
+            store(q + i * kTile + j, g);
+          }
+          const Vec v = dg * (n.phi + z * n.density);
           store(dz + i * kTile + j, v);
-          float* total = sums.at(row + i, col + j);
-          store(total, load(total) + v);
+          store(total + j, load(total + j) + v);
         }
       }
-      put_wide(row_tile, col_tile, dz, q, count, cols);
+      G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
+      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
     });
     add_images(sums, 1, wide_, d_.bias1);
   }
 
-  // V2: dq, and the sums over each image's pixels that the response needs.
-  void back_to_q(const typename G::B& weight2, float* dq) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile), block = block_rows(s_.c);
-    RowSums plain(memory_, rows, block, rows, wide_), with_g(memory_, rows, block, s_.pixels(), wide_);
+  // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so the response can be
+  // differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum of de) beta.
+  void respond_to_image(float* products, const float* de_sum) {
+    const int64_t rows = s_.rows(), c = s_.c, step = round_up(wide_, kTile);
+    parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
+      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
+      alignas(64) float g[kTile * kTile];
+      for (int64_t col = 0; col < wide_; col += kTile) {
+        const int64_t cols = least(kTile, wide_ - col);
+        for (int64_t i = 0; i < count; ++i) {
+          const float* z = saved_.z + (row0_ + row + i) * wide_ + col;
+          for (int64_t j = 0; j < cols; j += kWidth) store(g + i * kTile + j, gelu(load_part(z + j, cols - j)));
+        }
+        G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols);
+      }
+    });
+    clear(products, c * wide_);
+    weight2_gradient(products);
+    g_factor_ = memory_.floats(step);
+    dq_factor_ = memory_.floats(step);
+    add_to_grn_beta(de_sum);
+    for (int64_t i = 0; i < wide_; i += kWidth) {
+      Vec total{};
+      for (int64_t o = 0; o < c; ++o) {
+        total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(products + o * wide_ + i, wide_ - i);
+      }
+      store(g_factor_ + i, total);
+    }
+    response_factors(0);
+    parallel(c, [&](int64_t o) {
+      for (int64_t i = 0; i < wide_; i += kWidth) {
+        float* to = d_.weight2 + o * wide_ + i;
+        const Vec grown = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
+        store_part(to, load_part(to, wide_ - i) + (grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o]), wide_ - i);
+      }
+    });
+  }
+
+  // The sum of dq = weight2 de.
+  void add_to_grn_beta(const float* de_sum) {
+    for (int64_t i = 0; i < wide_; i += kWidth) {
+      Vec total = load_part(d_.grn_beta + i, wide_ - i);
+      for (int64_t o = 0; o < s_.c; ++o) total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * de_sum[o];
+      store_part(d_.grn_beta + i, total, wide_ - i);
+    }
+  }
+
+  // V2, several images: dq, and the sums over each image's pixels that the response needs.
+  void back_to_q(const typename G::B& weight2, float* dq, const float* de_sum) {
+    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    RowSums with_g(memory_, rows, block_rows(s_.c), s_.pixels(), wide_);
     product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       for (int64_t i = 0; i < count; ++i) {
+        float* total = with_g.at(row + i, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           const Vec v = load(tile + i * kTile + j);
           const Vec g = gelu(load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j));
           store(dq + (row + i) * step + col + j, v);
-          float* total = plain.at(row + i, col + j);
-          store(total, load(total) + v);
-          total = with_g.at(row + i, col + j);
-          store(total, load(total) + v * g);
+          store(total + j, load(total + j) + v * g);
         }
       }
     });
-    add_images(plain, 1, wide_, d_.grn_beta);
-    response_factors(with_g);
+    add_to_grn_beta(de_sum);
+    g_factor_ = memory_.floats(s_.n * step);
+    dq_factor_ = memory_.floats(s_.n * step);
+    for (int64_t image = 0; image < s_.n; ++image) {
+      for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor_ + image * step + i, with_g.of_image(image, i));
+      response_factors(image);
+    }
   }
 
-  // Per image, with n = norm / m, m = mean(norm) + eps and t = sum over pixels of dq * g:
+  // Of one image, from t = sum over its pixels of dq * g, which g_factor_ holds at first. With n = norm / m, m = mean(norm) + eps:
   //   q = g * (gamma n + 1) + beta;  dgamma = t n;  dn = gamma t;  dnorm = dn / m - mean(dn * norm) / m^2;
   //   dg = dq * (gamma n + 1) + g * dnorm / norm, where a norm of 0 (a dead channel) takes no gradient.
-  void response_factors(const RowSums& with_g) {
+  void response_factors(int64_t image) {
     const int64_t step = round_up(wide_, kTile);
-    dq_factor_ = memory_.floats(s_.n * step);
-    g_factor_ = memory_.floats(s_.n * step);
-    for (int64_t image = 0; image < s_.n; ++image) {
-      const float* norms = saved_.norms + (image0_ + image) * wide_;
-      float* dq_factor = dq_factor_ + image * step;
-      float* g_factor = g_factor_ + image * step;
-      for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor + i, with_g.of_image(image, i));
-      double total = 0.0, slope = 0.0;
-      for (int64_t i = 0; i < wide_; ++i) {
-        total += norms[i];
-        slope += static_cast<double>(p_.grn_gamma[i]) * g_factor[i] * norms[i];
-      }
-      const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
-      const float common = static_cast<float>(slope / static_cast<double>(wide_)) / (mean * mean);
-      for (int64_t i = 0; i < wide_; ++i) {
-        const float n = norms[i] / mean, t = g_factor[i];
-        d_.grn_gamma[i] += t * n;
-        dq_factor[i] = p_.grn_gamma[i] * n + 1.0f;
-        g_factor[i] = norms[i] == 0.0f ? 0.0f : (p_.grn_gamma[i] * t / mean - common) / norms[i];
-      }
+    const float* norms = saved_.norms + (image0_ + image) * wide_;
+    float* dq_factor = dq_factor_ + image * step;
+    float* g_factor = g_factor_ + image * step;
+    double total = 0.0, slope = 0.0;
+    for (int64_t i = 0; i < wide_; ++i) {
+      total += norms[i];
+      slope += static_cast<double>(p_.grn_gamma[i]) * g_factor[i] * norms[i];
+    }
+    const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
+    const float common = static_cast<float>(slope / static_cast<double>(wide_)) / (mean * mean);
+    for (int64_t i = 0; i < wide_; ++i) {
+      const float n = norms[i] / mean, t = g_factor[i];
+      d_.grn_gamma[i] += t * n;
+      dq_factor[i] = p_.grn_gamma[i] * n + 1.0f;
+      g_factor[i] = norms[i] == 0.0f ? 0.0f : (p_.grn_gamma[i] * t / mean - common) / norms[i];
     }
   }
 
@@ -226,21 +284,27 @@ class BlockBackward {
             store(total + j, load(total + j) + v);
           }
         }
-        put_wide(row_tile, col / kTile, dz, q, count, cols);
+        G::put_both(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
+        G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols);
       }
     });
     add_images(sums, 1, wide_, d_.bias1);
   }
 
-  void weight_gradients() {
+  // Adds the sum over rows of de q, q as q_ holds it.
+  void weight2_gradient(float* grad) {
     const int64_t rows = s_.rows(), c = s_.c;
     long_product<G>(de_turned_, q_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       for (int64_t i = 0; i < least(kTile, c - row); ++i) {
-        float* to = d_.weight2 + (row + i) * wide_ + col;
+        float* to = grad + (row + i) * wide_ + col;
         for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) to[j] += tile[i * kTile + j];
       }
     });
+  }
+
+  void weight1_gradient() {
+    const int64_t rows = s_.rows(), c = s_.c;
     long_product<G>(y_turned_, dz_right_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) {

@@ -55,6 +55,26 @@ struct Amx {
     put_pairs<true>(a, a.at(col, row), tile, step, rows, cols);
   }
 
+  // put_a and put_b of the same tile.
+  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    uint32_t *to_a = a.at(row, col), *to_b = b.at(col, row);
+    for (int half = 0; half < 2; ++half) {
+      Words words;
+      split_rows(a, tile + half * 16 * step, step, rows - half * 16, cols, words);
+      for (int p = 0; p < kParts; ++p) {
+        store_rows<false>(to_a + (p * 2 + half) * kBlock, words[p]);
+        store_pairs(to_b + p * 2 * kBlock, words[p], half);
+      }
+    }
+    if (is_special(a)) __atomic_store_n(b.has_special, 1, __ATOMIC_RELAXED);
+  }
+
+  // The registers' shapes are a thread's own state, which others set too (MindSpore's oneDNN does).
+  static void begin() {
+    static const TileConfig config;
+    _tile_loadconfig(&config);
+  }
+
   static void multiply(const A& a, const B& b, int64_t row, int64_t col, int64_t k0, int64_t k1, float* out) {
     const uint32_t* pa = a.at(row, k0 / kTile);
     const uint32_t* pb = b.at(col, k0 / kTile);
@@ -63,7 +83,6 @@ struct Amx {
       multiply_plainly(pa, pb, steps, out);
       return;
     }
-    configure();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -73,16 +92,22 @@ struct Amx {
       load_a(pa, 2);
       load_b(pb, 0);
       dot();
+      fetch_next(pa, pb, 0);
       load_a(pa, 1);
       dot();
+      fetch_next(pa, pb, 1);
       load_b(pb, 1);
       dot();
+      fetch_next(pa, pb, 2);
       load_a(pa, 0);
       dot();
+      fetch_next(pa, pb, 3);
       load_b(pb, 2);
       dot();
+      fetch_next(pa, pb, 4);
       load_b(pb, 0);
       dot();
+      fetch_next(pa, pb, 5);
     }
     _tile_stored(0, out, kTile * 4);
     _tile_stored(1, out + 16, kTile * 4);
@@ -100,13 +125,6 @@ struct Amx {
 
   static bool is_special(const AmxMatrix& m) { return __atomic_load_n(m.has_special, __ATOMIC_RELAXED) != 0; }
 
-  static void configure() {
-    // The registers' shapes are a thread's own state. Others may use the multiplier in the same thread (MindSpore's oneDNN does),
-    // so it is set for every tile; it costs a hundredth of the shortest product.
-    static const TileConfig config;
-    _tile_loadconfig(&config);
-  }
-
   static void load_a(const uint32_t* p, int part) {
     _tile_loadd(4, p + (part * 2 + 0) * kBlock, 64);
     _tile_loadd(5, p + (part * 2 + 1) * kBlock, 64);
@@ -114,6 +132,14 @@ struct Amx {
   static void load_b(const uint32_t* p, int part) {
     _tile_loadd(6, p + (part * 2 + 0) * kBlock, 64);
     _tile_loadd(7, p + (part * 2 + 1) * kBlock, 64);
+  }
+  // A sixth of the operands of the next step, into the first-level cache: tile loads come too late for the processor's own prefetching.
+  static void fetch_next(const uint32_t* pa, const uint32_t* pb, int sixth) {
+    const int64_t at = (kParts * 2 + sixth) * kBlock;
+    for (int64_t i = 0; i < kBlock; i += 16) {
+      __builtin_prefetch(pa + at + i, 0, 3);
+      __builtin_prefetch(pb + at + i, 0, 3);
+    }
   }
   static void dot() {
     _tile_dpbf16ps(0, 4, 6);
@@ -125,54 +151,61 @@ struct Amx {
   // The parts of 16 floats as 32-bit words: bfloat16 in the upper half, 0 in the lower; so each word is the part's own float.
   static void split(AmxMatrix& to, __m512 x, __m512i part[kParts]) {
     const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-    for (int i = 0; i < kParts; ++i) {
-      __m512i word = _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)), 16);
-      const __mmask16 special = _mm512_cmpeq_epi32_mask(_mm512_and_si512(word, exponent), exponent);
-      if (__builtin_expect(special != 0, 0)) {
-        __atomic_store_n(to.has_special, 1, __ATOMIC_RELAXED);
-        word = special_word(x, word, special);
-      }
-      part[i] = word;
-      x = _mm512_sub_ps(x, _mm512_castsi512_ps(word));
-      x = _mm512_mask_mov_ps(x, special, special_rest(x, word, special));
+    part[0] = rounded(x);
+    __m512 rest = _mm512_sub_ps(x, _mm512_castsi512_ps(part[0]));
+    const __mmask16 special = _mm512_cmpeq_epi32_mask(_mm512_and_si512(part[0], exponent), exponent);
+    if (__builtin_expect(special != 0, 0)) {
+      __atomic_store_n(to.has_special, 1, __ATOMIC_RELAXED);
+      split_special(x, special, part[0], rest);
     }
+    part[1] = rounded(rest);
+    part[2] = rounded(_mm512_sub_ps(rest, _mm512_castsi512_ps(part[1])));
   }
-  // A finite value that would round to infinity is cut off instead; NaN keeps a bit that makes it one.
-  static __m512i special_word(__m512 x, __m512i word, __mmask16 special) {
-    const __m512i cut = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(int(0xffff0000)));
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i fixed = _mm512_mask_or_epi32(cut, is_nan, cut, _mm512_set1_epi32(0x00400000));
-    return _mm512_mask_mov_epi32(word, special, fixed);
-  }
-  // What is left of infinities and NaN is 0, not their difference with themselves.
-  static __m512 special_rest(__m512 rest, __m512i word, __mmask16 special) {
+  static __m512i rounded(__m512 x) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)), 16); }
+
+  // A finite value that would round to infinity is cut off instead; of infinities and NaN nothing is left.
+  static void split_special(__m512 x, __mmask16 special, __m512i& word, __m512& rest) {
     const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-    const __mmask16 infinite = _mm512_mask_cmpeq_epi32_mask(special, _mm512_and_si512(word, exponent), exponent);
-    return _mm512_mask_mov_ps(rest, infinite, _mm512_setzero_ps());
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    __m512i cut = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(int(0xffff0000)));
+    cut = _mm512_mask_or_epi32(cut, is_nan, cut, _mm512_set1_epi32(0x00400000));  // a bit that keeps it NaN
+    word = _mm512_mask_mov_epi32(word, special, cut);
+    rest = _mm512_sub_ps(x, _mm512_castsi512_ps(word));
+    const __mmask16 infinite = _mm512_cmpeq_epi32_mask(_mm512_and_si512(word, exponent), exponent);
+    rest = _mm512_mask_mov_ps(rest, infinite, _mm512_setzero_ps());
   }
 
-  // 16 words of pairs: `low` and `high` hold the first and the second of each.
-  static __m512i pairs(__m512i low, __m512i high) { return _mm512_or_si512(_mm512_srli_epi32(low, 16), high); }
+  // Two rows' words as pairs that lie below one another, and one row's 32 words as pairs that lie side by side.
+  static __m512i pairs_down(__m512i upper, __m512i lower) { return _mm512_or_si512(_mm512_srli_epi32(upper, 16), lower); }
+  static __m512i pairs_across(__m512i left, __m512i right) {
+    const __m512i four = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60);
+    // Halves of words, counted through both: 1, 3, 5, ...
+    const __m512i odd = _mm512_or_si512(_mm512_add_epi32(four, _mm512_set1_epi32(1)), _mm512_slli_epi32(_mm512_add_epi32(four, _mm512_set1_epi32(3)), 16));
+    return _mm512_permutex2var_epi16(left, odd, right);
+  }
+
+  static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
+
+  // 16 rows of a tile as words: [part][half of the columns][row].
+  typedef __m512i Words[kParts][2][16];
+
+  static void split_rows(AmxMatrix& m, const float* tile, int64_t step, int64_t rows, int64_t cols, Words& words) {
+    for (int i = 0; i < 16; ++i) {
+      for (int half = 0; half < 2; ++half) {
+        __m512i part[kParts] = {};
+        if (i < rows) split(m, (__m512)load_some(tile + i * step + half * 16, cols - half * 16), part);
+        for (int p = 0; p < kParts; ++p) words[p][half][i] = part[p];
+      }
+    }
+  }
 
   // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed blocks.
   template <bool kSwap>
   static void put_rows(AmxMatrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     for (int half = 0; half < 2; ++half) {
-      __m512i word[kParts][16];
-      for (int i = 0; i < 16; ++i) {
-        const int64_t row = half * 16 + i;
-        __m512i left[kParts] = {}, right[kParts] = {};
-        if (row < rows) {
-          const __m512 x = (__m512)load_some(tile + row * step, cols);
-          const __m512 y = (__m512)load_some(tile + row * step + 16, cols - 16);
-          split(m, _mm512_permutex2var_ps(x, even, y), left);
-          split(m, _mm512_permutex2var_ps(x, odd, y), right);
-        }
-        for (int p = 0; p < kParts; ++p) word[p][i] = pairs(left[p], right[p]);
-      }
-      for (int p = 0; p < kParts; ++p) put_block<kSwap>(to + (p * 2 + half) * kBlock, word[p]);
+      Words words;
+      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, words);
+      for (int p = 0; p < kParts; ++p) store_rows<kSwap>(to + (p * 2 + half) * kBlock, words[p]);
     }
   }
 
@@ -180,19 +213,32 @@ struct Amx {
   template <bool kSwap>
   static void put_pairs(AmxMatrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
-      __m512i word[kParts][16];
-      for (int i = 0; i < 16; ++i) {
-        __m512i low[kParts] = {}, high[kParts] = {};
-        const float* from = tile + 2 * i * step + half * 16;
-        if (2 * i < rows) split(m, (__m512)load_some(from, cols - half * 16), low);
-        if (2 * i + 1 < rows) split(m, (__m512)load_some(from + step, cols - half * 16), high);
-        for (int p = 0; p < kParts; ++p) word[p][i] = pairs(low[p], high[p]);
-      }
-      for (int p = 0; p < kParts; ++p) put_block<kSwap>(to + (p * 2 + half) * kBlock, word[p]);
+      Words words;
+      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, words);
+      for (int p = 0; p < kParts; ++p) store_pairs(to + p * 2 * kBlock, words[p], half);
+    }
+    if (!kSwap) return;
+    for (int i = 0; i < kParts * 2; ++i) {
+      __m512i row[16];
+      for (int j = 0; j < 16; ++j) row[j] = _mm512_load_si512(to + i * kBlock + 16 * j);
+      put_block<true>(to + i * kBlock, row);
     }
   }
 
-  static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
+  template <bool kSwap>
+  static void store_rows(uint32_t* to, const __m512i (&words)[2][16]) {
+    __m512i row[16];
+    for (int i = 0; i < 16; ++i) row[i] = pairs_across(words[0][i], words[1][i]);
+    put_block<kSwap>(to, row);
+  }
+  // Of rows 0 to 15 or (half 1) 16 to 31: pairs 0 to 7 or 8 to 15.
+  static void store_pairs(uint32_t* to, const __m512i (&words)[2][16], int half) {
+    for (int side = 0; side < 2; ++side) {
+      for (int i = 0; i < 8; ++i) {
+        _mm512_store_si512(to + side * kBlock + (half * 8 + i) * 16, pairs_down(words[side][2 * i], words[side][2 * i + 1]));
+      }
+    }
+  }
 
   template <bool kSwap>
   static void put_block(uint32_t* to, __m512i row[16]) {

@@ -55,6 +55,15 @@ struct Fma {
     }
   }
 
+  // put_a and put_b of the same tile.
+  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    put_a(a, row, col, tile, step, rows, cols);
+    put_b(b, row, col, tile, step, rows, cols);
+  }
+
+  // Called by each thread before its products, with nothing else in between.
+  static void begin() {}
+
   // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole tiles.
   static void multiply(const A& a, const B& b, int64_t row, int64_t col, int64_t k0, int64_t k1, float* out) {
     const float* from = a.data + row * kTile * a.row_step + k0 * a.k_step;

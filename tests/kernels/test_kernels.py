@@ -1,0 +1,278 @@
+"""The C++ kernels against NumPy in float64, against the layers that they replace, and against themselves."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, ops
+
+from mindcv.kernels import status
+from mindcv.kernels.library import library_path
+from mindcv.models import create_model
+from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
+from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, RandomStep
+
+FOLDER = Path(__file__).parent
+SETS = ["generic", "avx2", "avx512", "amx"]
+# Channels that are no multiple of a vector or of a tile, odd sizes, single pixels, more images than one group.
+MAPS = [(2, 9, 11, 40), (1, 1, 1, 8), (5, 2, 3, 3), (1, 5, 20, 33), (70, 7, 7, 24), (2, 14, 14, 96)]
+RNG = np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True)
+def _needs_kernels():
+    assert status().is_used, f"the kernels are not in use: {status().reason}"
+
+
+def random(*shape, scale=1.0):
+    return (RNG.standard_normal(shape) * scale).astype(np.float32)
+
+
+def block_inputs(n, h, w, c, is_v2):
+    """x, the parameters in the order of the forward pass, and keep, where one image in three is dropped."""
+    inputs = [random(n, h, w, c), random(c, 1, 7, 7, scale=0.1), random(c, scale=0.1)]
+    inputs += [1 + random(c, scale=0.1), random(c, scale=0.1), random(4 * c, c, scale=c**-0.5)]
+    inputs += [random(4 * c, scale=0.1)]
+    if is_v2:
+        inputs += [random(1, 1, 1, 4 * c, scale=0.5), random(1, 1, 1, 4 * c, scale=0.1)]
+    inputs += [random(c, 4 * c, scale=(4 * c) ** -0.5), random(c, scale=0.1)]
+    if not is_v2:
+        inputs += [random(c)]
+    keep = np.where(np.arange(n) % 3 == 1, 0, 1.25).astype(np.float32)
+    return [*inputs, keep]
+
+
+ERF = np.vectorize(math.erf)
+
+
+def block_in_numpy(inputs, is_v2):
+    """The block by its definition, in float64."""
+    x, dw, dw_bias, norm, norm_bias, w1, b1, *rest = (a.astype(np.float64) for a in inputs)
+    n, h, w, c = x.shape
+    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    u = dw_bias + sum(padded[:, i : i + h, j : j + w] * dw[:, 0, i, j] for i in range(7) for j in range(7))
+    y = (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-6) * norm + norm_bias
+    z = y @ w1.T + b1
+    g = 0.5 * z * (1 + ERF(z / np.sqrt(2)))
+    if is_v2:
+        gamma, beta, *rest = rest
+        norms = np.sqrt((g * g).sum((1, 2), keepdims=True))
+        g = gamma * (g * norms / (norms.mean(-1, keepdims=True) + 1e-6)) + beta + g
+    r = g @ rest[0].T + rest[1]
+    if not is_v2:
+        r = r * rest[2]
+    return x + r * rest[-1].reshape(-1, 1, 1, 1)
+
+
+def run_library(tmp_path, calls, isa, threads=2):
+    """Outputs of `calls`, tuples (name, inputs, shapes of outputs), by an instruction set; None if it is not there."""
+    arrays = {"calls": np.array([name for name, _, _ in calls])}
+    for i, (_, inputs, shapes) in enumerate(calls):
+        arrays.update({f"{i}_in_{j}": a for j, a in enumerate(inputs)})
+        arrays.update({f"{i}_out_{j}": np.array(s) for j, s in enumerate(shapes)})
+    np.savez(tmp_path / "in.npz", **arrays)
+    command = [sys.executable, FOLDER / "run_library.py", library_path(), str(threads)]
+    environment = {**os.environ, "MINDCV_KERNELS_ISA": isa}
+    subprocess.run([*command, tmp_path / "in.npz", tmp_path / "out.npz"], check=True, env=environment)
+    found = np.load(tmp_path / "out.npz")
+    if str(found["isa"]) != isa:
+        return None
+    return [[found[f"{i}_{j}"] for j in range(len(shapes))] for i, (_, _, shapes) in enumerate(calls)]
+
+
+def block_calls(inputs, is_v2, dout):
+    """Of the forward pass alone, and the one that saves. The gradient needs what the latter gives."""
+    n, h, w, c = inputs[0].shape
+    saved = [(n, h, w, c), (n * h * w,), (n, h, w, 4 * c)] + ([(n, 4 * c)] if is_v2 else [])
+    version = "V2" if is_v2 else "V1"
+    return [
+        (f"Block{version}", inputs, [(n, h, w, c)]),
+        (f"Block{version}Saving", inputs, [(n, h, w, c), *saved]),
+    ]
+
+
+def block_and_gradients(tmp_path, inputs, is_v2, dout, isa, threads=2):
+    found = run_library(tmp_path, block_calls(inputs, is_v2, dout), isa, threads)
+    if found is None:
+        return None
+    (out,), (again, *saved) = found
+    np.testing.assert_array_equal(out, again)
+    version = "V2" if is_v2 else "V1"
+    grads = [a.shape for a in inputs[:-1]]
+    return out, run_library(tmp_path, [(f"Block{version}Grad", [*inputs, dout, *saved], grads)], isa, threads)[0]
+
+
+def relative(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize("isa", SETS)
+def test_block_is_its_formula(isa, is_v2, tmp_path):
+    """Values, and gradients along random directions against differences of the formula itself."""
+    for shape in MAPS:
+        inputs, dout = block_inputs(*shape, is_v2), random(*shape)
+        found = block_and_gradients(tmp_path, inputs, is_v2, dout, isa)
+        if found is None:
+            pytest.skip(f"this processor has no {isa}")
+        out, grads = found
+        assert relative(out, block_in_numpy(inputs, is_v2)) < 3e-6
+        for i, grad in enumerate(grads):
+            direction = RNG.standard_normal(inputs[i].shape)
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = [a.astype(np.float64) for a in inputs]
+                moved[i] = moved[i] + step * direction
+                sides.append((block_in_numpy(moved, is_v2) * dout).sum())
+            expected = (sides[0] - sides[1]) / 2e-5
+            size = np.linalg.norm(grad.astype(np.float64)) * np.linalg.norm(direction)
+            assert abs((grad * direction).sum() - expected) < 1e-5 * size, f"{shape}: input {i}"
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_threads_do_not_change_a_bit(isa, tmp_path):
+    inputs, dout = block_inputs(5, 14, 14, 72, True), random(5, 14, 14, 72)
+    runs = [block_and_gradients(tmp_path, inputs, True, dout, isa, threads) for threads in (1, 2, 3, 2)]
+    if runs[0] is None:
+        pytest.skip(f"this processor has no {isa}")
+    for out, grads in runs[1:]:
+        np.testing.assert_array_equal(out, runs[0][0])
+        for grad, first in zip(grads, runs[0][1]):
+            np.testing.assert_array_equal(grad, first)
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38])
+def test_special_values_pass_through(isa, value, tmp_path):
+    """Where the formula gives a finite number, an infinity or NaN, so does the kernel."""
+    # x, pwconv1's weight, pwconv2's weight, its bias. In the others the largest number overflows float32, not float64.
+    for place in (0, 5, 7, 8) if not np.isfinite(value) else (5,):
+        inputs = block_inputs(2, 3, 5, 24, False)
+        inputs[3], inputs[4] = inputs[3] / 100, inputs[4] / 100
+        inputs[place].flat[13] = value
+        found = run_library(tmp_path, block_calls(inputs, False, None)[:1], isa)
+        if found is None:
+            pytest.skip(f"this processor has no {isa}")
+        out = found[0][0]
+        with np.errstate(all="ignore"):
+            expected = block_in_numpy(inputs, False).astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
+        np.testing.assert_array_equal(np.isposinf(out), np.isposinf(expected))
+        np.testing.assert_array_equal(np.isneginf(out), np.isneginf(expected))
+        finite = np.isfinite(expected)
+        np.testing.assert_allclose(out[finite], expected[finite], rtol=1e-4, atol=1e-4)
+
+
+def make_block(is_v2, drop_path):
+    block = ConvNeXtV2Block(24, drop_path) if is_v2 else ConvNeXtBlock(24, drop_path)
+    for parameter in block.get_parameters():
+        if parameter.requires_grad:
+            parameter.set_data(Tensor(random(*parameter.shape, scale=0.3)))
+    return block
+
+
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_block_is_its_layers(is_v2, mode, is_training):
+    """The Cell with its kernel and without: values and all gradients, dropped paths too."""
+    ms.set_context(mode=mode)
+    block = make_block(is_v2, DropPath(0.5, 0, 0, RandomStep().step))
+    block.set_train(is_training)
+    x = Tensor(random(6, 5, 7, 24))
+    differentiate = ms.value_and_grad(block, 0, block.trainable_params())
+    out, (dx, grads) = differentiate(x)
+    block.kernel = None
+    block.compile_cache.clear()
+    plain, (plain_dx, plain_grads) = ms.value_and_grad(block, 0, block.trainable_params())(x)
+    pairs = [(out, plain), (dx, plain_dx), *zip(grads, plain_grads)]
+    assert len(pairs) == 2 + (11 if is_v2 else 10) - 1
+    for found, expected in pairs:
+        assert relative(found.asnumpy(), expected.asnumpy()) < 1e-5
+
+
+def test_kernels_take_only_float32():
+    """Half precision goes through the layers; so does a product that mixed precision sets to another type."""
+    block = make_block(True, KeepPath())
+    x = random(2, 5, 7, 24)
+    expected = block(Tensor(x)).asnumpy()
+    half = block(Tensor(x.astype(np.float16)))
+    assert half.dtype == ms.float16
+    np.testing.assert_allclose(half.asnumpy(), expected, atol=0.05)
+    with pytest.raises(TypeError, match="float32"):
+        block.kernel(Tensor(x.astype(np.float16)), *block.weights(), block.drop_path.scale(2))
+
+
+def test_views_are_read_right():
+    block = make_block(False, KeepPath())
+    x = random(2, 24, 5, 7)
+    view = ops.transpose(Tensor(x), (0, 2, 3, 1))
+    packed = Tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    np.testing.assert_array_equal(block(view).asnumpy(), block(packed).asnumpy())
+    np.testing.assert_array_equal(block(packed[1:]).asnumpy(), block(packed).asnumpy()[1:])
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "kernel"), [(9, 11, 3, 4), (7, 6, 20, 2), (4, 4, 5, 4)])
+def test_patch_conv_is_its_operators(height, width, channels, kernel):
+    layer = PatchConv(channels, 24, kernel)
+    layer.bias.set_data(Tensor(random(24)))
+    x, dout = Tensor(random(3, height, width, channels)), Tensor(random(3, height // kernel, width // kernel, 24))
+    results = []
+    for _ in range(2):
+        out, (dx, grads) = ms.value_and_grad(lambda x: (layer(x) * dout).sum(), 0, layer.trainable_params())(x)
+        results.append([layer(x), dx, *grads])
+        assert layer.kernel is None or not results[1:]
+        layer.kernel = None
+    for found, expected in zip(*results):
+        assert relative(found.asnumpy(), expected.asnumpy()) < 2e-6
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (2, 3, 5, 17), (1, 1)])
+def test_layer_norm_is_its_operator(shape):
+    layer = LayerNorm(shape[-1])
+    layer.gamma.set_data(Tensor(random(shape[-1])))
+    layer.beta.set_data(Tensor(random(shape[-1])))
+    x, dout = Tensor(random(*shape, scale=3.0) + 5), Tensor(random(*shape))
+    results = []
+    for _ in range(2):
+        out, (dx, grads) = ms.value_and_grad(lambda x: (layer(x) * dout).sum(), 0, layer.trainable_params())(x)
+        results.append([layer(x), dx, *grads])
+        layer.kernel = None
+    for found, expected in zip(*results):
+        np.testing.assert_allclose(found.asnumpy(), expected.asnumpy(), rtol=2e-5, atol=2e-5)
+
+
+def test_off_takes_the_operator_forms(monkeypatch):
+    monkeypatch.setenv("MINDCV_KERNELS", "off")
+    network = create_model("convnextv2_atto", num_classes=2)
+    assert all(getattr(cell, "kernel", None) is None for _, cell in network.cells_and_names())
+
+
+def tell(**environment):
+    command = [sys.executable, "-m", "mindcv.kernels"]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_the_command_says_what_is_in_use():
+    told = tell(OMP_NUM_THREADS="", MINDCV_KERNELS_THREADS="3", MINDCV_KERNELS_ISA="generic")
+    assert told.returncode == 0
+    assert "in use: yes" in told.stdout and "set: generic" in told.stdout and "threads: 3" in told.stdout
+    assert "in use: no (MINDCV_KERNELS=off)" in tell(MINDCV_KERNELS="off").stdout
+    wrong = tell(MINDCV_KERNELS="maybe")
+    assert wrong.returncode == 1 and wrong.stderr == "error: MINDCV_KERNELS must be 'on' or 'off', not 'maybe'\n"
+    assert "MINDCV_KERNELS_THREADS must be a positive" in tell(MINDCV_KERNELS_THREADS="0").stderr
+
+
+def test_without_a_compiler_the_package_still_builds(tmp_path):
+    """setup.py leaves the kernels out, says so, and succeeds."""
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path / "lib", "--build-temp", tmp_path]
+    done = subprocess.run(
+        command, cwd=FOLDER.parents[1], capture_output=True, text=True, env={**os.environ, "CXX": "no-such-compiler"}
+    )
+    assert done.returncode == 0 and "CPU kernels are left out" in done.stderr + done.stdout
+    assert not list(tmp_path.rglob("*.so"))
