@@ -17,12 +17,12 @@ _SOURCES = Path(__file__).parent / "csrc"
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 
-# Name of the instruction set, its table in kernels.h, its arithmetic for products, its flags.
+# Name of the instruction set, its table in kernels.h, its flags.
 _X86 = [
-    ("generic", "kGenericKernels", "Fma", []),
-    ("avx2", "kAvx2Kernels", "Fma", ["-mavx2", "-mfma"]),
-    ("avx512", "kAvx512Kernels", "Fma", _AVX512),
-    ("amx", "kAmxKernels", "Amx", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
+    ("generic", "kGenericKernels", []),
+    ("avx2", "kAvx2Kernels", ["-mavx2", "-mfma"]),
+    ("avx512", "kAvx512Kernels", _AVX512),
+    ("amx", "kAmxKernels", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
 ]
 
 
@@ -38,8 +38,8 @@ def build(compiler: list[str], output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         running = []
-        for name, table, gemm, flags in variants:
-            defines = [f"-DMINDCV_ISA={name}", f"-DMINDCV_TABLE={table}", f"-DMINDCV_GEMM={gemm}"]
+        for name, table, flags in variants:
+            defines = [f"-DMINDCV_ISA={name}", f"-DMINDCV_TABLE={table}"]
             objects.append(f"{folder}/{name}.o")
             running.append([*_FLAGS, *flags, *defines, "-c", str(_SOURCES / "kernels.cc"), "-o", objects[-1]])
         for name in ("pool", "operators"):

@@ -80,13 +80,12 @@ class RowSums {
   int64_t block_, pixels_, c_, images_;
 };
 
-// Adds the sums of all images of a group, in order, to `to` [c].
-inline void add_images(const RowSums& sums, int64_t images, int64_t c, float* to) {
-  for (int64_t c0 = 0; c0 < c; c0 += kWidth) {
-    Vec total = load_part(to + c0, c - c0);
-    for (int64_t image = 0; image < images; ++image) total += sums.of_image(image, c0);
-    store_part(to + c0, total, c - c0);
-  }
+// Adds sums over all rows of a group (made with all of them as one image) to `to` [c].
+inline void add_sums(const RowSums& sums, int64_t c, float* to) {
+  parallel(ceil_div(c, kWidth), [&](int64_t block) {
+    const int64_t c0 = block * kWidth;
+    store_part(to + c0, load_part(to + c0, c - c0) + sums.of_image(0, c0), c - c0);
+  });
 }
 
 template <class G>
@@ -96,7 +95,7 @@ class BlockForward {
       : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
 
   void run() {
-    const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, all_.c, wide_, true);
+    const Weight weight1{p_.weight1, all_.c, wide_, true};
     const int64_t images = group_images(all_, p_);
     const int64_t rows = images * all_.pixels();
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
@@ -105,8 +104,15 @@ class BlockForward {
     float* g = scales_map ? memory_.floats(rows * round_up(wide_, kTile)) : nullptr;
     typename G::A a1 = G::new_a(memory_, rows, all_.c);
     typename G::A a2 = G::new_a(memory_, rows, wide_);
-    typename G::B weight2 = G::new_b(memory_, wide_, all_.c);
-    if (!scales_weight) pack_b<G>(weight2, p_.weight2, wide_, all_.c, true);
+    Weight weight2{p_.weight2, wide_, all_.c, true};
+    // Weights are packed once for all groups of images, or, for a few rows, in the products.
+    const bool packs_late = all_.rows() <= kFewRows;
+    typename G::B packed1{}, packed2{};
+    if (!packs_late) {
+      packed1 = packed<G>(memory_, weight1);
+      packed2 = G::new_b(memory_, wide_, all_.c);
+      if (!scales_weight) pack<G>(weight2, packed2);
+    }
     bias2_ = scales_weight ? bias_with_beta() : p_.bias2;
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
@@ -118,14 +124,25 @@ class BlockForward {
       float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
       depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
       normalise(own_u, a1);
-      RowSums squares(memory_, s_.rows(), block_rows(s_.c), s_.pixels(), wide_);
-      widen(a1, weight1, squares, g, a2);
+      RowSums squares(memory_, s_.rows(), packs_late ? kFewRows : block_rows(s_.c), s_.pixels(), wide_);
+      const auto widened = [&](int64_t row, int64_t col, float* tile) { widen(row, col, tile, squares, g, a2); };
+      if (packs_late) {
+        product<G>(a1, weight1, s_.rows(), widened);
+      } else {
+        product<G>(a1, packed1, s_.rows(), wide_, s_.c, widened);
+      }
       if (p_.grn_gamma != nullptr) {
         const float* factor = response(squares);
-        if (scales_weight) pack_b<G>(weight2, p_.weight2, wide_, all_.c, true, factor);
+        if (scales_weight) weight2.factor = factor;
+        if (scales_weight && !packs_late) pack<G>(weight2, packed2);
         if (scales_map) respond(factor, g, a2);
       }
-      narrow(a2, weight2);
+      const auto narrowed = [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); };
+      if (packs_late) {
+        product<G>(a2, weight2, s_.rows(), narrowed);
+      } else {
+        product<G>(a2, packed2, s_.rows(), s_.c, wide_, narrowed);
+      }
     }
   }
 
@@ -151,35 +168,33 @@ class BlockForward {
   // q = g * factor + beta, so pwconv2 of it is the scaled weight times g, plus bias2 + weight2 beta.
   const float* bias_with_beta() {
     float* bias = memory_.floats(round_up(all_.c, kWidth));
-    for (int64_t o = 0; o < all_.c; ++o) {
+    parallel(all_.c, [&](int64_t o) {
       Vec total{};
       for (int64_t i = 0; i < wide_; i += kWidth) {
         total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(p_.grn_beta + i, wide_ - i);
       }
       bias[o] = p_.bias2[o] + sum(total);
-    }
+    });
     return bias;
   }
 
-  // z = pwconv1(y) and g = gelu(z), which goes to `g` where that is wanted and else into a2; and the sums of its squares.
-  void widen(const typename G::A& a1, const typename G::B& weight1, RowSums& squares, float* g, typename G::A& a2) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    product<G>(a1, weight1, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
-      for (int64_t i = 0; i < count; ++i) {
-        float* sums = squares.at(row + i, col);
-        for (int64_t j = 0; j < cols; j += kWidth) {
-          const Vec z = load(tile + i * kTile + j) + load_part(p_.bias1 + col + j, cols - j);
-          if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
-          const Vec v = gelu(z);
-          store(tile + i * kTile + j, v);
-          store(sums + j, load(sums + j) + v * v);
-          if (g != nullptr) store(g + (row + i) * step + col + j, v);
-        }
+  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` where that is wanted and else into a2; and the sums of
+  // its squares.
+  void widen(int64_t row_tile, int64_t col_tile, float* tile, RowSums& squares, float* g, typename G::A& a2) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile, step = round_up(wide_, kTile);
+    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
+    for (int64_t i = 0; i < count; ++i) {
+      float* sums = squares.at(row + i, col);
+      for (int64_t j = 0; j < cols; j += kWidth) {
+        const Vec z = load(tile + i * kTile + j) + load_part(p_.bias1 + col + j, cols - j);
+        if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
+        const Vec v = gelu(z);
+        store(tile + i * kTile + j, v);
+        store(sums + j, load(sums + j) + v * v);
+        if (g != nullptr) store(g + (row + i) * step + col + j, v);
       }
-      if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
-    });
+    }
+    if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over channels + eps).
@@ -221,21 +236,19 @@ class BlockForward {
     });
   }
 
-  void narrow(const typename G::A& a2, const typename G::B& weight2) {
-    const int64_t rows = s_.rows(), c = s_.c;
-    product<G>(a2, weight2, rows, c, wide_, [&](int64_t row_tile, int64_t col_tile, float* tile) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, c - col);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t at = (row0_ + row + i) * c + col;
-        const float keep = p_.keep[image0_ + (row + i) / s_.pixels()];
-        for (int64_t j = 0; j < cols; j += kWidth) {
-          Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
-          if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
-          store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
-        }
+  // A tile of pwconv2's product, to the output.
+  void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
+    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, c - col);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = (row0_ + row + i) * c + col;
+      const float keep = p_.keep[image0_ + (row + i) / s_.pixels()];
+      for (int64_t j = 0; j < cols; j += kWidth) {
+        Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
+        if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
+        store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
       }
-    });
+    }
   }
 
   Session memory_;

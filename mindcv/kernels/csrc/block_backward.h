@@ -14,8 +14,8 @@ class BlockBackward {
   void run() {
     clear_sums();
     const int64_t c = all_.c;
-    const typename G::B weight1 = packed_b<G>(memory_, p_.weight1, wide_, c, false);
-    const typename G::B weight2 = packed_b<G>(memory_, scaled_weight2(), c, wide_, false);
+    const typename G::B weight1 = packed<G>(memory_, {p_.weight1, wide_, c, false});
+    const typename G::B weight2 = packed<G>(memory_, {scaled_weight2(), c, wide_, false});
     const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
     de_ = G::new_a(memory_, rows, c);
     de_turned_ = G::new_a_transposed(memory_, c, rows);
@@ -76,9 +76,9 @@ class BlockBackward {
   const float* scaled_weight2() {
     if (p_.scale == nullptr) return p_.weight2;
     float* scaled = memory_.floats(all_.c * wide_);
-    for (int64_t o = 0; o < all_.c; ++o) {
+    parallel(all_.c, [&](int64_t o) {
       for (int64_t i = 0; i < wide_; ++i) scaled[o * wide_ + i] = p_.weight2[o * wide_ + i] * p_.scale[o];
-    }
+    });
     return scaled;
   }
 
@@ -127,10 +127,10 @@ class BlockBackward {
         G::put_a_transposed(y_turned_, tile, j / kTile, y + j, c, count, cols);
       }
     });
-    add_images(sums, 1, c, d_.bias2);
+    add_sums(sums, c, d_.bias2);
     float* total = memory_.floats(round_up(c, kWidth));
     clear(total, c);
-    add_images(sums, 1, c, total);
+    add_sums(sums, c, total);
     return total;
   }
 
@@ -163,7 +163,7 @@ class BlockBackward {
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
       if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
     });
-    add_images(sums, 1, wide_, d_.bias1);
+    add_sums(sums, wide_, d_.bias1);
   }
 
   // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so the response can be
@@ -187,13 +187,14 @@ class BlockBackward {
     g_factor_ = memory_.floats(step);
     dq_factor_ = memory_.floats(step);
     add_to_grn_beta(de_sum);
-    for (int64_t i = 0; i < wide_; i += kWidth) {
+    parallel(ceil_div(wide_, kWidth), [&](int64_t block) {
+      const int64_t i = block * kWidth;
       Vec total{};
       for (int64_t o = 0; o < c; ++o) {
         total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(products + o * wide_ + i, wide_ - i);
       }
       store(g_factor_ + i, total);
-    }
+    });
     response_factors(0);
     parallel(c, [&](int64_t o) {
       for (int64_t i = 0; i < wide_; i += kWidth) {
@@ -206,11 +207,12 @@ class BlockBackward {
 
   // The sum of dq = weight2 de.
   void add_to_grn_beta(const float* de_sum) {
-    for (int64_t i = 0; i < wide_; i += kWidth) {
+    parallel(ceil_div(wide_, kWidth), [&](int64_t block) {
+      const int64_t i = block * kWidth;
       Vec total = load_part(d_.grn_beta + i, wide_ - i);
       for (int64_t o = 0; o < s_.c; ++o) total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * de_sum[o];
       store_part(d_.grn_beta + i, total, wide_ - i);
-    }
+    });
   }
 
   // V2, several images: dq, and the sums over each image's pixels that the response needs.
@@ -233,10 +235,10 @@ class BlockBackward {
     add_to_grn_beta(de_sum);
     g_factor_ = memory_.floats(s_.n * step);
     dq_factor_ = memory_.floats(s_.n * step);
-    for (int64_t image = 0; image < s_.n; ++image) {
+    parallel(s_.n, [&](int64_t image) {
       for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor_ + image * step + i, with_g.of_image(image, i));
-      response_factors(image);
-    }
+    });
+    for (int64_t image = 0; image < s_.n; ++image) response_factors(image);
   }
 
   // Of one image, from t = sum over its pixels of dq * g, which g_factor_ holds at first. With n = norm / m, m = mean(norm) + eps:
@@ -288,7 +290,7 @@ class BlockBackward {
         G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols);
       }
     });
-    add_images(sums, 1, wide_, d_.bias1);
+    add_sums(sums, wide_, d_.bias1);
   }
 
   // Adds the sum over rows of de q, q as q_ holds it.
@@ -339,9 +341,9 @@ class BlockBackward {
         for (int64_t j = 0; j < c; j += kWidth) store(to_bias + j, load(to_bias + j) + load_part(dy + j, c - j));
       }
     });
-    add_images(gamma, 1, c, d_.norm_gamma);
-    add_images(beta, 1, c, d_.norm_beta);
-    add_images(bias, 1, c, d_.dw_bias);
+    add_sums(gamma, c, d_.norm_gamma);
+    add_sums(beta, c, d_.norm_beta);
+    add_sums(bias, c, d_.dw_bias);
   }
 
   Session memory_;

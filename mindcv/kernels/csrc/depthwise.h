@@ -48,14 +48,15 @@ inline void pad_rows(const float* image, const MapShape& s, int64_t c0, int64_t 
 // The kernel [C, 49] as [C / kWidth][49][kWidth], for correlation or (flip) turned by 180 degrees, for the gradient.
 inline float* packed_taps(Session& memory, const float* weight, int64_t c, bool flip) {
   float* taps = memory.floats(ceil_div(c, kWidth) * kTaps * kWidth);
-  for (int64_t c0 = 0; c0 < c; c0 += kWidth) {
+  parallel(ceil_div(c, kWidth), [&](int64_t block) {
     for (int t = 0; t < kTaps; ++t) {
-      for (int i = 0; i < kWidth; ++i) {
-        const int64_t from = flip ? kTaps - 1 - t : t;
-        taps[(c0 / kWidth * kTaps + t) * kWidth + i] = c0 + i < c ? weight[(c0 + i) * kTaps + from] : 0.0f;
+      const int64_t from = flip ? kTaps - 1 - t : t;
+      for (int64_t i = 0; i < kWidth; ++i) {
+        const int64_t channel = block * kWidth + i;
+        taps[(block * kTaps + t) * kWidth + i] = channel < c ? weight[channel * kTaps + from] : 0.0f;
       }
     }
-  }
+  });
   return taps;
 }
 
@@ -134,14 +135,17 @@ inline void correlate_maps(const float* x, const float* dy, int64_t rows, int64_
   }
 }
 
-// y [rows, C] of `images` images: the convolution plus bias.
+// y [rows, C]: the convolution plus bias.
 inline void depthwise(Session& memory, const MapShape& s, const float* x, const float* weight, const float* bias, float* y) {
   const float* taps = packed_taps(memory, weight, s.c, false);
-  const int64_t strip = least(s.h, 14), strips = ceil_div(s.h, strip);
-  parallel(s.n * strips, [&](int64_t task) {
-    const int64_t image = task / strips, h0 = task % strips * strip, rows = least(strip, s.h - h0);
+  // A task has some rows of one image, and some of their channels.
+  constexpr int64_t kChannels = 64;
+  const int64_t strip = least(s.h, 14), strips = ceil_div(s.h, strip), groups = ceil_div(s.c, kChannels);
+  parallel(s.n * strips * groups, [&](int64_t task) {
+    const int64_t image = task / groups / strips, h0 = task / groups % strips * strip, rows = least(strip, s.h - h0);
+    const int64_t first = task % groups * kChannels;
     float* padded = static_cast<float*>(thread_scratch(static_cast<size_t>(padded_floats(strip, s.w)) * 4));
-    for (int64_t c0 = 0; c0 < s.c; c0 += kWidth) {
+    for (int64_t c0 = first; c0 < least(first + kChannels, s.c); c0 += kWidth) {
       const int64_t channels = s.c - c0;
       pad_rows(x + image * s.pixels() * s.c, s, c0, h0, rows, padded);
       float* to = y + (image * s.pixels() + h0 * s.w) * s.c + c0;

@@ -19,6 +19,86 @@ void parallel(int64_t count, F&& body) {
 // are kept per such block and added up in order: the same bits for every number of threads.
 inline int64_t block_rows(int64_t k) { return k > 1536 ? 64 : 128; }
 
+// A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k]. Columns of w are multiplied by
+// `factor`, if there is one.
+struct Weight {
+  const float* w;
+  int64_t k, n;
+  bool is_transposed;
+  const float* factor = nullptr;
+};
+
+// Columns [32 col, 32 col + 32) of B into panel `to` of `b`.
+template <class G>
+void pack_panel(const Weight& weight, int64_t col, typename G::B& b, int64_t to) {
+  const int64_t step = weight.is_transposed ? weight.k : weight.n;
+  const int64_t cols = least(kTile, weight.n - col * kTile);
+  alignas(64) float scaled[kTile * kTile];
+  for (int64_t k = 0; k < weight.k; k += kTile) {
+    const int64_t part = least(kTile, weight.k - k);
+    const int64_t row0 = weight.is_transposed ? col * kTile : k, col0 = weight.is_transposed ? k : col * kTile;
+    const int64_t have_rows = weight.is_transposed ? cols : part, have_cols = weight.is_transposed ? part : cols;
+    const float* tile = weight.w + row0 * step + col0;
+    int64_t tile_step = step;
+    if (weight.factor != nullptr) {
+      for (int64_t i = 0; i < have_rows; ++i) {
+        for (int64_t j = 0; j < have_cols; ++j) scaled[i * kTile + j] = tile[i * step + j] * weight.factor[col0 + j];
+      }
+      tile = scaled;
+      tile_step = kTile;
+    }
+    if (weight.is_transposed) {
+      G::put_b_transposed(b, to, k / kTile, tile, tile_step, have_rows, have_cols);
+    } else {
+      G::put_b(b, k / kTile, to, tile, tile_step, have_rows, have_cols);
+    }
+  }
+}
+
+template <class G>
+void pack(const Weight& weight, typename G::B& b) {
+  parallel(ceil_div(weight.n, kTile), [&](int64_t col) { pack_panel<G>(weight, col, b, col); });
+}
+
+template <class G>
+typename G::B packed(Session& memory, const Weight& weight) {
+  typename G::B b = G::new_b(memory, weight.k, weight.n);
+  pack<G>(weight, b);
+  return b;
+}
+
+// B, and which panel of it.
+template <class G>
+struct Place {
+  const typename G::B* b;
+  int64_t panel;
+};
+
+// Computes tiles (row, col) of A times B for rows [row0, row1) and columns [col0, col1), all of k, column by column, and calls
+// use(row, col, tile) for each, in that order; tile is [32][32]. prepare(col) gives B, and where in it the column is.
+template <class G, class Prepare, class Use>
+void multiply_tiles(const typename G::A& a, int64_t k, int64_t row0, int64_t row1, int64_t col0, int64_t col1, Prepare&& prepare, Use&& use) {
+  G::begin();
+  // A tile is used only after the next one is computed: the tile registers' stores take their time, and meanwhile the vector units
+  // are at work on the last.
+  alignas(64) float tiles[2][kTile * kTile];
+  int64_t count = 0, last_row = 0, last_col = 0;
+  for (int64_t col = col0; col < col1; ++col) {
+    const auto [b, place] = prepare(col);
+    for (int64_t row = row0; row < row1; ++row, ++count) {
+      const bool turns = row + 1 == row1;
+      G::multiply(a, *b, {row, place, 0, round_up(k, kTile), turns ? row0 : row + 1, turns ? place + 1 : place}, tiles[count % 2]);
+      if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
+      last_row = row;
+      last_col = col;
+    }
+  }
+  if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
+}
+
+// A product's tasks: blocks of rows, and where those are few (a small batch at the last stage), each block's columns in cuts.
+constexpr int64_t kTasks = 16;
+
 // Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times B [k, n]; row and col count tiles. Tiles of one block of
 // rows and one column come in the order of their rows, from one thread.
 template <class G, class Use>
@@ -26,26 +106,30 @@ void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t 
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   const int64_t block = block_rows(k) / kTile;
   const int64_t blocks = ceil_div(row_tiles, block);
-  // Few rows (a small batch at the last stage): more tasks by cutting the columns.
-  constexpr int64_t kTasks = 16;
   const int64_t cuts = least(col_tiles, ceil_div(kTasks, blocks));
   parallel(blocks * cuts, [&](int64_t task) {
-    const int64_t row0 = task / cuts * block, row1 = least(row0 + block, row_tiles);
-    const int64_t cut = task % cuts;
-    G::begin();
-    // A tile is used only after the next one is computed: the tile registers' stores take their time, and meanwhile the vector
-    // units are at work on the last.
-    alignas(64) float tiles[2][kTile * kTile];
-    int64_t count = 0, last_row = 0, last_col = 0;
-    for (int64_t col = col_tiles * cut / cuts; col < col_tiles * (cut + 1) / cuts; ++col) {
-      for (int64_t row = row0; row < row1; ++row, ++count) {
-        G::multiply(a, b, row, col, 0, round_up(k, kTile), tiles[count % 2]);
-        if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
-        last_row = row;
-        last_col = col;
-      }
-    }
-    if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
+    const int64_t row0 = task / cuts * block, cut = task % cuts;
+    const auto whole = [&](int64_t col) { return Place<G>{&b, col}; };
+    multiply_tiles<G>(a, k, row0, least(row0 + block, row_tiles), col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts, whole, use);
+  });
+}
+
+// With fewer rows than this, packing a weight takes about as long as the product; a panel of it is then packed where it is used, and never
+// leaves the cache.
+constexpr int64_t kFewRows = 256;
+
+// The same with a weight that is packed meanwhile; for m up to kFewRows.
+template <class G, class Use>
+void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use) {
+  const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
+  const int64_t cuts = least(col_tiles, kTasks);
+  parallel(cuts, [&](int64_t cut) {
+    typename G::B panel = G::b_in(thread_scratch(G::panel_bytes(weight.k)), weight.k);
+    const auto pack_one = [&](int64_t col) {
+      pack_panel<G>(weight, col, panel, 0);
+      return Place<G>{&panel, 0};
+    };
+    multiply_tiles<G>(a, weight.k, 0, row_tiles, col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts, pack_one, use);
   });
 }
 
@@ -65,47 +149,13 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
     for (int64_t part = 0; part < end; part += kPart) {
       for (int64_t col = col0; col < least(col0 + width, col_tiles); ++col) {
         for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
-          G::multiply(a, b, row, col, part, least(part + kPart, end), tile);
+          const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
+          G::multiply(a, b, {row, col, part, least(part + kPart, end), turns ? row0 : row + 1, turns ? col + 1 : col}, tile);
           use(row, col, tile);
         }
       }
     }
   });
-}
-
-// B [k, n] from a matrix in memory, w [k][n], or w [n][k] when it is transposed. Its columns in memory are multiplied by `factor`,
-// if there is one.
-template <class G>
-void pack_b(typename G::B& b, const float* w, int64_t k, int64_t n, bool is_transposed, const float* factor = nullptr) {
-  const int64_t rows = is_transposed ? n : k, cols = is_transposed ? k : n;
-  const int64_t col_tiles = ceil_div(cols, kTile);
-  parallel(ceil_div(rows, kTile), [&](int64_t row) {
-    alignas(64) float scaled[kTile * kTile];
-    for (int64_t col = 0; col < col_tiles; ++col) {
-      const float* tile = w + row * kTile * cols + col * kTile;
-      const int64_t have_rows = least(rows - row * kTile, kTile), have_cols = least(cols - col * kTile, kTile);
-      int64_t step = cols;
-      if (factor != nullptr) {
-        for (int64_t i = 0; i < have_rows; ++i) {
-          for (int64_t j = 0; j < have_cols; ++j) scaled[i * kTile + j] = tile[i * step + j] * factor[col * kTile + j];
-        }
-        tile = scaled;
-        step = kTile;
-      }
-      if (is_transposed) {
-        G::put_b_transposed(b, row, col, tile, step, have_rows, have_cols);
-      } else {
-        G::put_b(b, row, col, tile, step, have_rows, have_cols);
-      }
-    }
-  });
-}
-
-template <class G>
-typename G::B packed_b(Session& memory, const float* w, int64_t k, int64_t n, bool is_transposed) {
-  typename G::B b = G::new_b(memory, k, n);
-  pack_b<G>(b, w, k, n, is_transposed);
-  return b;
 }
 
 }  // namespace MINDCV_ISA

@@ -15,7 +15,6 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-constexpr int kParts = 3;
 constexpr int64_t kBlock = 16 * 16;  // a tile register: 16 rows of 16 pairs of bfloat16, in 32-bit words
 
 struct alignas(64) TileConfig {
@@ -26,21 +25,36 @@ struct alignas(64) TileConfig {
 
 // A [m, k]: for each 32 rows, each 32 of k, each part: two blocks of 16 rows, [16 rows][16 pairs of k].
 // B [k, n]: for each 32 columns, each 32 of k, each part: two blocks of 16 columns, [16 pairs of k][16 columns].
+template <int kParts>
 struct AmxMatrix {
-  uint32_t* data;
-  int64_t steps;          // of 32 along k
-  int* has_special;       // set by any thread that packs such a value
+  static constexpr int64_t kStep = kParts * 2 * kBlock;
 
-  uint32_t* at(int64_t strip, int64_t step) const { return data + (strip * steps + step) * kParts * 2 * kBlock; }
+  uint32_t* data;
+  int64_t steps;     // of 32 along k
+  int* has_special;  // set by any thread that packs such a value
+
+  uint32_t* at(int64_t strip, int64_t step) const { return data + (strip * steps + step) * kStep; }
 };
 
+// With three parts products of float32; with one, of numbers rounded to bfloat16.
+template <int kParts>
 struct Amx {
-  using A = AmxMatrix;
-  using B = AmxMatrix;
+  using Matrix = AmxMatrix<kParts>;
+  using A = Matrix;
+  using B = Matrix;
+  static constexpr int64_t kStep = Matrix::kStep;
 
   static A new_a(Session& memory, int64_t m, int64_t k) { return make(memory, ceil_div(m, kTile), ceil_div(k, kTile)); }
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
   static B new_b(Session& memory, int64_t k, int64_t n) { return make(memory, ceil_div(n, kTile), ceil_div(k, kTile)); }
+
+  // A panel of 32 columns of B in memory of its own.
+  static size_t panel_bytes(int64_t k) { return static_cast<size_t>(ceil_div(k, kTile) * kStep) * 4 + 64; }
+  static B b_in(void* memory, int64_t k) {
+    auto* flag = static_cast<int*>(memory);
+    *flag = 0;
+    return {static_cast<uint32_t*>(memory) + 16, ceil_div(k, kTile), flag};
+  }
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     put_rows<false>(a, a.at(row, col), tile, step, rows, cols);
@@ -59,11 +73,11 @@ struct Amx {
   static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     uint32_t *to_a = a.at(row, col), *to_b = b.at(col, row);
     for (int half = 0; half < 2; ++half) {
-      Words words;
-      split_rows(a, tile + half * 16 * step, step, rows - half * 16, cols, words);
+      Halves halves;
+      split_rows(a, tile + half * 16 * step, step, rows - half * 16, cols, halves);
       for (int p = 0; p < kParts; ++p) {
-        store_rows<false>(to_a + (p * 2 + half) * kBlock, words[p]);
-        store_pairs(to_b + p * 2 * kBlock, words[p], half);
+        put_block<false>(to_a + (p * 2 + half) * kBlock, halves[p]);
+        store_pairs(to_b + p * 2 * kBlock, halves[p], half);
       }
     }
     if (is_special(a)) __atomic_store_n(b.has_special, 1, __ATOMIC_RELAXED);
@@ -75,10 +89,10 @@ struct Amx {
     _tile_loadconfig(&config);
   }
 
-  static void multiply(const A& a, const B& b, int64_t row, int64_t col, int64_t k0, int64_t k1, float* out) {
-    const uint32_t* pa = a.at(row, k0 / kTile);
-    const uint32_t* pb = b.at(col, k0 / kTile);
-    const int64_t steps = (k1 - k0) / kTile;
+  static void multiply(const A& a, const B& b, const Product& at, float* out) {
+    const uint32_t* pa = a.at(at.row, at.k0 / kTile);
+    const uint32_t* pb = b.at(at.col, at.k0 / kTile);
+    const int64_t steps = (at.k1 - at.k0) / kTile;
     if (__builtin_expect(is_special(a) || is_special(b), 0)) {
       multiply_plainly(pa, pb, steps, out);
       return;
@@ -87,27 +101,12 @@ struct Amx {
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t s = 0; s < steps; ++s, pa += kParts * 2 * kBlock, pb += kParts * 2 * kBlock) {
-      // An order in which each product finds one of its factors loaded, the small products first.
-      load_a(pa, 2);
-      load_b(pb, 0);
-      dot();
-      fetch_next(pa, pb, 0);
-      load_a(pa, 1);
-      dot();
-      fetch_next(pa, pb, 1);
-      load_b(pb, 1);
-      dot();
-      fetch_next(pa, pb, 2);
-      load_a(pa, 0);
-      dot();
-      fetch_next(pa, pb, 3);
-      load_b(pb, 2);
-      dot();
-      fetch_next(pa, pb, 4);
-      load_b(pb, 0);
-      dot();
-      fetch_next(pa, pb, 5);
+    for (int64_t s = 1; s <= steps; ++s) {
+      const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, at.k0 / kTile);
+      const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
+      step(pa, pb, next_a, next_b);
+      pa = next_a;
+      pb = next_b;
     }
     _tile_stored(0, out, kTile * 4);
     _tile_stored(1, out + 16, kTile * 4);
@@ -116,15 +115,45 @@ struct Amx {
   }
 
  private:
-  static AmxMatrix make(Session& memory, int64_t strips, int64_t steps) {
-    auto* data = static_cast<uint32_t*>(memory.bytes(static_cast<size_t>(strips * steps * kParts * 2 * kBlock) * 4));
+  static Matrix make(Session& memory, int64_t strips, int64_t steps) {
+    auto* data = static_cast<uint32_t*>(memory.bytes(static_cast<size_t>(strips * steps * kStep) * 4));
     int* flag = static_cast<int*>(memory.bytes(sizeof(int)));
     *flag = 0;
     return {data, steps, flag};
   }
 
-  static bool is_special(const AmxMatrix& m) { return __atomic_load_n(m.has_special, __ATOMIC_RELAXED) != 0; }
+  static bool is_special(const Matrix& m) { return __atomic_load_n(m.has_special, __ATOMIC_RELAXED) != 0; }
 
+  static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b) {
+    if constexpr (kParts == 1) {
+      load_a(pa, 0);
+      load_b(pb, 0);
+      dot();
+      fetch(next_a, next_b, 0);
+      fetch(next_a, next_b, 1);
+    } else {
+      // An order in which each product finds one of its factors loaded, the small products first.
+      load_a(pa, 2);
+      load_b(pb, 0);
+      dot();
+      fetch(next_a, next_b, 0);
+      load_a(pa, 1);
+      dot();
+      fetch(next_a, next_b, 1);
+      load_b(pb, 1);
+      dot();
+      fetch(next_a, next_b, 2);
+      load_a(pa, 0);
+      dot();
+      fetch(next_a, next_b, 3);
+      load_b(pb, 2);
+      dot();
+      fetch(next_a, next_b, 4);
+      load_b(pb, 0);
+      dot();
+      fetch(next_a, next_b, 5);
+    }
+  }
   static void load_a(const uint32_t* p, int part) {
     _tile_loadd(4, p + (part * 2 + 0) * kBlock, 64);
     _tile_loadd(5, p + (part * 2 + 1) * kBlock, 64);
@@ -133,12 +162,11 @@ struct Amx {
     _tile_loadd(6, p + (part * 2 + 0) * kBlock, 64);
     _tile_loadd(7, p + (part * 2 + 1) * kBlock, 64);
   }
-  // A sixth of the operands of the next step, into the first-level cache: tile loads come too late for the processor's own prefetching.
-  static void fetch_next(const uint32_t* pa, const uint32_t* pb, int sixth) {
-    const int64_t at = (kParts * 2 + sixth) * kBlock;
-    for (int64_t i = 0; i < kBlock; i += 16) {
-      __builtin_prefetch(pa + at + i, 0, 3);
-      __builtin_prefetch(pb + at + i, 0, 3);
+  // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the processor's own prefetching.
+  static void fetch(const uint32_t* next_a, const uint32_t* next_b, int block) {
+    for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += 16) {
+      __builtin_prefetch(next_a + i, 0, 3);
+      __builtin_prefetch(next_b + i, 0, 3);
     }
   }
   static void dot() {
@@ -148,74 +176,80 @@ struct Amx {
     _tile_dpbf16ps(3, 5, 7);
   }
 
-  // The parts of 16 floats as 32-bit words: bfloat16 in the upper half, 0 in the lower; so each word is the part's own float.
-  static void split(AmxMatrix& to, __m512 x, __m512i part[kParts]) {
-    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-    part[0] = rounded(x);
-    __m512 rest = _mm512_sub_ps(x, _mm512_castsi512_ps(part[0]));
-    const __mmask16 special = _mm512_cmpeq_epi32_mask(_mm512_and_si512(part[0], exponent), exponent);
-    if (__builtin_expect(special != 0, 0)) {
-      __atomic_store_n(to.has_special, 1, __ATOMIC_RELAXED);
-      split_special(x, special, part[0], rest);
-    }
-    part[1] = rounded(rest);
-    part[2] = rounded(_mm512_sub_ps(rest, _mm512_castsi512_ps(part[1])));
-  }
-  static __m512i rounded(__m512 x) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x)), 16); }
+  // 16 rows of a tile, split: [part][row], 32 bfloat16 each.
+  typedef __m512i Halves[kParts][16];
 
-  // A finite value that would round to infinity is cut off instead; of infinities and NaN nothing is left.
-  static void split_special(__m512 x, __mmask16 special, __m512i& word, __m512& rest) {
-    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    __m512i cut = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(int(0xffff0000)));
-    cut = _mm512_mask_or_epi32(cut, is_nan, cut, _mm512_set1_epi32(0x00400000));  // a bit that keeps it NaN
-    word = _mm512_mask_mov_epi32(word, special, cut);
-    rest = _mm512_sub_ps(x, _mm512_castsi512_ps(word));
-    const __mmask16 infinite = _mm512_cmpeq_epi32_mask(_mm512_and_si512(word, exponent), exponent);
-    rest = _mm512_mask_mov_ps(rest, infinite, _mm512_setzero_ps());
-  }
+  static __m512i rounded(__m512 left, __m512 right) { return (__m512i)_mm512_cvtne2ps_pbh(right, left); }
+  static __m512 widened(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
 
-  // Two rows' words as pairs that lie below one another, and one row's 32 words as pairs that lie side by side.
-  static __m512i pairs_down(__m512i upper, __m512i lower) { return _mm512_or_si512(_mm512_srli_epi32(upper, 16), lower); }
-  static __m512i pairs_across(__m512i left, __m512i right) {
-    const __m512i four = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60);
-    // Halves of words, counted through both: 1, 3, 5, ...
-    const __m512i odd = _mm512_or_si512(_mm512_add_epi32(four, _mm512_set1_epi32(1)), _mm512_slli_epi32(_mm512_add_epi32(four, _mm512_set1_epi32(3)), 16));
-    return _mm512_permutex2var_epi16(left, odd, right);
-  }
-
-  static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
-
-  // 16 rows of a tile as words: [part][half of the columns][row].
-  typedef __m512i Words[kParts][2][16];
-
-  static void split_rows(AmxMatrix& m, const float* tile, int64_t step, int64_t rows, int64_t cols, Words& words) {
+  static void split_rows(Matrix& m, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
     for (int i = 0; i < 16; ++i) {
-      for (int half = 0; half < 2; ++half) {
-        __m512i part[kParts] = {};
-        if (i < rows) split(m, (__m512)load_some(tile + i * step + half * 16, cols - half * 16), part);
-        for (int p = 0; p < kParts; ++p) words[p][half][i] = part[p];
+      if (i >= rows) {
+        for (int p = 0; p < kParts; ++p) halves[p][i] = _mm512_setzero_si512();
+        continue;
+      }
+      __m512 left = (__m512)load_some(tile + i * step, cols), right = (__m512)load_some(tile + i * step + 16, cols - 16);
+      const __m512i exponent = _mm512_set1_epi16(0x7f80);
+      const __m512i first = rounded(left, right);
+      if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(first, exponent), exponent) != 0, 0)) {
+        __atomic_store_n(m.has_special, 1, __ATOMIC_RELAXED);
+        if (kParts > 1) {
+          split_special(left, right, halves, i);
+          continue;
+        }
+      }
+      halves[0][i] = first;
+      for (int p = 1; p < kParts; ++p) {
+        left = _mm512_sub_ps(left, widened(_mm512_castsi512_si256(halves[p - 1][i])));
+        right = _mm512_sub_ps(right, widened(_mm512_extracti64x4_epi64(halves[p - 1][i], 1)));
+        halves[p][i] = rounded(left, right);
       }
     }
   }
 
+  // A finite value that would round to infinity is cut off instead; of infinities and NaN nothing is left.
+  __attribute__((noinline)) static void split_special(__m512 left, __m512 right, Halves& halves, int row) {
+    float x[32];
+    uint16_t parts[kParts][32];
+    _mm512_storeu_ps(x, left);
+    _mm512_storeu_ps(x + 16, right);
+    for (int i = 0; i < 32; ++i) {
+      for (int p = 0; p < kParts; ++p) {
+        uint32_t bits, word;
+        memcpy(&bits, &x[i], 4);
+        const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
+        const float near = rounded_to_bf16(x[i]);
+        memcpy(&word, &near, 4);
+        if (!is_finite || (word & 0x7f800000u) == 0x7f800000u) word = bits & 0xffff0000u;
+        if ((bits & 0x7fffffffu) > 0x7f800000u) word |= 0x00400000u;  // a bit that keeps it NaN
+        float part;
+        memcpy(&part, &word, 4);
+        parts[p][i] = static_cast<uint16_t>(word >> 16);
+        x[i] = is_finite ? x[i] - part : 0.0f;
+      }
+    }
+    for (int p = 0; p < kParts; ++p) halves[p][row] = _mm512_loadu_si512(parts[p]);
+  }
+
+  static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
+
   // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed blocks.
   template <bool kSwap>
-  static void put_rows(AmxMatrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_rows(Matrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
-      Words words;
-      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, words);
-      for (int p = 0; p < kParts; ++p) store_rows<kSwap>(to + (p * 2 + half) * kBlock, words[p]);
+      Halves halves;
+      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      for (int p = 0; p < kParts; ++p) put_block<kSwap>(to + (p * 2 + half) * kBlock, halves[p]);
     }
   }
 
   // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed blocks.
   template <bool kSwap>
-  static void put_pairs(AmxMatrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_pairs(Matrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
-      Words words;
-      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, words);
-      for (int p = 0; p < kParts; ++p) store_pairs(to + p * 2 * kBlock, words[p], half);
+      Halves halves;
+      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      for (int p = 0; p < kParts; ++p) store_pairs(to + p * 2 * kBlock, halves[p], half);
     }
     if (!kSwap) return;
     for (int i = 0; i < kParts * 2; ++i) {
@@ -225,18 +259,15 @@ struct Amx {
     }
   }
 
-  template <bool kSwap>
-  static void store_rows(uint32_t* to, const __m512i (&words)[2][16]) {
-    __m512i row[16];
-    for (int i = 0; i < 16; ++i) row[i] = pairs_across(words[0][i], words[1][i]);
-    put_block<kSwap>(to, row);
-  }
-  // Of rows 0 to 15 or (half 1) 16 to 31: pairs 0 to 7 or 8 to 15.
-  static void store_pairs(uint32_t* to, const __m512i (&words)[2][16], int half) {
-    for (int side = 0; side < 2; ++side) {
-      for (int i = 0; i < 8; ++i) {
-        _mm512_store_si512(to + side * kBlock + (half * 8 + i) * 16, pairs_down(words[side][2 * i], words[side][2 * i + 1]));
-      }
+  // Pairs of neighbouring rows, of columns 0 to 15 and 16 to 31. Rows 0 to 15 make pairs 0 to 7; rows 16 to 31 (half 1) 8 to 15.
+  static void store_pairs(uint32_t* to, const __m512i (&rows)[16], int half) {
+    const __m512i even = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i first = _mm512_or_si512(even, _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(32)), 16));
+    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+    for (int i = 0; i < 8; ++i) {
+      uint32_t* place = to + (half * 8 + i) * 16;
+      _mm512_store_si512(place, _mm512_permutex2var_epi16(rows[2 * i], first, rows[2 * i + 1]));
+      _mm512_store_si512(place + kBlock, _mm512_permutex2var_epi16(rows[2 * i], second, rows[2 * i + 1]));
     }
   }
 
@@ -288,7 +319,7 @@ struct Amx {
       for (int j = 0; j < kTile; ++j) {
         float total = 0.0f;
         for (int64_t k = 0; k < steps * kTile; ++k) {
-          const int64_t step = k / kTile * kParts * 2 * kBlock;
+          const int64_t step = k / kTile * kStep;
           const int64_t pair = k % kTile / 2;
           const float x = value(a + step + i / 16 * kBlock, i % 16 * 16 + pair, k % 2);
           const float y = value(b + step + j / 16 * kBlock, pair * 16 + j % 16, k % 2);

@@ -23,6 +23,23 @@ struct FmaB {
   int64_t k;
 };
 
+// Which tile, over which part of k; and which tile comes next, for the caches.
+struct Product {
+  int64_t row, col, k0, k1, next_row, next_col;
+};
+
+// The bfloat16 nearest to x, as a float32.
+inline float rounded_to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return x;  // NaN
+  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+
+// Products of float32, or of numbers rounded to bfloat16 (as fast, for processors that cannot multiply these).
+template <bool kRounds>
 struct Fma {
   using A = FmaA;
   using B = FmaB;
@@ -38,6 +55,10 @@ struct Fma {
     return {memory.floats(round_up(k, kTile) * round_up(n, kTile)), round_up(k, kTile)};
   }
 
+  // A panel of 32 columns of B in memory of its own.
+  static size_t panel_bytes(int64_t k) { return static_cast<size_t>(round_up(k, kTile) * kTile) * 4; }
+  static B b_in(void* memory, int64_t k) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
+
   // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes 0.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols);
@@ -51,7 +72,7 @@ struct Fma {
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     float* to = b.data + row * kTile * b.k + col * kTile * kTile;
     for (int64_t k = 0; k < kTile; ++k) {
-      for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? tile[n * step + k] : 0.0f;
+      for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? value(tile[n * step + k]) : 0.0f;
     }
   }
 
@@ -65,22 +86,25 @@ struct Fma {
   static void begin() {}
 
   // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole tiles.
-  static void multiply(const A& a, const B& b, int64_t row, int64_t col, int64_t k0, int64_t k1, float* out) {
-    const float* from = a.data + row * kTile * a.row_step + k0 * a.k_step;
-    const float* panel = b.data + col * kTile * b.k + k0 * kTile;
+  static void multiply(const A& a, const B& b, const Product& at, float* out) {
+    const float* from = a.data + at.row * kTile * a.row_step + at.k0 * a.k_step;
+    const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;
+    const int64_t k = at.k1 - at.k0;
     constexpr int kVecs = kWidth == 4 ? 4 : 2;
     constexpr int kRows = kWidth == 16 ? 8 : 4;
     for (int64_t n = 0; n < kTile; n += kVecs * kWidth) {
       for (int64_t m = 0; m < kTile; m += kRows) {
-        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k1 - k0, out + m * kTile + n);
+        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k, out + m * kTile + n);
       }
     }
   }
 
  private:
+  static float value(float x) { return kRounds ? rounded_to_bf16(x) : x; }
+
   static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols) {
     for (int64_t i = 0; i < kTile; ++i) {
-      for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? from[i * step + j] : 0.0f;
+      for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? value(from[i * step + j]) : 0.0f;
     }
   }
 

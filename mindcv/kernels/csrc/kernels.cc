@@ -1,4 +1,4 @@
-// Compiled once for each instruction set, with MINDCV_ISA (a namespace), MINDCV_TABLE and MINDCV_GEMM set by the build.
+// Compiled once for each instruction set, with MINDCV_ISA (a namespace) and MINDCV_TABLE set by the build.
 #include "kernels.h"
 
 #if defined(__AMX_BF16__)
@@ -12,7 +12,13 @@ namespace mindcv {
 namespace MINDCV_ISA {
 namespace {
 
-using Gemm = MINDCV_GEMM;
+#if defined(__AMX_BF16__)
+using Float32 = Amx<3>;
+using Bfloat16 = Amx<1>;
+#else
+using Float32 = Fma<false>;
+using Bfloat16 = Fma<true>;
+#endif
 
 const float* in(void** args, int i) { return static_cast<const float*>(args[i]); }
 float* out(void** args, int i) { return static_cast<float*>(args[i]); }
@@ -41,15 +47,21 @@ BlockParams block_params(bool is_v2, void** a) {
 }
 
 // Then the forward pass gives out and, when it saves: xhat, factor, z, (V2: norms).
-void run_block_forward(bool is_v2, bool saves, void** a, int64_t** shapes) {
+void run_block_forward(bool bf16, bool is_v2, bool saves, void** a, int64_t** shapes) {
   const int first = is_v2 ? kV2Params : kV1Params;
   BlockSaved saved{};
   if (saves) saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3), is_v2 ? out(a, first + 4) : nullptr};
-  BlockForward<Gemm>(map_shape(shapes[0]), block_params(is_v2, a), saved, in(a, 0), out(a, first)).run();
+  const MapShape shape = map_shape(shapes[0]);
+  const BlockParams params = block_params(is_v2, a);
+  if (bf16) {
+    BlockForward<Bfloat16>(shape, params, saved, in(a, 0), out(a, first)).run();
+  } else {
+    BlockForward<Float32>(shape, params, saved, in(a, 0), out(a, first)).run();
+  }
 }
 
 // The backward pass takes dout and what was saved, and gives the gradients of x and of the parameters in their order.
-void run_block_backward(bool is_v2, void** a, int64_t** shapes) {
+void run_block_backward(bool bf16, bool is_v2, void** a, int64_t** shapes) {
   const int first = is_v2 ? kV2Params : kV1Params;
   const BlockSaved saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3), is_v2 ? out(a, first + 4) : nullptr};
   const int d = first + (is_v2 ? 5 : 4);
@@ -66,23 +78,29 @@ void run_block_backward(bool is_v2, void** a, int64_t** shapes) {
   g.weight2 = out(a, d + (is_v2 ? 9 : 7));
   g.bias2 = out(a, d + (is_v2 ? 10 : 8));
   g.scale = is_v2 ? nullptr : out(a, d + 9);
-  BlockBackward<Gemm>(map_shape(shapes[0]), block_params(is_v2, a), saved, in(a, 0), in(a, first), g).run();
+  const MapShape shape = map_shape(shapes[0]);
+  const BlockParams params = block_params(is_v2, a);
+  if (bf16) {
+    BlockBackward<Bfloat16>(shape, params, saved, in(a, 0), in(a, first), g).run();
+  } else {
+    BlockBackward<Float32>(shape, params, saved, in(a, 0), in(a, first), g).run();
+  }
 }
 
 PatchShape patch_shape(const int64_t* x, const int64_t* weight) { return {x[0], x[1], x[2], x[3], weight[2], weight[0]}; }
 
-void run_patch_forward(void** a, int64_t** shapes) {
-  patch_forward<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
+void run_patch_forward(bool bf16, void** a, int64_t** shapes) {
+  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x (for its shape), weight, dout; dx.
-void run_patch_backward_input(void** a, int64_t** shapes) {
-  patch_backward_input<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
+void run_patch_backward_input(bool bf16, void** a, int64_t** shapes) {
+  (bf16 ? patch_backward_input<Bfloat16> : patch_backward_input<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x, weight (for its shape), dout; dweight, dbias.
-void run_patch_backward_params(void** a, int64_t** shapes) {
-  patch_backward_params<Gemm>(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
+void run_patch_backward_params(bool bf16, void** a, int64_t** shapes) {
+  (bf16 ? patch_backward_params<Bfloat16> : patch_backward_params<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
 }
 
 // x, gamma, beta; y, xhat, factor.

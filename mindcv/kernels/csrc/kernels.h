@@ -6,12 +6,12 @@ namespace mindcv {
 
 struct Kernels {
   const char* name;
-  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them.
-  void (*block_forward)(bool is_v2, bool saves, void** args, int64_t** shapes);
-  void (*block_backward)(bool is_v2, void** args, int64_t** shapes);
-  void (*patch_forward)(void** args, int64_t** shapes);
-  void (*patch_backward_input)(void** args, int64_t** shapes);
-  void (*patch_backward_params)(void** args, int64_t** shapes);
+  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them. `bf16`: products of numbers rounded to bfloat16.
+  void (*block_forward)(bool bf16, bool is_v2, bool saves, void** args, int64_t** shapes);
+  void (*block_backward)(bool bf16, bool is_v2, void** args, int64_t** shapes);
+  void (*patch_forward)(bool bf16, void** args, int64_t** shapes);
+  void (*patch_backward_input)(bool bf16, void** args, int64_t** shapes);
+  void (*patch_backward_params)(bool bf16, void** args, int64_t** shapes);
   void (*norm_forward)(void** args, int64_t rows, int64_t channels);
   void (*norm_backward)(void** args, int64_t rows, int64_t channels);
 };

@@ -84,15 +84,20 @@ int64_t rows_of(int dims, const int64_t* shape) {
 #define MINDCV_OPERATOR(name) \
   extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
 
-MINDCV_OPERATOR(BlockV1) { return guarded([&] { kernels().block_forward(false, false, args, shapes); }); }
-MINDCV_OPERATOR(BlockV2) { return guarded([&] { kernels().block_forward(true, false, args, shapes); }); }
-MINDCV_OPERATOR(BlockV1Saving) { return guarded([&] { kernels().block_forward(false, true, args, shapes); }); }
-MINDCV_OPERATOR(BlockV2Saving) { return guarded([&] { kernels().block_forward(true, true, args, shapes); }); }
-MINDCV_OPERATOR(BlockV1Grad) { return guarded([&] { kernels().block_backward(false, args, shapes); }); }
-MINDCV_OPERATOR(BlockV2Grad) { return guarded([&] { kernels().block_backward(true, args, shapes); }); }
-MINDCV_OPERATOR(Patch) { return guarded([&] { kernels().patch_forward(args, shapes); }); }
-MINDCV_OPERATOR(PatchInputGrad) { return guarded([&] { kernels().patch_backward_input(args, shapes); }); }
-MINDCV_OPERATOR(PatchParamsGrad) { return guarded([&] { kernels().patch_backward_params(args, shapes); }); }
+// Each in two precisions.
+#define MINDCV_OPERATORS(suffix, bf16)                                                                                            \
+  MINDCV_OPERATOR(BlockV1##suffix) { return guarded([&] { kernels().block_forward(bf16, false, false, args, shapes); }); }       \
+  MINDCV_OPERATOR(BlockV2##suffix) { return guarded([&] { kernels().block_forward(bf16, true, false, args, shapes); }); }        \
+  MINDCV_OPERATOR(BlockV1Saving##suffix) { return guarded([&] { kernels().block_forward(bf16, false, true, args, shapes); }); }  \
+  MINDCV_OPERATOR(BlockV2Saving##suffix) { return guarded([&] { kernels().block_forward(bf16, true, true, args, shapes); }); }   \
+  MINDCV_OPERATOR(BlockV1Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, false, args, shapes); }); }         \
+  MINDCV_OPERATOR(BlockV2Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, true, args, shapes); }); }          \
+  MINDCV_OPERATOR(Patch##suffix) { return guarded([&] { kernels().patch_forward(bf16, args, shapes); }); }                       \
+  MINDCV_OPERATOR(PatchInputGrad##suffix) { return guarded([&] { kernels().patch_backward_input(bf16, args, shapes); }); }       \
+  MINDCV_OPERATOR(PatchParamsGrad##suffix) { return guarded([&] { kernels().patch_backward_params(bf16, args, shapes); }); }
+MINDCV_OPERATORS(, false)
+MINDCV_OPERATORS(Bf16, true)
+
 MINDCV_OPERATOR(Norm) {
   return guarded([&] { kernels().norm_forward(args, rows_of(dims[0], shapes[0]), shapes[0][dims[0] - 1]); });
 }

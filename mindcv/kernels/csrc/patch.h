@@ -35,11 +35,11 @@ inline void gather_patches(const PatchShape& s, const float* x, int64_t first, i
 // The weight [O, C, k, k] as [O][k][k][C], the order of a patch in a channels-last map.
 inline float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
   float* to = memory.floats(s.o * s.patch());
-  for (int64_t o = 0; o < s.o; ++o) {
+  parallel(s.o, [&](int64_t o) {
     for (int64_t i = 0; i < s.c; ++i) {
       for (int64_t t = 0; t < s.k * s.k; ++t) to[o * s.patch() + t * s.c + i] = weight[(o * s.c + i) * s.k * s.k + t];
     }
-  }
+  });
   return to;
 }
 
@@ -47,7 +47,7 @@ template <class G>
 void patch_forward(const PatchShape& s, const float* x, const float* weight, const float* bias, float* out) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
-  const typename G::B right = packed_b<G>(memory, patch_weight(memory, s, weight), length, s.o, true);
+  const typename G::B right = packed<G>(memory, {patch_weight(memory, s, weight), length, s.o, true});
   typename G::A left = G::new_a(memory, rows, length);
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     const int64_t count = least(kTile, rows - tile * kTile);
@@ -70,7 +70,7 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
-  const typename G::B right = packed_b<G>(memory, patch_weight(memory, s, weight), s.o, length, false);
+  const typename G::B right = packed<G>(memory, {patch_weight(memory, s, weight), s.o, length, false});
   typename G::A left = G::new_a(memory, rows, s.o);
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     const int64_t count = least(kTile, rows - tile * kTile);
