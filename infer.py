@@ -13,6 +13,7 @@ from mindcv.convert import load_weights, read_ckpt
 from mindcv.data import Compose, create_transforms, imagenet_class_names
 from mindcv.engine import apply_amp
 from mindcv.engine.inference import classify, draw_predictions, find_images, write_predictions
+from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device
@@ -33,7 +34,7 @@ def main() -> None:
 
     network = build_model(config, num_classes)
     load_weights(network, config.ckpt_path)
-    network = apply_amp(network, config.val_amp_level).set_train(False)
+    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)).set_train(False)
     transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
     predictions = []
     for prediction in classify(network, paths, transform, class_names, config.top_k, config.batch_size):

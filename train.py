@@ -41,7 +41,7 @@ def main() -> None:
     callbacks = []
     if config.val_while_train:
         _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
-        val_network = apply_amp(build_model(config, num_classes), config.val_amp_level)
+        val_network = apply_amp(build_model(config, num_classes), config.val_amp_level, dtype=config.amp_dtype)
         callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(config.early_stopping_patience, config.early_stopping_metric))

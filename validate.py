@@ -13,6 +13,7 @@ from mindcv.config import ValidateConfig
 from mindcv.convert import load_weights, read_ckpt
 from mindcv.engine import Evaluation, apply_amp, evaluate
 from mindcv.engine.plots import draw_confusion_matrix, require_matplotlib
+from mindcv.models import pack_for_inference
 from mindcv.recipe import build_evaluation_loader, build_model, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device
@@ -34,7 +35,7 @@ def main() -> None:
     dataset, loader = build_evaluation_loader(config, group, metadata.get("class_to_idx"))
     network = build_model(config, dataset.num_classes())
     load_weights(network, config.ckpt_path)
-    network = apply_amp(network, config.val_amp_level)
+    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype))
     result = evaluate(network, loader, dataset.num_classes(), group, progress=group.is_main)
     if group.is_main:
         report(config, result, dataset.class_names)

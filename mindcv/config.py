@@ -188,7 +188,8 @@ class RunConfig:
 
     amp_level: str = _amp("O0", "mixed precision of training", choices=_AMP_LEVELS)
     val_amp_level: str = _amp("O0", "mixed precision of validation", choices=_AMP_LEVELS)
-    amp_cast_list: Optional[list[str]] = _amp(None, "with O1: classes of layers in float16, instead of all products")
+    amp_dtype: str = _amp("float16", "the number format of mixed precision", choices=("float16", "bfloat16"))
+    amp_cast_list: Optional[list[str]] = _amp(None, "with O1: classes of layers in amp_dtype, instead of all products")
     loss_scale_type: str = _amp("fixed", "loss scaling", choices=("fixed", "dynamic", "auto"))
     loss_scale: float = _amp(1.0, "loss scale, or where the dynamic one starts", above=0)
     drop_overflow_update: bool = _amp(False, "leave out an update whose gradients overflow")

@@ -197,7 +197,7 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         lr_table=lr_table,
         group=group,
         teacher=build_teacher(config, network.num_classes),
-        **config.subset("amp_level", "loss_scale_type", "loss_scale", "drop_overflow_update"),
+        **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value"),
     )
 

@@ -143,7 +143,6 @@ def test_peers_may_be_given_several_times():
         ("--task data --mode 1", "mode: has no effect on task data"),
         ("--task data --data_dir not/here", "data_dir: there is no folder 'not/here'"),
         ("--model convnext_tiny --task train --peer openvino", "peer: openvino has no task train"),
-        ("--model convnext_tiny --dtype bfloat16", "dtype: bfloat16 of mindcv comes with the bfloat16 kernels"),
         ("--model convnext_tiny --peers_only --dtype bfloat16 --peer onnxruntime", "dtype: onnxruntime has no bfloat"),
         ("--model convnext_tiny --peer_compile", "peer_compile: goes with peer timm"),
         ("--model convnext_tiny --peers_only", "peers_only: needs a peer"),

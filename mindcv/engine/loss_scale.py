@@ -64,18 +64,18 @@ class DynamicLossScale(nn.Cell):
         return is_finite
 
 
-def create_loss_scale(kind: str, value: float, amp_level: str) -> nn.Cell:
+def create_loss_scale(kind: str, value: float, is_float16: bool) -> nn.Cell:
     """The loss scale of MindCV's flags.
 
     Args:
         kind: 'fixed' for the factor `value`; 'dynamic' for one that starts at `value`, or at 2**16 when `value` is 1;
-            'auto' for a dynamic one where `amp_level` computes in float16, and none at O0.
+            'auto' for a dynamic one in float16, and none in float32 and bfloat16, whose range is the same.
         value: factor, above 0.
-        amp_level: 'O0' to 'O3'.
+        is_float16: whether mixed precision computes in float16.
     """
     if value <= 0:
         raise UserError(f"loss_scale must be above 0, not {value}")
-    if kind == "fixed" or (kind == "auto" and amp_level == "O0"):
+    if kind == "fixed" or (kind == "auto" and not is_float16):
         return FixedLossScale(value if kind == "fixed" else 1.0)
     if kind in ("dynamic", "auto"):
         return DynamicLossScale(value if value > 1 else _INITIAL_SCALE)

@@ -102,6 +102,7 @@ def create_trainer(
     lr_table: Optional[Sequence[float]] = None,
     group: Group = Group(),  # noqa: B008
     teacher: Optional[nn.Cell] = None,
+    amp_dtype: str = "float16",
 ) -> Trainer:
     """Compose a trainer from its parts.
 
@@ -123,14 +124,16 @@ def create_trainer(
         lr_table: see `Trainer`.
         group: the processes of the run.
         teacher: a network to learn from; `loss` is then a `DistillationLoss`.
+        amp_dtype: 'float16' or 'bfloat16', see `apply_amp`.
     """
     del metrics, ema_decay
     if ema or gradient_accumulation_steps != 1:
         raise UserError("ema and gradient_accumulation_steps come with a later version")
-    scale = create_loss_scale(loss_scale_type, loss_scale, amp_level)
-    network = apply_amp(network, amp_level, amp_cast_list)
+    is_float16 = amp_level != "O0" and amp_dtype == "float16"
+    scale = create_loss_scale(loss_scale_type, loss_scale, is_float16)
+    network = apply_amp(network, amp_level, amp_cast_list, dtype=amp_dtype)
     if teacher is not None:
-        network = DistillationNetwork(network, apply_amp(teacher, amp_level, amp_cast_list))
+        network = DistillationNetwork(network, apply_amp(teacher, amp_level, amp_cast_list, dtype=amp_dtype))
     step = TrainStep(
         network,
         loss,

@@ -5,12 +5,19 @@ why. Without them, or with MINDCV_KERNELS=off, the layers' operator forms serve.
 """
 
 from mindcv.kernels.library import Status, is_available, status
-from mindcv.kernels.operators import BlockV1Kernel, BlockV2Kernel, LayerNormKernel, PatchConvKernel
+from mindcv.kernels.operators import (
+    BlockV1Kernel,
+    BlockV2Kernel,
+    LayerNormKernel,
+    PackedBlockKernel,
+    PatchConvKernel,
+)
 
 __all__ = [
     "BlockV1Kernel",
     "BlockV2Kernel",
     "LayerNormKernel",
+    "PackedBlockKernel",
     "PatchConvKernel",
     "Status",
     "is_available",

@@ -13,7 +13,7 @@ from typing import Optional
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["Status", "is_available", "library_path", "status"]
+__all__ = ["Status", "is_available", "library_path", "packed_size", "status"]
 
 _NAME = "_kernels"
 
@@ -47,6 +47,13 @@ def library_path() -> Path:
     path = status().path
     assert path is not None
     return path
+
+
+def packed_size(k: int, n: int, bf16: bool) -> int:
+    """Of a packed weight [n, k], in float32 values."""
+    function = ctypes.CDLL(str(library_path())).mindcv_packed_floats
+    function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return function(int(bf16), k, n)
 
 
 def status() -> Status:

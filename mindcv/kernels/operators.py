@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Optional
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindcv.kernels.library import library_path
+from mindcv.kernels.library import library_path, packed_size
 
-__all__ = ["BlockV1Kernel", "BlockV2Kernel", "LayerNormKernel", "PatchConvKernel"]
+__all__ = ["BlockV1Kernel", "BlockV2Kernel", "LayerNormKernel", "PackedBlockKernel", "PatchConvKernel"]
 
 
 def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Callable] = None) -> ops.Custom:
@@ -34,6 +34,10 @@ def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Cal
     return ops.Custom(f"{library_path()}:{name}", infer_shape, infer_type, func_type="aot", bprop=bprop)
 
 
+def _suffix(bf16: bool) -> str:
+    return "Bf16" if bf16 else ""
+
+
 def _saved_shapes(x: list[int]) -> tuple:
     """Of what a block keeps for its gradient: its normalised map, the factors of that, the wide map."""
     n, h, w, c = x
@@ -41,12 +45,17 @@ def _saved_shapes(x: list[int]) -> tuple:
 
 
 class BlockV1Kernel(nn.Cell):
-    """A whole block of ConvNeXt on x [N, H, W, C]."""
+    """A whole block of ConvNeXt on x [N, H, W, C]; with `bf16` the products take numbers rounded to bfloat16."""
 
-    def __init__(self):
+    def __init__(self, bf16: bool = False):
         super().__init__()
-        grad = _operator("BlockV1Grad", 10, lambda *inputs: inputs[:10])
-        saving = _operator("BlockV1Saving", 4, lambda x, *_: (x, *_saved_shapes(x)))
+        suffix = _suffix(bf16)
+        grad = _operator(f"BlockV1Grad{suffix}", 10, lambda *inputs: inputs[:10])
+
+        def saving_operator(bprop: Optional[Callable] = None) -> ops.Custom:
+            return _operator(f"BlockV1Saving{suffix}", 4, lambda x, *_: (x, *_saved_shapes(x)), bprop)
+
+        saving = saving_operator()
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep, out, dout):
             _, xhat, factor, z = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
@@ -57,8 +66,8 @@ class BlockV1Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator("BlockV1", 1, lambda x, *_: (x,), bprop)
-        self.saving = _operator("BlockV1Saving", 4, lambda x, *_: (x, *_saved_shapes(x)), bprop_saved)
+        self.plain = _operator(f"BlockV1{suffix}", 1, lambda x, *_: (x,), bprop)
+        self.saving = saving_operator(bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep):
         if self.training:
@@ -68,12 +77,18 @@ class BlockV1Kernel(nn.Cell):
 
 
 class BlockV2Kernel(nn.Cell):
-    """A whole block of ConvNeXt V2 on x [N, H, W, C]."""
+    """A whole block of ConvNeXt V2 on x [N, H, W, C]; with `bf16` the products take numbers rounded to bfloat16."""
 
-    def __init__(self):
+    def __init__(self, bf16: bool = False):
         super().__init__()
-        grad = _operator("BlockV2Grad", 11, lambda *inputs: inputs[:11])
-        saving = _operator("BlockV2Saving", 5, lambda x, *_: (x, *_saved_shapes(x), [x[0], 4 * x[3]]))
+        suffix = _suffix(bf16)
+        grad = _operator(f"BlockV2Grad{suffix}", 11, lambda *inputs: inputs[:11])
+
+        def saving_operator(bprop: Optional[Callable] = None) -> ops.Custom:
+            shapes = lambda x, *_: (x, *_saved_shapes(x), [x[0], 4 * x[3]])  # noqa: E731
+            return _operator(f"BlockV2Saving{suffix}", 5, shapes, bprop)
+
+        saving = saving_operator()
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep, out, dout):
             _, xhat, factor, z, norms = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
@@ -84,8 +99,8 @@ class BlockV2Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3], out[4]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator("BlockV2", 1, lambda x, *_: (x,), bprop)
-        self.saving = _operator("BlockV2Saving", 5, lambda x, *_: (x, *_saved_shapes(x), [x[0], 4 * x[3]]), bprop_saved)
+        self.plain = _operator(f"BlockV2{suffix}", 1, lambda x, *_: (x,), bprop)
+        self.saving = saving_operator(bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep):
         if self.training:
@@ -94,14 +109,51 @@ class BlockV2Kernel(nn.Cell):
         return self.plain(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
 
 
+class PackedBlockKernel(nn.Cell):
+    """The forward pass of a block whose weights are packed once, for many calls.
+
+    Args:
+        weights: of the block, those of `BlockV1Kernel` (9) or `BlockV2Kernel` (10) between x and keep.
+        bf16: products take numbers rounded to bfloat16.
+    """
+
+    def __init__(self, weights: tuple[Tensor, ...], bf16: bool = False):
+        super().__init__()
+        is_v2 = len(weights) == 10
+        packed1, packed2 = _packed(weights[4], bf16), _packed(weights[-2 if is_v2 else -3], bf16)
+        inputs = [*weights[:4], packed1, *weights[5:]]
+        if not is_v2:
+            inputs[-3] = packed2  # V2's response may scale the weight itself, which V1 has no use for
+        # Not constants of the graph: those are copied and hashed when it is compiled.
+        self.inputs = ParameterTuple([_fixed(value, f"input{i}") for i, value in enumerate(inputs)])
+        self.packed2 = _fixed(packed2, "packed2")
+        version = "V2" if is_v2 else "V1"
+        self.operator = _operator(f"Block{version}Packed{_suffix(bf16)}", 1, lambda x, *_: (x,))
+
+    def construct(self, x):
+        keep = ops.ones((x.shape[0],), ms.float32)
+        return self.operator(x, *self.inputs, keep, self.packed2)
+
+
+def _fixed(value: Tensor, name: str) -> Parameter:
+    return Parameter(Tensor(value), name=name, requires_grad=False)
+
+
+def _packed(weight: Tensor, bf16: bool) -> Tensor:
+    """A weight [O, I] in the form that products take: float32 [count], its bits of meaning to the kernels alone."""
+    count = packed_size(weight.shape[1], weight.shape[0], bf16)
+    return _operator(f"PackWeight{_suffix(bf16)}", 1, lambda w: ([count],))(weight)
+
+
 class PatchConvKernel(nn.Cell):
     """Convolution of x [N, H, W, I] with weight [O, I, k, k] at stride k: [N, H // k, W // k, O]."""
 
-    def __init__(self):
+    def __init__(self, bf16: bool = False):
         super().__init__()
+        suffix = _suffix(bf16)
         # Two operators, so that the graph drops the gradient of images that nobody asks for.
-        input_grad = _operator("PatchInputGrad", 1, lambda x, *_: (x,))
-        params_grad = _operator("PatchParamsGrad", 2, lambda x, weight, dout: (weight, weight[:1]))
+        input_grad = _operator(f"PatchInputGrad{suffix}", 1, lambda x, *_: (x,))
+        params_grad = _operator(f"PatchParamsGrad{suffix}", 2, lambda x, weight, dout: (weight, weight[:1]))
 
         def bprop(x, weight, bias, out, dout):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
@@ -110,7 +162,7 @@ class PatchConvKernel(nn.Cell):
             k = weight[2]
             return ([x[0], x[1] // k, x[2] // k, weight[0]],)
 
-        self.forward = _operator("Patch", 1, shapes, bprop)
+        self.forward = _operator(f"Patch{suffix}", 1, shapes, bprop)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)

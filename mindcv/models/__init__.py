@@ -4,6 +4,7 @@ from mindcv.models import convnext
 from mindcv.models.convnext import *  # noqa: F403  (its __all__ is the list of entry functions)
 from mindcv.models.features import ConvNeXtFeatures
 from mindcv.models.model_factory import create_model
+from mindcv.models.packing import pack_for_inference
 from mindcv.models.registry import (
     is_model,
     is_model_in_modules,
@@ -23,6 +24,7 @@ __all__ = [
     "list_models",
     "list_modules",
     "model_entrypoint",
+    "pack_for_inference",
     "register_model",
     *convnext.__all__,
 ]

@@ -42,6 +42,32 @@ def test_logits_are_close_and_not_equal(images, exact, level, cast_list):
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
 
+@pytest.mark.parametrize("cast_list", [["BandedDepthwiseConv"], ["Dense", "BandedDepthwiseConv"]])
+def test_part_of_a_block(images, exact, cast_list):
+    """A kernel that runs a whole block must not hide that one of its layers is to be cast."""
+    logits = apply_amp(build(), "O1", cast_list)(images).asnumpy()
+    np.testing.assert_allclose(logits, exact, atol=1e-2)
+    assert (logits != exact).any()
+
+
+def test_bfloat16(images, exact):
+    """About 8 bits are kept: further off than float32, and not by much."""
+    logits = apply_amp(build(), "O1", dtype="bfloat16")(images)
+    assert logits.dtype == ms.float32
+    error = np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max()
+    assert 1e-5 < error < 2e-2
+
+
+def test_bfloat16_where_it_is_not(monkeypatch):
+    with pytest.raises(UserError, match="bfloat16 on CPU goes with amp_level O1"):
+        apply_amp(build(), "O2", dtype="bfloat16")
+    with pytest.raises(UserError, match="amp_dtype 'bfloat61' is not known; did you mean 'bfloat16'"):
+        apply_amp(build(), "O1", dtype="bfloat61")
+    monkeypatch.setenv("MINDCV_KERNELS", "off")
+    with pytest.raises(UserError, match="bfloat16 on CPU needs the kernels"):
+        apply_amp(build(), "O1", dtype="bfloat16")
+
+
 def test_o0_changes_nothing(images, exact):
     network = build()
     assert apply_amp(network, "O0") is network

@@ -43,24 +43,24 @@ def test_what_is_scaled_is_unscaled_in_float32(scale):
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "level", "is_dynamic", "expected"),
+    ("kind", "value", "is_float16", "is_dynamic", "expected"),
     [
-        ("fixed", 1.0, "O0", False, 1),
-        ("fixed", 512.0, "O2", False, 512),
-        ("auto", 512.0, "O0", False, 1),
-        ("auto", 1.0, "O2", True, 65536),
-        ("auto", 128.0, "O1", True, 128),
-        ("dynamic", 1.0, "O0", True, 65536),
-        ("dynamic", 256.0, "O3", True, 256),
+        ("fixed", 1.0, False, False, 1),
+        ("fixed", 512.0, True, False, 512),
+        ("auto", 512.0, False, False, 1),
+        ("auto", 1.0, True, True, 65536),
+        ("auto", 128.0, True, True, 128),
+        ("dynamic", 1.0, False, True, 65536),
+        ("dynamic", 256.0, True, True, 256),
     ],
 )
-def test_flags(kind, value, level, is_dynamic, expected):
-    scale = create_loss_scale(kind, value, level)
+def test_flags(kind, value, is_float16, is_dynamic, expected):
+    scale = create_loss_scale(kind, value, is_float16)
     assert scale.is_dynamic == is_dynamic and float(scale(Tensor(1.0))) == expected
 
 
 def test_wrong_flags():
     with pytest.raises(UserError, match="loss_scale must be above 0, not 0"):
-        create_loss_scale("fixed", 0.0, "O0")
+        create_loss_scale("fixed", 0.0, False)
     with pytest.raises(UserError, match=r"loss_scale_type 'dynamc' is not known; did you mean 'dynamic'"):
-        create_loss_scale("dynamc", 1.0, "O0")
+        create_loss_scale("dynamc", 1.0, False)

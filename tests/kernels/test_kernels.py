@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
+from mindcv.engine import apply_amp
 from mindcv.kernels import status
 from mindcv.kernels.library import library_path
-from mindcv.models import create_model
+from mindcv.models import create_model, pack_for_inference
 from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
 from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, RandomStep
 
@@ -245,6 +246,42 @@ def test_layer_norm_is_its_operator(shape):
         layer.kernel = None
     for found, expected in zip(*results):
         np.testing.assert_allclose(found.asnumpy(), expected.asnumpy(), rtol=2e-5, atol=2e-5)
+
+
+def as_bf16(a):
+    """The nearest bfloat16, ties to even, as a float32."""
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32).astype(np.uint64)
+    return (((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32)).view(np.float32)
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_bfloat16_products(isa, tmp_path):
+    """A patch convolution is one product: of rounded numbers, summed in float32."""
+    x, weight, bias = random(2, 12, 8, 5), random(40, 5, 4, 4), random(40)
+    found = run_library(tmp_path, [("PatchBf16", [x, weight, bias], [(2, 3, 2, 40)])], isa)
+    if found is None:
+        pytest.skip(f"this processor has no {isa}")
+    patches = as_bf16(x).reshape(2, 3, 4, 2, 4, 5).transpose(0, 1, 3, 5, 2, 4).reshape(2, 3, 2, -1)
+    expected = patches.astype(np.float64) @ as_bf16(weight).reshape(40, -1).T.astype(np.float64) + bias
+    np.testing.assert_allclose(found[0][0], expected, rtol=1e-5, atol=1e-5)
+    assert relative(found[0][0], expected) < 1e-6
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
+def test_packed_weights_give_the_same_bits(name, bf16):
+    """At two sizes, since few rows and many take different ways; and there is nothing left to load or train."""
+    network = create_model(name, num_classes=3).set_train(False)
+    for parameter in network.get_parameters():
+        parameter.set_data(Tensor(parameter.asnumpy() + random(*parameter.shape, scale=0.05)))
+    network = apply_amp(network, "O1", dtype="bfloat16") if bf16 else network
+    images = [Tensor(random(1, 3, 64, 64)), Tensor(random(3, 3, 96, 128))]
+    expected = [network(x).asnumpy() for x in images]
+    packed = pack_for_inference(network)
+    for x, logits in zip(images, expected):
+        np.testing.assert_array_equal(packed(x).asnumpy(), logits)
+    assert not any("pwconv" in parameter.name for parameter in packed.get_parameters())
+    assert not any(parameter.requires_grad for parameter in packed.feature[1].get_parameters())
 
 
 def test_off_takes_the_operator_forms(monkeypatch):

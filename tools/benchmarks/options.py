@@ -153,8 +153,6 @@ def _problems(config: BenchmarkConfig) -> list[str]:
         problems.append(f"device_target: peers run on CPU alone, got {config.device_target}")
     if config.peers_only and not config.peer:
         problems.append("peers_only: needs a peer")
-    if config.dtype == "bfloat16" and not config.peers_only:
-        problems.append("dtype: bfloat16 of mindcv comes with the bfloat16 kernels; give --peers_only for the peers'")
     if config.dtype == "bfloat16" and "onnxruntime" in config.peer:
         problems.append("dtype: onnxruntime has no bfloat16 on CPU")
     return problems

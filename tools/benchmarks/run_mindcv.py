@@ -12,10 +12,10 @@ import PIL
 import mindcv
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
 from mindcv.config import TrainConfig
-from mindcv.engine import create_trainer
+from mindcv.engine import apply_amp, create_trainer
 from mindcv.kernels import status
 from mindcv.loss import create_loss
-from mindcv.models import create_model
+from mindcv.models import create_model, pack_for_inference
 from mindcv.optim import create_optimizer
 from mindcv.recipe import build_evaluation_loader, build_training_loader
 from mindcv.utils.device import set_device
@@ -52,8 +52,13 @@ def _images(settings: dict[str, Any]) -> ms.Tensor:
     return ms.Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
+def _precision(settings: dict[str, Any]) -> dict[str, str]:
+    return {"level": "O0" if settings["dtype"] == "float32" else "O1", "dtype": settings["dtype"].replace("32", "16")}
+
+
 def _forward(settings: dict[str, Any]) -> Workload:
-    network = create_model(settings["model"], num_classes=NUM_CLASSES).set_train(False)
+    network = create_model(settings["model"], num_classes=NUM_CLASSES)
+    network = pack_for_inference(apply_amp(network, **_precision(settings))).set_train(False)
     images = _images(settings)
 
     def step() -> int:
@@ -67,7 +72,11 @@ def _train(settings: dict[str, Any]) -> Workload:
     optimizer = create_optimizer(
         network, "adamw", lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, weight_decay_filter="auto", eps=1e-8
     )
-    train_step = create_trainer(network, create_loss("CE"), optimizer).step.set_train(True)
+    precision = _precision(settings)
+    trainer = create_trainer(
+        network, create_loss("CE"), optimizer, amp_level=precision["level"], amp_dtype=precision["dtype"]
+    )
+    train_step = trainer.step.set_train(True)
     images = _images(settings)
     labels = ms.Tensor(np.arange(len(images)) % NUM_CLASSES, ms.int32)
 

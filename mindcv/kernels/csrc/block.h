@@ -24,6 +24,7 @@ struct BlockParams {
   const float *weight2, *bias2;          // [C, 4C], [C]
   const float* scale;                    // gamma [C], or null in V2
   const float* keep;                     // [N]
+  void *packed1, *packed2;               // the two weights as `pack_weight` made them, or null
 };
 
 // What the backward pass needs again. In a forward pass without gradients all are null.
@@ -88,6 +89,14 @@ inline void add_sums(const RowSums& sums, int64_t c, float* to) {
   });
 }
 
+// A weight [n, k] as products take it, for many calls of the forward pass.
+template <class G>
+void pack_weight(const float* w, int64_t n, int64_t k, void* to) {
+  Session memory;
+  typename G::B b = G::b_in(to, k);
+  pack<G>({w, k, n, true}, b);
+}
+
 template <class G>
 class BlockForward {
  public:
@@ -106,9 +115,12 @@ class BlockForward {
     typename G::A a2 = G::new_a(memory_, rows, wide_);
     Weight weight2{p_.weight2, wide_, all_.c, true};
     // Weights are packed once for all groups of images, or, for a few rows, in the products.
-    const bool packs_late = all_.rows() <= kFewRows;
+    const bool packs_late = p_.packed1 == nullptr && all_.rows() <= kFewRows;
     typename G::B packed1{}, packed2{};
-    if (!packs_late) {
+    if (p_.packed1 != nullptr) {
+      packed1 = G::b_in(p_.packed1, all_.c);
+      packed2 = scales_weight ? G::new_b(memory_, wide_, all_.c) : G::b_in(p_.packed2, wide_);
+    } else if (!packs_late) {
       packed1 = packed<G>(memory_, weight1);
       packed2 = G::new_b(memory_, wide_, all_.c);
       if (!scales_weight) pack<G>(weight2, packed2);
@@ -124,7 +136,7 @@ class BlockForward {
       float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
       depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
       normalise(own_u, a1);
-      RowSums squares(memory_, s_.rows(), packs_late ? kFewRows : block_rows(s_.c), s_.pixels(), wide_);
+      RowSums squares(memory_, s_.rows(), block_rows(s_.rows(), s_.c), s_.pixels(), wide_);
       const auto widened = [&](int64_t row, int64_t col, float* tile) { widen(row, col, tile, squares, g, a2); };
       if (packs_late) {
         product<G>(a1, weight1, s_.rows(), widened);

@@ -34,6 +34,8 @@ class BlockBackward {
       s_.n = least(images, all_.n - image);
       row0_ = image * all_.pixels();
       image0_ = image;
+      G::clear(dz_right_);
+      G::clear(q_);
       const float* de_sum = pack_rows();
       if (is_single) {
         respond_to_image(products, de_sum);
@@ -138,7 +140,7 @@ class BlockBackward {
   void back_to_z(const typename G::B& weight2) {
     const int64_t rows = s_.rows();
     const bool is_v2 = p_.grn_gamma != nullptr;
-    RowSums sums(memory_, rows, block_rows(s_.c), rows, wide_);
+    RowSums sums(memory_, rows, block_rows(rows, s_.c), rows, wide_);
     product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* dz) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
@@ -218,7 +220,7 @@ class BlockBackward {
   // V2, several images: dq, and the sums over each image's pixels that the response needs.
   void back_to_q(const typename G::B& weight2, float* dq, const float* de_sum) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    RowSums with_g(memory_, rows, block_rows(s_.c), s_.pixels(), wide_);
+    RowSums with_g(memory_, rows, block_rows(rows, s_.c), s_.pixels(), wide_);
     product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);

@@ -6,7 +6,7 @@ namespace mindcv {
 namespace MINDCV_ISA {
 
 // exp(v) for v <= 0, to about one unit in the last place; 0 below -87. NaN stays NaN.
-inline Vec exp_of_negative(Vec v) {
+MINDCV_INLINE Vec exp_of_negative(Vec v) {
   const Vec big = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   Vec n = (v * 1.44269504f + big) - big;
   Vec r = v - n * 0.693145752f;  // log(2) in two parts; the first has few bits, so that the product is exact
@@ -33,7 +33,7 @@ struct Normal {
 };
 
 // For a = |x|, Phi(-a) = exp(-a*a/2) * t * P(t) with t = 1 / (1 + 0.345 a); P was fitted to 2e-8 relative on [0, 14].
-inline Normal normal(Vec x) {
+MINDCV_INLINE Normal normal(Vec x) {
   Vec a = x < 0.0f ? -x : x;
   Vec t = reciprocal(1.0f + 0.345f * a);
   Vec p = splat(-0.028382271698f);
@@ -50,7 +50,7 @@ inline Normal normal(Vec x) {
   return {x < 0.0f ? tail : 1.0f - tail, e * 0.3989422804f};
 }
 
-inline Vec gelu(Vec x) { return x * normal(x).phi; }
+MINDCV_INLINE Vec gelu(Vec x) { return x * normal(x).phi; }
 
 }  // namespace MINDCV_ISA
 }  // namespace mindcv

@@ -15,9 +15,13 @@ void parallel(int64_t count, F&& body) {
   parallel_tasks(count, Call::run, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-// Rows of one task of a product. With this many, A's rows and a panel of B stay in a second-level cache of 2 MiB. Sums over rows
-// are kept per such block and added up in order: the same bits for every number of threads.
-inline int64_t block_rows(int64_t k) { return k > 1536 ? 64 : 128; }
+// With fewer rows than this, packing a weight takes about as long as the product; a panel of it is then packed where it is used, and never
+// leaves the cache.
+constexpr int64_t kFewRows = 256;
+
+// Rows of one task of a product. With this many, A's rows and a panel of B stay in a second-level cache of 2 MiB; few rows are one block,
+// so that B is read once. Sums over rows are kept per block and added up in order: the same bits for every number of threads.
+inline int64_t block_rows(int64_t m, int64_t k) { return m <= kFewRows ? kFewRows : k > 1536 ? 64 : 128; }
 
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k]. Columns of w are multiplied by
 // `factor`, if there is one.
@@ -57,6 +61,7 @@ void pack_panel(const Weight& weight, int64_t col, typename G::B& b, int64_t to)
 
 template <class G>
 void pack(const Weight& weight, typename G::B& b) {
+  G::clear(b);
   parallel(ceil_div(weight.n, kTile), [&](int64_t col) { pack_panel<G>(weight, col, b, col); });
 }
 
@@ -104,7 +109,7 @@ constexpr int64_t kTasks = 16;
 template <class G, class Use>
 void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
-  const int64_t block = block_rows(k) / kTile;
+  const int64_t block = block_rows(m, k) / kTile;
   const int64_t blocks = ceil_div(row_tiles, block);
   const int64_t cuts = least(col_tiles, ceil_div(kTasks, blocks));
   parallel(blocks * cuts, [&](int64_t task) {
@@ -114,18 +119,15 @@ void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t 
   });
 }
 
-// With fewer rows than this, packing a weight takes about as long as the product; a panel of it is then packed where it is used, and never
-// leaves the cache.
-constexpr int64_t kFewRows = 256;
-
 // The same with a weight that is packed meanwhile; for m up to kFewRows.
 template <class G, class Use>
 void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use) {
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
   const int64_t cuts = least(col_tiles, kTasks);
   parallel(cuts, [&](int64_t cut) {
-    typename G::B panel = G::b_in(thread_scratch(G::panel_bytes(weight.k)), weight.k);
+    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(weight.k, kTile)), weight.k);
     const auto pack_one = [&](int64_t col) {
+      G::clear(panel);
       pack_panel<G>(weight, col, panel, 0);
       return Place<G>{&panel, 0};
     };

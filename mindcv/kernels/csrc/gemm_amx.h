@@ -44,17 +44,18 @@ struct Amx {
   using B = Matrix;
   static constexpr int64_t kStep = Matrix::kStep;
 
-  static A new_a(Session& memory, int64_t m, int64_t k) { return make(memory, ceil_div(m, kTile), ceil_div(k, kTile)); }
-  static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
-  static B new_b(Session& memory, int64_t k, int64_t n) { return make(memory, ceil_div(n, kTile), ceil_div(k, kTile)); }
-
-  // A panel of 32 columns of B in memory of its own.
-  static size_t panel_bytes(int64_t k) { return static_cast<size_t>(ceil_div(k, kTile) * kStep) * 4 + 64; }
-  static B b_in(void* memory, int64_t k) {
-    auto* flag = static_cast<int*>(memory);
-    *flag = 0;
-    return {static_cast<uint32_t*>(memory) + 16, ceil_div(k, kTile), flag};
+  static A new_a(Session& memory, int64_t m, int64_t k) {
+    A a = b_in(memory.bytes(b_bytes(k, m)), k);  // the layouts are of one size
+    clear(a);
+    return a;
   }
+  static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
+  static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k); }
+
+  // B in memory of its own: first the flag, in a line of the cache, then the blocks.
+  static size_t b_bytes(int64_t k, int64_t n) { return static_cast<size_t>(ceil_div(n, kTile) * ceil_div(k, kTile) * kStep) * 4 + 64; }
+  static B b_in(void* memory, int64_t k) { return {static_cast<uint32_t*>(memory) + 16, ceil_div(k, kTile), static_cast<int*>(memory)}; }
+  static void clear(B& b) { *b.has_special = 0; }
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     put_rows<false>(a, a.at(row, col), tile, step, rows, cols);
@@ -115,13 +116,6 @@ struct Amx {
   }
 
  private:
-  static Matrix make(Session& memory, int64_t strips, int64_t steps) {
-    auto* data = static_cast<uint32_t*>(memory.bytes(static_cast<size_t>(strips * steps * kStep) * 4));
-    int* flag = static_cast<int*>(memory.bytes(sizeof(int)));
-    *flag = 0;
-    return {data, steps, flag};
-  }
-
   static bool is_special(const Matrix& m) { return __atomic_load_n(m.has_special, __ATOMIC_RELAXED) != 0; }
 
   static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b) {
@@ -254,7 +248,7 @@ struct Amx {
     if (!kSwap) return;
     for (int i = 0; i < kParts * 2; ++i) {
       __m512i row[16];
-      for (int j = 0; j < 16; ++j) row[j] = _mm512_load_si512(to + i * kBlock + 16 * j);
+      for (int j = 0; j < 16; ++j) row[j] = _mm512_loadu_si512(to + i * kBlock + 16 * j);
       put_block<true>(to + i * kBlock, row);
     }
   }
@@ -266,15 +260,15 @@ struct Amx {
     const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
     for (int i = 0; i < 8; ++i) {
       uint32_t* place = to + (half * 8 + i) * 16;
-      _mm512_store_si512(place, _mm512_permutex2var_epi16(rows[2 * i], first, rows[2 * i + 1]));
-      _mm512_store_si512(place + kBlock, _mm512_permutex2var_epi16(rows[2 * i], second, rows[2 * i + 1]));
+      _mm512_storeu_si512(place, _mm512_permutex2var_epi16(rows[2 * i], first, rows[2 * i + 1]));
+      _mm512_storeu_si512(place + kBlock, _mm512_permutex2var_epi16(rows[2 * i], second, rows[2 * i + 1]));
     }
   }
 
   template <bool kSwap>
   static void put_block(uint32_t* to, __m512i row[16]) {
     if (kSwap) transpose(row);
-    for (int i = 0; i < 16; ++i) _mm512_store_si512(to + 16 * i, row[i]);
+    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + 16 * i, row[i]);
   }
 
   // 16 x 16 words, in four rounds; round r exchanges what lies 2^r apart.

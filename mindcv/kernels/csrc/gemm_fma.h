@@ -52,12 +52,13 @@ struct Fma {
     return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
   }
   static B new_b(Session& memory, int64_t k, int64_t n) {
-    return {memory.floats(round_up(k, kTile) * round_up(n, kTile)), round_up(k, kTile)};
+    return b_in(memory.bytes(b_bytes(k, n)), k);
   }
 
-  // A panel of 32 columns of B in memory of its own.
-  static size_t panel_bytes(int64_t k) { return static_cast<size_t>(round_up(k, kTile) * kTile) * 4; }
+  // B in memory of its own.
+  static size_t b_bytes(int64_t k, int64_t n) { return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4; }
   static B b_in(void* memory, int64_t k) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
+  static void clear(B&) {}
 
   // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes 0.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {

@@ -46,6 +46,30 @@ BlockParams block_params(bool is_v2, void** a) {
   return p;
 }
 
+int64_t run_packed_floats(bool bf16, int64_t k, int64_t n) {
+  return static_cast<int64_t>((bf16 ? Bfloat16::b_bytes(k, n) : Float32::b_bytes(k, n)) / 4);
+}
+
+// w [n, k]; the packed weight.
+void run_pack_weight(bool bf16, void** a, int64_t** shapes) {
+  (bf16 ? pack_weight<Bfloat16> : pack_weight<Float32>)(in(a, 0), shapes[0][0], shapes[0][1], a[1]);
+}
+
+// The parameters, where a packed one stands for pwconv1's weight, and after keep the packed weight of pwconv2 (V2 needs the other as
+// well); out.
+void run_block_packed(bool bf16, bool is_v2, void** a, int64_t** shapes) {
+  const int last = is_v2 ? kV2Params : kV1Params;
+  const MapShape shape = map_shape(shapes[0]);
+  BlockParams params = block_params(is_v2, a);
+  params.packed1 = a[5];
+  params.packed2 = a[last];
+  if (bf16) {
+    BlockForward<Bfloat16>(shape, params, {}, in(a, 0), out(a, last + 1)).run();
+  } else {
+    BlockForward<Float32>(shape, params, {}, in(a, 0), out(a, last + 1)).run();
+  }
+}
+
 // Then the forward pass gives out and, when it saves: xhat, factor, z, (V2: norms).
 void run_block_forward(bool bf16, bool is_v2, bool saves, void** a, int64_t** shapes) {
   const int first = is_v2 ? kV2Params : kV1Params;
@@ -120,7 +144,7 @@ void run_norm_backward(void** a, int64_t rows, int64_t c) {
 #define MINDCV_TEXT(x) MINDCV_TEXT_OF(x)
 
 const Kernels MINDCV_TABLE = {
-    MINDCV_TEXT(MINDCV_ISA),           MINDCV_ISA::run_block_forward,         MINDCV_ISA::run_block_backward,
+    MINDCV_TEXT(MINDCV_ISA), MINDCV_ISA::run_packed_floats, MINDCV_ISA::run_pack_weight, MINDCV_ISA::run_block_packed, MINDCV_ISA::run_block_forward,         MINDCV_ISA::run_block_backward,
     MINDCV_ISA::run_patch_forward,         MINDCV_ISA::run_patch_backward_input,  MINDCV_ISA::run_patch_backward_params,
     MINDCV_ISA::run_norm_forward,          MINDCV_ISA::run_norm_backward,
 };

@@ -92,6 +92,9 @@ int64_t rows_of(int dims, const int64_t* shape) {
   MINDCV_OPERATOR(BlockV2Saving##suffix) { return guarded([&] { kernels().block_forward(bf16, true, true, args, shapes); }); }   \
   MINDCV_OPERATOR(BlockV1Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, false, args, shapes); }); }         \
   MINDCV_OPERATOR(BlockV2Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, true, args, shapes); }); }          \
+  MINDCV_OPERATOR(BlockV1Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, false, args, shapes); }); }         \
+  MINDCV_OPERATOR(BlockV2Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, true, args, shapes); }); }          \
+  MINDCV_OPERATOR(PackWeight##suffix) { return guarded([&] { kernels().pack_weight(bf16, args, shapes); }); }                    \
   MINDCV_OPERATOR(Patch##suffix) { return guarded([&] { kernels().patch_forward(bf16, args, shapes); }); }                       \
   MINDCV_OPERATOR(PatchInputGrad##suffix) { return guarded([&] { kernels().patch_backward_input(bf16, args, shapes); }); }       \
   MINDCV_OPERATOR(PatchParamsGrad##suffix) { return guarded([&] { kernels().patch_backward_params(bf16, args, shapes); }); }
@@ -106,6 +109,7 @@ MINDCV_OPERATOR(NormGrad) {
 }
 
 extern "C" const char* mindcv_kernels_isa() { return kernels().name; }
+extern "C" int64_t mindcv_packed_floats(int bf16, int64_t k, int64_t n) { return kernels().packed_floats(bf16 != 0, k, n); }
 extern "C" int mindcv_kernels_threads(int wanted) {
   mindcv::set_pool_threads(wanted);
   return mindcv::pool_threads();

@@ -95,6 +95,7 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   memset(dweight, 0, static_cast<size_t>(s.o * length) * 4);
   typename G::A left = G::new_a_transposed(memory, s.o, rows);
   typename G::B right = G::new_b(memory, rows, length);
+  G::clear(right);
   const int64_t tiles = ceil_div(rows, kTile), wide = round_up(s.o, kWidth);
   float* parts = memory.floats(tiles * wide);
   parallel(tiles, [&](int64_t tile) {

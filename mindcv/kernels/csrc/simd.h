@@ -10,6 +10,9 @@
 #include <immintrin.h>
 #endif
 
+// Small functions on vectors: a call would pass these through memory.
+#define MINDCV_INLINE inline __attribute__((always_inline))
+
 namespace mindcv {
 namespace MINDCV_ISA {
 
@@ -24,18 +27,18 @@ constexpr int kWidth = 4;
 typedef float Vec __attribute__((vector_size(kWidth * 4)));
 typedef int32_t Int __attribute__((vector_size(kWidth * 4)));
 
-inline Vec load(const float* p) {
+MINDCV_INLINE Vec load(const float* p) {
   Vec v;
   memcpy(&v, p, sizeof(v));
   return v;
 }
 
-inline void store(float* p, Vec v) { memcpy(p, &v, sizeof(v)); }
+MINDCV_INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof(v)); }
 
-inline Vec splat(float a) { return a - Vec{}; }  // minus keeps the sign of -0
+MINDCV_INLINE Vec splat(float a) { return a - Vec{}; }  // minus keeps the sign of -0
 
 // The first `count` values, the others 0; count may be kWidth or more.
-inline Vec load_part(const float* p, int64_t count) {
+MINDCV_INLINE Vec load_part(const float* p, int64_t count) {
   if (count >= kWidth) return load(p);
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
@@ -46,7 +49,7 @@ inline Vec load_part(const float* p, int64_t count) {
 #endif
 }
 
-inline void store_part(float* p, Vec v, int64_t count) {
+MINDCV_INLINE void store_part(float* p, Vec v, int64_t count) {
   if (count >= kWidth) {
     store(p, v);
     return;
@@ -67,7 +70,7 @@ inline float sum(Vec v) {
   return part[0];
 }
 
-inline Vec reciprocal(Vec v) { return 1.0f / v; }
+MINDCV_INLINE Vec reciprocal(Vec v) { return 1.0f / v; }
 
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

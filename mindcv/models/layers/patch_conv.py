@@ -25,10 +25,17 @@ class PatchConv(ProductCell):
         super().__init__((out_channels, in_channels, kernel_size, kernel_size))
         self.kernel_size = kernel_size
         self.kernel = PatchConvKernel() if uses_kernels() else None
+        self.bf16_kernel = PatchConvKernel(bf16=True) if uses_kernels() else None
+
+    def construct(self, x):
+        if self.kernel is not None and x.dtype == ms.float32:
+            if self.compute_type is None:
+                return self.kernel(x, self.weight, self.bias)
+            if self.compute_type == ms.bfloat16:
+                return self.bf16_kernel(x, self.weight, self.bias)
+        return super().construct(x)
 
     def product(self, x, weight, bias):
-        if self.kernel is not None and x.dtype == ms.float32:
-            return self.kernel(x, weight, bias)
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k
