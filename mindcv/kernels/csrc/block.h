@@ -81,6 +81,17 @@ class RowSums {
   int64_t block_, pixels_, c_, images_;
 };
 
+// Calls body(image, begin, end) for rows [begin, end) of `count` rows from `row` on, image by image.
+template <class Body>
+MINDCV_INLINE void each_image(int64_t row, int64_t count, int64_t pixels, Body&& body) {
+  int64_t image = row / pixels;
+  for (int64_t begin = 0; begin < count; ++image) {
+    const int64_t end = least(count, (image + 1) * pixels - row);
+    body(image, begin, end);
+    begin = end;
+  }
+}
+
 // Adds sums over all rows of a group (made with all of them as one image) to `to` [c].
 inline void add_sums(const RowSums& sums, int64_t c, float* to) {
   parallel(ceil_div(c, kWidth), [&](int64_t block) {
@@ -195,17 +206,22 @@ class BlockForward {
   void widen(int64_t row_tile, int64_t col_tile, float* tile, RowSums& squares, float* g, typename G::A& a2) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, step = round_up(wide_, kTile);
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
-    for (int64_t i = 0; i < count; ++i) {
-      float* sums = squares.at(row + i, col);
+    each_image(row, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+      float* sums = squares.at(row + begin, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
-        const Vec z = load(tile + i * kTile + j) + load_part(p_.bias1 + col + j, cols - j);
-        if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
-        const Vec v = gelu(z);
-        store(tile + i * kTile + j, v);
-        store(sums + j, load(sums + j) + v * v);
-        if (g != nullptr) store(g + (row + i) * step + col + j, v);
+        const Vec bias = load_part(p_.bias1 + col + j, cols - j);
+        Vec total = load(sums + j);
+        for (int64_t i = begin; i < end; ++i) {
+          const Vec z = load(tile + i * kTile + j) + bias;
+          if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
+          const Vec v = gelu(z);
+          store(tile + i * kTile + j, v);
+          total += v * v;
+          if (g != nullptr) store(g + (row + i) * step + col + j, v);
+        }
+        store(sums + j, total);
       }
-    }
+    });
     if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
   }
 
@@ -236,13 +252,12 @@ class BlockForward {
       alignas(64) float tile[kTile * kTile];
       for (int64_t col = 0; col < wide_; col += kTile) {
         const int64_t cols = least(kTile, wide_ - col);
-        for (int64_t i = 0; i < count; ++i) {
-          const float* own = factor + (row + i) / s_.pixels() * step + col;
+        each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec v = load(g + (row + i) * step + col + j) * load(own + j) + load_part(p_.grn_beta + col + j, cols - j);
-            store(tile + i * kTile + j, v);
+            const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
+            for (int64_t i = begin; i < end; ++i) store(tile + i * kTile + j, load(g + (row + i) * step + col + j) * grown + beta);
           }
-        }
+        });
         G::put_a(a2, row_tile, col / kTile, tile, kTile, count, cols);
       }
     });
@@ -252,15 +267,17 @@ class BlockForward {
   void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, c - col);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = (row0_ + row + i) * c + col;
-      const float keep = p_.keep[image0_ + (row + i) / s_.pixels()];
-      for (int64_t j = 0; j < cols; j += kWidth) {
-        Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
-        if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
-        store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
+    each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+      const Vec keep = splat(p_.keep[image0_ + image]);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = (row0_ + row + i) * c + col;
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
+          if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
+          store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
+        }
       }
-    }
+    });
   }
 
   Session memory_;

@@ -111,17 +111,21 @@ class BlockBackward {
       float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(2 * kTile * c) * 4));
       float* y = de + kTile * c;
       float* total = sums.at(first, 0);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = row0_ + first + i;
-        const float keep = p_.keep[image0_ + (first + i) / s_.pixels()];
+      each_image(first, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        const Vec keep = splat(p_.keep[image0_ + image]);
         for (int64_t j = 0; j < c; j += kWidth) {
-          const Vec v = load_part(dout_ + row * c + j, c - j) * keep;
-          store_part(de + i * c + j, v, c - j);
-          store(total + j, load(total + j) + v);
-          const Vec xhat = load_part(saved_.xhat + row * c + j, c - j);
-          store_part(y + i * c + j, xhat * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j), c - j);
+          const Vec gamma = load_part(p_.norm_gamma + j, c - j), beta = load_part(p_.norm_beta + j, c - j);
+          Vec sum_j = load(total + j);
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t at = (row0_ + first + i) * c + j;
+            const Vec v = load_part(dout_ + at, c - j) * keep;
+            store_part(de + i * c + j, v, c - j);
+            sum_j += v;
+            store_part(y + i * c + j, load_part(saved_.xhat + at, c - j) * gamma + beta, c - j);
+          }
+          store(total + j, sum_j);
         }
-      }
+      });
       for (int64_t j = 0; j < c; j += kTile) {
         const int64_t cols = least(kTile, c - j);
         G::put_a(de_, tile, j / kTile, de + j, c, count, cols);
@@ -145,22 +149,25 @@ class BlockBackward {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
-      for (int64_t i = 0; i < count; ++i) {
-        float* total = sums.at(row + i, col);
-        for (int64_t j = 0; j < cols; j += kWidth) {
+      float* sum_at = sums.at(row, col);
+      for (int64_t j = 0; j < cols; j += kWidth) {
+        const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{}, g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
+        Vec total = load(sum_at + j);
+        for (int64_t i = 0; i < count; ++i) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
           const Normal n = normal(z);
           const Vec g = z * n.phi;
           Vec dg = load(dz + i * kTile + j);
           if (is_v2) {
-            dg = dg * load(dq_factor_ + col + j) + g * load(g_factor_ + col + j);
+            dg = dg * dq_factor + g * g_factor;
           } else {
             store(q + i * kTile + j, g);
           }
           const Vec v = dg * (n.phi + z * n.density);
           store(dz + i * kTile + j, v);
-          store(total + j, load(total + j) + v);
+          total += v;
         }
+        store(sum_at + j, total);
       }
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
       if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
@@ -224,15 +231,19 @@ class BlockBackward {
     product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
-      for (int64_t i = 0; i < count; ++i) {
-        float* total = with_g.at(row + i, col);
+      each_image(row, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+        float* sum_at = with_g.at(row + begin, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
-          const Vec v = load(tile + i * kTile + j);
-          const Vec g = gelu(load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j));
-          store(dq + (row + i) * step + col + j, v);
-          store(total + j, load(total + j) + v * g);
+          Vec total = load(sum_at + j);
+          for (int64_t i = begin; i < end; ++i) {
+            const Vec v = load(tile + i * kTile + j);
+            const Vec g = gelu(load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j));
+            store(dq + (row + i) * step + col + j, v);
+            total += v * g;
+          }
+          store(sum_at + j, total);
         }
-      }
+      });
     });
     add_to_grn_beta(de_sum);
     g_factor_ = memory_.floats(s_.n * step);
@@ -275,19 +286,24 @@ class BlockBackward {
       for (int64_t col = 0; col < wide_; col += kTile) {
         const int64_t cols = least(kTile, wide_ - col);
         float* total = sums.at(row, col);
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t image = (row + i) / s_.pixels() * step + col;
+        each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
-            const Normal n = normal(z);
-            const Vec g = z * n.phi, grow = load(dq_factor_ + image + j);
-            const Vec dg = load(dq + (row + i) * step + col + j) * grow + g * load(g_factor_ + image + j);
-            const Vec v = dg * (n.phi + z * n.density);
-            store(dz + i * kTile + j, v);
-            store(q + i * kTile + j, g * grow + load_part(p_.grn_beta + col + j, cols - j));
-            store(total + j, load(total + j) + v);
+            const Vec grow = load(dq_factor_ + image * step + col + j), g_factor = load(g_factor_ + image * step + col + j);
+            const Vec beta = load_part(p_.grn_beta + col + j, cols - j);
+            Vec sum_j = load(total + j);
+            for (int64_t i = begin; i < end; ++i) {
+              const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
+              const Normal n = normal(z);
+              const Vec g = z * n.phi;
+              const Vec dg = load(dq + (row + i) * step + col + j) * grow + g * g_factor;
+              const Vec v = dg * (n.phi + z * n.density);
+              store(dz + i * kTile + j, v);
+              store(q + i * kTile + j, g * grow + beta);
+              sum_j += v;
+            }
+            store(total + j, sum_j);
           }
-        }
+        });
         G::put_both(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
         G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols);
       }

@@ -62,6 +62,9 @@ MINDCV_INLINE void store_part(float* p, Vec v, int64_t count) {
 }
 
 inline float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#endif
   float part[kWidth];
   store(part, v);
   for (int half = kWidth / 2; half > 0; half /= 2) {
