@@ -151,17 +151,17 @@ def test_suite_in_pieces(suite, capsys):
     config, results, page, measured = suite
     run_suite(replace(config, only="train-convnext_tiny*"))
     assert measured == [("train", "convnext_tiny", ("mindcv", "timm", "timm-compile"))]
-    assert [path.name for path in results.iterdir()] == ["train-convnext_tiny-b4-224px-all.json"]
+    assert [path.name for path in results.iterdir()] == ["train-convnext_tiny-b8-224px-all.json"]
     text = page.read_text()
     assert text.startswith("# Title\n") and text.endswith("\n\nLast words.\n") and "old" not in text
     assert "### Training step\n" in text and "### Forward pass" not in text
-    assert "| convnext_tiny | 4 x 224 px | 2       | a         |" in text
+    assert "| convnext_tiny | 8 x 224 px | 2       | a         |" in text
 
     run_suite(replace(config, only="*convnext_tiny*"))
-    assert [task for task, *_ in measured] == ["train", "forward", "forward"]  # the first is kept
+    assert [task for task, *_ in measured] == ["train", "forward"]  # the first is kept
     assert measured[1][2] == ("mindcv", "timm", "timm-compile", "openvino")
     assert "### Forward pass\n" in page.read_text()
-    assert "forward-convnext_tiny-b1-224px-all\n| contender" in capsys.readouterr().out
+    assert "forward-convnext_tiny-b8-224px-all\n| contender" in capsys.readouterr().out
     assert len({case.name for case in CASES}) == len(CASES)
 
 
@@ -180,7 +180,7 @@ def test_suite_refuses_what_cannot_be(suite):
     with pytest.raises(ConfigError, match="only: 'fly' matches no case"):
         run_suite(replace(config, only="fly"))
     results.mkdir()
-    for name, memory in (("forward-convnext_tiny-b1-224px-all", 1.0), ("train-convnext_tiny-b4-224px-all", 2.0)):
+    for name, memory in (("forward-convnext_tiny-b8-224px-all", 1.0), ("train-convnext_tiny-b8-224px-all", 2.0)):
         (results / f"{name}.json").write_text(json.dumps(report_of(1.0, memory=memory)))
     with pytest.raises(UserError, match="are of 2 machines"):
         run_suite(config)

@@ -21,6 +21,7 @@ class FixedLossScale(nn.Cell):
     def __init__(self, value: float = 1.0):
         super().__init__()
         self.value = value
+        self.is_one = value == 1.0
 
     def construct(self, loss):
         return loss * self.value
@@ -38,6 +39,7 @@ class DynamicLossScale(nn.Cell):
     """A factor that halves at each overflow and doubles after `window` steps without one."""
 
     is_dynamic = True
+    is_one = False
 
     def __init__(self, initial: float = _INITIAL_SCALE, window: int = 2000):
         super().__init__()

@@ -65,7 +65,8 @@ class TrainStep(nn.Cell):
         self.reduce = _MeanOverGroup(group.size) if group.size > 1 else nn.Identity()
         self.clip = _ClipByGlobalNorm(clip_norm) if clip_norm > 0 else nn.Identity()
         self.update = _UpdateIfFinite(optimizer) if skip_overflow else _Update(optimizer)
-        self.hyper_map = ops.HyperMap()
+        # A scale of 1 would be a pass over all gradients for nothing.
+        self.unscale = nn.Identity() if loss_scale.is_one else _Unscale(loss_scale)
 
     def forward(self, images, labels):
         """The scaled loss of a batch."""
@@ -75,11 +76,21 @@ class TrainStep(nn.Cell):
         """images [B, C, H, W], labels [B] or [B, K] to (this process's loss, whether the gradients were finite)."""
         scaled_loss, gradients = self.gradient(images, labels)
         gradients = self.reduce(gradients)
-        gradients = self.hyper_map(ops.partial(_unscale, self.loss_scale.unscale), gradients)
+        gradients = self.unscale(gradients)
         is_finite = self.update.check(gradients)
         gradients = self.clip(gradients)
         self.update(gradients, is_finite)
         return self.loss_scale.unscale(scaled_loss), self.loss_scale.adjust(is_finite)
+
+
+class _Unscale(nn.Cell):
+    def __init__(self, loss_scale: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.loss_scale = loss_scale
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, gradients):
+        return self.hyper_map(ops.partial(_unscale, self.loss_scale.unscale), gradients)
 
 
 class _MeanOverGroup(nn.Cell):

@@ -146,23 +146,26 @@ def _packed(weight: Tensor, bf16: bool) -> Tensor:
 
 
 class PatchConvKernel(nn.Cell):
-    """Convolution of x [N, H, W, I] with weight [O, I, k, k] at stride k: [N, H // k, W // k, O]."""
+    """Convolution of x [N, H, W, I] with weight [O, I, k, k] at stride k: [N, H // k, W // k, O].
 
-    def __init__(self, bf16: bool = False):
+    With `images` x is [N, I, H, W]; with `bf16` the products take numbers rounded to bfloat16.
+    """
+
+    def __init__(self, bf16: bool = False, images: bool = False):
         super().__init__()
-        suffix = _suffix(bf16)
+        name, suffix = "Stem" if images else "Patch", _suffix(bf16)
         # Two operators, so that the graph drops the gradient of images that nobody asks for.
-        input_grad = _operator(f"PatchInputGrad{suffix}", 1, lambda x, *_: (x,))
-        params_grad = _operator(f"PatchParamsGrad{suffix}", 2, lambda x, weight, dout: (weight, weight[:1]))
+        input_grad = _operator(f"{name}InputGrad{suffix}", 1, lambda x, *_: (x,))
+        params_grad = _operator(f"{name}ParamsGrad{suffix}", 2, lambda x, weight, dout: (weight, weight[:1]))
 
         def bprop(x, weight, bias, out, dout):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
 
         def shapes(x, weight, bias):
-            k = weight[2]
-            return ([x[0], x[1] // k, x[2] // k, weight[0]],)
+            height, width = (x[2], x[3]) if images else (x[1], x[2])
+            return ([x[0], height // weight[2], width // weight[2], weight[0]],)
 
-        self.forward = _operator(f"Patch{suffix}", 1, shapes, bprop)
+        self.forward = _operator(f"{name}{suffix}", 1, shapes, bprop)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)

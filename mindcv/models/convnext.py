@@ -25,6 +25,7 @@ from mindcv.models.layers import (
     LayerNorm,
     PatchConv,
     RandomStep,
+    StemConv,
 )
 from mindcv.models.pretrained import require_no_pretrained
 from mindcv.models.registry import register_model
@@ -156,7 +157,7 @@ class ConvNeXt(nn.Cell):
             drop_path = DropPath(rate, index, seed, self.random_step.step) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
 
-        feature = [nn.SequentialCell(PatchConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
+        feature = [nn.SequentialCell(StemConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
         for stage, (dim, depth) in enumerate(zip(dims, depths)):
             if stage > 0:
                 feature.append(nn.SequentialCell(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
@@ -190,8 +191,7 @@ class ConvNeXt(nn.Cell):
     def forward_features(self, x):
         """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
         x = self.random_step(x)
-        x = ops.transpose(x, (0, 2, 3, 1))
-        x = self.feature(x)
+        x = self.feature(x)  # channels last from the stem on
         return ops.transpose(x, (0, 3, 1, 2))
 
     def forward_head(self, x, pre_logits: bool = False):

@@ -41,7 +41,6 @@ class ConvNeXtFeatures(nn.Cell):
     def construct(self, x):
         """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""
         x = self.random_step(x)
-        x = ops.transpose(x, (0, 2, 3, 1))
         maps = []
         for i, cell in enumerate(self.feature):
             x = cell(x)

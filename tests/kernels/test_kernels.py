@@ -16,7 +16,7 @@ from mindcv.kernels import status
 from mindcv.kernels.library import library_path
 from mindcv.models import create_model, pack_for_inference
 from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
-from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, RandomStep
+from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, RandomStep, StemConv
 
 FOLDER = Path(__file__).parent
 SETS = ["generic", "avx2", "avx512", "amx"]
@@ -231,6 +231,46 @@ def test_patch_conv_is_its_operators(height, width, channels, kernel):
         layer.kernel = None
     for found, expected in zip(*results):
         assert relative(found.asnumpy(), expected.asnumpy()) < 2e-6
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "kernel"), [(9, 11, 3, 4), (7, 6, 20, 2), (4, 4, 1, 4)])
+def test_stem_reads_images(height, width, channels, kernel):
+    """Channels-first images give what their transposed form gives to a patch convolution."""
+    stem, layer = StemConv(channels, 24, kernel), PatchConv(channels, 24, kernel)
+    layer.weight.set_data(stem.weight)
+    layer.kernel = None
+    x = random(3, channels, height, width)
+    dout = Tensor(random(3, height // kernel, width // kernel, 24))
+    results = []
+    for cell, images in ((stem, x), (layer, x.transpose(0, 2, 3, 1))):
+        images = Tensor(np.ascontiguousarray(images))
+        _, (dx, grads) = ms.value_and_grad(lambda x: (cell(x) * dout).sum(), 0, cell.trainable_params())(images)  # noqa: B023
+        results.append([cell(images).asnumpy(), dx.asnumpy(), *(g.asnumpy() for g in grads)])
+    results[1][1] = results[1][1].transpose(0, 3, 1, 2)
+    for found, expected in zip(*results):
+        assert relative(found, expected) < 2e-6
+
+
+def test_a_forked_process_has_a_pool_of_its_own():
+    """Data workers are forked from a process whose pool's threads do not come along."""
+    code = f"""
+import os, sys, numpy as np
+sys.path.insert(0, {str(FOLDER)!r})
+import ctypes, run_library
+library = ctypes.CDLL({str(library_path())!r})
+library.mindcv_kernels_threads(2)
+x = np.arange(64 * 40, dtype=np.float32).reshape(64, 40) % 7
+inputs = [x, np.ones(40, np.float32), np.zeros(40, np.float32)]
+expected = run_library.call(library, "Norm", inputs, [x.shape, x.shape, (64,)])[0]
+child = os.fork()
+found = run_library.call(library, "Norm", inputs, [x.shape, x.shape, (64,)])[0]
+same = np.array_equal(found, expected)
+if child == 0:
+    os._exit(0 if same else 1)
+status = os.waitpid(child, 0)[1]
+sys.exit(0 if same and status == 0 else 1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (2, 3, 5, 17), (1, 1)])

@@ -104,7 +104,7 @@ inline void add_sums(const RowSums& sums, int64_t c, float* to) {
 template <class G>
 void pack_weight(const float* w, int64_t n, int64_t k, void* to) {
   Session memory;
-  typename G::B b = G::b_in(to, k);
+  typename G::B b = G::b_in(to, k, n);
   pack<G>({w, k, n, true}, b);
 }
 
@@ -129,8 +129,8 @@ class BlockForward {
     const bool packs_late = p_.packed1 == nullptr && all_.rows() <= kFewRows;
     typename G::B packed1{}, packed2{};
     if (p_.packed1 != nullptr) {
-      packed1 = G::b_in(p_.packed1, all_.c);
-      packed2 = scales_weight ? G::new_b(memory_, wide_, all_.c) : G::b_in(p_.packed2, wide_);
+      packed1 = G::b_in(p_.packed1, all_.c, wide_);
+      packed2 = scales_weight ? G::new_b(memory_, wide_, all_.c) : G::b_in(p_.packed2, wide_, all_.c);
     } else if (!packs_late) {
       packed1 = packed<G>(memory_, weight1);
       packed2 = G::new_b(memory_, wide_, all_.c);
@@ -146,9 +146,14 @@ class BlockForward {
       image0_ = image;
       float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
       depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
-      normalise(own_u, a1);
       RowSums squares(memory_, s_.rows(), block_rows(s_.rows(), s_.c), s_.pixels(), wide_);
       const auto widened = [&](int64_t row, int64_t col, float* tile) { widen(row, col, tile, squares, g, a2); };
+      const auto narrowed = [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); };
+      if (p_.grn_gamma == nullptr && !packs_late && s_.rows() > kFewRows) {
+        chain(own_u, a1, packed1, widened, a2, packed2, narrowed);
+        continue;
+      }
+      parallel(ceil_div(s_.rows(), kTile), [&](int64_t tile) { normalise(own_u, tile, a1); });
       if (packs_late) {
         product<G>(a1, weight1, s_.rows(), widened);
       } else {
@@ -160,7 +165,6 @@ class BlockForward {
         if (scales_weight && !packs_late) pack<G>(weight2, packed2);
         if (scales_map) respond(factor, g, a2);
       }
-      const auto narrowed = [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); };
       if (packs_late) {
         product<G>(a2, weight2, s_.rows(), narrowed);
       } else {
@@ -170,22 +174,33 @@ class BlockForward {
   }
 
  private:
-  void normalise(float* u, typename G::A& a1) {
-    const int64_t c = s_.c;
-    parallel(ceil_div(s_.rows(), kTile), [&](int64_t tile) {
-      const int64_t first = tile * kTile, rows = least(kTile, s_.rows() - first);
-      float* y = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * c) * 4));
-      for (int64_t i = 0; i < rows; ++i) {
-        float* row = u + (first + i) * c;
-        const float factor = normalise_row(row, c, row);
-        if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
-        for (int64_t j = 0; j < c; j += kWidth) {
-          const Vec v = load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
-          store_part(y + i * c + j, v, c - j);
-        }
-      }
-      for (int64_t j = 0; j < c; j += kTile) G::put_a(a1, tile, j / kTile, y + j, c, rows, least(kTile, c - j));
+  // Without a response between them the steps need no more than their own rows: each task takes some of these through all of them, and the
+  // wide map never leaves its cache.
+  template <class Widen, class Narrow>
+  void chain(float* u, typename G::A& a1, const typename G::B& packed1, Widen& widened, typename G::A& a2, const typename G::B& packed2, Narrow& narrowed) {
+    const int64_t tiles = ceil_div(s_.rows(), kTile), block = block_rows(s_.rows(), wide_) / kTile;
+    parallel(ceil_div(tiles, block), [&](int64_t task) {
+      const int64_t first = task * block, last = least(first + block, tiles);
+      for (int64_t tile = first; tile < last; ++tile) normalise(u, tile, a1);
+      multiply_tiles<G>(a1, s_.c, first, last, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&packed1, col}; }, widened);
+      multiply_tiles<G>(a2, wide_, first, last, 0, ceil_div(s_.c, kTile), [&](int64_t col) { return Place<G>{&packed2, col}; }, narrowed);
     });
+  }
+
+  // Rows [32 tile, 32 tile + 32) of u, normalised in place, and as the left side of pwconv1.
+  void normalise(float* u, int64_t tile, typename G::A& a1) {
+    const int64_t c = s_.c, first = tile * kTile, rows = least(kTile, s_.rows() - first);
+    float* y = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * c) * 4));
+    for (int64_t i = 0; i < rows; ++i) {
+      float* row = u + (first + i) * c;
+      const float factor = normalise_row(row, c, row);
+      if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
+      for (int64_t j = 0; j < c; j += kWidth) {
+        const Vec v = load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
+        store_part(y + i * c + j, v, c - j);
+      }
+    }
+    for (int64_t j = 0; j < c; j += kTile) G::put_a(a1, tile, j / kTile, y + j, c, rows, least(kTile, c - j));
   }
 
   // q = g * factor + beta, so pwconv2 of it is the scaled weight times g, plus bias2 + weight2 beta.
@@ -207,10 +222,10 @@ class BlockForward {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, step = round_up(wide_, kTile);
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
     each_image(row, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
-      float* sums = squares.at(row + begin, col);
+      float* sums = p_.grn_gamma != nullptr ? squares.at(row + begin, col) : nullptr;
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec bias = load_part(p_.bias1 + col + j, cols - j);
-        Vec total = load(sums + j);
+        Vec total{};
         for (int64_t i = begin; i < end; ++i) {
           const Vec z = load(tile + i * kTile + j) + bias;
           if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
@@ -219,7 +234,7 @@ class BlockForward {
           total += v * v;
           if (g != nullptr) store(g + (row + i) * step + col + j, v);
         }
-        store(sums + j, total);
+        if (sums != nullptr) store(sums + j, load(sums + j) + total);
       }
     });
     if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);

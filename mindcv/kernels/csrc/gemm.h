@@ -125,7 +125,7 @@ void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use)
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
   const int64_t cuts = least(col_tiles, kTasks);
   parallel(cuts, [&](int64_t cut) {
-    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(weight.k, kTile)), weight.k);
+    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(weight.k, kTile)), weight.k, kTile);
     const auto pack_one = [&](int64_t col) {
       G::clear(panel);
       pack_panel<G>(weight, col, panel, 0);

@@ -5,8 +5,8 @@
 // float32; those left out are below 2^-26 of |xy|, a quarter of float32's own rounding. The multiplier does 16 times the
 // operations of the vector units, so six products still leave it 2.7 times their speed.
 //
-// Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: a matrix that holds one
-// says so, and its products are taken by plain loops.
+// Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: 32 rows or columns that hold one
+// are marked, and their products are taken by plain loops.
 #pragma once
 #include "gemm_fma.h"
 #include "pool.h"
@@ -29,9 +29,10 @@ template <int kParts>
 struct AmxMatrix {
   static constexpr int64_t kStep = kParts * 2 * kBlock;
 
+  int* special;  // of each strip of 32 rows or columns: whether it holds such a value
+  int64_t strips;
   uint32_t* data;
-  int64_t steps;     // of 32 along k
-  int* has_special;  // set by any thread that packs such a value
+  int64_t steps;  // of 32 along k
 
   uint32_t* at(int64_t strip, int64_t step) const { return data + (strip * steps + step) * kStep; }
 };
@@ -45,43 +46,54 @@ struct Amx {
   static constexpr int64_t kStep = Matrix::kStep;
 
   static A new_a(Session& memory, int64_t m, int64_t k) {
-    A a = b_in(memory.bytes(b_bytes(k, m)), k);  // the layouts are of one size
+    A a = b_in(memory.bytes(b_bytes(k, m)), k, m);  // the layouts are of one size
     clear(a);
     return a;
   }
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
-  static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k); }
+  static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
-  // B in memory of its own: first the flag, in a line of the cache, then the blocks.
-  static size_t b_bytes(int64_t k, int64_t n) { return static_cast<size_t>(ceil_div(n, kTile) * ceil_div(k, kTile) * kStep) * 4 + 64; }
-  static B b_in(void* memory, int64_t k) { return {static_cast<uint32_t*>(memory) + 16, ceil_div(k, kTile), static_cast<int*>(memory)}; }
-  static void clear(B& b) { *b.has_special = 0; }
+  // B in memory of its own: first the flags, in whole lines of the cache, then the blocks.
+  static size_t flag_bytes(int64_t strips) { return static_cast<size_t>(round_up(strips * 4, 64)); }
+  static size_t b_bytes(int64_t k, int64_t n) {
+    const int64_t strips = ceil_div(n, kTile);
+    return flag_bytes(strips) + static_cast<size_t>(strips * ceil_div(k, kTile) * kStep) * 4;
+  }
+  static B b_in(void* memory, int64_t k, int64_t n) {
+    const int64_t strips = ceil_div(n, kTile);
+    char* blocks = static_cast<char*>(memory) + flag_bytes(strips);
+    return {static_cast<int*>(memory), strips, reinterpret_cast<uint32_t*>(blocks), ceil_div(k, kTile)};
+  }
+  static void clear(B& b) { memset(b.special, 0, static_cast<size_t>(b.strips) * sizeof(int)); }
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_rows<false>(a, a.at(row, col), tile, step, rows, cols);
+    put_rows<false>(a.special + row, a.at(row, col), tile, step, rows, cols);
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_rows<true>(b, b.at(row, col), tile, step, rows, cols);
+    put_rows<true>(b.special + row, b.at(row, col), tile, step, rows, cols);
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_pairs<false>(b, b.at(col, row), tile, step, rows, cols);
+    put_pairs<false>(b.special + col, b.at(col, row), tile, step, rows, cols);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_pairs<true>(a, a.at(col, row), tile, step, rows, cols);
+    put_pairs<true>(a.special + col, a.at(col, row), tile, step, rows, cols);
   }
 
   // put_a and put_b of the same tile.
   static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     uint32_t *to_a = a.at(row, col), *to_b = b.at(col, row);
+    int found = 0;
     for (int half = 0; half < 2; ++half) {
       Halves halves;
-      split_rows(a, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      split_rows(&found, tile + half * 16 * step, step, rows - half * 16, cols, halves);
       for (int p = 0; p < kParts; ++p) {
         put_block<false>(to_a + (p * 2 + half) * kBlock, halves[p]);
         store_pairs(to_b + p * 2 * kBlock, halves[p], half);
       }
     }
-    if (is_special(a)) __atomic_store_n(b.has_special, 1, __ATOMIC_RELAXED);
+    if (found == 0) return;
+    __atomic_store_n(a.special + row, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(b.special + col, 1, __ATOMIC_RELAXED);
   }
 
   // The registers' shapes are a thread's own state, which others set too (MindSpore's oneDNN does).
@@ -94,7 +106,7 @@ struct Amx {
     const uint32_t* pa = a.at(at.row, at.k0 / kTile);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
-    if (__builtin_expect(is_special(a) || is_special(b), 0)) {
+    if (__builtin_expect(is_special(a, at.row) || is_special(b, at.col), 0)) {
       multiply_plainly(pa, pb, steps, out);
       return;
     }
@@ -116,7 +128,7 @@ struct Amx {
   }
 
  private:
-  static bool is_special(const Matrix& m) { return __atomic_load_n(m.has_special, __ATOMIC_RELAXED) != 0; }
+  static bool is_special(const Matrix& m, int64_t strip) { return __atomic_load_n(m.special + strip, __ATOMIC_RELAXED) != 0; }
 
   static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b) {
     if constexpr (kParts == 1) {
@@ -176,7 +188,7 @@ struct Amx {
   static __m512i rounded(__m512 left, __m512 right) { return (__m512i)_mm512_cvtne2ps_pbh(right, left); }
   static __m512 widened(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
 
-  static void split_rows(Matrix& m, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
+  static void split_rows(int* special, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
     for (int i = 0; i < 16; ++i) {
       if (i >= rows) {
         for (int p = 0; p < kParts; ++p) halves[p][i] = _mm512_setzero_si512();
@@ -186,7 +198,7 @@ struct Amx {
       const __m512i exponent = _mm512_set1_epi16(0x7f80);
       const __m512i first = rounded(left, right);
       if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(first, exponent), exponent) != 0, 0)) {
-        __atomic_store_n(m.has_special, 1, __ATOMIC_RELAXED);
+        __atomic_store_n(special, 1, __ATOMIC_RELAXED);
         if (kParts > 1) {
           split_special(left, right, halves, i);
           continue;
@@ -229,20 +241,20 @@ struct Amx {
 
   // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed blocks.
   template <bool kSwap>
-  static void put_rows(Matrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_rows(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
       Halves halves;
-      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      split_rows(special, tile + half * 16 * step, step, rows - half * 16, cols, halves);
       for (int p = 0; p < kParts; ++p) put_block<kSwap>(to + (p * 2 + half) * kBlock, halves[p]);
     }
   }
 
   // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed blocks.
   template <bool kSwap>
-  static void put_pairs(Matrix& m, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_pairs(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
       Halves halves;
-      split_rows(m, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      split_rows(special, tile + half * 16 * step, step, rows - half * 16, cols, halves);
       for (int p = 0; p < kParts; ++p) store_pairs(to + p * 2 * kBlock, halves[p], half);
     }
     if (!kSwap) return;

@@ -52,12 +52,12 @@ struct Fma {
     return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
   }
   static B new_b(Session& memory, int64_t k, int64_t n) {
-    return b_in(memory.bytes(b_bytes(k, n)), k);
+    return b_in(memory.bytes(b_bytes(k, n)), k, n);
   }
 
   // B in memory of its own.
   static size_t b_bytes(int64_t k, int64_t n) { return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4; }
-  static B b_in(void* memory, int64_t k) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
+  static B b_in(void* memory, int64_t k, int64_t) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
   static void clear(B&) {}
 
   // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes 0.

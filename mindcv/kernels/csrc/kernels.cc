@@ -111,20 +111,23 @@ void run_block_backward(bool bf16, bool is_v2, void** a, int64_t** shapes) {
   }
 }
 
-PatchShape patch_shape(const int64_t* x, const int64_t* weight) { return {x[0], x[1], x[2], x[3], weight[2], weight[0]}; }
+PatchShape patch_shape(bool images, const int64_t* x, const int64_t* weight) {
+  if (images) return {x[0], x[2], x[3], x[1], weight[2], weight[0], true};
+  return {x[0], x[1], x[2], x[3], weight[2], weight[0], false};
+}
 
-void run_patch_forward(bool bf16, void** a, int64_t** shapes) {
-  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
+void run_patch_forward(bool bf16, bool images, void** a, int64_t** shapes) {
+  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x (for its shape), weight, dout; dx.
-void run_patch_backward_input(bool bf16, void** a, int64_t** shapes) {
-  (bf16 ? patch_backward_input<Bfloat16> : patch_backward_input<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
+void run_patch_backward_input(bool bf16, bool images, void** a, int64_t** shapes) {
+  (bf16 ? patch_backward_input<Bfloat16> : patch_backward_input<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x, weight (for its shape), dout; dweight, dbias.
-void run_patch_backward_params(bool bf16, void** a, int64_t** shapes) {
-  (bf16 ? patch_backward_params<Bfloat16> : patch_backward_params<Float32>)(patch_shape(shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
+void run_patch_backward_params(bool bf16, bool images, void** a, int64_t** shapes) {
+  (bf16 ? patch_backward_params<Bfloat16> : patch_backward_params<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
 }
 
 // x, gamma, beta; y, xhat, factor.

@@ -13,9 +13,10 @@ struct Kernels {
   void (*block_packed)(bool bf16, bool is_v2, void** args, int64_t** shapes);
   void (*block_forward)(bool bf16, bool is_v2, bool saves, void** args, int64_t** shapes);
   void (*block_backward)(bool bf16, bool is_v2, void** args, int64_t** shapes);
-  void (*patch_forward)(bool bf16, void** args, int64_t** shapes);
-  void (*patch_backward_input)(bool bf16, void** args, int64_t** shapes);
-  void (*patch_backward_params)(bool bf16, void** args, int64_t** shapes);
+  // `images`: x has its channels first.
+  void (*patch_forward)(bool bf16, bool images, void** args, int64_t** shapes);
+  void (*patch_backward_input)(bool bf16, bool images, void** args, int64_t** shapes);
+  void (*patch_backward_params)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*norm_forward)(void** args, int64_t rows, int64_t channels);
   void (*norm_backward)(void** args, int64_t rows, int64_t channels);
 };

@@ -84,6 +84,11 @@ int64_t rows_of(int dims, const int64_t* shape) {
 #define MINDCV_OPERATOR(name) \
   extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
 
+#define MINDCV_PATCH_OPERATORS(name, suffix, bf16, images)                                                                              \
+  MINDCV_OPERATOR(name##suffix) { return guarded([&] { kernels().patch_forward(bf16, images, args, shapes); }); }                       \
+  MINDCV_OPERATOR(name##InputGrad##suffix) { return guarded([&] { kernels().patch_backward_input(bf16, images, args, shapes); }); }     \
+  MINDCV_OPERATOR(name##ParamsGrad##suffix) { return guarded([&] { kernels().patch_backward_params(bf16, images, args, shapes); }); }
+
 // Each in two precisions.
 #define MINDCV_OPERATORS(suffix, bf16)                                                                                            \
   MINDCV_OPERATOR(BlockV1##suffix) { return guarded([&] { kernels().block_forward(bf16, false, false, args, shapes); }); }       \
@@ -95,9 +100,8 @@ int64_t rows_of(int dims, const int64_t* shape) {
   MINDCV_OPERATOR(BlockV1Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, false, args, shapes); }); }         \
   MINDCV_OPERATOR(BlockV2Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, true, args, shapes); }); }          \
   MINDCV_OPERATOR(PackWeight##suffix) { return guarded([&] { kernels().pack_weight(bf16, args, shapes); }); }                    \
-  MINDCV_OPERATOR(Patch##suffix) { return guarded([&] { kernels().patch_forward(bf16, args, shapes); }); }                       \
-  MINDCV_OPERATOR(PatchInputGrad##suffix) { return guarded([&] { kernels().patch_backward_input(bf16, args, shapes); }); }       \
-  MINDCV_OPERATOR(PatchParamsGrad##suffix) { return guarded([&] { kernels().patch_backward_params(bf16, args, shapes); }); }
+  MINDCV_PATCH_OPERATORS(Patch, suffix, bf16, false)                                                                              \
+  MINDCV_PATCH_OPERATORS(Stem, suffix, bf16, true)
 MINDCV_OPERATORS(, false)
 MINDCV_OPERATORS(Bf16, true)
 

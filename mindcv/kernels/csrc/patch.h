@@ -10,30 +10,38 @@ namespace MINDCV_ISA {
 struct PatchShape {
   int64_t n, h, w, c;  // of the map that comes in
   int64_t k, o;        // kernel, channels that go out
+  bool channels_first;  // x is [N, C, H, W] (images) instead of [N, H, W, C]; what goes out is [N, H / k, W / k, O] in any case
   int64_t out_h() const { return h / k; }
   int64_t out_w() const { return w / k; }
   int64_t patches() const { return n * out_h() * out_w(); }
   int64_t patch() const { return k * k * c; }
+  // A patch is `lines` runs of `line` values: its rows, or, with channels first, the rows of each channel.
+  int64_t line() const { return channels_first ? k : k * c; }
+  int64_t lines() const { return patch() / line(); }
 };
 
-// Where patch `index` begins in x [N, H, W, C]; its rows of k * c values lie w * c apart.
-inline int64_t patch_offset(const PatchShape& s, int64_t index) {
-  const int64_t col = index % s.out_w(), line = index / s.out_w();
-  const int64_t image = line / s.out_h(), row = line % s.out_h();
-  return ((image * s.h + row * s.k) * s.w + col * s.k) * s.c;
+// Where line `line` of patch `index` begins in x.
+inline int64_t line_offset(const PatchShape& s, int64_t index, int64_t line) {
+  const int64_t col = index % s.out_w() * s.k, block = index / s.out_w();
+  const int64_t image = block / s.out_h(), row = block % s.out_h() * s.k;
+  if (s.channels_first) return ((image * s.c + line / s.k) * s.h + row + line % s.k) * s.w + col;
+  return ((image * s.h + row + line) * s.w + col) * s.c;
 }
 
 // Patches [first, first + count) as rows of k * k * c values.
 inline void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t count, float* to) {
-  const size_t line = static_cast<size_t>(s.k * s.c) * 4;
+  const int64_t length = s.line();
   for (int64_t i = 0; i < count; ++i) {
-    const float* from = x + patch_offset(s, first + i);
-    for (int64_t j = 0; j < s.k; ++j) memcpy(to + (i * s.k + j) * s.k * s.c, from + j * s.w * s.c, line);
+    for (int64_t j = 0; j < s.lines(); ++j) {
+      const float* from = x + line_offset(s, first + i, j);
+      for (int64_t v = 0; v < length; ++v) *to++ = from[v];
+    }
   }
 }
 
-// The weight [O, C, k, k] as [O][k][k][C], the order of a patch in a channels-last map.
-inline float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
+// The weight [O, C, k, k] in the order of a patch: as it is with channels first, else [O][k][k][C].
+inline const float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
+  if (s.channels_first) return weight;
   float* to = memory.floats(s.o * s.patch());
   parallel(s.o, [&](int64_t o) {
     for (int64_t i = 0; i < s.c; ++i) {
@@ -79,11 +87,11 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
     }
   });
   product<G>(left, right, rows, length, s.o, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-    const int64_t line = s.k * s.c;
     for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
-      float* to = dx + patch_offset(s, row_tile * kTile + i);
       const int64_t last = least(length, (col_tile + 1) * kTile);
-      for (int64_t j = col_tile * kTile; j < last; ++j) to[j / line * s.w * s.c + j % line] = tile[i * kTile + j - col_tile * kTile];
+      for (int64_t j = col_tile * kTile; j < last; ++j) {
+        dx[line_offset(s, row_tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
+      }
     }
   });
 }
@@ -92,7 +100,6 @@ template <class G>
 void patch_backward_params(const PatchShape& s, const float* x, const float* dout, float* dweight, float* dbias) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
-  memset(dweight, 0, static_cast<size_t>(s.o * length) * 4);
   typename G::A left = G::new_a_transposed(memory, s.o, rows);
   typename G::B right = G::new_b(memory, rows, length);
   G::clear(right);
@@ -117,8 +124,8 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
     for (int64_t tile = 0; tile < tiles; ++tile) total += load(parts + tile * wide + j);
     store_part(dbias + j, total, s.o - j);
   }
-  // k's parts are added up in [O, k, k, C], and put in the weight's order at the end.
-  float* sums = memory.floats(s.o * length);
+  // k's parts are added up in the order of a patch, and put in the weight's order at the end.
+  float* sums = s.channels_first ? dweight : memory.floats(s.o * length);
   memset(sums, 0, static_cast<size_t>(s.o * length) * 4);
   long_product<G>(left, right, s.o, length, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t col = col_tile * kTile;
@@ -127,6 +134,7 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
       for (int64_t j = 0; j < least(kTile, length - col); ++j) to[j] += tile[i * kTile + j];
     }
   });
+  if (s.channels_first) return;
   parallel(s.o, [&](int64_t o) {
     for (int64_t t = 0; t < s.k * s.k; ++t) {
       for (int64_t i = 0; i < s.c; ++i) dweight[(o * s.c + i) * s.k * s.k + t] = sums[o * length + t * s.c + i];

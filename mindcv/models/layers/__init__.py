@@ -11,7 +11,7 @@ from mindcv.models.layers.form import is_on_cpu, uses_kernels
 from mindcv.models.layers.gelu import GELU
 from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer_norm import LayerNorm
-from mindcv.models.layers.patch_conv import PatchConv
+from mindcv.models.layers.patch_conv import PatchConv, StemConv
 
 __all__ = [
     "Block",
@@ -26,6 +26,7 @@ __all__ = [
     "PatchConv",
     "ProductCell",
     "RandomStep",
+    "StemConv",
     "is_on_cpu",
     "uses_kernels",
 ]

@@ -7,7 +7,7 @@ from mindcv.kernels import PatchConvKernel
 from mindcv.models.layers.dense import ProductCell
 from mindcv.models.layers.form import uses_kernels
 
-__all__ = ["PatchConv"]
+__all__ = ["PatchConv", "StemConv"]
 
 
 class PatchConv(ProductCell):
@@ -21,11 +21,13 @@ class PatchConv(ProductCell):
     Parameters: `weight` [O, I, k, k], `bias` [O].
     """
 
+    takes_images = False
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__((out_channels, in_channels, kernel_size, kernel_size))
         self.kernel_size = kernel_size
-        self.kernel = PatchConvKernel() if uses_kernels() else None
-        self.bf16_kernel = PatchConvKernel(bf16=True) if uses_kernels() else None
+        self.kernel = PatchConvKernel(images=self.takes_images) if uses_kernels() else None
+        self.bf16_kernel = PatchConvKernel(bf16=True, images=self.takes_images) if uses_kernels() else None
 
     def construct(self, x):
         if self.kernel is not None and x.dtype == ms.float32:
@@ -46,3 +48,12 @@ class PatchConv(ProductCell):
         weight = ops.reshape(ops.transpose(weight, (2, 3, 1, 0)), (k * k * c, -1))
         x = ops.bias_add(ops.matmul(x, weight), bias)
         return ops.reshape(x, (n, rows, cols, -1))
+
+
+class StemConv(PatchConv):
+    """`PatchConv` of images, whose channels come first: [N, I, H, W] to [N, H // k, W // k, O]."""
+
+    takes_images = True
+
+    def product(self, x, weight, bias):
+        return super().product(ops.transpose(x, (0, 2, 3, 1)), weight, bias)
