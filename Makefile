@@ -17,7 +17,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # The package is installed so that edits of the source are seen; setuptools' leftovers are removed.
-.venv/installed-%: setup.py | $(BIN)/python
+.venv/installed-%: setup.py mindcv/kernels/build.py $(wildcard mindcv/kernels/csrc/*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@rm -rf mindcv.egg-info build
 	@touch $@
@@ -43,4 +43,4 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --no-cache --check .
 
 clean:
-	rm -rf .venv $(DEMO) build mindcv.egg-info
+	rm -rf .venv $(DEMO) build mindcv.egg-info mindcv/kernels/*.so

@@ -49,7 +49,7 @@ setup(
     extras_require={
         "plots": PLOTS,
         "demo": DEMO,
-        "test": ["pytest>=7", *DEMO],
-        "dev": ["pytest>=7", "ruff>=0.6", *DEMO],
+        "test": ["pytest>=7", "setuptools", *DEMO],
+        "dev": ["pytest>=7", "setuptools", "ruff>=0.6", *DEMO],
     },
 )

@@ -58,3 +58,51 @@ def test_ascend_recipes_keep_the_published_settings(model):
     assert (config.mixup, config.cutmix, config.label_smoothing, config.re_prob) == (0.8, 1.0, 0.1, 0.25)
     assert (config.interpolation, config.crop_pct, config.image_resize) == ("bicubic", 0.95, 224)
     assert config.weight_decay_filter == "auto"
+
+
+# What MindSpore's page for its ConvNeXt lists, under this library's names.
+MODEL_PAGE = {
+    "model": "convnext_tiny",
+    "dataset": "imagenet",
+    "num_classes": 1000,
+    "image_resize": 224,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "cutmix_prob": 1.0,  # the page's mixup_prob: of mixing by either
+    "mixup_switch_prob": 0.5,
+    "mixup_mode": "batch",
+    "auto_augment": "rand-m9-mstd0.5-inc1",
+    "interpolation": "bicubic",
+    "re_prob": 0.0,
+    "re_value": "pixel",
+    "re_count": 1,
+    "opt": "adamw",
+    "betas": [0.9, 0.999],
+    "momentum": 0.9,
+    "weight_decay": 0.05,
+    "lr": 0.0005,
+    "warmup_lr": 7e-8,
+    "min_lr": 6e-6,
+    "scheduler": "cosine_decay",
+    "warmup_epochs": 20,
+    "epoch_size": 300,
+    "batch_size": 300,
+    "label_smoothing": 0.1,
+    "amp_level": "O1",
+    "clip_grad": True,
+    "clip_value": 5.0,
+    "loss_scale_type": "dynamic",
+    "ema": False,
+    "ema_decay": 0.9999,
+    "num_parallel_workers": 16,
+    "device_target": "Ascend",
+}
+
+
+def test_the_model_page_of_mindspore():
+    config = parse_args(["-c", str(ROOT / "configs/convnext/convnext_tiny_mindspore_ascend.yaml")])
+    found = {name: getattr(config, name) for name in MODEL_PAGE}
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()} == MODEL_PAGE
+    assert {name for name in MODEL_PAGE if config.given.get(name, "default") == "default"} == set(), (
+        "said in the recipe"
+    )

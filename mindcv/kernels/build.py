@@ -18,8 +18,8 @@ _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fno-math-errno", "-fno-tra
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 
 # Name of the instruction set, its table in kernels.h, its flags.
+_GENERIC = ("generic", "kGenericKernels", [])
 _X86 = [
-    ("generic", "kGenericKernels", []),
     ("avx2", "kAvx2Kernels", ["-mavx2", "-mfma"]),
     ("avx512", "kAvx512Kernels", _AVX512),
     ("amx", "kAmxKernels", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
@@ -27,26 +27,32 @@ _X86 = [
 
 
 def build(compiler: list[str], output: Path) -> None:
-    """Compile and link the library to `output`.
+    """Compile and link the library to `output`. Instruction sets that the compiler does not know are left out.
 
     Raises:
         OSError: the compiler is not there.
         subprocess.CalledProcessError: it failed; its messages are in `stderr`.
     """
-    variants = _X86 if platform.machine().lower() in ("x86_64", "amd64") else _X86[:1]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        running = []
-        for name, table, flags in variants:
-            defines = [f"-DMINDCV_ISA={name}", f"-DMINDCV_TABLE={table}"]
-            objects.append(f"{folder}/{name}.o")
-            running.append([*_FLAGS, *flags, *defines, "-c", str(_SOURCES / "kernels.cc"), "-o", objects[-1]])
-        for name in ("pool", "operators"):
-            objects.append(f"{folder}/{name}.o")
-            running.append([*_FLAGS, "-c", str(_SOURCES / f"{name}.cc"), "-o", objects[-1]])
-        for arguments in running:
-            _run([*compiler, *arguments])
+
+        def compiled(name: str, source: str, *flags: str) -> str:
+            target = f"{folder}/{name}.o"
+            _run([*compiler, *_FLAGS, *flags, "-c", str(_SOURCES / source), "-o", target])
+            return target
+
+        def table_of(name: str, table: str, flags: list[str]) -> str:
+            return compiled(name, "kernels.cc", *flags, f"-DMINDCV_ISA={name}", f"-DMINDCV_TABLE={table}")
+
+        objects = [table_of(*_GENERIC), compiled("pool", "pool.cc")]
+        known = []
+        for variant in _X86 if platform.machine().lower() in ("x86_64", "amd64") else []:
+            try:
+                objects.append(table_of(*variant))
+            except subprocess.CalledProcessError:
+                continue
+            known.append(f"-DMINDCV_HAS_{variant[0].upper()}")
+        objects.append(compiled("operators", "operators.cc", *known))
         _run([*compiler, "-shared", "-pthread", *objects, "-o", str(output)])
 
 

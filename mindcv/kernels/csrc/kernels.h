@@ -21,11 +21,10 @@ struct Kernels {
   void (*norm_backward)(void** args, int64_t rows, int64_t channels);
 };
 
+// Those that the compiler knows; operators.cc is told which.
 extern const Kernels kGenericKernels;
-#if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAmxKernels;
-#endif
 
 }  // namespace mindcv

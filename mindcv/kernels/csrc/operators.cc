@@ -46,9 +46,18 @@ const Kernels* choose() {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
-  if (avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles()) found[count++] = &mindcv::kAmxKernels;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles();
+#if defined(MINDCV_HAS_AMX)
+  if (amx) found[count++] = &mindcv::kAmxKernels;
+#endif
+#if defined(MINDCV_HAS_AVX512)
   if (avx512) found[count++] = &mindcv::kAvx512Kernels;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &mindcv::kAvx2Kernels;
+#endif
+#if defined(MINDCV_HAS_AVX2)
+  if (avx2) found[count++] = &mindcv::kAvx2Kernels;
+#endif
+  (void)avx2, (void)amx;
 #endif
   found[count++] = &mindcv::kGenericKernels;
   const char* wanted = getenv("MINDCV_KERNELS_ISA");
