@@ -2,9 +2,9 @@
 //
 //   out = x + keep * gamma * pwconv2(grn(gelu(pwconv1(norm(dwconv(x))))))
 //
-// with gamma (LayerScale) in V1 and grn in V2, and `keep` one factor an image (stochastic depth). Images are taken in groups, so
-// that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g = gelu(z); q = grn(g);
-// r = pwconv2(q); dz is the gradient with respect to z, and so on.
+// with gamma (LayerScale) in V1 and grn in V2, and `keep` one factor an image (stochastic depth). Images are taken in
+// groups, so that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g =
+// gelu(z); q = grn(g); r = pwconv2(q); dz is the gradient with respect to z, and so on.
 #pragma once
 #include "depthwise.h"
 #include "gelu.h"
@@ -17,14 +17,14 @@ namespace MINDCV_ISA {
 constexpr float kGrnEps = 1e-6f;
 
 struct BlockParams {
-  const float *dw_weight, *dw_bias;      // [C, 49], [C]
-  const float *norm_gamma, *norm_beta;   // [C]
-  const float *weight1, *bias1;          // [4C, C], [4C]
-  const float *grn_gamma, *grn_beta;     // [4C], or null in V1
-  const float *weight2, *bias2;          // [C, 4C], [C]
-  const float* scale;                    // gamma [C], or null in V2
-  const float* keep;                     // [N]
-  void *packed1, *packed2;               // the two weights as `pack_weight` made them, or null
+  const float *dw_weight, *dw_bias;     // [C, 49], [C]
+  const float *norm_gamma, *norm_beta;  // [C]
+  const float *weight1, *bias1;         // [4C, C], [4C]
+  const float *grn_gamma, *grn_beta;    // [4C], or null in V1
+  const float *weight2, *bias2;         // [C, 4C], [C]
+  const float* scale;                   // gamma [C], or null in V2
+  const float* keep;                    // [N]
+  void *packed1, *packed2;              // the two weights as `pack_weight` made them, or null
 };
 
 // What the backward pass needs again. In a forward pass without gradients all are null.
@@ -36,20 +36,23 @@ struct BlockSaved {
 };
 
 struct BlockGrads {
-  float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2, *scale;
+  float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2,
+      *scale;
 };
 
-// V2's response multiplies each channel of an image by a number. Where an image has more pixels than channels (the first stages) it is
-// cheaper to multiply pwconv2's weight by these, once an image, than the wide map.
-inline bool takes_single_images(const MapShape& s, const BlockParams& p) { return p.grn_gamma != nullptr && s.pixels() >= s.c; }
+// V2's response multiplies each channel of an image by a number. Where an image has more pixels than channels (the
+// first stages) it is cheaper to multiply pwconv2's weight by these, once an image, than the wide map.
+inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
+  return p.grn_gamma != nullptr && s.pixels() >= s.c;
+}
 
 // Images whose rows are handled together: enough for a good product, few enough to stay in cache.
 inline int64_t group_images(const MapShape& s, const BlockParams& p) {
   return takes_single_images(s, p) ? 1 : most(1, least(s.n, 3136 / most(1, s.pixels())));
 }
 
-// Sums over rows of one group, per block of rows, per image in it, per channel. A block's part is written by one thread in the
-// order of its rows, and the parts are added up in order.
+// Sums over rows of one group, per block of rows, per image in it, per channel. A block's part is written by one thread
+// in the order of its rows, and the parts are added up in order.
 class RowSums {
  public:
   RowSums(Session& memory, int64_t rows, int64_t block, int64_t pixels, int64_t c)
@@ -174,16 +177,21 @@ class BlockForward {
   }
 
  private:
-  // Without a response between them the steps need no more than their own rows: each task takes some of these through all of them, and the
-  // wide map never leaves its cache.
+  // Without a response between them the steps need no more than their own rows: each task takes some of these through
+  // all of them, and the wide map never leaves its cache.
   template <class Widen, class Narrow>
-  void chain(float* u, typename G::A& a1, const typename G::B& packed1, Widen& widened, typename G::A& a2, const typename G::B& packed2, Narrow& narrowed) {
+  void chain(float* u, typename G::A& a1, const typename G::B& packed1, Widen& widened, typename G::A& a2,
+             const typename G::B& packed2, Narrow& narrowed) {
     const int64_t tiles = ceil_div(s_.rows(), kTile), block = block_rows(s_.rows(), wide_) / kTile;
     parallel(ceil_div(tiles, block), [&](int64_t task) {
       const int64_t first = task * block, last = least(first + block, tiles);
       for (int64_t tile = first; tile < last; ++tile) normalise(u, tile, a1);
-      multiply_tiles<G>(a1, s_.c, first, last, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&packed1, col}; }, widened);
-      multiply_tiles<G>(a2, wide_, first, last, 0, ceil_div(s_.c, kTile), [&](int64_t col) { return Place<G>{&packed2, col}; }, narrowed);
+      multiply_tiles<G>(
+          a1, s_.c, first, last, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&packed1, col}; },
+          widened);
+      multiply_tiles<G>(
+          a2, wide_, first, last, 0, ceil_div(s_.c, kTile), [&](int64_t col) { return Place<G>{&packed2, col}; },
+          narrowed);
     });
   }
 
@@ -196,7 +204,8 @@ class BlockForward {
       const float factor = normalise_row(row, c, row);
       if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
       for (int64_t j = 0; j < c; j += kWidth) {
-        const Vec v = load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
+        const Vec v =
+            load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
         store_part(y + i * c + j, v, c - j);
       }
     }
@@ -216,8 +225,8 @@ class BlockForward {
     return bias;
   }
 
-  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` where that is wanted and else into a2; and the sums of
-  // its squares.
+  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` where that is wanted and else into
+  // a2; and the sums of its squares.
   void widen(int64_t row_tile, int64_t col_tile, float* tile, RowSums& squares, float* g, typename G::A& a2) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, step = round_up(wide_, kTile);
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
@@ -240,8 +249,8 @@ class BlockForward {
     if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
   }
 
-  // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over channels + eps).
-  // Gives gamma * n + 1 of each image.
+  // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
+  // channels + eps). Gives gamma * n + 1 of each image.
   const float* response(const RowSums& squares) {
     const int64_t step = round_up(wide_, kTile);
     float* factor = memory_.floats(s_.n * step);
@@ -270,7 +279,8 @@ class BlockForward {
         each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
             const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-            for (int64_t i = begin; i < end; ++i) store(tile + i * kTile + j, load(g + (row + i) * step + col + j) * grown + beta);
+            for (int64_t i = begin; i < end; ++i)
+              store(tile + i * kTile + j, load(g + (row + i) * step + col + j) * grown + beta);
           }
         });
         G::put_a(a2, row_tile, col / kTile, tile, kTile, count, cols);
@@ -302,7 +312,7 @@ class BlockForward {
   const float* x_;
   float* out_;
   const int64_t wide_;
-  MapShape s_{};         // of the group
+  MapShape s_{};  // of the group
   int64_t row0_ = 0, image0_ = 0;
   const float* bias2_ = nullptr;
 };

@@ -8,7 +8,8 @@ namespace MINDCV_ISA {
 template <class G>
 class BlockBackward {
  public:
-  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, const float* dout, const BlockGrads& d)
+  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, const float* dout,
+                const BlockGrads& d)
       : all_(s), p_(p), saved_(saved), x_(x), dout_(dout), d_(d), wide_(4 * s.c) {}
 
   void run() {
@@ -50,7 +51,8 @@ class BlockBackward {
       }
       weight1_gradient();
       back_to_u(weight1, du);
-      depthwise_backward(memory_, s_, x_ + row0_ * c, p_.dw_weight, du, dout_ + row0_ * c, d_.dx + row0_ * c, d_.dw_weight);
+      depthwise_backward(memory_, s_, x_ + row0_ * c, p_.dw_weight, du, dout_ + row0_ * c, d_.dx + row0_ * c,
+                         d_.dw_weight);
     }
     undo_scale();
   }
@@ -73,8 +75,8 @@ class BlockBackward {
   }
   static void clear(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * 4); }
 
-  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout, and gamma is multiplied into the weight instead:
-  // so the gradient of gamma comes from that of the weight, and r need not be known.
+  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout, and gamma is multiplied into the
+  // weight instead: so the gradient of gamma comes from that of the weight, and r need not be known.
   const float* scaled_weight2() {
     if (p_.scale == nullptr) return p_.weight2;
     float* scaled = memory_.floats(all_.c * wide_);
@@ -140,7 +142,8 @@ class BlockBackward {
     return total;
   }
 
-  // From de to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known before.
+  // From de to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
+  // before.
   void back_to_z(const typename G::B& weight2) {
     const int64_t rows = s_.rows();
     const bool is_v2 = p_.grn_gamma != nullptr;
@@ -151,7 +154,8 @@ class BlockBackward {
       alignas(64) float q[kTile * kTile];
       float* sum_at = sums.at(row, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
-        const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{}, g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
+        const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{},
+                  g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
         Vec total = load(sum_at + j);
         for (int64_t i = 0; i < count; ++i) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
@@ -175,8 +179,9 @@ class BlockBackward {
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so the response can be
-  // differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum of de) beta.
+  // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so
+  // the response can be differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum
+  // of de) beta.
   void respond_to_image(float* products, const float* de_sum) {
     const int64_t rows = s_.rows(), c = s_.c, step = round_up(wide_, kTile);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
@@ -209,7 +214,8 @@ class BlockBackward {
       for (int64_t i = 0; i < wide_; i += kWidth) {
         float* to = d_.weight2 + o * wide_ + i;
         const Vec grown = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
-        store_part(to, load_part(to, wide_ - i) + (grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o]), wide_ - i);
+        store_part(to, load_part(to, wide_ - i) + (grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o]),
+                   wide_ - i);
       }
     });
   }
@@ -254,7 +260,8 @@ class BlockBackward {
     for (int64_t image = 0; image < s_.n; ++image) response_factors(image);
   }
 
-  // Of one image, from t = sum over its pixels of dq * g, which g_factor_ holds at first. With n = norm / m, m = mean(norm) + eps:
+  // Of one image, from t = sum over its pixels of dq * g, which g_factor_ holds at first. With n = norm / m, m =
+  // mean(norm) + eps:
   //   q = g * (gamma n + 1) + beta;  dgamma = t n;  dn = gamma t;  dnorm = dn / m - mean(dn * norm) / m^2;
   //   dg = dq * (gamma n + 1) + g * dnorm / norm, where a norm of 0 (a dead channel) takes no gradient.
   void response_factors(int64_t image) {
@@ -288,7 +295,8 @@ class BlockBackward {
         float* total = sums.at(row, col);
         each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec grow = load(dq_factor_ + image * step + col + j), g_factor = load(g_factor_ + image * step + col + j);
+            const Vec grow = load(dq_factor_ + image * step + col + j),
+                      g_factor = load(g_factor_ + image * step + col + j);
             const Vec beta = load_part(p_.grn_beta + col + j, cols - j);
             Vec sum_j = load(total + j);
             for (int64_t i = begin; i < end; ++i) {
@@ -340,10 +348,12 @@ class BlockBackward {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = least(kTile, c - col);
       for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
-        for (int64_t j = 0; j < cols; j += kWidth) store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
+        for (int64_t j = 0; j < cols; j += kWidth)
+          store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
     });
-    RowSums gamma(memory_, rows, kTile, rows, c), beta(memory_, rows, kTile, rows, c), bias(memory_, rows, kTile, rows, c);
+    RowSums gamma(memory_, rows, kTile, rows, c), beta(memory_, rows, kTile, rows, c),
+        bias(memory_, rows, kTile, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile;
       float *to_gamma = gamma.at(first, 0), *to_beta = beta.at(first, 0), *to_bias = bias.at(first, 0);

@@ -21,7 +21,8 @@ struct MapShape {
 
 inline int64_t padded_floats(int64_t rows, int64_t w) { return (rows + kSize - 1) * (w + kSize - 1) * kWidth; }
 
-// Rows [h0 - 3, h0 + rows + 3) of one image's channels [c0, c0 + kWidth), with zeros around the image and beyond its channels.
+// Rows [h0 - 3, h0 + rows + 3) of one image's channels [c0, c0 + kWidth), with zeros around the image and beyond its
+// channels.
 inline void pad_rows(const float* image, const MapShape& s, int64_t c0, int64_t h0, int64_t rows, float* to) {
   const int64_t width = s.w + kSize - 1;
   const int64_t channels = s.c - c0;
@@ -79,7 +80,8 @@ inline void correlate_columns(const float* padded, int64_t width, const float* t
 }
 
 template <int kCount, class Use>
-inline int64_t correlate_while(const float* padded, int64_t width, int64_t w, int64_t col, const float* taps, Vec start, int64_t row, Use& use) {
+inline int64_t correlate_while(const float* padded, int64_t width, int64_t w, int64_t col, const float* taps, Vec start,
+                               int64_t row, Use& use) {
   for (; col + kCount <= w; col += kCount) {
     Vec sums[kCount];
     correlate_columns<kCount>(padded + col * kWidth, width, taps, start, sums);
@@ -136,7 +138,8 @@ inline void correlate_maps(const float* x, const float* dy, int64_t rows, int64_
 }
 
 // y [rows, C]: the convolution plus bias.
-inline void depthwise(Session& memory, const MapShape& s, const float* x, const float* weight, const float* bias, float* y) {
+inline void depthwise(Session& memory, const MapShape& s, const float* x, const float* weight, const float* bias,
+                      float* y) {
   const float* taps = packed_taps(memory, weight, s.c, false);
   // A task has some rows of one image, and some of their channels.
   constexpr int64_t kChannels = 64;
@@ -155,8 +158,8 @@ inline void depthwise(Session& memory, const MapShape& s, const float* x, const 
   });
 }
 
-// From du, the gradient of the convolution's output: dx = du correlated with the turned kernel, plus `add`; and the sums for the
-// kernel [C, 49], added to dw.
+// From du, the gradient of the convolution's output: dx = du correlated with the turned kernel, plus `add`; and the
+// sums for the kernel [C, 49], added to dw.
 inline void depthwise_backward(Session& memory, const MapShape& s, const float* x, const float* weight, const float* du,
                                const float* add, float* dx, float* dw) {
   const float* taps = packed_taps(memory, weight, s.c, true);
@@ -181,7 +184,8 @@ inline void depthwise_backward(Session& memory, const MapShape& s, const float* 
   parallel(blocks, [&](int64_t block) {
     for (int t = 0; t < kTaps; ++t) {
       Vec total{};
-      for (int64_t image = 0; image < s.n; ++image) total += load(parts + ((image * blocks + block) * kTaps + t) * kWidth);
+      for (int64_t image = 0; image < s.n; ++image)
+        total += load(parts + ((image * blocks + block) * kTaps + t) * kWidth);
       float values[kWidth];
       store(values, total);
       for (int i = 0; i < kWidth && block * kWidth + i < s.c; ++i) dw[(block * kWidth + i) * kTaps + t] += values[i];

@@ -15,16 +15,17 @@ void parallel(int64_t count, F&& body) {
   parallel_tasks(count, Call::run, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-// With fewer rows than this, packing a weight takes about as long as the product; a panel of it is then packed where it is used, and never
-// leaves the cache.
+// With fewer rows than this, packing a weight takes about as long as the product; a panel of it is then packed where it
+// is used, and never leaves the cache.
 constexpr int64_t kFewRows = 256;
 
-// Rows of one task of a product. With this many, A's rows and a panel of B stay in a second-level cache of 2 MiB; few rows are one block,
-// so that B is read once. Sums over rows are kept per block and added up in order: the same bits for every number of threads.
+// Rows of one task of a product. With this many, A's rows and a panel of B stay in a second-level cache of 2 MiB; few
+// rows are one block, so that B is read once. Sums over rows are kept per block and added up in order: the same bits
+// for every number of threads.
 inline int64_t block_rows(int64_t m, int64_t k) { return m <= kFewRows ? kFewRows : k > 1536 ? 64 : 128; }
 
-// A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k]. Columns of w are multiplied by
-// `factor`, if there is one.
+// A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k]. Columns of w are
+// multiplied by `factor`, if there is one.
 struct Weight {
   const float* w;
   int64_t k, n;
@@ -79,20 +80,23 @@ struct Place {
   int64_t panel;
 };
 
-// Computes tiles (row, col) of A times B for rows [row0, row1) and columns [col0, col1), all of k, column by column, and calls
-// use(row, col, tile) for each, in that order; tile is [32][32]. prepare(col) gives B, and where in it the column is.
+// Computes tiles (row, col) of A times B for rows [row0, row1) and columns [col0, col1), all of k, column by column,
+// and calls use(row, col, tile) for each, in that order; tile is [32][32]. prepare(col) gives B, and where in it the
+// column is.
 template <class G, class Prepare, class Use>
-void multiply_tiles(const typename G::A& a, int64_t k, int64_t row0, int64_t row1, int64_t col0, int64_t col1, Prepare&& prepare, Use&& use) {
+void multiply_tiles(const typename G::A& a, int64_t k, int64_t row0, int64_t row1, int64_t col0, int64_t col1,
+                    Prepare&& prepare, Use&& use) {
   G::begin();
-  // A tile is used only after the next one is computed: the tile registers' stores take their time, and meanwhile the vector units
-  // are at work on the last.
+  // A tile is used only after the next one is computed: the tile registers' stores take their time, and meanwhile the
+  // vector units are at work on the last.
   alignas(64) float tiles[2][kTile * kTile];
   int64_t count = 0, last_row = 0, last_col = 0;
   for (int64_t col = col0; col < col1; ++col) {
     const auto [b, place] = prepare(col);
     for (int64_t row = row0; row < row1; ++row, ++count) {
       const bool turns = row + 1 == row1;
-      G::multiply(a, *b, {row, place, 0, round_up(k, kTile), turns ? row0 : row + 1, turns ? place + 1 : place}, tiles[count % 2]);
+      G::multiply(a, *b, {row, place, 0, round_up(k, kTile), turns ? row0 : row + 1, turns ? place + 1 : place},
+                  tiles[count % 2]);
       if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
       last_row = row;
       last_col = col;
@@ -101,11 +105,12 @@ void multiply_tiles(const typename G::A& a, int64_t k, int64_t row0, int64_t row
   if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2]);
 }
 
-// A product's tasks: blocks of rows, and where those are few (a small batch at the last stage), each block's columns in cuts.
+// A product's tasks: blocks of rows, and where those are few (a small batch at the last stage), each block's columns in
+// cuts.
 constexpr int64_t kTasks = 16;
 
-// Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times B [k, n]; row and col count tiles. Tiles of one block of
-// rows and one column come in the order of their rows, from one thread.
+// Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times B [k, n]; row and col count tiles. Tiles of one
+// block of rows and one column come in the order of their rows, from one thread.
 template <class G, class Use>
 void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
@@ -115,7 +120,8 @@ void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t 
   parallel(blocks * cuts, [&](int64_t task) {
     const int64_t row0 = task / cuts * block, cut = task % cuts;
     const auto whole = [&](int64_t col) { return Place<G>{&b, col}; };
-    multiply_tiles<G>(a, k, row0, least(row0 + block, row_tiles), col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts, whole, use);
+    multiply_tiles<G>(a, k, row0, least(row0 + block, row_tiles), col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts,
+                      whole, use);
   });
 }
 
@@ -135,8 +141,8 @@ void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use)
   });
 }
 
-// The same for few rows and columns and a long k, as for the gradients of weights: use(row, col, tile) is called for one part of k
-// after another, and adds up.
+// The same for few rows and columns and a long k, as for the gradients of weights: use(row, col, tile) is called for
+// one part of k after another, and adds up.
 template <class G, class Use>
 void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
   constexpr int64_t kPart = 512, kBlock = 4, kTasks = 6;
@@ -152,7 +158,8 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
       for (int64_t col = col0; col < least(col0 + width, col_tiles); ++col) {
         for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
           const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
-          G::multiply(a, b, {row, col, part, least(part + kPart, end), turns ? row0 : row + 1, turns ? col + 1 : col}, tile);
+          G::multiply(a, b, {row, col, part, least(part + kPart, end), turns ? row0 : row + 1, turns ? col + 1 : col},
+                      tile);
           use(row, col, tile);
         }
       }

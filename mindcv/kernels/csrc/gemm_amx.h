@@ -1,12 +1,12 @@
 // Matrix products of float32 from the bfloat16 tile multiplier (AMX).
 //
-// A float32 has 24 significant bits, a bfloat16 8: x = x1 + x2 + x3 exactly, each the bfloat16 nearest to what is left. Of the
-// nine products of two such sums, six are kept, x1y1 + x1y2 + x2y1 + x2y2 + x1y3 + x3y1, each computed exactly and summed in
-// float32; those left out are below 2^-26 of |xy|, a quarter of float32's own rounding. The multiplier does 16 times the
-// operations of the vector units, so six products still leave it 2.7 times their speed.
+// A float32 has 24 significant bits, a bfloat16 8: x = x1 + x2 + x3 exactly, each the bfloat16 nearest to what is left.
+// Of the nine products of two such sums, six are kept, x1y1 + x1y2 + x2y1 + x2y2 + x1y3 + x3y1, each computed exactly
+// and summed in float32; those left out are below 2^-26 of |xy|, a quarter of float32's own rounding. The multiplier
+// does 16 times the operations of the vector units, so six products still leave it 2.7 times their speed.
 //
-// Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: 32 rows or columns that hold one
-// are marked, and their products are taken by plain loops.
+// Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: 32 rows or columns
+// that hold one are marked, and their products are taken by plain loops.
 #pragma once
 #include "gemm_fma.h"
 #include "pool.h"
@@ -69,18 +69,21 @@ struct Amx {
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     put_rows<false>(a.special + row, a.at(row, col), tile, step, rows, cols);
   }
-  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                               int64_t cols) {
     put_rows<true>(b.special + row, b.at(row, col), tile, step, rows, cols);
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     put_pairs<false>(b.special + col, b.at(col, row), tile, step, rows, cols);
   }
-  static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                               int64_t cols) {
     put_pairs<true>(a.special + col, a.at(col, row), tile, step, rows, cols);
   }
 
   // put_a and put_b of the same tile.
-  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                       int64_t cols) {
     uint32_t *to_a = a.at(row, col), *to_b = b.at(col, row);
     int found = 0;
     for (int half = 0; half < 2; ++half) {
@@ -128,7 +131,9 @@ struct Amx {
   }
 
  private:
-  static bool is_special(const Matrix& m, int64_t strip) { return __atomic_load_n(m.special + strip, __ATOMIC_RELAXED) != 0; }
+  static bool is_special(const Matrix& m, int64_t strip) {
+    return __atomic_load_n(m.special + strip, __ATOMIC_RELAXED) != 0;
+  }
 
   static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b) {
     if constexpr (kParts == 1) {
@@ -168,7 +173,8 @@ struct Amx {
     _tile_loadd(6, p + (part * 2 + 0) * kBlock, 64);
     _tile_loadd(7, p + (part * 2 + 1) * kBlock, 64);
   }
-  // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the processor's own prefetching.
+  // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the
+  // processor's own prefetching.
   static void fetch(const uint32_t* next_a, const uint32_t* next_b, int block) {
     for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += 16) {
       __builtin_prefetch(next_a + i, 0, 3);
@@ -186,7 +192,9 @@ struct Amx {
   typedef __m512i Halves[kParts][16];
 
   static __m512i rounded(__m512 left, __m512 right) { return (__m512i)_mm512_cvtne2ps_pbh(right, left); }
-  static __m512 widened(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
+  static __m512 widened(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
 
   static void split_rows(int* special, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
     for (int i = 0; i < 16; ++i) {
@@ -194,7 +202,8 @@ struct Amx {
         for (int p = 0; p < kParts; ++p) halves[p][i] = _mm512_setzero_si512();
         continue;
       }
-      __m512 left = (__m512)load_some(tile + i * step, cols), right = (__m512)load_some(tile + i * step + 16, cols - 16);
+      __m512 left = (__m512)load_some(tile + i * step, cols),
+             right = (__m512)load_some(tile + i * step + 16, cols - 16);
       const __m512i exponent = _mm512_set1_epi16(0x7f80);
       const __m512i first = rounded(left, right);
       if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(first, exponent), exponent) != 0, 0)) {
@@ -239,7 +248,8 @@ struct Amx {
 
   static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
 
-  // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed blocks.
+  // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed
+  // blocks.
   template <bool kSwap>
   static void put_rows(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
@@ -249,7 +259,8 @@ struct Amx {
     }
   }
 
-  // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed blocks.
+  // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed
+  // blocks.
   template <bool kSwap>
   static void put_pairs(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     for (int half = 0; half < 2; ++half) {
@@ -265,7 +276,8 @@ struct Amx {
     }
   }
 
-  // Pairs of neighbouring rows, of columns 0 to 15 and 16 to 31. Rows 0 to 15 make pairs 0 to 7; rows 16 to 31 (half 1) 8 to 15.
+  // Pairs of neighbouring rows, of columns 0 to 15 and 16 to 31. Rows 0 to 15 make pairs 0 to 7; rows 16 to 31 (half 1)
+  // 8 to 15.
   static void store_pairs(uint32_t* to, const __m512i (&rows)[16], int half) {
     const __m512i even = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i first = _mm512_or_si512(even, _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(32)), 16));
@@ -320,7 +332,8 @@ struct Amx {
     return total;
   }
 
-  __attribute__((noinline)) static void multiply_plainly(const uint32_t* a, const uint32_t* b, int64_t steps, float* out) {
+  __attribute__((noinline)) static void multiply_plainly(const uint32_t* a, const uint32_t* b, int64_t steps,
+                                                         float* out) {
     for (int i = 0; i < kTile; ++i) {
       for (int j = 0; j < kTile; ++j) {
         float total = 0.0f;

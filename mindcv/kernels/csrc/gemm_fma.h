@@ -1,7 +1,7 @@
 // Matrix products from multiply-add instructions, on any processor.
 //
-// Both arithmetics (this one and gemm_amx.h) offer the same: operands in a packed form that is written in tiles, and the product
-// of 32 rows of A with 32 columns of B, over all of K, as one tile of float32.
+// Both arithmetics (this one and gemm_amx.h) offer the same: operands in a packed form that is written in tiles, and
+// the product of 32 rows of A with 32 columns of B, over all of K, as one tile of float32.
 #pragma once
 #include "pool.h"
 #include "simd.h"
@@ -51,26 +51,29 @@ struct Fma {
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) {
     return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
   }
-  static B new_b(Session& memory, int64_t k, int64_t n) {
-    return b_in(memory.bytes(b_bytes(k, n)), k, n);
-  }
+  static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
   // B in memory of its own.
-  static size_t b_bytes(int64_t k, int64_t n) { return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4; }
+  static size_t b_bytes(int64_t k, int64_t n) {
+    return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4;
+  }
   static B b_in(void* memory, int64_t k, int64_t) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
   static void clear(B&) {}
 
-  // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes 0.
+  // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes
+  // 0.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols);
   }
-  static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                               int64_t cols) {
     copy(a.data + row * kTile * a.k_step + col * kTile, a.k_step, tile, step, rows, cols);
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     copy(b.data + col * kTile * b.k + row * kTile * kTile, kTile, tile, step, rows, cols);
   }
-  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                               int64_t cols) {
     float* to = b.data + row * kTile * b.k + col * kTile * kTile;
     for (int64_t k = 0; k < kTile; ++k) {
       for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? value(tile[n * step + k]) : 0.0f;
@@ -78,7 +81,8 @@ struct Fma {
   }
 
   // put_a and put_b of the same tile.
-  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                       int64_t cols) {
     put_a(a, row, col, tile, step, rows, cols);
     put_b(b, row, col, tile, step, rows, cols);
   }
@@ -86,7 +90,8 @@ struct Fma {
   // Called by each thread before its products, with nothing else in between.
   static void begin() {}
 
-  // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole tiles.
+  // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole
+  // tiles.
   static void multiply(const A& a, const B& b, const Product& at, float* out) {
     const float* from = a.data + at.row * kTile * a.row_step + at.k0 * a.k_step;
     const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;

@@ -25,8 +25,8 @@ float* out(void** args, int i) { return static_cast<float*>(args[i]); }
 
 MapShape map_shape(const int64_t* shape) { return {shape[0], shape[1], shape[2], shape[3]}; }
 
-// Arguments of both passes begin with: x, dwconv weight and bias, norm gamma and beta, pwconv1 weight and bias, (V2: grn gamma and
-// beta,) pwconv2 weight and bias, (V1: scale,) keep.
+// Arguments of both passes begin with: x, dwconv weight and bias, norm gamma and beta, pwconv1 weight and bias, (V2:
+// grn gamma and beta,) pwconv2 weight and bias, (V1: scale,) keep.
 constexpr int kV1Params = 11, kV2Params = 12;
 
 BlockParams block_params(bool is_v2, void** a) {
@@ -55,8 +55,8 @@ void run_pack_weight(bool bf16, void** a, int64_t** shapes) {
   (bf16 ? pack_weight<Bfloat16> : pack_weight<Float32>)(in(a, 0), shapes[0][0], shapes[0][1], a[1]);
 }
 
-// The parameters, where a packed one stands for pwconv1's weight, and after keep the packed weight of pwconv2 (V2 needs the other as
-// well); out.
+// The parameters, where a packed one stands for pwconv1's weight, and after keep the packed weight of pwconv2 (V2 needs
+// the other as well); out.
 void run_block_packed(bool bf16, bool is_v2, void** a, int64_t** shapes) {
   const int last = is_v2 ? kV2Params : kV1Params;
   const MapShape shape = map_shape(shapes[0]);
@@ -87,7 +87,8 @@ void run_block_forward(bool bf16, bool is_v2, bool saves, void** a, int64_t** sh
 // The backward pass takes dout and what was saved, and gives the gradients of x and of the parameters in their order.
 void run_block_backward(bool bf16, bool is_v2, void** a, int64_t** shapes) {
   const int first = is_v2 ? kV2Params : kV1Params;
-  const BlockSaved saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3), is_v2 ? out(a, first + 4) : nullptr};
+  const BlockSaved saved = {out(a, first + 1), out(a, first + 2), out(a, first + 3),
+                            is_v2 ? out(a, first + 4) : nullptr};
   const int d = first + (is_v2 ? 5 : 4);
   BlockGrads g{};
   g.dx = out(a, d);
@@ -117,17 +118,20 @@ PatchShape patch_shape(bool images, const int64_t* x, const int64_t* weight) {
 }
 
 void run_patch_forward(bool bf16, bool images, void** a, int64_t** shapes) {
-  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0), in(a, 1), in(a, 2), out(a, 3));
+  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0),
+                                                            in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x (for its shape), weight, dout; dx.
 void run_patch_backward_input(bool bf16, bool images, void** a, int64_t** shapes) {
-  (bf16 ? patch_backward_input<Bfloat16> : patch_backward_input<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 1), in(a, 2), out(a, 3));
+  (bf16 ? patch_backward_input<Bfloat16> : patch_backward_input<Float32>)(patch_shape(images, shapes[0], shapes[1]),
+                                                                          in(a, 1), in(a, 2), out(a, 3));
 }
 
 // x, weight (for its shape), dout; dweight, dbias.
 void run_patch_backward_params(bool bf16, bool images, void** a, int64_t** shapes) {
-  (bf16 ? patch_backward_params<Bfloat16> : patch_backward_params<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0), in(a, 2), out(a, 3), out(a, 4));
+  (bf16 ? patch_backward_params<Bfloat16> : patch_backward_params<Float32>)(patch_shape(images, shapes[0], shapes[1]),
+                                                                            in(a, 0), in(a, 2), out(a, 3), out(a, 4));
 }
 
 // x, gamma, beta; y, xhat, factor.
@@ -147,9 +151,10 @@ void run_norm_backward(void** a, int64_t rows, int64_t c) {
 #define MINDCV_TEXT(x) MINDCV_TEXT_OF(x)
 
 const Kernels MINDCV_TABLE = {
-    MINDCV_TEXT(MINDCV_ISA), MINDCV_ISA::run_packed_floats, MINDCV_ISA::run_pack_weight, MINDCV_ISA::run_block_packed, MINDCV_ISA::run_block_forward,         MINDCV_ISA::run_block_backward,
-    MINDCV_ISA::run_patch_forward,         MINDCV_ISA::run_patch_backward_input,  MINDCV_ISA::run_patch_backward_params,
-    MINDCV_ISA::run_norm_forward,          MINDCV_ISA::run_norm_backward,
+    MINDCV_TEXT(MINDCV_ISA),       MINDCV_ISA::run_packed_floats,        MINDCV_ISA::run_pack_weight,
+    MINDCV_ISA::run_block_packed,  MINDCV_ISA::run_block_forward,        MINDCV_ISA::run_block_backward,
+    MINDCV_ISA::run_patch_forward, MINDCV_ISA::run_patch_backward_input, MINDCV_ISA::run_patch_backward_params,
+    MINDCV_ISA::run_norm_forward,  MINDCV_ISA::run_norm_backward,
 };
 
 }  // namespace mindcv

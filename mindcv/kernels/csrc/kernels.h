@@ -6,8 +6,8 @@ namespace mindcv {
 
 struct Kernels {
   const char* name;
-  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them. `bf16`: products of numbers rounded to bfloat16.
-  // A packed weight takes packed_floats(bf16, k, n) floats.
+  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them. `bf16`: products of numbers rounded
+  // to bfloat16. A packed weight takes packed_floats(bf16, k, n) floats.
   int64_t (*packed_floats)(bool bf16, int64_t k, int64_t n);
   void (*pack_weight)(bool bf16, void** args, int64_t** shapes);
   void (*block_packed)(bool bf16, bool is_v2, void** args, int64_t** shapes);

@@ -27,8 +27,10 @@ inline float normalise_row(const float* u, int64_t c, float* to) {
   return factor;
 }
 
-// dy [c] with respect to the output; du with respect to u. With g = dy * gamma: factor * (g - mean(g) - xhat * mean(g * xhat)).
-inline void normalise_row_backward(const float* dy, const float* xhat, const float* gamma, float factor, int64_t c, float* du) {
+// dy [c] with respect to the output; du with respect to u. With g = dy * gamma: factor * (g - mean(g) - xhat * mean(g *
+// xhat)).
+inline void normalise_row_backward(const float* dy, const float* xhat, const float* gamma, float factor, int64_t c,
+                                   float* du) {
   Vec total{}, product{};
   for (int64_t i = 0; i < c; i += kWidth) {
     const Vec g = load_part(dy + i, c - i) * load_part(gamma + i, c - i);

@@ -1,7 +1,7 @@
 // The functions that MindSpore's custom operators call, and the choice of the instruction set.
 //
-// Each has MindSpore's signature for functions of its own: the arrays of inputs and outputs in one list, with their shapes and
-// types. A status other than 0 makes MindSpore raise an error.
+// Each has MindSpore's signature for functions of its own: the arrays of inputs and outputs in one list, with their
+// shapes and types. A status other than 0 makes MindSpore raise an error.
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,8 +44,8 @@ const Kernels* choose() {
   int count = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles();
 #if defined(MINDCV_HAS_AMX)
@@ -90,26 +90,51 @@ int64_t rows_of(int dims, const int64_t* shape) {
 
 }  // namespace
 
-#define MINDCV_OPERATOR(name) \
-  extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
+#define MINDCV_OPERATOR(name)                                                        \
+  extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, \
+                      [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
 
-#define MINDCV_PATCH_OPERATORS(name, suffix, bf16, images)                                                                              \
-  MINDCV_OPERATOR(name##suffix) { return guarded([&] { kernels().patch_forward(bf16, images, args, shapes); }); }                       \
-  MINDCV_OPERATOR(name##InputGrad##suffix) { return guarded([&] { kernels().patch_backward_input(bf16, images, args, shapes); }); }     \
-  MINDCV_OPERATOR(name##ParamsGrad##suffix) { return guarded([&] { kernels().patch_backward_params(bf16, images, args, shapes); }); }
+#define MINDCV_PATCH_OPERATORS(name, suffix, bf16, images)                                \
+  MINDCV_OPERATOR(name##suffix) {                                                         \
+    return guarded([&] { kernels().patch_forward(bf16, images, args, shapes); });         \
+  }                                                                                       \
+  MINDCV_OPERATOR(name##InputGrad##suffix) {                                              \
+    return guarded([&] { kernels().patch_backward_input(bf16, images, args, shapes); });  \
+  }                                                                                       \
+  MINDCV_OPERATOR(name##ParamsGrad##suffix) {                                             \
+    return guarded([&] { kernels().patch_backward_params(bf16, images, args, shapes); }); \
+  }
 
 // Each in two precisions.
-#define MINDCV_OPERATORS(suffix, bf16)                                                                                            \
-  MINDCV_OPERATOR(BlockV1##suffix) { return guarded([&] { kernels().block_forward(bf16, false, false, args, shapes); }); }       \
-  MINDCV_OPERATOR(BlockV2##suffix) { return guarded([&] { kernels().block_forward(bf16, true, false, args, shapes); }); }        \
-  MINDCV_OPERATOR(BlockV1Saving##suffix) { return guarded([&] { kernels().block_forward(bf16, false, true, args, shapes); }); }  \
-  MINDCV_OPERATOR(BlockV2Saving##suffix) { return guarded([&] { kernels().block_forward(bf16, true, true, args, shapes); }); }   \
-  MINDCV_OPERATOR(BlockV1Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, false, args, shapes); }); }         \
-  MINDCV_OPERATOR(BlockV2Grad##suffix) { return guarded([&] { kernels().block_backward(bf16, true, args, shapes); }); }          \
-  MINDCV_OPERATOR(BlockV1Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, false, args, shapes); }); }         \
-  MINDCV_OPERATOR(BlockV2Packed##suffix) { return guarded([&] { kernels().block_packed(bf16, true, args, shapes); }); }          \
-  MINDCV_OPERATOR(PackWeight##suffix) { return guarded([&] { kernels().pack_weight(bf16, args, shapes); }); }                    \
-  MINDCV_PATCH_OPERATORS(Patch, suffix, bf16, false)                                                                              \
+#define MINDCV_OPERATORS(suffix, bf16)                                                  \
+  MINDCV_OPERATOR(BlockV1##suffix) {                                                    \
+    return guarded([&] { kernels().block_forward(bf16, false, false, args, shapes); }); \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV2##suffix) {                                                    \
+    return guarded([&] { kernels().block_forward(bf16, true, false, args, shapes); });  \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV1Saving##suffix) {                                              \
+    return guarded([&] { kernels().block_forward(bf16, false, true, args, shapes); });  \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV2Saving##suffix) {                                              \
+    return guarded([&] { kernels().block_forward(bf16, true, true, args, shapes); });   \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV1Grad##suffix) {                                                \
+    return guarded([&] { kernels().block_backward(bf16, false, args, shapes); });       \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV2Grad##suffix) {                                                \
+    return guarded([&] { kernels().block_backward(bf16, true, args, shapes); });        \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV1Packed##suffix) {                                              \
+    return guarded([&] { kernels().block_packed(bf16, false, args, shapes); });         \
+  }                                                                                     \
+  MINDCV_OPERATOR(BlockV2Packed##suffix) {                                              \
+    return guarded([&] { kernels().block_packed(bf16, true, args, shapes); });          \
+  }                                                                                     \
+  MINDCV_OPERATOR(PackWeight##suffix) {                                                 \
+    return guarded([&] { kernels().pack_weight(bf16, args, shapes); });                 \
+  }                                                                                     \
+  MINDCV_PATCH_OPERATORS(Patch, suffix, bf16, false)                                    \
   MINDCV_PATCH_OPERATORS(Stem, suffix, bf16, true)
 MINDCV_OPERATORS(, false)
 MINDCV_OPERATORS(Bf16, true)
@@ -122,7 +147,9 @@ MINDCV_OPERATOR(NormGrad) {
 }
 
 extern "C" const char* mindcv_kernels_isa() { return kernels().name; }
-extern "C" int64_t mindcv_packed_floats(int bf16, int64_t k, int64_t n) { return kernels().packed_floats(bf16 != 0, k, n); }
+extern "C" int64_t mindcv_packed_floats(int bf16, int64_t k, int64_t n) {
+  return kernels().packed_floats(bf16 != 0, k, n);
+}
 extern "C" int mindcv_kernels_threads(int wanted) {
   mindcv::set_pool_threads(wanted);
   return mindcv::pool_threads();

@@ -8,9 +8,10 @@ namespace mindcv {
 namespace MINDCV_ISA {
 
 struct PatchShape {
-  int64_t n, h, w, c;  // of the map that comes in
-  int64_t k, o;        // kernel, channels that go out
-  bool channels_first;  // x is [N, C, H, W] (images) instead of [N, H, W, C]; what goes out is [N, H / k, W / k, O] in any case
+  int64_t n, h, w, c;   // of the map that comes in
+  int64_t k, o;         // kernel, channels that go out
+  bool channels_first;  // x is [N, C, H, W] (images) instead of [N, H, W, C]; what goes out is [N, H / k, W / k, O] in
+                        // any case
   int64_t out_h() const { return h / k; }
   int64_t out_w() const { return w / k; }
   int64_t patches() const { return n * out_h() * out_w(); }
@@ -61,13 +62,15 @@ void patch_forward(const PatchShape& s, const float* x, const float* weight, con
     const int64_t count = least(kTile, rows - tile * kTile);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     gather_patches(s, x, tile * kTile, count, patches);
-    for (int64_t j = 0; j < length; j += kTile) G::put_a(left, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
+    for (int64_t j = 0; j < length; j += kTile)
+      G::put_a(left, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
   });
   product<G>(left, right, rows, s.o, length, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
     for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
       float* to = out + (row_tile * kTile + i) * s.o + col;
-      for (int64_t j = 0; j < cols; j += kWidth) store_part(to + j, load(tile + i * kTile + j) + load_part(bias + col + j, cols - j), cols - j);
+      for (int64_t j = 0; j < cols; j += kWidth)
+        store_part(to + j, load(tile + i * kTile + j) + load_part(bias + col + j, cols - j), cols - j);
     }
   });
 }
@@ -109,7 +112,8 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
     const int64_t first = tile * kTile, count = least(kTile, rows - first);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     gather_patches(s, x, first, count, patches);
-    for (int64_t j = 0; j < length; j += kTile) G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
+    for (int64_t j = 0; j < length; j += kTile)
+      G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
     for (int64_t j = 0; j < s.o; j += kTile) {
       G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, least(kTile, s.o - j));
     }
@@ -143,21 +147,24 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
 }
 
 // Layer normalisation by itself: y [rows, c], and what its gradient needs.
-inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* gamma, const float* beta, float* y, float* xhat, float* factor) {
+inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* gamma, const float* beta, float* y,
+                         float* xhat, float* factor) {
   Session memory;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
       const float own = normalise_row(x + row * c, c, xhat + row * c);
       factor[row] = own;
       for (int64_t j = 0; j < c; j += kWidth) {
-        store_part(y + row * c + j, load_part(xhat + row * c + j, c - j) * load_part(gamma + j, c - j) + load_part(beta + j, c - j), c - j);
+        store_part(y + row * c + j,
+                   load_part(xhat + row * c + j, c - j) * load_part(gamma + j, c - j) + load_part(beta + j, c - j),
+                   c - j);
       }
     }
   });
 }
 
-inline void norm_backward(int64_t rows, int64_t c, const float* xhat, const float* factor, const float* gamma, const float* dy, float* dx,
-                          float* dgamma, float* dbeta) {
+inline void norm_backward(int64_t rows, int64_t c, const float* xhat, const float* factor, const float* gamma,
+                          const float* dy, float* dx, float* dgamma, float* dbeta) {
   Session memory;
   const int64_t tiles = ceil_div(rows, kTile), wide = round_up(c, kWidth);
   float* parts = memory.floats(2 * tiles * wide);

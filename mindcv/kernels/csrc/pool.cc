@@ -115,8 +115,8 @@ class Pool {
 Pool* pool = nullptr;
 std::once_flag pool_once;
 
-// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one. The old
-// one is left alone, its locks may be held.
+// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one.
+// The old one is left alone, its locks may be held.
 void after_fork() { pool = new Pool; }
 
 Pool& the_pool() {
@@ -175,7 +175,9 @@ thread_local ThreadScratch scratch;
 
 }  // namespace
 
-void parallel_tasks(int64_t count, void (*task)(void*, int64_t), void* context) { the_pool().run(count, task, context); }
+void parallel_tasks(int64_t count, void (*task)(void*, int64_t), void* context) {
+  the_pool().run(count, task, context);
+}
 
 void set_pool_threads(int count) { wanted = count; }
 

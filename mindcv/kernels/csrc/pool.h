@@ -5,16 +5,16 @@
 
 namespace mindcv {
 
-// Runs task(context, i) for each i in [0, count), on all threads of the pool, and returns when all are done. Which thread runs
-// which task is left to chance: a result must depend on i alone, never on the thread.
+// Runs task(context, i) for each i in [0, count), on all threads of the pool, and returns when all are done. Which
+// thread runs which task is left to chance: a result must depend on i alone, never on the thread.
 void parallel_tasks(int64_t count, void (*task)(void* context, int64_t i), void* context);
 
 // How many threads the pool shall have, the calling one included; 0 is one a core. Before the first kernel only.
 void set_pool_threads(int count);
 int pool_threads();
 
-// Exclusive use of the pool and of its scratch memory, for the length of one kernel: MindSpore may run independent operators
-// at once.
+// Exclusive use of the pool and of its scratch memory, for the length of one kernel: MindSpore may run independent
+// operators at once.
 class Session {
  public:
   Session();

@@ -1,7 +1,8 @@
 // Vectors of float32 in the width of the instruction set that this is compiled for, in GCC's and Clang's vector types.
 //
-// Everything below is in a namespace named after the instruction set (MINDCV_ISA), and no template of the standard library is
-// used: the linker keeps one copy of such functions, and might keep the one that an older processor cannot run.
+// Everything below is in a namespace named after the instruction set (MINDCV_ISA), and no template of the standard
+// library is used: the linker keeps one copy of such functions, and might keep the one that an older processor cannot
+// run.
 #pragma once
 #include <cstdint>
 #include <cstring>

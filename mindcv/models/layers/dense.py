@@ -26,6 +26,10 @@ class ProductCell(nn.Cell):
         self.compute_type: Optional[ms.Type] = None
 
     def construct(self, x):
+        return self.in_compute_type(x)
+
+    def in_compute_type(self, x):
+        """The product in its number format. For subclasses: in graph mode a grandchild's `super()` is another class."""
         dtype = x.dtype if self.compute_type is None else self.compute_type
         y = self.product(ops.cast(x, dtype), ops.cast(self.weight, dtype), ops.cast(self.bias, dtype))
         return ops.cast(y, x.dtype)

@@ -35,9 +35,14 @@ class PatchConv(ProductCell):
                 return self.kernel(x, self.weight, self.bias)
             if self.compute_type == ms.bfloat16:
                 return self.bf16_kernel(x, self.weight, self.bias)
-        return super().construct(x)
+        return self.in_compute_type(x)
+
+    def channels_last(self, x):
+        """[N, H, W, I], from the form that the layer takes."""
+        return x
 
     def product(self, x, weight, bias):
+        x = self.channels_last(x)
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k
@@ -55,5 +60,5 @@ class StemConv(PatchConv):
 
     takes_images = True
 
-    def product(self, x, weight, bias):
-        return super().product(ops.transpose(x, (0, 2, 3, 1)), weight, bias)
+    def channels_last(self, x):
+        return ops.transpose(x, (0, 2, 3, 1))
