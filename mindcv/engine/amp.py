@@ -51,7 +51,8 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
             if name not in names:
                 raise UserError(unknown_name("amp_cast_list: layer", name, names))
         if dtype == "bfloat16" and is_on_cpu():
-            products = [cell for cell in products if cell is not network.classifier]
+            head = getattr(network, "classifier", None)
+            products = [cell for cell in products if cell is not head]
         for cell in products:
             if not cast_list or type(cell).__name__ in cast_list:
                 cell.compute_type = AMP_DTYPES[dtype]

@@ -203,11 +203,7 @@ class BlockForward {
       float* row = u + (first + i) * c;
       const float factor = normalise_row(row, c, row);
       if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
-      for (int64_t j = 0; j < c; j += kWidth) {
-        const Vec v =
-            load_part(row + j, c - j) * load_part(p_.norm_gamma + j, c - j) + load_part(p_.norm_beta + j, c - j);
-        store_part(y + i * c + j, v, c - j);
-      }
+      scale_row(row, p_.norm_gamma, p_.norm_beta, c, y + i * c);
     }
     for (int64_t j = 0; j < c; j += kTile) G::put_a(a1, tile, j / kTile, y + j, c, rows, least(kTile, c - j));
   }

@@ -145,10 +145,10 @@ void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use)
 // one part of k after another, and adds up.
 template <class G, class Use>
 void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
-  constexpr int64_t kPart = 512, kBlock = 4, kTasks = 6;
+  constexpr int64_t kPart = 512, kBlock = 4, kLeastTasks = 6;
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   const int64_t row_blocks = ceil_div(row_tiles, kBlock);
-  const int64_t width = most(1, least(kBlock, col_tiles * row_blocks / kTasks));
+  const int64_t width = most(1, least(kBlock, col_tiles * row_blocks / kLeastTasks));
   const int64_t col_blocks = ceil_div(col_tiles, width), end = round_up(k, kTile);
   parallel(row_blocks * col_blocks, [&](int64_t task) {
     const int64_t row0 = task / col_blocks * kBlock, col0 = task % col_blocks * width;

@@ -27,6 +27,13 @@ inline float normalise_row(const float* u, int64_t c, float* to) {
   return factor;
 }
 
+// y [c] = xhat * gamma + beta.
+inline void scale_row(const float* xhat, const float* gamma, const float* beta, int64_t c, float* y) {
+  for (int64_t i = 0; i < c; i += kWidth) {
+    store_part(y + i, load_part(xhat + i, c - i) * load_part(gamma + i, c - i) + load_part(beta + i, c - i), c - i);
+  }
+}
+
 // dy [c] with respect to the output; du with respect to u. With g = dy * gamma: factor * (g - mean(g) - xhat * mean(g *
 // xhat)).
 inline void normalise_row_backward(const float* dy, const float* xhat, const float* gamma, float factor, int64_t c,

@@ -152,13 +152,8 @@ inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* g
   Session memory;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
-      const float own = normalise_row(x + row * c, c, xhat + row * c);
-      factor[row] = own;
-      for (int64_t j = 0; j < c; j += kWidth) {
-        store_part(y + row * c + j,
-                   load_part(xhat + row * c + j, c - j) * load_part(gamma + j, c - j) + load_part(beta + j, c - j),
-                   c - j);
-      }
+      factor[row] = normalise_row(x + row * c, c, xhat + row * c);
+      scale_row(xhat + row * c, gamma, beta, c, y + row * c);
     }
   });
 }
