@@ -23,10 +23,13 @@ MAY_IMPORT = {
     "kernels": {"utils"},
     "models": {"convert", "kernels", "utils"},  # create_model reads checkpoints
     **{name: {"utils"} for name in DOMAINS},
+    "data": {"kernels", "utils"},
     "config_parsing": {"utils"},
-    "config": {"config_parsing", "utils"},
+    "config_checks": {"utils"},
+    "config": {"config_checks", "config_parsing", "utils"},
     "engine": BUILT,
     "recipe": BUILT | {"engine", "config"},
+    "resume": {"recipe", "engine", "config", "config_checks", "data", "utils"},
     "__init__": BUILT | {"engine"},
 }
 MAY_PRINT = {"mindcv/utils/cli.py", "mindcv/config.py"}

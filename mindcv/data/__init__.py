@@ -17,7 +17,7 @@ from mindcv.data.image_folder import IMAGE_SUFFIXES
 from mindcv.data.image_io import decode
 from mindcv.data.loader import ImageLoader, create_loader
 from mindcv.data.splits import SplitTransforms
-from mindcv.data.transforms import Compose
+from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
 
 __all__ = [

@@ -14,6 +14,8 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from mindcv.data import pixels
+
 __all__ = ["MAX_LEVEL", "Canvas", "Op", "make_ops", "make_paper_ops", "make_wide_ops"]
 
 MAX_LEVEL = 10.0
@@ -180,7 +182,7 @@ def _invert(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
-    return image.rotate(degrees, canvas.resample, fillcolor=canvas.fill)
+    return pixels.rotated(image, degrees, canvas.resample, canvas.fill)
 
 
 def _posterize(image: Image.Image, bits: int, canvas: Canvas) -> Image.Image:
@@ -217,13 +219,13 @@ def _translate_y(image: Image.Image, share: float, canvas: Canvas) -> Image.Imag
     return _affine(image, (1, 0, 0, 0, 1, share * image.height), canvas)
 
 
-def _translate_x_pixels(image: Image.Image, pixels: int, canvas: Canvas) -> Image.Image:
-    return _affine(image, (1, 0, pixels, 0, 1, 0), canvas)
+def _translate_x_pixels(image: Image.Image, distance: int, canvas: Canvas) -> Image.Image:
+    return _affine(image, (1, 0, distance, 0, 1, 0), canvas)
 
 
-def _translate_y_pixels(image: Image.Image, pixels: int, canvas: Canvas) -> Image.Image:
-    return _affine(image, (1, 0, 0, 0, 1, pixels), canvas)
+def _translate_y_pixels(image: Image.Image, distance: int, canvas: Canvas) -> Image.Image:
+    return _affine(image, (1, 0, 0, 0, 1, distance), canvas)
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, canvas.resample, fillcolor=canvas.fill)
+    return pixels.affine(image, matrix, canvas.resample, canvas.fill)

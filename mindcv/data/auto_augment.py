@@ -13,7 +13,8 @@ from mindcv.data.augment_ops import MAX_LEVEL, Canvas, make_ops, make_paper_ops,
 from mindcv.data.augment_policies import POLICIES
 from mindcv.data.constants import IMAGENET_DEFAULT_MEAN
 from mindcv.data.policy_strings import parse_policy, policy_name
-from mindcv.data.transforms import RandomTransform, check_probability, pillow_filter
+from mindcv.data.transform_base import RandomTransform, check_probability
+from mindcv.data.transforms import pillow_filter
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [

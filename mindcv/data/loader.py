@@ -13,7 +13,7 @@ from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, run_
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
 from mindcv.data.splits import Splitter, SplitTransforms
-from mindcv.data.transforms import Compose
+from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
@@ -72,6 +72,11 @@ class ImageLoader(ds.GeneratorDataset):
     def get_batch_size(self) -> int:
         """Samples in a batch, each counted once whatever the splits; the last one of an epoch may have fewer."""
         return self.source.maker.batch_size
+
+    @property
+    def drop_remainder(self) -> bool:
+        """Whether a last batch that is smaller is left out."""
+        return self.source.maker.drop_remainder
 
     @property
     def num_aug_splits(self) -> int:

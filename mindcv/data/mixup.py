@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from mindcv.data.transforms import check_range
+from mindcv.data.transform_base import check_range
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["Mix", "Mixup", "one_hot"]

@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from mindcv.data.transforms import RandomArrayTransform, check_probability, check_range, room_for
+from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, room_for
 from mindcv.utils.errors import UserError
 
 __all__ = ["RandomErasing"]

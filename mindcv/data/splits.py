@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from mindcv.data.transforms import Compose
+from mindcv.data.transform_base import Compose
 from mindcv.utils.random import stream
 
 __all__ = ["SplitTransforms", "Splitter"]

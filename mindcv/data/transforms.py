@@ -1,41 +1,37 @@
-"""Image transforms: callables on Pillow images, and after `ToArray` on float32 arrays of shape (C, H, W).
-
-A pipeline is a plain list of callables. Those that draw random numbers derive from `RandomTransform` and are handed a
-generator, which makes a sample's pixels a function of the seed, the epoch and the sample; any other callable, a user's
-own too, gets the image alone. Those that derive from `ArrayTransform` are handed the array to write to besides, so that
-the pixels of a batch are written where they stay.
-"""
+"""Image transforms: callables on Pillow images, and after `ToArray` on float32 arrays of shape (C, H, W)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from mindcv.data import pixels
 from mindcv.data.image_io import decode
+from mindcv.data.transform_base import (
+    ArrayTransform,
+    JoinableTransform,
+    RandomTransform,
+    check_probability,
+    check_range,
+    room_for,
+)
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
-    "ArrayTransform",
     "CenterCrop",
     "ColorJitter",
-    "Compose",
     "Decode",
     "Normalize",
-    "RandomArrayTransform",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
-    "RandomTransform",
     "RandomVerticalFlip",
     "Resize",
     "ToArray",
-    "check_probability",
-    "check_range",
     "pillow_filter",
-    "room_for",
 ]
 
 _FILTERS = {
@@ -59,82 +55,6 @@ def pillow_filter(interpolation: str) -> Image.Resampling:
     return _FILTERS[interpolation]
 
 
-def check_probability(what: str, value: float) -> float:
-    """The value, when it is within 0..1; else a UserError."""
-    if not 0 <= value <= 1:
-        raise UserError(f"{what} must be within 0..1, got {value}")
-    return value
-
-
-def check_range(what: str, bounds: Sequence[float], upper: float = math.inf) -> tuple[float, float]:
-    """The bounds as a tuple, when 0 < low <= high <= upper; else a UserError."""
-    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= upper:
-        limit = "" if upper == math.inf else f" <= {upper:g}"
-        raise UserError(f"{what} must be two numbers, 0 < low <= high{limit}, got {list(bounds)}")
-    return float(bounds[0]), float(bounds[1])
-
-
-def room_for(shape: Sequence[int], out: Optional[np.ndarray]) -> np.ndarray:
-    """`out` when there is one of that shape, else a new float32 array."""
-    return np.empty(shape, np.float32) if out is None or out.shape != tuple(shape) else out
-
-
-class RandomTransform:
-    """Base of the transforms that draw random numbers; subclasses write `transform`."""
-
-    def __call__(self, image: Any, rng: Optional[np.random.Generator] = None) -> Any:
-        """Transform one image.
-
-        Args:
-            image: a Pillow image, or a float32 (C, H, W) array where the class says so.
-            rng: where all draws come from. None makes a fresh, unseeded generator: handy for a look at what a
-                transform does, but not reproducible.
-        """
-        return self.transform(image, np.random.default_rng() if rng is None else rng)
-
-    def transform(self, image: Any, rng: np.random.Generator) -> Any:
-        """What `__call__` does, with a generator that is there."""
-        raise NotImplementedError
-
-
-class ArrayTransform:
-    """Base of the transforms that give a float32 (C, H, W) array.
-
-    They take a keyword `out`: None, or a float32 array that the result is to be written to when it has that shape. It
-    may be the very array that they are to transform.
-    """
-
-
-class RandomArrayTransform(RandomTransform, ArrayTransform):
-    """Base of the transforms that are both; subclasses write `transform`, with `out`."""
-
-    def __call__(self, image: Any, rng: Optional[np.random.Generator] = None, out: Optional[np.ndarray] = None) -> Any:
-        """Transform one image; see the two base classes for the arguments."""
-        return self.transform(image, np.random.default_rng() if rng is None else rng, out)
-
-    def transform(self, image: Any, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> Any:
-        """What `__call__` does, with a generator that is there."""
-        raise NotImplementedError
-
-
-class Compose(RandomArrayTransform):
-    """A list of transforms as one: each `RandomTransform` in it draws from the one generator, in turn."""
-
-    def __init__(self, transforms: Sequence[Callable]):
-        self.transforms = list(transforms)
-
-    def transform(self, image: Any, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> Any:
-        """See `RandomArrayTransform`. What comes out is in `out` only if the last transforms are `ArrayTransform`s."""
-        for transform in self.transforms:
-            draws = (rng,) if isinstance(transform, RandomTransform) else ()
-            place = {"out": out} if isinstance(transform, ArrayTransform) else {}
-            image = transform(image, *draws, **place)
-        return image
-
-    def __repr__(self) -> str:
-        return f"Compose({self.transforms})"
-
-
 class Decode:
     """The contents of an image file, or a uint8 array, to a Pillow image; see `image_io.decode`."""
 
@@ -148,7 +68,7 @@ class Decode:
         return f"Decode({self.mode!r})"
 
 
-class RandomResizedCrop(RandomTransform):
+class RandomResizedCrop(RandomTransform, JoinableTransform):
     """Cut out a random rectangle and resize it to `size` x `size` pixels.
 
     The share of the image's area is uniform in `scale` and the logarithm of width / height uniform in that of `ratio`.
@@ -171,8 +91,18 @@ class RandomResizedCrop(RandomTransform):
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""
+        return self.cut(image, self.draw_box(*image.size, rng))
+
+    def joined(self, following: Callable) -> Optional[Callable]:
+        """See `JoinableTransform`: flips."""
+        return _CropAndFlip(self, ()).joined(following) if type(self) is RandomResizedCrop else None
+
+    def cut(
+        self, image: Image.Image, box: tuple[int, int, int, int], flips: tuple[bool, bool] = (False, False)
+    ) -> Image.Image:
+        """The box (left, top, right, bottom), resized, and flipped from left to right and from top to bottom."""
         # Not resize(box=...), whose filter reaches beyond the box: torchvision's never sees those pixels.
-        return image.crop(self.draw_box(*image.size, rng)).resize((self.size, self.size), self._filter)
+        return pixels.resized(image, (self.size, self.size), self._filter, box=box, flips=flips)
 
     def draw_box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A random box (left, top, right, bottom) in an image of width x height pixels."""
@@ -210,7 +140,11 @@ class _RandomFlip(RandomTransform):
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""
-        return image.transpose(self._METHOD) if rng.random() < self.prob else image
+        return image.transpose(self._METHOD) if self.draw(rng) else image
+
+    def draw(self, rng: np.random.Generator) -> bool:
+        """Whether to flip."""
+        return rng.random() < self.prob
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.prob})"
@@ -226,6 +160,24 @@ class RandomVerticalFlip(_RandomFlip):
     """Swap top and bottom with probability `prob`."""
 
     _METHOD = Image.Transpose.FLIP_TOP_BOTTOM
+
+
+class _CropAndFlip(RandomTransform, JoinableTransform):
+    """A `RandomResizedCrop` and the flips after it."""
+
+    def __init__(self, crop: RandomResizedCrop, flips: tuple[_RandomFlip, ...]):
+        self._crop, self._flips = crop, flips
+
+    def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        box = self._crop.draw_box(*image.size, rng)
+        is_flipped = [False, False]
+        for flip in self._flips:
+            is_flipped[isinstance(flip, RandomVerticalFlip)] ^= flip.draw(rng)
+        return self._crop.cut(image, box, tuple(is_flipped))
+
+    def joined(self, following: Callable) -> Optional[Callable]:
+        is_flip = type(following) in (RandomHorizontalFlip, RandomVerticalFlip)
+        return _CropAndFlip(self._crop, (*self._flips, following)) if is_flip else None
 
 
 class ColorJitter(RandomTransform):
@@ -279,7 +231,7 @@ class _Hue:
         return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
 
 
-class Resize:
+class Resize(JoinableTransform):
     """Resize a Pillow image, antialiased.
 
     Args:
@@ -294,7 +246,15 @@ class Resize:
         self._filter = pillow_filter(interpolation)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        return image.resize(self.target(*image.size), self._filter)
+        return pixels.resized(image, self.target(*image.size), self._filter)
+
+    def joined(self, following: Callable) -> Optional[Callable]:
+        """See `JoinableTransform`: a central crop, of which nothing is computed but what it keeps."""
+        return _ResizeAndCrop(self, following) if type(self) is Resize and type(following) is CenterCrop else None
+
+    def keep(self, image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+        """The box (left, top, right, bottom) of the resized image."""
+        return pixels.resized(image, self.target(*image.size), self._filter, keep=box)
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) that an image of width x height pixels gets."""
@@ -323,23 +283,39 @@ class CenterCrop:
         if short_w or short_h:
             border = (short_w // 2, short_h // 2, (short_w + 1) // 2, (short_h + 1) // 2)
             image = ImageOps.expand(image, border, fill=0)
-        left, top = (int(round((length - self.size) / 2)) for length in image.size)
-        return image.crop((left, top, left + self.size, top + self.size))
+        return image.crop(self.box(*image.size))
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is cut out of an image that is not smaller."""
+        left, top = (int(round((length - self.size) / 2)) for length in (width, height))
+        return left, top, left + self.size, top + self.size
 
     def __repr__(self) -> str:
         return f"CenterCrop({self.size})"
 
 
-class ToArray(ArrayTransform):
+class _ResizeAndCrop:
+    """`Resize`, then `CenterCrop`."""
+
+    def __init__(self, resize: Resize, crop: CenterCrop):
+        self._resize, self._crop = resize, crop
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        target = self._resize.target(*image.size)
+        if min(target) < self._crop.size:  # which is put on black first
+            return self._crop(self._resize(image))
+        return self._resize.keep(image, self._crop.box(*target))
+
+
+class ToArray(ArrayTransform, JoinableTransform):
     """Pillow image of mode 'RGB' or 'L' to a float32 array of shape (3, H, W) or (1, H, W), values 0..255."""
 
     def __call__(self, image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
-        bands = image.getbands()
-        array = room_for((len(bands), image.height, image.width), out)
-        for plane, band in zip(array, bands):
-            # Pillow takes one band out of its pixels in less time than NumPy needs to transpose all of them.
-            plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
-        return array
+        return pixels.to_float(image, room_for((len(image.getbands()), image.height, image.width), out))
+
+    def joined(self, following: Callable) -> Optional[Callable]:
+        """See `JoinableTransform`: normalisation."""
+        return _ToNormalized(following) if type(self) is ToArray and type(following) is Normalize else None
 
     def __repr__(self) -> str:
         return "ToArray()"
@@ -355,11 +331,30 @@ class Normalize(ArrayTransform):
         self._mean, self._std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))
 
     def __call__(self, image: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
-        if len(image) != len(self._mean):
-            raise UserError(f"mean and std have {len(self._mean)} numbers for an image of {len(image)} channels")
+        self._check(len(image))
         normalized = np.subtract(image, self._mean, out=room_for(image.shape, out))
         normalized /= self._std
         return normalized
 
+    def of_image(self, image: Image.Image, out: Optional[np.ndarray]) -> np.ndarray:
+        """The same for a Pillow image of mode 'RGB' or 'L', whose values are what `ToArray` gives."""
+        channels = len(image.getbands())
+        self._check(channels)
+        return pixels.normalized(image, self._mean, self._std, room_for((channels, image.height, image.width), out))
+
+    def _check(self, channels: int) -> None:
+        if channels != len(self._mean):
+            raise UserError(f"mean and std have {len(self._mean)} numbers for an image of {channels} channels")
+
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean}, std={self.std})"
+
+
+class _ToNormalized(ArrayTransform):
+    """`ToArray`, then `Normalize`."""
+
+    def __init__(self, normalize: Normalize):
+        self._normalize = normalize
+
+    def __call__(self, image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
+        return self._normalize.of_image(image, out)

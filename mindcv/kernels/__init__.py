@@ -1,7 +1,8 @@
-"""C++ kernels for CPU: whole blocks, patch convolutions and layer normalisation, forward and backward.
+"""C++ kernels for CPU: whole blocks, patch convolutions and layer normalisation, forward and backward; and images.
 
 They are built when the package is installed, if there is a compiler; `python -m mindcv.kernels` says what is in use and
-why. Without them, or with MINDCV_KERNELS=off, the layers' operator forms serve.
+why. Without them, or with MINDCV_KERNELS=off, the layers' operator forms serve, and Pillow. `mindcv.kernels.images` has
+those for data workers.
 """
 
 from mindcv.kernels.library import Status, is_available, status

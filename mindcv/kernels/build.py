@@ -1,7 +1,8 @@
 """Compiles the kernels with the system's C++ compiler. Called by setup.py, so it imports nothing of the package.
 
-Each instruction set gets its own object file; which of them runs is chosen when the library is loaded. Floating-point
-arithmetic is C++'s own but for one freedom, fused multiply-add; NaN, infinities and signs are kept.
+Each instruction set gets its own object files; which of them run is chosen when the library is loaded. Floating-point
+arithmetic is C++'s own but for one freedom, fused multiply-add, which the image kernels do without; NaN, infinities and
+signs are kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ __all__ = ["build"]
 
 _SOURCES = Path(__file__).parent / "csrc"
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+# What is to have the bits of Pillow or NumPy, which do without that freedom.
+_EXACT = "-ffp-contract=off"
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 
 # Name of the instruction set, its table in kernels.h, its flags.
@@ -41,14 +44,16 @@ def build(compiler: list[str], output: Path) -> None:
             _run([*compiler, *_FLAGS, *flags, "-c", str(_SOURCES / source), "-o", target])
             return target
 
-        def table_of(name: str, table: str, flags: list[str]) -> str:
-            return compiled(name, "kernels.cc", *flags, f"-DMINDCV_ISA={name}", f"-DMINDCV_TABLE={table}")
+        def tables_of(name: str, table: str, flags: list[str]) -> list[str]:
+            flags = [*flags, f"-DMINDCV_ISA={name}"]
+            kernels = compiled(name, "kernels.cc", *flags, f"-DMINDCV_TABLE={table}")
+            return [kernels, compiled(f"{name}_images", "image_kernels.cc", *flags, _EXACT)]
 
-        objects = [table_of(*_GENERIC), compiled("pool", "pool.cc")]
+        objects = [*tables_of(*_GENERIC), compiled("pool", "pool.cc"), compiled("images", "images.cc", _EXACT)]
         known = []
         for variant in _X86 if platform.machine().lower() in ("x86_64", "amd64") else []:
             try:
-                objects.append(table_of(*variant))
+                objects += tables_of(*variant)
             except subprocess.CalledProcessError:
                 continue
             known.append(f"-DMINDCV_HAS_{variant[0].upper()}")

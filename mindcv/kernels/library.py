@@ -30,7 +30,7 @@ class Status:
 
 
 def is_available() -> bool:
-    """Whether layers on CPU run as kernels. When they could and do not, one log line says why."""
+    """Whether layers on CPU and work on images run as kernels. When they could and do not, one log line says why."""
     current = status()
     if not current.is_used and os.environ.get("MINDCV_KERNELS") != "off":
         _say_why_not(current.reason)
@@ -39,7 +39,7 @@ def is_available() -> bool:
 
 @cache
 def _say_why_not(reason: str) -> None:
-    logger.info("CPU kernels are not used: %s; MindSpore's operators serve, several times slower", reason)
+    logger.info("CPU kernels are not used: %s; MindSpore's operators and Pillow serve, several times slower", reason)
 
 
 def library_path() -> Path:

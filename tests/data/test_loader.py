@@ -14,7 +14,8 @@ from PIL import Image
 from mindcv.data import create_dataset, create_loader, create_transforms
 from mindcv.data.loader import _num_workers, _say_clamped
 from mindcv.data.sampler import epoch_order
-from mindcv.data.transforms import Compose, Decode, RandomResizedCrop, ToArray
+from mindcv.data.transform_base import Compose
+from mindcv.data.transforms import Decode, RandomResizedCrop, ToArray
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
 

@@ -9,7 +9,7 @@ from PIL import Image
 from mindcv.data import SplitTransforms, create_dataset, create_loader, create_transforms
 from mindcv.data.constants import Purpose
 from mindcv.data.sampler import epoch_order
-from mindcv.data.transforms import Compose
+from mindcv.data.transform_base import Compose
 from mindcv.utils.random import stream
 
 OPTIONS = {"in_channels": 1, "hflip": 0.5, "re_prob": 1.0, "re_value": "pixel"}

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from mindcv.data.random_erasing import RandomErasing
+from mindcv.data.transform_base import Compose
 from mindcv.data.transforms import (
     CenterCrop,
     ColorJitter,
-    Compose,
     Decode,
     Normalize,
     RandomHorizontalFlip,

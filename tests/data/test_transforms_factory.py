@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mindcv.data import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
-from mindcv.data.transforms import RandomTransform
+from mindcv.data.transform_base import RandomTransform
 from mindcv.utils.errors import UserError
 
 

@@ -17,7 +17,7 @@ from mindcv.kernels import status
 from mindcv.kernels.library import library_path
 from mindcv.models import create_model, pack_for_inference
 from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
-from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, RandomStep, StemConv
+from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, SampleCounter, StemConv
 
 FOLDER = Path(__file__).parent
 SETS = ["generic", "avx2", "avx512", "amx"]
@@ -186,7 +186,7 @@ def make_block(is_v2, drop_path):
 def test_block_is_its_layers(is_v2, mode, is_training):
     """The Cell with its kernel and without: values and all gradients, dropped paths too."""
     ms.set_context(mode=mode)
-    block = make_block(is_v2, DropPath(0.5, 0, 0, RandomStep().step))
+    block = make_block(is_v2, DropPath(0.5, 0, 0, SampleCounter().count))
     block.set_train(is_training)
     x = Tensor(random(6, 5, 7, 24))
     differentiate = ms.value_and_grad(block, 0, block.trainable_params())

@@ -10,6 +10,9 @@
 
 namespace mindcv {
 namespace MINDCV_ISA {
+
+extern const ImageKernels kImageKernels;  // in image_kernels.cc
+
 namespace {
 
 #if defined(__AMX_BF16__)
@@ -154,7 +157,7 @@ const Kernels MINDCV_TABLE = {
     MINDCV_TEXT(MINDCV_ISA),       MINDCV_ISA::run_packed_floats,        MINDCV_ISA::run_pack_weight,
     MINDCV_ISA::run_block_packed,  MINDCV_ISA::run_block_forward,        MINDCV_ISA::run_block_backward,
     MINDCV_ISA::run_patch_forward, MINDCV_ISA::run_patch_backward_input, MINDCV_ISA::run_patch_backward_params,
-    MINDCV_ISA::run_norm_forward,  MINDCV_ISA::run_norm_backward,
+    MINDCV_ISA::run_norm_forward,  MINDCV_ISA::run_norm_backward,        &MINDCV_ISA::kImageKernels,
 };
 
 }  // namespace mindcv

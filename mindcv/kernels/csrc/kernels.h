@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "images.h"
+
 namespace mindcv {
 
 struct Kernels {
@@ -19,6 +21,7 @@ struct Kernels {
   void (*patch_backward_params)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*norm_forward)(void** args, int64_t rows, int64_t channels);
   void (*norm_backward)(void** args, int64_t rows, int64_t channels);
+  const ImageKernels* images;
 };
 
 // Those that the compiler knows; operators.cc is told which.
@@ -26,5 +29,8 @@ extern const Kernels kGenericKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAmxKernels;
+
+// The set in use.
+const Kernels& kernels();
 
 }  // namespace mindcv

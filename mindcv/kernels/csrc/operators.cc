@@ -19,6 +19,7 @@
 namespace {
 
 using mindcv::Kernels;
+using mindcv::kernels;
 
 #if defined(__x86_64__)
 // Linux gives the tile registers' state to processes that ask for it.
@@ -67,11 +68,6 @@ const Kernels* choose() {
   return found[0];
 }
 
-const Kernels& kernels() {
-  static const Kernels* chosen = choose();
-  return *chosen;
-}
-
 template <class F>
 int guarded(F&& run) {
   try {
@@ -89,6 +85,11 @@ int64_t rows_of(int dims, const int64_t* shape) {
 }
 
 }  // namespace
+
+const Kernels& mindcv::kernels() {
+  static const Kernels* chosen = choose();
+  return *chosen;
+}
 
 #define MINDCV_OPERATOR(name)                                                        \
   extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, \

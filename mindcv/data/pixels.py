@@ -1,0 +1,207 @@
+"""Work on pixels that the C++ kernels do where they are in use, and Pillow where not: the same bits, chosen here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Optional, Union
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from mindcv.kernels import images, is_available
+from mindcv.kernels.images import Side
+from mindcv.utils.logger import logger
+
+__all__ = ["affine", "normalized", "resized", "rotated", "to_float"]
+
+# Left, top, right and bottom, in pixels.
+Box = tuple[int, int, int, int]
+
+# 'RGBX' is how Pillow keeps the mode 'RGB' itself, 4 bytes a pixel: to and from it, pixels are copied as they are.
+_RAW_MODES = {"RGB": "RGBX", "L": "L"}
+_CURVES = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)  # of the transforms that move pixels
+_FILTER_NAMES = {getattr(Image.Resampling, name.upper()): name for name in images.FILTERS}
+
+# Whether Pillow resizes from top to bottom before it does from left to right, which shows in the bits, since what lies
+# between is rounded to bytes. (width, height, new width, new height) to the answer, by the version that has the rule.
+_DOWN_FIRST: dict[str, Callable[[int, int, int, int], bool]] = {
+    "13": lambda w, h, new_w, new_h: h > new_h and h - new_h > 2 * (w - new_w),
+    "12": lambda w, h, new_w, new_h: h > new_h and h > 100 * w,
+    "11": lambda w, h, new_w, new_h: False,
+}
+# Sizes that tell one rule from another, on both sides of where they change.
+_PROBES = (
+    (30, 60, 20, 20),
+    (30, 60, 25, 50),
+    (30, 61, 25, 50),
+    (30, 40, 15, 80),
+    (12, 40, 33, 39),
+    (40, 30, 20, 10),
+    (40, 30, 37, 24),
+    (40, 30, 37, 23),
+    (2, 200, 3, 150),
+    (2, 201, 3, 150),
+)
+
+
+def resized(
+    image: Image.Image,
+    size: tuple[int, int],
+    resample: Image.Resampling,
+    *,
+    box: Optional[Box] = None,
+    keep: Optional[Box] = None,
+    flips: tuple[bool, bool] = (False, False),
+) -> Image.Image:
+    """Crop, resize, crop and flip, with the bits that Pillow gives when it does one after the other.
+
+    Args:
+        image: of any mode.
+        size: (width, height) that `box` becomes.
+        resample: the filter.
+        box: what is resized, the pixels around it having no influence; None for the whole image.
+        keep: what is cut out of the resized image; None for all of it.
+        flips: whether left and right, and top and bottom, are swapped in the end.
+    """
+    if box is not None:
+        image = image.crop(box)
+    is_known = image.mode in _RAW_MODES and resample in _FILTER_NAMES and min(*image.size, *size) > 0
+    is_down_first = _down_first() if is_known and is_available() else None
+    if is_down_first is None:
+        return _resized_by_pillow(image, size, resample, keep, flips)
+    left, top, right, bottom = keep or (0, 0, *size)
+    across = Side(image.width, size[0], left, right - left, flips[0])
+    down = Side(image.height, size[1], top, bottom - top, flips[1])
+    return _resized_by_kernel(image, _FILTER_NAMES[resample], across, down, is_down_first(*image.size, *size))
+
+
+def to_float(image: Image.Image, out: np.ndarray) -> np.ndarray:
+    """Write the values of an image of mode 'RGB' or 'L' to `out`, float32 (C, H, W), and return it."""
+    for plane, band in zip(out, image.getbands()):
+        # Pillow takes one band out of its pixels in less time than NumPy needs to transpose all of them.
+        plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
+    return out
+
+
+def normalized(image: Image.Image, mean: np.ndarray, std: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write (value - mean) / std to `out` and return it, as `to_float`; `mean` and `std` are float32 (C, 1, 1)."""
+    if is_available() and image.mode in _RAW_MODES and out.flags.c_contiguous:
+        images.to_planes(_bytes_of(image), mean, std, out)
+        return out
+    to_float(image, out)
+    out -= mean
+    out /= std
+    return out
+
+
+def affine(
+    image: Image.Image, matrix: Sequence[float], resample: Image.Resampling, fill: Union[int, tuple[int, ...]]
+) -> Image.Image:
+    """`Image.transform` with `AFFINE`, to the same size; `fill` is the colour of what comes in from outside."""
+    if image.mode == "RGB" and resample in _CURVES and is_available() and _transforms_alike():
+        return _affine_by_kernel(image, matrix, resample, fill)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
+
+
+def rotated(
+    image: Image.Image, degrees: float, resample: Image.Resampling, fill: Union[int, tuple[int, ...]]
+) -> Image.Image:
+    """`Image.rotate` about the centre, counter-clockwise, to the same size; `fill` as in `affine`."""
+    if degrees % 90 == 0:
+        return image.rotate(degrees, resample, fillcolor=fill)  # which moves pixels where it can
+    # Pillow's numbers: from the result to the source, with 15 decimals.
+    angle = -math.radians(degrees % 360.0)
+    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    x, y = image.width / 2, image.height / 2
+    matrix = (cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y)
+    return affine(image, matrix, resample, fill)
+
+
+def _resized_by_pillow(
+    image: Image.Image,
+    size: tuple[int, int],
+    resample: Image.Resampling,
+    keep: Optional[Box],
+    flips: tuple[bool, bool],
+) -> Image.Image:
+    image = image.resize(size, resample)
+    if keep is not None:
+        image = image.crop(keep)
+    for is_flipped, method in zip(flips, (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)):
+        if is_flipped:
+            image = image.transpose(method)
+    return image
+
+
+def _resized_by_kernel(image: Image.Image, filter_name: str, across: Side, down: Side, down_first: bool) -> Image.Image:
+    channels = 4 if image.mode == "RGB" else 1
+    return _image_of(images.resize(_bytes_of(image), channels, filter_name, across, down, down_first), image)
+
+
+def _bytes_of(image: Image.Image) -> bytes:
+    return image.tobytes("raw", _RAW_MODES[image.mode])
+
+
+def _image_of(pixels: np.ndarray, original: Image.Image) -> Image.Image:
+    """The image of uint8 (H, W, 4 or 1), with the mode and what else Pillow hands on of `original`."""
+    height, width, _ = pixels.shape
+    image = Image.frombytes(original.mode, (width, height), pixels, "raw", _RAW_MODES[original.mode])
+    image.info = original.info.copy()
+    return image
+
+
+def _affine_by_kernel(
+    image: Image.Image, matrix: Sequence[float], resample: Image.Resampling, fill: tuple[int, int, int]
+) -> Image.Image:
+    is_cubic = resample == Image.Resampling.BICUBIC
+    return _image_of(images.affine(_bytes_of(image), *image.size, matrix, is_cubic, fill), image)
+
+
+# What follows compares the kernels with the Pillow that is installed, once a process and on small images: forks, later
+# versions and other processors may have bits of their own. It takes 5 ms.
+
+
+@cache
+def _down_first() -> Optional[Callable[[int, int, int, int], bool]]:
+    """The rule in `_DOWN_FIRST` that Pillow follows; None, with a line in the log, when it follows none of them."""
+    for rule in _DOWN_FIRST.values():
+        if all(_resizes_alike(rule, probe, name) for probe in _PROBES for name in images.FILTERS):
+            return rule
+    _say_that_pillow_serves("resizes")
+    return None
+
+
+def _resizes_alike(
+    rule: Callable[[int, int, int, int], bool], probe: tuple[int, int, int, int], filter_name: str
+) -> bool:
+    width, height, new_width, new_height = probe
+    image = _noise(width, height)
+    across, down = Side(width, new_width, 0, new_width), Side(height, new_height, 0, new_height)
+    found = _resized_by_kernel(image, filter_name, across, down, rule(*probe))
+    expected = image.resize((new_width, new_height), Image.Resampling[filter_name.upper()])
+    return found.tobytes() == expected.tobytes()
+
+
+@cache
+def _transforms_alike() -> bool:
+    """Whether the kernel's affine transforms are Pillow's; when not, a line in the log says so."""
+    image, fill = _noise(23, 17), (1, 2, 3)
+    for matrix in ((0.9, 0.3, -2.0, -0.3, 0.9, 4.5), (1, 0.2, 0, 0, 1, 0), (1, 0, 0, 0.2, 1, 0), (1, 0, 3.3, 0, 1, 0)):
+        for curve in _CURVES:
+            found = _affine_by_kernel(image, matrix, curve, fill)
+            expected = image.transform(image.size, Image.Transform.AFFINE, matrix, curve, fillcolor=fill)
+            if found.tobytes() != expected.tobytes():
+                _say_that_pillow_serves("transforms")
+                return False
+    return True
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def _say_that_pillow_serves(verb: str) -> None:
+    logger.info("Pillow %s %s images in a way that the kernels do not know: it serves, slower", PIL.__version__, verb)
