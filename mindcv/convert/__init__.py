@@ -1,7 +1,21 @@
 """Checkpoints of other layouts, and this library's own, under this library's names."""
 
+from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint, read_checkpoint
 from mindcv.convert.ckpt_file import read_ckpt, write_ckpt
-from mindcv.convert.layouts import to_mindcv, weight_parameters
+from mindcv.convert.layouts import from_mindcv, to_mindcv, weight_parameters
 from mindcv.convert.load import load_weights
+from mindcv.convert.safetensors_file import read_safetensors, write_safetensors
 
-__all__ = ["load_weights", "read_ckpt", "to_mindcv", "weight_parameters", "write_ckpt"]
+__all__ = [
+    "CheckpointContents",
+    "from_mindcv",
+    "load_weights",
+    "open_checkpoint",
+    "read_checkpoint",
+    "read_ckpt",
+    "read_safetensors",
+    "to_mindcv",
+    "weight_parameters",
+    "write_ckpt",
+    "write_safetensors",
+]

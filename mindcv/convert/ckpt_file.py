@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Union
 
 import mindspore as ms
 import numpy as np
 
+from mindcv.convert.file_bytes import existing_file
+from mindcv.utils.device import mindspore_log_held
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.files import atomic_path
 
@@ -23,29 +24,38 @@ _METADATA = "mindcv_metadata"
 
 
 def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write `weights` and `metadata` (JSON values) to `path`; a crash leaves the old file or the new one, whole."""
+    """Write `weights` and `metadata` (JSON values) to `path`; a crash leaves the old file or the new one, whole.
+
+    Raises:
+        UserError: see `atomic_path`.
+    """
     entries = [{"name": name, "data": tensor} for name, tensor in weights.items()]
-    with atomic_path(path) as side:
+    with atomic_path(path) as side, mindspore_log_held():
         ms.save_checkpoint(entries, str(side), append_dict={_METADATA: json.dumps(metadata)})
 
 
 def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the metadata of a `.ckpt` file; {} for the metadata of a file that other software wrote.
 
+    bfloat16 becomes float32.
+
     Raises:
         CheckpointError: no such file, or not a whole MindSpore checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        there = f"the folder '{path.parent}' is there" if path.parent.is_dir() else f"nor a folder '{path.parent}'"
-        raise CheckpointError(f"checkpoint '{path}' does not exist ({there})")
-    if path.suffix != ".ckpt":
-        raise CheckpointError(f"checkpoint '{path}' is not a .ckpt file, the one format that this version reads")
-    if path.stat().st_size == 0:  # MindSpore blames prefixes that nobody gave
-        raise CheckpointError(f"checkpoint '{path}' is empty")
+    path = existing_file(path)
+    if path.suffix != ".ckpt":  # MindSpore goes by it
+        raise CheckpointError(f"checkpoint '{path}' is not a .ckpt file: MindSpore's own must have that ending")
     try:
         entries = ms.load_checkpoint(str(path))
     except Exception as error:  # MindSpore raises several kinds for a damaged file
         raise CheckpointError(f"checkpoint '{path}' cannot be read: {str(error).strip().splitlines()[0]}") from None
-    metadata = json.loads(str(entries.pop(_METADATA, "{}")))
-    return {name: entry.asnumpy() for name, entry in entries.items() if isinstance(entry, ms.Tensor)}, metadata
+    try:
+        metadata = dict(json.loads(str(entries.pop(_METADATA, "{}"))))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"checkpoint '{path}' has damaged metadata: {error}") from None
+    return {name: _array(entry) for name, entry in entries.items() if isinstance(entry, ms.Tensor)}, metadata
+
+
+def _array(tensor: ms.Tensor) -> np.ndarray:
+    # The type that MindSpore gives NumPy for bfloat16 is unknown to other libraries.
+    return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()

@@ -1,56 +1,86 @@
-"""Names of parameters in the layouts that checkpoints come in.
+"""From one layout of parameter names to another, by the tables of `layout_tables`.
 
-A layout is a table from patterns over whole names to this library's names (MindCV's). What the table does not have
-stays as it is and is then reported by name: nothing is skipped.
+What the table of a layout does not have stays as it is and is then reported by name: nothing is skipped.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Callable
+from typing import NamedTuple
 
 import numpy as np
 from mindspore import Parameter, nn
 
-from mindcv.utils.errors import CheckpointError
+from mindcv.convert.layout_tables import LAYOUTS, depths_of, entries
+from mindcv.utils.errors import CheckpointError, UserError, unknown_name
+from mindcv.utils.logger import logger
 
-__all__ = ["Mismatch", "compare", "detect_layout", "rename", "to_mindcv", "weight_parameters"]
+__all__ = [
+    "DetectedLayout",
+    "Mismatch",
+    "Renamed",
+    "compare",
+    "detect_layout",
+    "from_mindcv",
+    "rename",
+    "to_mindcv",
+    "weight_parameters",
+]
 
-# MindSpore's words for the weight and bias of a normalisation.
-_NORM = {"weight": "gamma", "bias": "beta"}
-
-# A name that starts so is found in this layout alone.
-_SIGNS = {"mindcv": "feature.", "official": "downsample_layers."}
-
-_Table = tuple[tuple[str, Callable[[re.Match], str]], ...]
-_TABLES: dict[str, _Table] = {
-    "mindcv": (),
-    # The reference implementations' own names: facebookresearch/ConvNeXt and facebookresearch/ConvNeXt-V2.
-    "official": (
-        (r"downsample_layers\.0\.0\.(weight|bias)", lambda m: f"feature.0.0.{m[1]}"),
-        (r"downsample_layers\.0\.1\.(weight|bias)", lambda m: f"feature.0.1.{_NORM[m[1]]}"),
-        (r"downsample_layers\.([123])\.0\.(weight|bias)", lambda m: f"feature.{2 * int(m[1])}.0.{_NORM[m[2]]}"),
-        (r"downsample_layers\.([123])\.1\.(weight|bias)", lambda m: f"feature.{2 * int(m[1])}.1.{m[2]}"),
-        (r"stages\.([0-3])\.(\d+)\.norm\.(weight|bias)", lambda m: f"{_block(m)}.norm.{_NORM[m[3]]}"),
-        (r"stages\.([0-3])\.(\d+)\.((?:dwconv|pwconv[12])\.(?:weight|bias))", lambda m: f"{_block(m)}.{m[3]}"),
-        (r"stages\.([0-3])\.(\d+)\.(grn\.(?:gamma|beta))", lambda m: f"{_block(m)}.{m[3]}"),
-        (r"stages\.([0-3])\.(\d+)\.gamma", lambda m: f"{_block(m)}.gamma_"),
-        (r"norm\.(weight|bias)", lambda m: f"norm.{_NORM[m[1]]}"),
-        (r"head\.(weight|bias)", lambda m: f"classifier.{m[1]}"),
-    ),
-}
+# What a pre-training network holds beside its encoder: the decoder, which a backbone has no place for.
+_FCMAE_ROOT = "encoder."
+_FCMAE_PARTS = ("mask_token", "proj", "decoder", "pred")
 
 
-def _block(match: re.Match) -> str:
-    return f"feature.{2 * int(match[1]) + 1}.{match[2]}"
+class DetectedLayout(NamedTuple):
+    """A layout, and what its names of the encoder begin with."""
+
+    name: str
+    root: str
+
+
+@dataclass
+class Renamed:
+    """A checkpoint under this library's names.
+
+    Attributes:
+        layout: the one it came in.
+        arrays: by this library's names, in its form: views where the values are in the same order.
+        sources: this library's name -> the checkpoint's.
+        unexpected: names that the layout does not have.
+        left_out: names of the decoder of a pre-training network, which are not in `arrays`.
+    """
+
+    layout: DetectedLayout
+    arrays: dict[str, np.ndarray]
+    sources: dict[str, str]
+    unexpected: list[str]
+    left_out: list[str]
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the head; 0 without one."""
+        return self.arrays["classifier.bias"].size if "classifier.bias" in self.arrays else 0
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether there is neither a last norm nor a head, as after FCMAE."""
+        return not any(name.startswith(("norm.", "classifier.")) for name in self.arrays)
+
+    def parts_left_out(self) -> str:
+        """`decoder, mask_token, pred, proj`; empty when nothing was left out."""
+        return ", ".join(sorted({name.split(".")[0] for name in self.left_out}))
 
 
 @dataclass
 class Mismatch:
-    """What keeps a set of arrays from fitting a model: names, and for `misshaped` the two shapes, as sentences."""
+    """What keeps arrays from fitting a model: names, and for `misshaped` the two shapes, as sentences.
 
+    `notes` say what the differences come from, where that is known.
+    """
+
+    notes: list[str]
     missing: list[str]
     unexpected: list[str]
     misshaped: list[str]
@@ -59,12 +89,11 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:
-        groups = []
+        groups = list(self.notes)
         for title in ("missing", "unexpected", "misshaped"):
             names = getattr(self, title)
             if names:
-                shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-                groups.append(f"{len(names)} {title}: {shown}")
+                groups.append(f"{len(names)} {title}: {_listed(names)}")
         return "; ".join(groups)
 
 
@@ -72,62 +101,166 @@ def to_mindcv(state_dict: Mapping[str, np.ndarray], model: nn.Cell) -> dict[str,
     """Arrays of a checkpoint under this library's names, ready for `model`.
 
     Args:
-        state_dict: name -> array, in the official layout or in this library's (MindCV's) own.
+        state_dict: name -> array, in any layout of `LAYOUTS`: it is detected. The decoder of an FCMAE pre-training
+            network is left out, and one line in the log says so.
         model: the network they are for: it decides names and shapes and is not changed.
+
+    Returns:
+        Views of the arrays, or the arrays themselves.
 
     Raises:
         CheckpointError: a name or shape does not match. Lists all that are missing, unexpected and mis-shaped, and
             says which layout was detected.
     """
-    layout = detect_layout(state_dict)
-    arrays = rename(state_dict, layout)
-    mismatch = compare(arrays, model)
+    renamed = rename(state_dict)
+    mismatch = compare(renamed, weight_parameters(model))
     if mismatch:
-        raise CheckpointError(f"the weights (layout: {layout}) do not fit the model: {mismatch}")
-    return arrays
+        raise CheckpointError(f"the weights (layout: {renamed.layout.name}) do not fit the model: {mismatch}")
+    if renamed.left_out:
+        logger.info("the decoder is left out of the weights: %s", renamed.parts_left_out())
+    return renamed.arrays
 
 
-def detect_layout(names: Iterable[str]) -> str:
-    """The layout that some names are of: 'mindcv' or 'official'.
+def from_mindcv(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
+    """Arrays of this library under the names of another layout, in its form.
+
+    Whether they are of V1 or V2, with or without a head, is read from the names. 'fcmae' holds an encoder alone: the
+    last norm and the head are left out, and one line in the log says so.
+
+    Args:
+        arrays: name -> array, as in a model of this library.
+        layout: one of `LAYOUTS`.
+
+    Raises:
+        UserError: an unknown layout.
+        CheckpointError: a name that is not this library's, or one that the layout has no place for (torchvision has no
+            V2, FCMAE no V1).
+    """
+    if layout not in LAYOUTS:
+        raise UserError(unknown_name("layout", layout, LAYOUTS))
+    depths = depths_of(arrays)
+    own = {entry.here: entry.part for entry in entries("mindcv", "", depths)}
+    foreign = [name for name in arrays if name not in own]
+    if foreign:
+        raise CheckpointError(f"these are not names of this library's models: {_listed(foreign)}")
+    by_name = {entry.here: entry for entry in entries(layout, _root_for(arrays, layout), depths)}
+    homeless = [name for name in arrays if name not in by_name]
+    if layout == "fcmae":
+        tail = [name for name in homeless if own[name] in ("last norm", "head")]
+        if tail:
+            logger.info("the layout fcmae holds an encoder alone, left out: %s", ", ".join(sorted(tail)))
+        homeless = [name for name in homeless if name not in tail]
+    if homeless:
+        raise CheckpointError(f"the layout {layout} has no place for {_listed(homeless)}")
+    width = arrays["feature.0.0.bias"].size if "feature.0.0.bias" in arrays else 0
+    kept = [(by_name[name], array) for name, array in arrays.items() if name in by_name]
+    return {entry.there: entry.form.out_of(array, width) for entry, array in kept}
+
+
+def _root_for(arrays: Collection[str], layout: str) -> str:
+    """What the layout's names of the encoder begin with, for these weights."""
+    if layout == "transformers" and "classifier.weight" in arrays:
+        return "convnextv2." if any(".grn." in name for name in arrays) else "convnext."
+    return LAYOUTS[layout].roots[0]
+
+
+def detect_layout(names: Collection[str]) -> DetectedLayout:
+    """The layout that some names are of: the one that has names for most of them.
 
     Raises:
         CheckpointError: they are of none.
     """
-    names = list(names)
-    for layout, sign in _SIGNS.items():
-        if any(name.startswith(sign) for name in names):
-            return layout
-    shown = ", ".join(names[:3]) if names else "it holds none"
-    raise CheckpointError(f"the names in the checkpoint are of no known layout ({', '.join(_SIGNS)}): {shown}")
+    best, most = None, 0
+    for layout, table in LAYOUTS.items():
+        for root in table.roots:
+            # The first block of each stage decides; `classifier.weight` alone may be any network's.
+            backbone = {e.there for e in entries(layout, root, (1, 1, 1, 1)) if e.part not in ("last norm", "head")}
+            found = len(backbone.intersection(names))
+            if found > most:
+                best, most = DetectedLayout(layout, root), found
+    if best is None:
+        shown = _listed(list(names), 3) if names else "it holds none"
+        raise CheckpointError(f"the names in the checkpoint are of no known layout ({', '.join(LAYOUTS)}): {shown}")
+    return best
 
 
-def rename(state_dict: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
-    """The arrays of a layout under this library's names; a name that the layout does not have is left as it is."""
-    return {_rename_one(name, _TABLES[layout]): array for name, array in state_dict.items()}
+def rename(state_dict: Mapping[str, np.ndarray]) -> Renamed:
+    """The arrays of a checkpoint, whose layout is detected, under this library's names and in its form.
+
+    Raises:
+        CheckpointError: the names are of no known layout.
+    """
+    layout = detect_layout(state_dict)
+    depth = 1 + len(state_dict) // 9  # no block has fewer than nine arrays
+    by_name = {entry.there: entry for entry in entries(layout.name, layout.root, (depth,) * 4)}
+    renamed = Renamed(layout, {}, {}, [], [])
+    for name, array in state_dict.items():
+        if name in by_name:
+            entry = by_name[name]
+            renamed.arrays[entry.here] = entry.form.into(array)
+            renamed.sources[entry.here] = name
+        elif layout.root == _FCMAE_ROOT and name.split(".")[0] in _FCMAE_PARTS:
+            renamed.left_out.append(name)
+        else:
+            renamed.unexpected.append(name)
+    return renamed
 
 
-def _rename_one(name: str, table: _Table) -> str:
-    for pattern, to in table:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return to(match)
-    return name
+def compare(renamed: Renamed, parameters: Mapping[str, Parameter]) -> Mismatch:
+    """How a checkpoint differs, in names and shapes, from the parameters to be filled with it.
 
+    Names are the checkpoint's own, with this library's beside them where they differ. Shapes are this library's.
+    """
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    arrays = renamed.arrays
+    there = {entry.here: entry.there for entry in entries(*renamed.layout, depths_of(wanted))} | renamed.sources
 
-def compare(arrays: Mapping[str, np.ndarray], model: nn.Cell) -> Mismatch:
-    """How arrays under this library's names differ, in names and shapes, from the weights of a model."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in weight_parameters(model).items()}
+    def both(name: str) -> str:
+        return name if there.get(name, name) == name else f"{there[name]} (here {name})"
+
     return Mismatch(
-        missing=[name for name in wanted if name not in arrays],
-        unexpected=[name for name in arrays if name not in wanted],
+        notes=_notes(renamed, wanted),
+        missing=[both(name) for name in wanted if name not in arrays],
+        unexpected=[*renamed.unexpected, *(both(name) for name in arrays if name not in wanted)],
         misshaped=[
-            f"{name} is {list(arrays[name].shape)}, the model's is {list(shape)}"
-            for name, shape in wanted.items()
-            if name in arrays and tuple(arrays[name].shape) != shape
+            f"{both(name)} is {list(arrays[name].shape)}, the model's is {list(wanted[name])}"
+            for name in wanted
+            if name in arrays and arrays[name].shape != wanted[name]
         ],
     )
 
 
 def weight_parameters(model: nn.Cell) -> dict[str, Parameter]:
     """The weights of a model by name; the counter of its random layers is state, not a weight."""
-    return {p.name: p for p in model.get_parameters() if p.name != "random_step.step"}
+    return {p.name: p for p in model.get_parameters() if p.name != "sample_counter.count"}
+
+
+def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What differences of names come from, where that can be told."""
+    notes = [
+        f"the checkpoint has {what}, which this library has not"
+        for prefix, what in LAYOUTS[renamed.layout.name].foreign.items()
+        if any(name.startswith(prefix) for name in renamed.unexpected)
+    ]
+    gammas = [name for name in renamed.arrays if name.endswith("norm.gamma")]
+    if gammas and not any(name.replace("gamma", "beta") in renamed.arrays for name in gammas):
+        notes.append("the checkpoint has norms without a bias (timm's *_rms), which this library has not")
+    theirs = _structure({name: array.shape for name, array in renamed.arrays.items()})
+    ours = _structure(wanted)
+    if not notes and theirs and ours and theirs != ours:
+        notes.append(f"the checkpoint is of {theirs}, the model is {ours}")
+    return notes
+
+
+def _structure(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """`a V2 with depths 2, 2, 6, 2 and 40 channels in the first stage`; empty when the names do not say it all."""
+    depths, width = depths_of(shapes), shapes.get("feature.0.0.bias")
+    family = "V2" if "feature.1.0.grn.gamma" in shapes else "V1" if "feature.1.0.gamma_" in shapes else ""
+    if not (family and width and all(depths)):
+        return ""
+    return f"a {family} with depths {', '.join(map(str, depths))} and {width[0]} channels in the first stage"
+
+
+def _listed(names: Collection[str], most: int = 8) -> str:
+    shown = ", ".join(list(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -3,54 +3,134 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Union
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
-from mindcv.convert.ckpt_file import read_ckpt
-from mindcv.convert.layouts import compare, detect_layout, rename, weight_parameters
+from mindcv.convert.checkpoint_file import open_checkpoint
+from mindcv.convert.layouts import Renamed, compare, rename, weight_parameters
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["load_weights"]
+__all__ = ["adapted_stem", "as_float32", "load_weights"]
+
+_STEM = "feature.0.0.weight"
+_NORM = ("norm.gamma", "norm.beta")
+_HEAD = ("classifier.weight", "classifier.bias")
 
 
-def load_weights(model: nn.Cell, path: Union[str, os.PathLike], replace_head: bool = False) -> dict[str, Any]:
+def load_weights(
+    model: nn.Cell,
+    path: Union[str, os.PathLike],
+    replace_head: bool = False,
+    adapt_stem: bool = False,
+    ema: bool = False,
+) -> dict[str, Any]:
     """Fill `model` from a checkpoint file and return the file's metadata.
+
+    What is not loaded as it stands in the file is asked for by an argument, and told in one line of the log each.
 
     Args:
         model: network whose weights are set.
-        path: a `.ckpt` file in any known layout of names.
-        replace_head: when the checkpoint's head has another number of classes, or the model has no head, leave the
-            model's as it is, and say so in one line.
+        path: a file in any known format, and in any known layout of names.
+        replace_head: when the checkpoint's head has another number of classes, or it has none (an encoder after FCMAE
+            has no last norm either), or the model has none, leave the model's as it is.
+        adapt_stem: when the checkpoint is of 3 channels and the model of another number, make the stem's weights fit
+            (see `adapted_stem`).
+        ema: take the file's averaged weights.
 
     Raises:
         CheckpointError: the file cannot be read, or a name or shape does not match. The model is then unchanged.
     """
-    state_dict, metadata = read_ckpt(path)
+    contents = open_checkpoint(path, ema=ema)
     try:
-        layout = detect_layout(state_dict)
+        renamed = rename(contents.arrays)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint '{path}': {error}") from None
-    arrays = rename(state_dict, layout)
+    contents.arrays.clear()
     parameters = weight_parameters(model)
-    head = [name for name in arrays if name.startswith("classifier.")]
-    if replace_head and head and any(_shape(parameters, name) != arrays[name].shape for name in head):
-        classes = arrays[head[0]].shape[0]
-        ours = f"; the model's, of {model.num_classes}, is untrained" if model.num_classes else ""
-        logger.info("%s: the head of %d classes is left out%s", path, classes, ours)
-        for name in head:
-            arrays.pop(name)
-            if name in parameters:
-                arrays[name] = parameters[name].asnumpy()
-    mismatch = compare(arrays, model)
+    told = [f"the decoder is left out: {renamed.parts_left_out()}"] if renamed.left_out else []
+    untrained: list[str] = []
+    if replace_head:
+        untrained, sentence = _replace_head(renamed, parameters)
+        told += [sentence] if sentence else []
+    if adapt_stem and _adapt_stem(renamed, parameters):
+        told.append(f"the stem's weights for 3 channels are made to fit {parameters[_STEM].shape[1]}")
+    wanted = {name: parameter for name, parameter in parameters.items() if name not in untrained}
+    mismatch = compare(renamed, wanted)
     if mismatch:
-        raise CheckpointError(f"checkpoint '{path}' (layout: {layout}) does not fit the model: {mismatch}")
-    for name, parameter in parameters.items():
-        parameter.set_data(ms.Tensor(arrays[name], parameter.dtype))
-    return metadata
+        raise CheckpointError(f"checkpoint '{path}' (layout: {renamed.layout.name}) does not fit the model: {mismatch}")
+    types = {renamed.sources[name]: renamed.arrays[name].dtype for name in wanted}
+    strange = [f"{name} is {dtype}" for name, dtype in types.items() if dtype.kind != "f"]
+    if strange:
+        raise CheckpointError(f"checkpoint '{path}' has weights that are no floats: {', '.join(strange[:8])}")
+    for sentence in told:
+        logger.info("%s: %s", path, sentence)
+    # Each array is let go once it is copied: with it the memory of what was not a view of the file.
+    for name, parameter in wanted.items():
+        parameter.set_data(ms.Tensor(as_float32(renamed.arrays.pop(name)), parameter.dtype))
+    return contents.metadata
 
 
-def _shape(parameters: dict[str, ms.Parameter], name: str) -> object:
-    return tuple(parameters[name].shape) if name in parameters else None
+def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> tuple[list[str], str]:
+    """Take a head that does not fit out of `renamed`.
+
+    Returns:
+        The names of the model's parameters that are then left as they are, and a sentence about them, if any.
+    """
+    arrays = renamed.arrays
+    ours = [name for name in _HEAD if name in parameters]
+    theirs = [name for name in _HEAD if name in arrays]
+    num_classes = parameters[_HEAD[0]].shape[0] if ours else 0
+    if theirs:
+        if ours and all(arrays[name].shape == tuple(parameters[name].shape) for name in theirs):
+            return [], ""
+        sentence = f"the head of {renamed.num_classes} classes is left out"
+        for name in theirs:
+            del arrays[name]
+        return ours, sentence + (f"; the model's, of {num_classes}, is untrained" if ours else "")
+    if not renamed.is_encoder:
+        return ours, f"there is no head in it; the model's, of {num_classes} classes, is untrained" if ours else ""
+    if ours:
+        return [*_NORM, *ours], (
+            f"there is no head and no last norm in it; the model's, of {num_classes} classes, are untrained"
+        )
+    return list(_NORM), "there is no last norm in it; the model's is untrained"
+
+
+def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> bool:
+    """Make a stem of 3 channels fit the model's number, if that is another; whether anything was done."""
+    weight = renamed.arrays.get(_STEM)
+    in_channels = parameters[_STEM].shape[1]
+    if weight is None or weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
+        return False
+    renamed.arrays[_STEM] = adapted_stem(weight, in_channels)
+    return True
+
+
+def adapted_stem(weight: np.ndarray, in_channels: int) -> np.ndarray:
+    """Weights of a stem for RGB images made to fit another number of channels, as timm does.
+
+    One channel gets the sum of the three, so that a grey image gives what it gave as three equal channels. Otherwise
+    red, green and blue are repeated in turn and scaled by 3 / in_channels, so that equal channels give what they gave.
+
+    Args:
+        weight: [O, 3, k, k].
+        in_channels: the number wanted.
+
+    Returns:
+        [O, in_channels, k, k], float32.
+    """
+    weight = np.asarray(weight, np.float32)
+    if in_channels == 1:
+        return weight.sum(axis=1, keepdims=True)
+    return weight[:, np.arange(in_channels) % 3] * np.float32(3 / in_channels)
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """The array as MindSpore's Tensor takes it: itself where it is native, contiguous float32, else a copy."""
+    # The view drops a byte order that is spelled out: MindSpore 2.7 refuses "<f" on machines where "f" is the same.
+    return np.ascontiguousarray(array, np.float32).view(np.float32)

@@ -1,12 +1,18 @@
-"""Official names to this library's, against a table written by hand from the two code bases."""
+"""Layouts of names, into this library's and out, against tables written by hand from the other code bases."""
+
+import gc
 
 import numpy as np
 import pytest
+from mindspore.nn.utils import no_init_parameters
 
-from mindcv.convert import to_mindcv, weight_parameters
+from mindcv import list_models
+from mindcv.convert import from_mindcv, to_mindcv, weight_parameters
+from mindcv.convert.layout_tables import LAYOUTS
+from mindcv.convert.layouts import rename
 from mindcv.models import create_model
 from mindcv.models.convnext import ConvNeXt
-from mindcv.utils.errors import CheckpointError
+from mindcv.utils.errors import CheckpointError, UserError
 
 # A name of each kind, at the first place it occurs and at the last.
 SAMPLES = {
@@ -35,6 +41,8 @@ OF_FAMILY = {
         "stages.3.1.grn.beta": "feature.7.1.grn.beta",
     },
 }
+# torchvision's own, and the smallest variant in its form.
+TORCHVISION = ("convnext_atto", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
 
 
 def tiny(num_classes=3, seed=0):
@@ -55,6 +63,206 @@ def test_official_names(reference, name):
     wanted = {parameter.name: tuple(parameter.shape) for parameter in network.trainable_params()}
     assert {ours: array.shape for ours, array in arrays.items()} == wanted
     assert {id(array) for array in arrays.values()} == {id(array) for array in official.values()}
+
+
+def layouts_of(model):
+    """The other layouts that a model comes in."""
+    return [
+        layout
+        for layout in LAYOUTS
+        if layout != "mindcv"
+        and not (layout == "torchvision" and model not in TORCHVISION)
+        and not (layout == "fcmae" and "v2" not in model)
+    ]
+
+
+def encoder_of(official):
+    return {name: array for name, array in official.items() if name.startswith(("downsample", "stages"))}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape, name
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_the_layouts():
+    assert list(LAYOUTS) == ["mindcv", "official", "timm", "torchvision", "transformers", "fcmae"]
+
+
+@pytest.mark.parametrize(
+    "model,layout", [(model, layout) for model in ("convnext_atto", "convnextv2_atto") for layout in layouts_of(model)]
+)
+def test_values_into_and_out(reference, as_layout, model, layout):
+    official = reference.weights(model)
+    if layout == "fcmae":
+        official = encoder_of(official)
+    expected = rename(official).arrays  # pinned by test_official_names
+    theirs = as_layout(layout, model, official)
+    assert theirs.keys() != official.keys() or layout == "official"
+    found = rename(theirs)
+    assert found.layout.name == layout and not found.unexpected
+    assert_same(found.arrays, expected)
+    assert_same(from_mindcv(found.arrays, layout), theirs)
+    assert_same(from_mindcv(expected, "official"), official)
+
+
+@pytest.fixture(params=list_models(), scope="module")
+def blank(request):
+    """(name, network): names and shapes of every variant, without values."""
+    with no_init_parameters():
+        network = create_model(request.param)
+    yield request.param, network
+    del network
+    gc.collect()
+
+
+def test_every_variant(blank, official_shapes, as_layout):
+    """Names and shapes of all; each array is filled with its place in the list, so that a swapped pair is seen."""
+    model, network = blank
+    official = {
+        name: np.broadcast_to(np.float32(i), shape) for i, (name, shape) in enumerate(official_shapes(model).items())
+    }
+    places = {name: array.flat[0] for name, array in to_mindcv(official, network).items()}
+    for layout in layouts_of(model):
+        given = as_layout(layout, model, encoder_of(official) if layout == "fcmae" else official)
+        found = rename(given)
+        assert found.layout.name == layout and not found.unexpected
+        assert {name: array.flat[0] for name, array in found.arrays.items()} == {n: places[n] for n in found.arrays}
+        if layout != "fcmae":
+            assert to_mindcv(given, network).keys() == found.arrays.keys() == places.keys()
+        back = from_mindcv(found.arrays, layout)
+        assert {name: a.shape for name, a in back.items()} == {name: a.shape for name, a in given.items()}
+        assert all(back[name].flat[0] == given[name].flat[0] for name in given)
+
+
+def test_names_without_a_head(reference, as_layout):
+    official = {name: a for name, a in reference.weights("convnextv2_atto").items() if not name.startswith("head")}
+    network = create_model("convnextv2_atto", num_classes=0)
+    theirs = as_layout("transformers", "convnextv2_atto", official)
+    assert "embeddings.layernorm.bias" in theirs  # no root: the model without a head
+    found = to_mindcv(theirs, network)
+    assert_same(found, to_mindcv(official, network))
+    assert_same(from_mindcv(found, "transformers"), theirs)
+
+
+def test_arrays_are_views(reference, as_layout):
+    official = reference.weights("convnextv2_atto")
+    for layout, given in (
+        ("timm", official),
+        ("transformers", official),
+        ("fcmae", encoder_of(official)),
+    ):
+        theirs = as_layout(layout, "convnextv2_atto", given)
+        found = rename(theirs)
+        assert all(np.shares_memory(array, theirs[found.sources[name]]) for name, array in found.arrays.items())
+
+
+def pretraining(as_layout, official):
+    """A pre-training network: the sparse encoder, and a decoder whose block is a dense one of 512 channels."""
+    decoder = {
+        "mask_token": (1, 512, 1, 1),
+        "proj.weight": (512, 320, 1, 1),
+        "decoder.0.dwconv.weight": (512, 1, 7, 7),
+        "decoder.0.grn.gamma": (1, 1, 1, 2048),
+        "pred.bias": (3072,),
+    }
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in decoder.items()}
+    return {**as_layout("fcmae", "convnextv2_atto", encoder_of(official)), **zeros}
+
+
+def test_the_decoder_of_fcmae_is_left_out_and_named(reference, as_layout, capsys):
+    official = reference.weights("convnextv2_atto")
+    given = pretraining(as_layout, official)
+    network = create_model("convnextv2_atto", features_only=True)  # no last norm, no head
+    assert to_mindcv(given, network).keys() == weight_parameters(network).keys()
+    assert capsys.readouterr().err == "the decoder is left out of the weights: decoder, mask_token, pred, proj\n"
+    # In any other layout these names are nothing known.
+    dense = {**encoder_of(official), "mask_token": given["mask_token"]}
+    with pytest.raises(CheckpointError, match="layout: official.*1 unexpected: mask_token"):
+        to_mindcv(dense, network)
+
+
+def test_into_fcmae_goes_the_encoder_alone(reference, as_layout, capsys):
+    official = reference.weights("convnextv2_atto")
+    found = from_mindcv(rename(official).arrays, "fcmae")
+    assert_same(found, as_layout("fcmae", "convnextv2_atto", encoder_of(official)))
+    assert capsys.readouterr().err == (
+        "the layout fcmae holds an encoder alone, left out: classifier.bias, classifier.weight, norm.beta, norm.gamma\n"
+    )
+
+
+def test_what_a_layout_has_no_place_for(reference):
+    v1, v2 = (rename(reference.weights(model)).arrays for model in ("convnext_atto", "convnextv2_atto"))
+    with pytest.raises(CheckpointError, match=r"torchvision has no place for feature\.1\.0\.grn\.gamma.* 16 more"):
+        from_mindcv(v2, "torchvision")
+    with pytest.raises(CheckpointError, match=r"layout fcmae has no place for feature\.1\.0\.gamma_"):
+        from_mindcv(v1, "fcmae")
+    with pytest.raises(CheckpointError, match=r"not names of this library's models: stem\.0\.bias"):
+        from_mindcv({**v1, "stem.0.bias": v1["norm.beta"]}, "timm")
+    with pytest.raises(UserError, match=r"layout 'tim' is not known; did you mean 'timm'\? \(there are: fcmae, "):
+        from_mindcv(v1, "tim")
+
+
+def without(arrays, *parts):
+    return {name: array for name, array in arrays.items() if not any(part in name for part in parts)}
+
+
+def more(arrays, **shapes):
+    return {**arrays, **{name.replace("__", "."): np.zeros(shape, np.float32) for name, shape in shapes.items()}}
+
+
+STRUCTURES = {
+    "overlapping convolutions (timm's *_ols)": lambda a: more(
+        without(a, "stem.1"), stem__2__weight=40, stem__2__bias=40
+    ),
+    "a norm before the pooling (timm's *_hnf)": lambda a: more(
+        without(a, "head.norm"), norm_pre__weight=320, norm_pre__bias=320
+    ),
+    "a hidden layer in the head (timm's *_mlp)": lambda a: more(a, head__pre_logits__fc__weight=(320, 320)),
+    "norms without a bias (timm's *_rms)": lambda a: without(a, "norm.bias", "stem.1.bias", "downsample.0.bias"),
+}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_structures_that_are_not_here_are_told(reference, as_layout, structure):
+    weights = as_layout("timm", "convnext_atto", reference.weights("convnext_atto"))
+    with pytest.raises(CheckpointError) as caught:
+        to_mindcv(STRUCTURES[structure](weights), create_model("convnext_atto"))
+    message = str(caught.value)
+    assert f"{structure}, which this library has not" in message and "layout: timm" in message
+    assert message.count("which this library has not") == 1
+
+
+def test_norms_of_a_transformers_backbone_are_told(reference, as_layout):
+    official = encoder_of(reference.weights("convnext_atto"))
+    weights = more(as_layout("transformers", "convnext_atto", official), hidden_states_norms__stage4__weight=320)
+    network = create_model("convnext_atto", features_only=True)
+    with pytest.raises(CheckpointError, match="norms of the stages' maps.*1 unexpected: hidden_states_norms"):
+        to_mindcv(weights, network)
+
+
+def test_another_network_is_told(reference, as_layout):
+    weights = as_layout("timm", "convnext_atto", reference.weights("convnext_atto"))
+    with pytest.raises(CheckpointError) as caught:
+        to_mindcv(weights, create_model("convnextv2_nano"))
+    message = str(caught.value)
+    assert (
+        "the checkpoint is of a V1 with depths 2, 2, 6, 2 and 40 channels in the first stage, "
+        "the model is a V2 with depths 2, 2, 8, 2 and 80 channels in the first stage" in message
+    )
+    assert "stages.0.blocks.0.mlp.grn.weight (here feature.1.0.grn.gamma)" in message  # missing
+    assert "12 unexpected: stages.0.blocks.0.gamma (here feature.1.0.gamma_)" in message
+    assert "stem.0.weight (here feature.0.0.weight) is [40, 3, 4, 4], the model's is [80, 3, 4, 4]" in message
+
+
+def test_a_kernel_of_no_square_is_misshaped(reference, as_layout):
+    weights = as_layout("fcmae", "convnextv2_atto", encoder_of(reference.weights("convnextv2_atto")))
+    weights["encoder.stages.0.0.dwconv.kernel"] = np.zeros((48, 40), np.float32)
+    network = create_model("convnextv2_atto", features_only=True)
+    with pytest.raises(CheckpointError, match=r"1 misshaped: encoder\.stages\.0\.0\.dwconv\.kernel.* is \[48, 40\]"):
+        to_mindcv(weights, network)
 
 
 def test_own_names_pass_through():
@@ -96,7 +304,9 @@ def test_long_lists_are_cut_with_their_number():
 @pytest.mark.parametrize("names", [[], ["encoder.stem.weight", "fc.bias"]])
 def test_unknown_layouts(names):
     network, _ = tiny()
-    with pytest.raises(CheckpointError, match=r"of no known layout \(mindcv, official\): ") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"of no known layout \(mindcv, official, timm, torchvision, transformers, fcmae\): "
+    ) as caught:
         to_mindcv({name: np.zeros(1) for name in names}, network)
     assert all(name in str(caught.value) for name in names)
 
@@ -104,4 +314,4 @@ def test_unknown_layouts(names):
 def test_the_counter_of_random_layers_is_no_weight():
     network = ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), drop_path_rate=0.5, drop_rate=0.1)
     names = {parameter.name for parameter in network.get_parameters()}
-    assert names - weight_parameters(network).keys() == {"random_step.step"}
+    assert names - weight_parameters(network).keys() == {"sample_counter.count"}

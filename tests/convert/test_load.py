@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindcv.convert import load_weights, weight_parameters, write_ckpt
+from mindcv.convert import load_weights, weight_parameters, write_ckpt, write_safetensors
+from mindcv.convert.load import adapted_stem
 from mindcv.models import create_model
 from mindcv.models.convnext import ConvNeXt
 from mindcv.utils.errors import CheckpointError
@@ -40,15 +41,49 @@ def test_all_weights_are_set(tmp_path):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_an_official_file_gives_the_recorded_logits(tmp_path, reference):
-    # The file as another tool would have made it, by MindSpore alone; the logits are the reference implementation's.
-    name = "convnextv2_atto"
+@pytest.fixture(params=["convnext_atto", "convnextv2_atto"], scope="module")
+def atto(request):
+    """(name, network) to load into."""
+    return request.param, create_model(request.param).set_train(False)
+
+
+def set_to_zero(target, names=""):
+    for name, parameter in weight_parameters(target).items():
+        if name.startswith(names):
+            parameter.set_data(ms.ops.zeros_like(parameter))
+
+
+def assert_recorded(name, target, reference):
+    logits = target(Tensor(reference.image((2, 3, 64, 64)))).asnumpy()
+    np.testing.assert_allclose(logits, reference.arrays[f"{name}/2x64x64/logits"], atol=2e-4, rtol=0)
+
+
+V1 = [("convnext_atto", layout) for layout in ("official", "timm", "torchvision", "transformers")]
+V2 = [("convnextv2_atto", layout) for layout in ("official", "timm", "transformers", "fcmae")]
+
+
+@pytest.mark.parametrize("atto,layout", V1 + V2, indirect=["atto"])
+def test_files_of_every_layout_give_the_recorded_logits(tmp_path, reference, as_layout, atto, layout):
+    name, target = atto
+    official = reference.weights(name)
+    set_to_zero(target)
+    if layout == "fcmae":  # the tail comes from another file
+        write_safetensors(tmp_path / "official.safetensors", official)
+        load_weights(target, tmp_path / "official.safetensors")
+        set_to_zero(target, "feature")
+        official = {n: array for n, array in official.items() if n.startswith(("downsample", "stages"))}
+    write_safetensors(tmp_path / "a.safetensors", as_layout(layout, name, official))
+    load_weights(target, tmp_path / "a.safetensors", replace_head=layout == "fcmae")
+    assert_recorded(name, target, reference)
+
+
+def test_a_file_that_mindspore_wrote(tmp_path, reference, atto):
+    name, target = atto
     entries = [{"name": n, "data": Tensor(array)} for n, array in reference.weights(name).items()]
     ms.save_checkpoint(entries, str(tmp_path / "a.ckpt"))
-    target = create_model(name).set_train(False)
+    set_to_zero(target)
     assert load_weights(target, tmp_path / "a.ckpt") == {}
-    logits = target(Tensor(reference.image((2, 3, 64, 64)))).asnumpy()
-    np.testing.assert_allclose(logits, reference.arrays[f"{name}/2x64x64/logits"], atol=1e-4)
+    assert_recorded(name, target, reference)
 
 
 def test_a_head_of_another_width_needs_leave(tmp_path, capsys):
@@ -102,3 +137,114 @@ def test_a_file_of_something_else_is_named(tmp_path):
     path = write(tmp_path / "a.ckpt", {"conv1.weight": np.ones(3, np.float32)})
     with pytest.raises(CheckpointError, match=r"checkpoint '.*a\.ckpt': .*no known layout.*conv1\.weight"):
         load_weights(network(), path)
+
+
+def encoder_of(arrays):
+    return {name: array for name, array in arrays.items() if name.startswith("feature.")}
+
+
+@pytest.mark.parametrize(
+    "num_classes,left,told",
+    [
+        (3, ("norm.", "classifier."), "no head and no last norm in it; the model's, of 3 classes, are untrained"),
+        (0, ("norm.",), "no last norm in it; the model's is untrained"),
+    ],
+)
+def test_an_encoder_alone(tmp_path, capsys, num_classes, left, told):
+    arrays = encoder_of(random_arrays(network()))
+    path = write(tmp_path / "a.ckpt", arrays)
+    target = network(num_classes)
+    before = values(target)
+    with pytest.raises(CheckpointError, match=f"{2 * len(left)} missing: norm.gamma, norm.beta"):
+        load_weights(target, path)
+    assert capsys.readouterr().err == ""
+    load_weights(target, path, replace_head=True)
+    assert capsys.readouterr().err == f"{path}: there is {told}\n"
+    for name, found in values(target).items():
+        np.testing.assert_array_equal(found, before[name] if name.startswith(left) else arrays[name], err_msg=name)
+
+
+def test_a_file_without_a_head(tmp_path, capsys):
+    arrays = random_arrays(network(0))
+    path = write(tmp_path / "a.ckpt", arrays)
+    target = network(3)
+    with pytest.raises(CheckpointError, match="2 missing: classifier.weight, classifier.bias$"):
+        load_weights(target, path)
+    load_weights(target, path, replace_head=True)
+    assert capsys.readouterr().err == f"{path}: there is no head in it; the model's, of 3 classes, is untrained\n"
+    np.testing.assert_array_equal(target.norm.beta.asnumpy(), arrays["norm.beta"])
+    # A last norm alone is not left out: nothing makes such a file.
+    del arrays["norm.gamma"]
+    with pytest.raises(CheckpointError, match="1 missing: norm.gamma$"):
+        load_weights(target, write(tmp_path / "b.ckpt", arrays), replace_head=True)
+
+
+def test_the_decoder_of_fcmae_is_told(tmp_path, capsys):
+    arrays = {f"encoder.{name}": array for name, array in encoder_of(random_arrays(network())).items()}
+    arrays["mask_token"] = np.zeros((1, 4, 1, 1), np.float32)
+    path = write(tmp_path / "a.ckpt", arrays)
+    load_weights(network(0), path, replace_head=True)
+    assert capsys.readouterr().err.splitlines()[0] == f"{path}: the decoder is left out: mask_token"
+
+
+# One output channel of a 1x1 kernel: red 1, green 10, blue 100.
+RGB = np.float32([1, 10, 100]).reshape(1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "in_channels,expected",
+    [
+        (1, [111]),
+        (2, [1.5, 15]),
+        (4, [0.75, 7.5, 75, 0.75]),
+        (7, [3 / 7, 30 / 7, 300 / 7, 3 / 7, 30 / 7, 300 / 7, 3 / 7]),
+    ],
+)
+def test_an_adapted_stem(in_channels, expected):
+    found = adapted_stem(RGB, in_channels)
+    assert found.dtype == np.float32 and found.shape == (1, in_channels, 1, 1)
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+
+
+def test_the_stem_is_adapted_when_asked(tmp_path, capsys):
+    arrays = random_arrays(network())  # of 1 channel
+    arrays["feature.0.0.weight"] = np.random.default_rng(1).standard_normal((4, 3, 4, 4)).astype(np.float32)
+    path = write(tmp_path / "a.ckpt", arrays)
+    target = network()
+    with pytest.raises(CheckpointError, match=r"feature\.0\.0\.weight is \[4, 3, 4, 4\], the model's is \[4, 1, "):
+        load_weights(target, path)
+    load_weights(target, path, adapt_stem=True)
+    assert capsys.readouterr().err == f"{path}: the stem's weights for 3 channels are made to fit 1\n"
+    summed = arrays["feature.0.0.weight"].astype(np.float64).sum(1, keepdims=True)
+    np.testing.assert_allclose(target.feature[0][0].weight.asnumpy(), summed, atol=1e-6)
+
+
+def test_a_grey_stem_is_not_adapted(tmp_path):
+    path = write(tmp_path / "a.ckpt", random_arrays(network()))
+    target = ConvNeXt(3, 3, (1, 1, 1, 1), (4, 4, 8, 8))
+    with pytest.raises(CheckpointError, match=r"1 misshaped: feature\.0\.0\.weight is \[4, 1, 4, 4\]"):
+        load_weights(target, path, adapt_stem=True)
+
+
+def test_the_average_of_the_weights(tmp_path):
+    arrays = random_arrays(network())
+    average = {f"ema.{name}": array + 1 for name, array in arrays.items()}
+    path = write(tmp_path / "a.ckpt", {**arrays, **average})
+    for ema in (False, True):
+        target = network()
+        load_weights(target, path, ema=ema)
+        for name, found in values(target).items():
+            np.testing.assert_array_equal(found, arrays[name] + (1 if ema else 0), err_msg=name)
+    with pytest.raises(CheckpointError, match=r"b\.ckpt'.*average"):
+        load_weights(network(), write(tmp_path / "b.ckpt", arrays), ema=True)
+
+
+def test_weights_that_are_no_floats(tmp_path):
+    target = network()
+    before = values(target)
+    arrays = random_arrays(target)
+    arrays["norm.gamma"] = arrays["norm.gamma"].astype(np.int8)
+    write_safetensors(tmp_path / "a.safetensors", arrays)
+    with pytest.raises(CheckpointError, match="no floats: norm.gamma is int8$"):
+        load_weights(target, tmp_path / "a.safetensors")
+    assert all((values(target)[name] == before[name]).all() for name in before)

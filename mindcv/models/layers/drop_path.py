@@ -1,7 +1,8 @@
 """Random dropping that a run can repeat, stop and take up again.
 
 MindSpore's Dropout and its kin cannot be repeated from a seed (docs/decisions.md). Here each decision is an integer
-hash of what it is for: (seed, layer, training step, position). The only state is the step, one integer.
+hash of what it is for: (seed, layer, number of the sample in the run). The only state is how many samples there
+were, one integer, so that a sample's drops do not depend on how a batch is split over processes, or accumulated.
 """
 
 import zlib
@@ -9,24 +10,36 @@ import zlib
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-__all__ = ["DropPath", "Dropout", "KeepPath", "RandomStep"]
+__all__ = ["DropPath", "Dropout", "KeepPath", "SampleCounter", "number_samples"]
 
 
-class RandomStep(nn.Cell):
-    """Counts training steps: passes x on and, in training, moves `step` (int32, not trained) up by one.
+class SampleCounter(nn.Cell):
+    """Counts samples: passes x [N, ...] on and, in training, moves `count` (int32, not trained) up by those of all
+    processes.
 
-    A network runs it once at the start of its forward pass and shares `step` with its random layers. These only read
+    A network runs it once at the start of its forward pass and shares `count` with its random layers. These only read
     it, so that gradient checkpointing, which runs a layer twice in one step, sees the same drops both times.
     """
 
     def __init__(self):
         super().__init__()
-        self.step = Parameter(Tensor(0, ms.int32), name="step", requires_grad=False)
+        self.count = Parameter(Tensor(0, ms.int32), name="count", requires_grad=False)
+        self.num_ranks = 1
 
     def construct(self, x):
         if self.training:
-            ops.assign_add(self.step, Tensor(1, ms.int32))
+            ops.assign_add(self.count, Tensor(x.shape[0] * self.num_ranks, ms.int32))
         return x
+
+
+def number_samples(network: nn.Cell, rank: int, num_ranks: int) -> None:
+    """Tell the random layers of `network`, before it is compiled, that sample i of its batch is number
+    i * num_ranks + rank of the whole: samples are dealt to processes like cards."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, (SampleCounter, _Keep)):
+            cell.num_ranks = num_ranks
+        if isinstance(cell, _Keep):
+            cell.rank = rank
 
 
 class DropPath(nn.Cell):
@@ -36,25 +49,25 @@ class DropPath(nn.Cell):
         rate: probability of dropping, in [0, 1).
         layer: a number that no other random layer of the network has.
         seed: another seed gives other drops.
-        step: the network's `RandomStep.step`.
+        count: the network's `SampleCounter.count`.
 
     Source: "Deep Networks with Stochastic Depth", arXiv 1603.09382.
     """
 
-    def __init__(self, rate: float, layer: int, seed: int, step: Parameter):
+    def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
         super().__init__()
-        self.keep = _Keep(rate, layer, seed, step)
+        self.keep = _Keep(rate, layer, seed, count)
 
     def construct(self, x):
         if not self.training:
             return x
         n = x.shape[0]
-        scale = ops.reshape(self.keep(n), (n,) + (1,) * (x.ndim - 1))
+        scale = ops.reshape(self.keep(n, 1), (n,) + (1,) * (x.ndim - 1))
         return x * ops.cast(scale, x.dtype)
 
     def scale(self, n):
         """What each of `n` samples is multiplied by: float32 [n]."""
-        return self.keep(n) if self.training else ops.ones((n,), ms.float32)
+        return self.keep(n, 1) if self.training else ops.ones((n,), ms.float32)
 
 
 class KeepPath(nn.Cell):
@@ -71,34 +84,40 @@ class KeepPath(nn.Cell):
 class Dropout(nn.Cell):
     """Dropout of single elements of [N, C]; arguments as for `DropPath`."""
 
-    def __init__(self, rate: float, layer: int, seed: int, step: Parameter):
+    def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
         super().__init__()
-        self.keep = _Keep(rate, layer, seed, step)
+        self.keep = _Keep(rate, layer, seed, count)
 
     def construct(self, x):
         if not self.training:
             return x
-        return x * ops.cast(ops.reshape(self.keep(x.size), x.shape), x.dtype)
+        return x * ops.cast(ops.reshape(self.keep(x.shape[0], x.shape[1]), x.shape), x.dtype)
 
 
 class _Keep(nn.Cell):
-    """A float32 vector [count] of 0 (dropped) and 1 / (1 - rate) (kept)."""
+    """float32 [n * width] of 0 (dropped) and 1 / (1 - rate) (kept): `width` decisions for each of n samples."""
 
-    def __init__(self, rate: float, layer: int, seed: int, step: Parameter):
+    def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
         super().__init__()
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"a drop rate must be in [0, 1), not {rate}")
-        self.step = step
+        self.count = count
+        self.rank, self.num_ranks = 0, 1
         self.key = Tensor(_int32(zlib.crc32(f"{seed}:{layer}".encode())), ms.int32)
         # Uniform 24-bit integers are compared, not floats: what a decision is cannot depend on rounding.
         self.threshold = Tensor(round(rate * 2**24), ms.int32)
         self.scale = 1.0 / (1.0 - rate)
 
-    def construct(self, count):
-        x = ops.cast(ops.arange(count), ms.int32)
-        # Two rounds, so that (step, position) = (a, b) and (b, a) part ways.
-        x = _mix(x + self.key)
-        x = _mix(ops.bitwise_xor(x, self.step))
+    def construct(self, n, width):
+        # The counter stands behind this batch, so its samples have numbers counted down from there.
+        first = self.count + _const(self.rank - n * self.num_ranks)
+        sample = first + ops.cast(ops.arange(n), ms.int32) * _const(self.num_ranks)  # [n]
+        x = _mix(sample + self.key)
+        if width > 1:
+            # A second round for the place in the sample, so that (sample, place) = (a, b) and (b, a) part ways.
+            place = ops.cast(ops.arange(width), ms.int32)
+            x = ops.reshape(ops.bitwise_xor(ops.reshape(x, (n, 1)), ops.reshape(place, (1, width))), (n * width,))
+        x = _mix(ops.bitwise_xor(x, self.key))
         bits = ops.bitwise_and(ops.bitwise_right_shift(x, _const(8)), _const(0xFFFFFF))
         return ops.cast(ops.greater_equal(bits, self.threshold), ms.float32) * self.scale
 
