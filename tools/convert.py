@@ -9,6 +9,7 @@ A `.ckpt` has this library's names and says which model it is of, so that `valid
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -18,6 +19,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors
 from mindcv.convert.checkpoint_file import open_checkpoint
+from mindcv.convert.ckpt_file import METADATA_KEY
 from mindcv.convert.layout_tables import LAYOUTS
 from mindcv.convert.layouts import Renamed, compare, rename
 from mindcv.convert.load import as_float32
@@ -39,14 +41,15 @@ def main() -> None:
     if renamed.left_out:
         logger.info("%s: the decoder is left out: %s", args.src, renamed.parts_left_out())
     num_classes = renamed.num_classes
+    metadata = described(contents.metadata, args.model, renamed)
     if args.dst.endswith(".ckpt"):
         tensors = {name: ms.Tensor.from_numpy(as_float32(array)) for name, array in arrays.items()}
-        write_ckpt(args.dst, tensors, described(contents.metadata, args.model, renamed))
+        write_ckpt(args.dst, tensors, metadata)
     else:
         arrays = from_mindcv(arrays, args.layout)
         num_classes = 0 if args.layout == "fcmae" else num_classes
         # "pt" is what PyTorch's own readers ask for, whoever wrote the file.
-        write_safetensors(args.dst, arrays, {"format": "pt", "model": args.model})
+        write_safetensors(args.dst, arrays, {"format": "pt", METADATA_KEY: json.dumps(metadata)})
     head = f"{num_classes} classes" if num_classes else "no head"
     print(f"{args.dst}: {args.model}, {head}, {len(arrays)} arrays, layout {renamed.layout.name} to {args.layout}")
 
@@ -109,7 +112,7 @@ def fitting(renamed: Renamed, model_name: str, num_classes: Optional[int] = None
 
 
 def described(metadata: Mapping[str, Any], model_name: str, renamed: Renamed) -> dict[str, Any]:
-    """The metadata of a `.ckpt`: what the source says of classes and preprocessing, and what the weights say."""
+    """The metadata of the result: what the source says of classes and preprocessing, and what the weights say."""
     known = {
         "model": model_name,
         "num_classes": renamed.num_classes,

@@ -3,11 +3,12 @@
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint, read_checkpoint
 from mindcv.convert.ckpt_file import read_ckpt, write_ckpt
 from mindcv.convert.layouts import from_mindcv, to_mindcv, weight_parameters
-from mindcv.convert.load import load_weights
+from mindcv.convert.load import fill_weights, load_weights
 from mindcv.convert.safetensors_file import read_safetensors, write_safetensors
 
 __all__ = [
     "CheckpointContents",
+    "fill_weights",
     "from_mindcv",
     "load_weights",
     "open_checkpoint",

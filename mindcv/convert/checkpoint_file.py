@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from mindcv.convert.ckpt_file import read_ckpt
+from mindcv.convert.ckpt_file import METADATA_KEY, read_ckpt
 from mindcv.convert.file_bytes import existing_file, quoted
 from mindcv.convert.safetensors_file import parse_json, read_safetensors
 from mindcv.convert.torch_file import read_torch_file
@@ -40,7 +40,9 @@ _TRAINING_COPIES = re.compile(
 # ... and counters.
 _TRAINING_STATE = re.compile(
     r"learning_rate(_.*)?|lr|global_step|beta[12]_power|momentum|momentum_product|scale_sense|loss_scale(_good_steps)?"
-    r"|current_iterator_step|last_overflow_iterator_step|epoch_num|step_num|ema_updates|random_step\.step"
+    r"|current_iterator_step|last_overflow_iterator_step|epoch_num|step_num|ema_updates"
+    # and what this library's saved runs hold
+    r"|(optimizer|loss_scale|network_state|ema_state)\..+"
 )
 
 # The file of a folder, in this order.
@@ -60,8 +62,8 @@ _FOLDER_PATTERNS = ("*.index.json", "*.safetensors", "*.bin")
 class CheckpointContents:
     """The weights of a checkpoint under the names of the file, and what else it says of them.
 
-    `metadata` is a dictionary of JSON values for a `.ckpt` of this library, of strings for safetensors, the index's own
-    for shards, and {} where the format has none.
+    `metadata` is a dictionary of JSON values for a file of this library, of strings for another's safetensors, the
+    index's own for shards, and {} where the format has none.
     """
 
     arrays: dict[str, np.ndarray]
@@ -149,7 +151,8 @@ def _is_safetensors(start: bytes) -> bool:
 def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
     start = _start_of(path)
     if _is_safetensors(start):
-        return read_safetensors(path)
+        arrays, texts = read_safetensors(path)
+        return arrays, parse_json(texts[METADATA_KEY].encode()) if METADATA_KEY in texts else texts
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or start[257:262] == b"ustar":
         return read_torch_file(path), {}
     if start.startswith(b"version https://git-lfs"):

@@ -18,9 +18,10 @@ from mindcv.utils.device import mindspore_log_held
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.files import atomic_path
 
-__all__ = ["read_ckpt", "write_ckpt"]
+__all__ = ["METADATA_KEY", "read_ckpt", "write_ckpt"]
 
-_METADATA = "mindcv_metadata"
+# Of the entry that holds the metadata, as JSON.
+METADATA_KEY = "mindcv_metadata"
 
 
 def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], metadata: Mapping[str, Any]) -> None:
@@ -31,7 +32,7 @@ def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], 
     """
     entries = [{"name": name, "data": tensor} for name, tensor in weights.items()]
     with atomic_path(path) as side, mindspore_log_held():
-        ms.save_checkpoint(entries, str(side), append_dict={_METADATA: json.dumps(metadata)})
+        ms.save_checkpoint(entries, str(side), append_dict={METADATA_KEY: json.dumps(metadata)})
 
 
 def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -50,7 +51,7 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
     except Exception as error:  # MindSpore raises several kinds for a damaged file
         raise CheckpointError(f"checkpoint '{path}' cannot be read: {str(error).strip().splitlines()[0]}") from None
     try:
-        metadata = dict(json.loads(str(entries.pop(_METADATA, "{}"))))
+        metadata = dict(json.loads(str(entries.pop(METADATA_KEY, "{}"))))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint '{path}' has damaged metadata: {error}") from None
     return {name: _array(entry) for name, entry in entries.items() if isinstance(entry, ms.Tensor)}, metadata

@@ -10,12 +10,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from mindcv.convert.checkpoint_file import open_checkpoint
+from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint
 from mindcv.convert.layouts import Renamed, compare, rename, weight_parameters
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["adapted_stem", "as_float32", "load_weights"]
+__all__ = ["adapted_stem", "as_float32", "fill_weights", "load_weights"]
 
 _STEM = "feature.0.0.weight"
 _NORM = ("norm.gamma", "norm.beta")
@@ -46,6 +46,27 @@ def load_weights(
         CheckpointError: the file cannot be read, or a name or shape does not match. The model is then unchanged.
     """
     contents = open_checkpoint(path, ema=ema)
+    fill_weights(model, contents, path, replace_head, adapt_stem)
+    return contents.metadata
+
+
+def fill_weights(
+    model: nn.Cell,
+    contents: CheckpointContents,
+    path: Union[str, os.PathLike],
+    replace_head: bool = False,
+    adapt_stem: bool = False,
+) -> None:
+    """`load_weights` of a checkpoint that has been read, for callers whose model depends on its metadata.
+
+    Args:
+        model, replace_head, adapt_stem: see `load_weights`.
+        contents: what was read; its arrays are let go.
+        path: what messages call it.
+
+    Raises:
+        CheckpointError: see `load_weights`.
+    """
     try:
         renamed = rename(contents.arrays)
     except CheckpointError as error:
@@ -72,7 +93,6 @@ def load_weights(
     # Each array is let go once it is copied: with it the memory of what was not a view of the file.
     for name, parameter in wanted.items():
         parameter.set_data(ms.Tensor(as_float32(renamed.arrays.pop(name)), parameter.dtype))
-    return contents.metadata
 
 
 def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> tuple[list[str], str]:

@@ -69,9 +69,10 @@ def test_to_ckpt_and_back(run, tmp_path, official):
     np.testing.assert_array_equal(found["feature.2.0.gamma"], arrays["downsample_layers.1.0.weight"])
 
     assert run(model="convnextv2_atto", src=target, dst=tmp_path / "b.safetensors", layout="official")[0] == 0
-    back, metadata = read_safetensors(tmp_path / "b.safetensors")
+    back, texts = read_safetensors(tmp_path / "b.safetensors")
     assert_same(back, arrays)
-    assert metadata == {"format": "pt", "model": "convnextv2_atto"}
+    assert texts["format"] == "pt"
+    assert open_checkpoint(tmp_path / "b.safetensors").metadata == metadata
 
 
 @pytest.mark.parametrize("layout", ["timm", "transformers", "fcmae"])
