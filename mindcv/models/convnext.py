@@ -24,10 +24,12 @@ from mindcv.models.layers import (
     KeepPath,
     LayerNorm,
     PatchConv,
-    RandomStep,
+    PerceptronV1,
+    PerceptronV2,
+    SampleCounter,
     StemConv,
 )
-from mindcv.models.pretrained import require_no_pretrained
+from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import register_model
 
 __all__ = [
@@ -59,7 +61,7 @@ class ConvNeXtBlock(Block):
     """7x7 depthwise convolution, then a two-layer perceptron per pixel, scaled per channel and added to x."""
 
     def __init__(self, dim: int, drop_path: nn.Cell, layer_scale_init_value: float = 1e-6):
-        super().__init__(BlockV1Kernel)
+        super().__init__(BlockV1Kernel, PerceptronV1)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -68,15 +70,11 @@ class ConvNeXtBlock(Block):
         self.gamma_ = Parameter(initializer(layer_scale_init_value, (dim,), ms.float32), name="gamma_")
         self.drop_path = drop_path
 
-    def forward(self, x):  # [N, H, W, C]
-        shortcut = x
-        x = self.dwconv(x)
-        x = self.norm(x)
+    def perceptron(self, x):  # [N, H, W, C]
         x = self.pwconv1(x)  # [N, H, W, 4C]
         x = self.act(x)
         x = self.pwconv2(x)  # [N, H, W, C]
-        x = x * ops.cast(self.gamma_, x.dtype)
-        return shortcut + self.drop_path(x)
+        return x * ops.cast(self.gamma_, x.dtype)
 
     def weights(self):
         dwconv, norm, pwconv1, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.pwconv2
@@ -88,7 +86,7 @@ class ConvNeXtV2Block(Block):
     """The block of V2: global response normalisation of the wide map takes the place of the scale."""
 
     def __init__(self, dim: int, drop_path: nn.Cell):
-        super().__init__(BlockV2Kernel)
+        super().__init__(BlockV2Kernel, PerceptronV2)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -97,15 +95,11 @@ class ConvNeXtV2Block(Block):
         self.pwconv2 = Dense(4 * dim, dim)
         self.drop_path = drop_path
 
-    def forward(self, x):  # [N, H, W, C]
-        shortcut = x
-        x = self.dwconv(x)
-        x = self.norm(x)
+    def perceptron(self, x):  # [N, H, W, C]
         x = self.pwconv1(x)  # [N, H, W, 4C]
         x = self.act(x)
         x = self.grn(x)
-        x = self.pwconv2(x)  # [N, H, W, C]
-        return shortcut + self.drop_path(x)
+        return self.pwconv2(x)  # [N, H, W, C]
 
     def weights(self):
         dwconv, norm, pwconv1, grn, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.grn, self.pwconv2
@@ -150,11 +144,11 @@ class ConvNeXt(nn.Cell):
         super().__init__()
         self.num_features = dims[-1]
         is_random = drop_path_rate > 0 or drop_rate > 0
-        self.random_step = RandomStep() if is_random else nn.Identity()
+        self.sample_counter = SampleCounter() if is_random else nn.Identity()
 
         def block(index: int, dim: int) -> nn.Cell:
             rate = drop_path_rate * index / max(sum(depths) - 1, 1)
-            drop_path = DropPath(rate, index, seed, self.random_step.step) if rate > 0 else KeepPath()
+            drop_path = DropPath(rate, index, seed, self.sample_counter.count) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
 
         feature = [nn.SequentialCell(StemConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
@@ -170,11 +164,12 @@ class ConvNeXt(nn.Cell):
         ]
 
         self.norm = LayerNorm(dims[-1])
-        self.dropout = Dropout(drop_rate, sum(depths), seed, self.random_step.step) if drop_rate > 0 else nn.Identity()
+        count = self.sample_counter.count if is_random else None
+        self.dropout = Dropout(drop_rate, sum(depths), seed, count) if drop_rate > 0 else nn.Identity()
         self.reset_classifier(num_classes, head_init_scale)
         if is_random:
             # Sharing the counter with its readers gave it the path of the last one.
-            self.random_step.step.name = "random_step.step"
+            self.sample_counter.count.name = "sample_counter.count"
         for stage in recompute_stages:
             for block in self.feature[2 * stage + 1]:
                 block.recompute()
@@ -190,7 +185,7 @@ class ConvNeXt(nn.Cell):
 
     def forward_features(self, x):
         """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
-        x = self.random_step(x)
+        x = self.sample_counter(x)
         x = self.feature(x)  # channels last from the stem on
         return ops.transpose(x, (0, 3, 1, 2))
 
@@ -220,11 +215,13 @@ _SIZES = {
 
 
 def _convnext(name: str, pretrained: bool, **kwargs) -> ConvNeXt:
-    require_no_pretrained(name, pretrained)
     family, size = name.split("_")
     depths, width = _SIZES[size]
     dims = [width * 2**stage for stage in range(4)]
-    return ConvNeXt(depths=depths, dims=dims, use_grn=family == "convnextv2", **kwargs)
+    network = ConvNeXt(depths=depths, dims=dims, use_grn=family == "convnextv2", **kwargs)
+    if pretrained:
+        load_pretrained(network, name)
+    return network
 
 
 @register_model

@@ -33,14 +33,14 @@ class ConvNeXtFeatures(nn.Cell):
         self.out_indices = indices
         self.feature_info = [network.feature_info[i] for i in indices]
         names = {id(parameter): parameter.name for parameter in network.get_parameters()}
-        self.random_step = network.random_step
+        self.sample_counter = network.sample_counter
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])
         for parameter in self.get_parameters():
             parameter.name = names[id(parameter)]  # a new container renames what it is given
 
     def construct(self, x):
         """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""
-        x = self.random_step(x)
+        x = self.sample_counter(x)
         maps = []
         for i, cell in enumerate(self.feature):
             x = cell(x)

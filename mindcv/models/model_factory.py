@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Optional
 
 from mindspore import nn
+from mindspore.nn.utils import no_init_parameters
 
 from mindcv.convert import load_weights
 from mindcv.models.features import ConvNeXtFeatures
+from mindcv.models.pretrained import fetch_pretrained, pretrained_weights, split_tag
 from mindcv.models.registry import model_entrypoint
 from mindcv.utils.errors import UserError
 
@@ -30,12 +33,14 @@ def create_model(
     """Build a model and, when asked, fill it with weights.
 
     Args:
-        model_name: one of `list_models()`.
+        model_name: one of `list_models()`; with `pretrained`, a tag may follow (`convnextv2_tiny.fcmae`).
         num_classes: width of the head; 0 for the pooled features.
-        pretrained: load published weights.
+        pretrained: load published weights, by default the first of `list_pretrained_tags(model_name)`. They are
+            downloaded where no cache has them; what is said of heads and stems below holds for them as well.
         in_channels: channels of the images.
-        checkpoint_path: a `.ckpt` file to load; every name and shape must match, but for a head of another width,
-            which is left untrained and said in one line.
+        checkpoint_path: a file to load, of any layout of names that `mindcv.convert` knows. Every name and shape must
+            match, but for what the log then says in one line each: a head of another width, or none, is left untrained
+            (with the last norm, where the file is of an encoder alone); weights for 3 channels are made to fit others.
         ema: take the averaged weights of the checkpoint.
         auto_mapping: kept for MindCV's callers; the layout of a checkpoint's names is always detected.
         features_only: give the maps of stages instead of logits (see `ConvNeXtFeatures`).
@@ -47,18 +52,27 @@ def create_model(
         UserError: an unknown model, weights that are not there, or a checkpoint that does not fit.
     """
     del auto_mapping
-    if ema:
-        raise UserError("ema=True: checkpoints with averaged weights come with a later version")
+    plain_name, tag = split_tag(model_name)
+    entrypoint = model_entrypoint(plain_name)
+    if ema and not checkpoint_path:
+        raise UserError("ema=True takes the averaged weights of a checkpoint: give a checkpoint_path")
     if pretrained and checkpoint_path:
         raise UserError("pretrained=True and checkpoint_path are two sources of weights: give one")
+    if tag and not pretrained:
+        raise UserError(f"'{model_name}' names published weights: give pretrained=True, or '{plain_name}' alone")
     if out_indices is not None and not features_only:
         raise UserError("out_indices has a meaning only with features_only=True")
+    if pretrained:
+        checkpoint_path = str(fetch_pretrained(pretrained_weights(model_name)))
     if features_only:
         num_classes = 0
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    model = model_entrypoint(model_name)(
-        pretrained=pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs
-    )
+    # Values that a file replaces are not drawn first: for the largest network, some 20 s and 2.6 GB.
+    with no_init_parameters() if checkpoint_path else nullcontext():
+        model = entrypoint(num_classes=num_classes, in_channels=in_channels, **kwargs)
     if checkpoint_path:
-        load_weights(model, checkpoint_path, replace_head=True)
+        load_weights(model, checkpoint_path, replace_head=True, adapt_stem=True, ema=ema)
+        for parameter in model.get_parameters():
+            if parameter.has_init:  # a new head
+                parameter.init_data()
     return ConvNeXtFeatures(model, out_indices) if features_only else model

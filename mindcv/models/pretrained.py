@@ -1,16 +1,172 @@
-"""Published weights and what belongs to them."""
+"""Published weights by name: which there are, where they lie, and how they get into a network."""
 
 from __future__ import annotations
 
-from mindcv.utils.errors import UserError
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import urlsplit
 
-__all__ = ["require_no_pretrained"]
+from mindspore import nn
+
+from mindcv.convert import load_weights
+from mindcv.models.pretrained_table import PUBLISHED, PretrainedWeights
+from mindcv.utils.download import cache_root, download
+from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.logger import logger
+
+__all__ = [
+    "fetch_pretrained",
+    "list_pretrained_tags",
+    "load_pretrained",
+    "markdown_table",
+    "pretrained_options",
+    "pretrained_weights",
+    "split_tag",
+]
+
+# What the licences that are no free ones ask, in short; the weights' own pages have the whole of it.
+_CONDITIONS = {
+    "CC-BY-NC-4.0": "no commercial use",
+    "DINOv3": "terms of Meta's DINOv3 licence",
+    "FAIR-NC": "Meta's FAIR licence for research, no commercial use",
+}
+
+_HUB = "https://huggingface.co"
 
 
-def require_no_pretrained(model_name: str, pretrained: bool) -> None:
-    """Raise a `UserError` when published weights are asked for: this version has no table of them yet."""
-    if pretrained:
-        raise UserError(
-            f"pretrained=True: this version knows no published weights of '{model_name}' to download; "
-            "convert a file you have with mindcv.convert.to_mindcv and give it as checkpoint_path"
-        )
+def split_tag(name: str) -> tuple[str, str]:
+    """`("convnext_tiny", "fb_in1k")` of `convnext_tiny.fb_in1k`; the tag is empty where there is none."""
+    model, _, tag = name.partition(".")
+    return model, tag
+
+
+def list_pretrained_tags(model_name: str) -> list[str]:
+    """The tags of a model's published weights, the default first; empty where there are none.
+
+    A tag after a dot makes the name of `create_model(..., pretrained=True)`: `convnextv2_tiny.fcmae`.
+    """
+    return [split_tag(weights.name)[1] for weights in _weights_of(model_name)]
+
+
+def pretrained_weights(name: str) -> PretrainedWeights:
+    """What is known of published weights.
+
+    Args:
+        name: `model.tag`, or `model` for the first of its tags.
+
+    Raises:
+        UserError: the model has no published weights, or none of that tag; the message lists those there are.
+    """
+    model, tag = split_tag(name)
+    published = _weights_of(model)
+    if not published:
+        known = sorted({split_tag(weights.name)[0] for weights in PUBLISHED})
+        raise UserError(f"there are no published weights of '{model}' (there are of: {', '.join(known)})")
+    if not tag:
+        return published[0]
+    for weights in published:
+        if weights.name == name:
+            return weights
+    raise UserError(unknown_name(f"tag of {model}'s published weights:", tag, list_pretrained_tags(model)))
+
+
+def pretrained_options(weights: PretrainedWeights) -> dict[str, Any]:
+    """What the weights say of a config: model, classes and preprocessing, by the names of the options."""
+    images = weights.preprocessing._asdict()
+    images.update(mean=list(images["mean"]), std=list(images["std"]))
+    return {"model": split_tag(weights.name)[0], "num_classes": weights.num_classes, "in_channels": 3, **images}
+
+
+def load_pretrained(network: nn.Cell, name: str) -> None:
+    """Fill a network with published weights; the log says so where its head or stem is another than theirs.
+
+    Args:
+        network: of the model that `name` says.
+        name: see `pretrained_weights`.
+
+    Raises:
+        UserError: see `pretrained_weights` and `fetch_pretrained`.
+        CheckpointError: the file does not fit the network.
+    """
+    load_weights(network, fetch_pretrained(pretrained_weights(name)), replace_head=True, adapt_stem=True)
+
+
+def fetch_pretrained(weights: PretrainedWeights) -> Path:
+    """The file of the weights, from this library's cache, from that of Hugging Face, or else from the network.
+
+    The caches are `$MINDCV_HOME/models` (MindCV's own place for them, `~/.mindcv/models`) and `$HF_HOME/hub`. An
+    address on Hugging Face is asked for at `$HF_ENDPOINT`, where that is set, and not at all with `HF_HUB_OFFLINE`.
+
+    Raises:
+        UserError: it is nowhere, or what came is not the file; the message says where one can put it by hand.
+    """
+    is_on_hub = weights.url.startswith(f"{_HUB}/")
+    file_name = Path(urlsplit(weights.url).path).name
+    # Every file on the hub has the same name.
+    path = cache_root() / "models" / (f"{weights.name}{Path(file_name).suffix}" if is_on_hub else file_name)
+    url = weights.url
+    if is_on_hub and not path.is_file():
+        found = _in_hub_cache(weights.url)
+        if found:
+            logger.info("%s: from the cache of Hugging Face, '%s'", weights.name, found)
+            return found
+        url = os.environ.get("HF_ENDPOINT", _HUB).rstrip("/") + url[len(_HUB) :]
+    try:
+        if not path.is_file():
+            _refuse_if_offline(url, is_on_hub)
+            condition = _CONDITIONS.get(weights.license)
+            terms = f"{weights.license}: {condition}" if condition else weights.license
+            logger.info("%s: licence %s (%s)", weights.name, terms, weights.source)
+        return download(url, path, sha256=weights.sha256)
+    except UserError as error:
+        variables = "MINDCV_HOME (the cache) or https_proxy"
+        variables = f"HF_ENDPOINT (a mirror), HF_HOME (its cache), {variables}" if is_on_hub else variables
+        raise UserError(f"{error}; put the file at '{path}' by hand, or set {variables}") from None
+
+
+def markdown_table() -> str:
+    """All published weights as the table of docs/pretrained.md."""
+    rows = ["| name | classes | pixels | crop | top-1 | licence | source |", "|---|---|---|---|---|---|---|"]
+    for weights in PUBLISHED:
+        images = weights.preprocessing
+        top_1 = "" if weights.top_1 is None else f"{weights.top_1:.4g}"
+        source = f"[{_host(weights.source)}]({weights.source})"
+        cells = (weights.name, weights.num_classes or "none", images.image_resize, f"{images.crop_pct:.3g}", top_1)
+        rows.append("| " + " | ".join(map(str, (*cells, weights.license, source))) + " |")
+    return "\n".join(rows)
+
+
+def _weights_of(model_name: str) -> Sequence[PretrainedWeights]:
+    return [weights for weights in PUBLISHED if split_tag(weights.name)[0] == model_name]
+
+
+def _refuse_if_offline(url: str, is_on_hub: bool) -> None:
+    if is_on_hub and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise UserError(f"'{url}' is in no cache, and HF_HUB_OFFLINE is set")
+
+
+def _in_hub_cache(url: str) -> Optional[Path]:
+    """The file in the layout of Hugging Face's own client: of the revision last fetched as main, else the newest."""
+    owner, repository, _, revision, file_name = urlsplit(url).path.strip("/").split("/")
+    folder = _hub_cache() / f"models--{owner}--{repository}"
+    reference = folder / "refs" / revision
+    if reference.is_file():
+        path = folder / "snapshots" / reference.read_text(encoding="utf-8").strip() / file_name
+        if path.is_file():
+            return path
+    return max(folder.glob(f"snapshots/*/{file_name}"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _hub_cache() -> Path:
+    """Where Hugging Face's client keeps models: the variables it looks at, in its order."""
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "hub"
+
+
+def _host(source: str) -> str:
+    """A short name of a page: its owner and repository on GitHub."""
+    return "/".join(urlsplit(source).path.split("/")[1:3])

@@ -5,20 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from typing import Callable, Union
+from typing import Any, Callable, Union
 
 from mindspore import nn
 
+from mindcv.models.pretrained import list_pretrained_tags, pretrained_options, pretrained_weights, split_tag
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
-    "register_model",
-    "list_models",
-    "list_modules",
+    "get_pretrained_cfg",
+    "get_pretrained_cfg_value",
+    "has_pretrained_cfg_key",
     "is_model",
     "is_model_in_modules",
     "is_model_pretrained",
+    "list_models",
+    "list_modules",
     "model_entrypoint",
+    "register_model",
 ]
 
 _entrypoints: dict[str, Callable[..., nn.Cell]] = {}
@@ -50,7 +54,7 @@ def list_models(
     Args:
         filter: shell pattern a name must match, such as '*v2*'.
         module: only models defined in this module, such as 'convnext'.
-        pretrained: only models with published weights.
+        pretrained: only models with published weights; `list_pretrained_tags` has which.
         exclude_filters: a pattern, or several, that a name must not match.
     """
     excluded = [exclude_filters] if isinstance(exclude_filters, str) else list(exclude_filters)
@@ -70,19 +74,56 @@ def list_modules() -> list[str]:
 
 
 def is_model(model_name: str) -> bool:
-    """Whether a model of that name is registered."""
-    return model_name in _entrypoints
+    """Whether a model of that name is registered; with a tag, whether it has published weights of that tag."""
+    name, tag = split_tag(model_name)
+    return name in _entrypoints and (not tag or tag in list_pretrained_tags(name))
 
 
 def is_model_in_modules(model_name: str, module_names: Sequence[str]) -> bool:
     """Whether the model is defined in one of the modules."""
-    return is_model(model_name) and _module_of(model_name) in module_names
+    return is_model(model_name) and _module_of(split_tag(model_name)[0]) in module_names
 
 
 def is_model_pretrained(model_name: str) -> bool:
-    """Whether published weights of the model are known. This version knows none (`mindcv/models/pretrained.py`)."""
-    model_entrypoint(model_name)
-    return False
+    """Whether there are published weights of the model; of a name with a tag, whether of that tag.
+
+    Raises:
+        UserError: see `model_entrypoint`.
+    """
+    name, tag = split_tag(model_name)
+    model_entrypoint(name)
+    tags = list_pretrained_tags(name)
+    return tag in tags if tag else bool(tags)
+
+
+def get_pretrained_cfg(model_name: str) -> dict[str, Any]:
+    """What is known of the published weights of a model, or of a model and tag: address, licence, preprocessing ...
+
+    Raises:
+        UserError: see `model_entrypoint` and `pretrained_weights`.
+    """
+    model_entrypoint(split_tag(model_name)[0])
+    weights = pretrained_weights(model_name)
+    known = weights._asdict()
+    del known["preprocessing"]
+    return {**known, **pretrained_options(weights)}
+
+
+def get_pretrained_cfg_value(model_name: str, cfg_key: str) -> Any:
+    """One entry of `get_pretrained_cfg`.
+
+    Raises:
+        UserError: see `get_pretrained_cfg`; or it has no such key.
+    """
+    known = get_pretrained_cfg(model_name)
+    if cfg_key not in known:
+        raise UserError(unknown_name("key", cfg_key, known))
+    return known[cfg_key]
+
+
+def has_pretrained_cfg_key(model_name: str, cfg_key: str) -> bool:
+    """Whether `get_pretrained_cfg` of the model has that key, with a value."""
+    return get_pretrained_cfg(model_name).get(cfg_key) is not None
 
 
 def model_entrypoint(model_name: str) -> Callable[..., nn.Cell]:

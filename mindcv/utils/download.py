@@ -45,6 +45,7 @@ _SCHEMES = ("http", "https")
 _TIMEOUT = 30.0  # seconds without a byte
 _PAUSES = (1.0, 2.0, 4.0)  # seconds before each new try; after as many tries in a row that brought nothing new, no more
 _CHUNK = 1 << 20
+_LEAST_DIGITS = 8  # of a digest
 # Request timeout, too many requests, and the servers' own troubles: what may be gone a moment later.
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 
@@ -59,13 +60,14 @@ def download(url: str, path: _PathLike, sha256: Optional[str] = None, md5: Optio
 
     A file at `path` counts as there when its digests are those given, or when none is given: it is never half written.
     Bytes arrive in `<path>.part`. A transfer that breaks off is taken up where it stopped; so is one of an earlier run,
-    if a digest is given that tells whether the two halves fit. Several processes may ask for the same file at once: one
-    fetches it and the others wait. A progress bar is drawn on a terminal; proxies are those of the environment.
+    if a digest is known that tells whether the two halves fit: one that is given, or that the server tells of the file,
+    as Hugging Face's does. Several processes may ask for the same file at once: one fetches it and the others wait. A
+    progress bar is drawn on a terminal; proxies are those of the environment.
 
     Args:
         url: http or https. Certificates are verified, and https is never left for http by a redirect.
         path: of the file, not its folder, which is made.
-        sha256, md5: digests in hexadecimal.
+        sha256, md5: digests in hexadecimal, or the first 8 digits of them or more, as names of published files have.
 
     Returns:
         `path`.
@@ -78,6 +80,8 @@ def download(url: str, path: _PathLike, sha256: Optional[str] = None, md5: Optio
     if urlsplit(url).scheme not in _SCHEMES or not urlsplit(url).netloc:
         raise UserError(f"cannot download '{url}': not an http or https address")
     digests = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
+    if any(len(value) < _LEAST_DIGITS for value in digests.values()):
+        raise ValueError(f"a digest needs {_LEAST_DIGITS} digits or more, got {digests}")
     if _is_there(path, digests):
         return path
     ensure_writable_dir(path.parent)
@@ -86,12 +90,10 @@ def download(url: str, path: _PathLike, sha256: Optional[str] = None, md5: Optio
         if _is_there(path, digests):  # another process fetched it while this one waited
             part.unlink()
             return path
-        if not digests:
-            file.truncate(0)
         try:
             logger.info("downloading %s to '%s'", url, path)
-            _Transfer(url, file, path.name).run()
-            _verify(part, digests, url)
+            told = _Transfer(url, file, path.name, is_verified=bool(digests)).run()
+            _verify(part, {**told, **digests}, url)
             # Not by atomic_path: between its two names another process would find neither, and fetch the file again.
             os.fsync(file.fileno())
             os.replace(part, path)
@@ -205,7 +207,7 @@ def _name_of(url: str) -> str:
 
 
 def _is_there(path: Path, digests: dict[str, str]) -> bool:
-    return path.is_file() and all(_digest(path, name) == value for name, value in digests.items())
+    return path.is_file() and all(_digest(path, name).startswith(value) for name, value in digests.items())
 
 
 def _digest(path: Path, algorithm: str) -> str:
@@ -219,9 +221,16 @@ def _digest(path: Path, algorithm: str) -> str:
 def _verify(part: Path, digests: dict[str, str], url: str) -> None:
     for name, expected in digests.items():
         found = _digest(part, name)
-        if found != expected:
+        if not found.startswith(expected):
             part.unlink()
-            raise UserError(f"'{url}' is not the file expected: its {name} is {found}, and should be {expected}")
+            be = "be" if len(expected) == len(found) else "begin with"
+            raise UserError(f"'{url}' is not the file expected: its {name} is {found}, and should {be} {expected}")
+
+
+def _told_digest(headers: http.client.HTTPMessage) -> dict[str, str]:
+    """The SHA-256 of a large file as Hugging Face and its mirrors tell it, beside or before a redirect to the file."""
+    tag = headers.get("X-Linked-ETag", "").strip('"').lower()
+    return {"sha256": tag} if re.fullmatch("[0-9a-f]{64}", tag) else {}
 
 
 class _Interrupted(Exception):
@@ -231,30 +240,41 @@ class _Interrupted(Exception):
 class _SameSafety(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but not from https to anything else."""
 
+    def __init__(self):
+        self.told: dict[str, str] = {}
+
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # noqa: ANN001, ANN202
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise UserError(f"cannot download '{req.full_url}': it leads to '{newurl}', which is not encrypted")
+        self.told.update(_told_digest(headers))
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Transfer:
-    """Brings `file` (open for appending) up to the whole of what is at `url`."""
+    """Brings `file` (open for appending) up to the whole of what is at `url`.
 
-    def __init__(self, url: str, file: IO[bytes], name: str):
+    `is_verified` says that the caller will know a file of two versions for what it is.
+    """
+
+    def __init__(self, url: str, file: IO[bytes], name: str, is_verified: bool):
         self._url = url
         self._file = file
         self._name = name
+        self._may_go_on = is_verified  # with the bytes of an earlier run
         self._total: Optional[int] = None
         self._validator = ""  # the server's name for the version that the bytes so far are of
         # The context is our own: programs are known to replace the default one by one that verifies nothing.
         https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-        self._opener = urllib.request.build_opener(https, _SameSafety())
+        self._redirects = _SameSafety()
+        self._opener = urllib.request.build_opener(https, self._redirects)
 
-    def run(self) -> None:
+    def run(self) -> dict[str, str]:
+        """Fetch what lacks, and give the digests that the server told of the file, by algorithm."""
         most, failures = self._size(), 0
         while True:
             try:
-                return self._fetch_rest()
+                self._fetch_rest()
+                return self._redirects.told
             except _Interrupted as error:
                 failures = 0 if self._size() > most else failures + 1
                 most = max(most, self._size())
@@ -274,6 +294,11 @@ class _Transfer:
             if self._validator:
                 headers["If-Range"] = self._validator
         with closing(self._open(urllib.request.Request(self._url, headers=headers))) as response:
+            self._redirects.told.update(_told_digest(response.headers))
+            may_go_on, self._may_go_on = self._may_go_on or bool(self._redirects.told), True
+            if have and not may_go_on:
+                self._file.truncate(0)
+                return self._fetch_rest()
             if response.status == 416:
                 return self._check_complete(response)
             if response.status == 206:

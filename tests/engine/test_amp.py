@@ -42,7 +42,7 @@ def test_logits_are_close_and_not_equal(images, exact, level, cast_list):
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
 
-@pytest.mark.parametrize("cast_list", [["BandedDepthwiseConv"], ["Dense", "BandedDepthwiseConv"]])
+@pytest.mark.parametrize("cast_list", [["FourierDepthwiseConv"], ["Dense", "FourierDepthwiseConv"]])
 def test_part_of_a_block(images, exact, cast_list):
     """A kernel that runs a whole block must not hide that one of its layers is to be cast."""
     logits = apply_amp(build(), "O1", cast_list)(images).asnumpy()

@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindcv.models.convnext import ConvNeXt
-from mindcv.models.layers import Dropout, DropPath, RandomStep
+from mindcv.models.layers import Dropout, DropPath, SampleCounter, number_samples
 
 
 def mix(x):
@@ -20,10 +20,11 @@ def mix(x):
     return x ^ (x >> 16)
 
 
-def kept(count, rate, layer, seed, step):
-    """Which of `count` positions stay, by unsigned arithmetic."""
+def kept(samples, rate, layer, seed, width=1):
+    """Which of `width` places of each sample, given by its number in the run, stay: by unsigned arithmetic."""
     key = np.uint32(zlib.crc32(f"{seed}:{layer}".encode()))
-    x = mix(mix(np.arange(count, dtype=np.uint32) + key) ^ np.uint32(step))
+    x = mix(np.asarray(samples, np.uint32)[:, None] + key)
+    x = mix(x ^ np.arange(width, dtype=np.uint32) ^ key)
     return (x >> 8) >= round(rate * 2**24)
 
 
@@ -32,11 +33,11 @@ class Counted(nn.Cell):
 
     def __init__(self, kind, rate, layer=3, seed=11):
         super().__init__()
-        self.random_step = RandomStep()
-        self.layer = kind(rate, layer, seed, self.random_step.step)
+        self.sample_counter = SampleCounter()
+        self.layer = kind(rate, layer, seed, self.sample_counter.count)
 
     def construct(self, x):
-        return self.layer(self.random_step(x))
+        return self.layer(self.sample_counter(x))
 
 
 @pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE])
@@ -44,26 +45,45 @@ def test_drop_path_follows_the_hash(mode):
     ms.set_context(mode=mode)
     cell = Counted(DropPath, 0.3).set_train(True)
     x = np.random.default_rng(0).standard_normal((64, 2, 2, 3)).astype(np.float32)
-    for step in (1, 2, 3):
-        expected = x * kept(64, 0.3, 3, 11, step)[:, None, None, None] / 0.7
+    for step in (0, 1, 2):
+        expected = x * kept(np.arange(64) + 64 * step, 0.3, 3, 11)[..., None, None] / 0.7
         np.testing.assert_allclose(cell(Tensor(x)).asnumpy(), expected, rtol=1e-6)
 
 
-def test_drop_path_resumes_from_its_step():
+def test_drop_path_resumes_from_its_count():
     x = Tensor(np.ones((256, 1), np.float32))
     first = Counted(DropPath, 0.5).set_train(True)
     run = [first(x).asnumpy() for _ in range(5)]
     second = Counted(DropPath, 0.5).set_train(True)
-    second.random_step.step.set_data(Tensor(3, ms.int32))
+    second.sample_counter.count.set_data(Tensor(3 * 256, ms.int32))
     np.testing.assert_array_equal(second(x).asnumpy(), run[3])
     assert (run[3] != run[4]).any()
+
+
+def test_processes_share_out_the_drops_of_the_whole_batch():
+    x = np.ones((12, 1), np.float32)
+    alone = Counted(DropPath, 0.5).set_train(True)
+    whole = [alone(Tensor(x)).asnumpy() for _ in range(2)]
+    for rank in range(3):
+        part = Counted(DropPath, 0.5).set_train(True)
+        number_samples(part, rank, 3)
+        for expected in whole:
+            np.testing.assert_array_equal(part(Tensor(x[rank::3])).asnumpy(), expected[rank::3])
+        assert int(part.sample_counter.count.asnumpy()) == 24
+
+
+def test_smaller_batches_have_the_drops_of_the_large_one():
+    x = np.ones((12, 1), np.float32)
+    alone, in_parts = (Counted(DropPath, 0.5).set_train(True) for _ in range(2))
+    parts = [in_parts(Tensor(x[:count])).asnumpy() for count in (4, 5, 3)]
+    np.testing.assert_array_equal(np.concatenate(parts), alone(Tensor(x)).asnumpy())
 
 
 def test_drop_path_is_the_identity_in_evaluation():
     cell = Counted(DropPath, 0.5).set_train(False)
     x = np.ones((32, 4), np.float32)
     np.testing.assert_array_equal(cell(Tensor(x)).asnumpy(), x)
-    assert int(cell.random_step.step.asnumpy()) == 0
+    assert int(cell.sample_counter.count.asnumpy()) == 0
 
 
 def test_rates_and_independence():
@@ -85,7 +105,7 @@ def test_rates_and_independence():
 def test_dropout_drops_single_elements():
     cell = Counted(Dropout, 0.25).set_train(True)
     y = cell(Tensor(np.ones((40, 50), np.float32))).asnumpy()
-    np.testing.assert_allclose(y.ravel(), kept(2000, 0.25, 3, 11, 1) / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(y, kept(np.arange(40), 0.25, 3, 11, 50) / 0.75, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1])

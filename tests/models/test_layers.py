@@ -5,10 +5,12 @@ import math
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
-from mindcv.models.layers import GELU, GRN, Dense, LayerNorm, PatchConv
-from mindcv.models.layers.depthwise import BandedDepthwiseConv, OperatorDepthwiseConv
+from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
+from mindcv.models.layers import GELU, GRN, Dense, KeepPath, LayerNorm, PatchConv
+from mindcv.models.layers.depthwise import FourierDepthwiseConv, OperatorDepthwiseConv
+from mindcv.models.layers.gelu import NormalCdf
 
 RNG = np.random.default_rng(5)
 
@@ -52,7 +54,7 @@ def test_patch_conv(height, width, kernel):
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [BandedDepthwiseConv, OperatorDepthwiseConv])
+@pytest.mark.parametrize("form", [FourierDepthwiseConv, OperatorDepthwiseConv])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (9, 14), (1, 8)])
 def test_depthwise_conv(form, size):
     layer = form(6, 7)
@@ -63,7 +65,7 @@ def test_depthwise_conv(form, size):
 
 
 def test_depthwise_forms_have_the_same_gradients():
-    banded, operator = BandedDepthwiseConv(4, 7), OperatorDepthwiseConv(4, 7)
+    banded, operator = FourierDepthwiseConv(4, 7), OperatorDepthwiseConv(4, 7)
     fill(banded)
     for ours, theirs in zip(banded.get_parameters(), operator.get_parameters()):
         theirs.set_data(Tensor(ours.asnumpy()))
@@ -152,3 +154,162 @@ def test_grn_in_float16_does_not_overflow():
     x = np.full((1, 56, 56, 2), 12.0, np.float16)  # the sum of squares is 451,584, beyond float16
     found = layer(Tensor(x)).asnumpy()
     np.testing.assert_allclose(found, grn(x, p["gamma"], p["beta"]), rtol=2e-3)
+
+
+# The forms for CPU without kernels.
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    monkeypatch.setenv("MINDCV_KERNELS", "off")
+
+
+@pytest.fixture(params=[ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
+def both_modes(request):
+    ms.set_context(mode=request.param)
+
+
+def phi(x):
+    """The normal distribution function, by the C library's erfc, exact in the tail."""
+    return np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)))(x.astype(np.float64))
+
+
+def test_normal_cdf_makes_the_gelu_and_its_slope():
+    x = np.linspace(-15, 15, 6001).astype(np.float32)
+    cdf = NormalCdf()
+    found = cdf(Tensor(x))
+    np.testing.assert_allclose(x * found.asnumpy(), x * phi(x), atol=7e-7, rtol=2e-7)
+    density = np.exp(-(x.astype(np.float64) ** 2) / 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(cdf.gelu_slope(Tensor(x), found).asnumpy(), phi(x) + x * density, atol=3e-6)
+
+
+def test_normal_cdf_far_out():
+    x = np.array([1e4, -1e4, 1e20, -1e20, np.inf, -np.inf, np.nan], np.float32)
+    found = NormalCdf()(Tensor(x)).asnumpy()
+    np.testing.assert_array_equal(found, np.array([1, 0, 1, 0, 1, 0, np.nan], np.float32))
+
+
+def convolve_with_zeros(x, weight, bias):
+    return convolve(x, weight, bias, 1, weight.shape[-1] // 2, x.shape[-1])
+
+
+def norm(x, gamma, beta):
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-6) * gamma + beta
+
+
+def block_in_numpy(version, x, p):
+    """A block by the papers' formulas, in float64."""
+    x = x.astype(np.float64)
+    y = norm(convolve_with_zeros(x, p["dwconv.weight"], p["dwconv.bias"]), p["norm.gamma"], p["norm.beta"])
+    y = y @ p["pwconv1.weight"].T + p["pwconv1.bias"]
+    y = y * phi(y)
+    if version == 2:
+        y = grn(y, p["grn.gamma"], p["grn.beta"])
+    y = y @ p["pwconv2.weight"].T + p["pwconv2.bias"]
+    return x + (y if version == 2 else y * p["gamma_"])
+
+
+def make_block(version, channels):
+    """A block with random parameters, and these in float64."""
+    block = (ConvNeXtBlock if version == 1 else ConvNeXtV2Block)(channels, KeepPath())
+    for parameter in block.get_parameters():
+        parameter.set_data(Tensor(0.5 * random(*parameter.shape)))
+    return block, {name: value.asnumpy().astype(np.float64) for name, value in block.parameters_dict().items()}
+
+
+# One pixel, one image, odd sizes, more pixels than channels (GRN in the weight) and fewer (in the map).
+SHAPES = [(3, 1, 1, 5), (1, 2, 3, 8), (2, 9, 6, 4), (2, 3, 4, 12)]
+
+
+@pytest.mark.usefixtures("no_kernels", "both_modes")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_block_without_kernels(version, shape):
+    block, p = make_block(version, shape[-1])
+    x = random(*shape)
+    expected = block_in_numpy(version, x, p)
+    found = block(Tensor(x)).asnumpy()
+    np.testing.assert_allclose(found, expected, atol=3e-6 * np.abs(expected).max())
+
+
+class Gradients(nn.Cell):
+    """Of sum(cell(x) * weight): those of x and of the parameters."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+        self.gradient = ms.grad(self.weighted, 0, cell.trainable_params())
+
+    def weighted(self, x, weight):
+        return ops.ReduceSum()(self.cell(x) * weight)
+
+    def construct(self, x, weight):
+        return self.gradient(x, weight)
+
+
+@pytest.mark.usefixtures("no_kernels", "both_modes")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_of_a_block_without_kernels(version, shape):
+    """Along one random direction a parameter, against central differences of the formula in float64."""
+    block, p = make_block(version, shape[-1])
+    x, weight = random(*shape), random(*shape)
+    of_x, of_parameters = Gradients(block)(Tensor(x), Tensor(weight))
+    found = {name: value.asnumpy() for name, value in zip(p, of_parameters)} | {"x": of_x.asnumpy()}
+    values = p | {"x": x.astype(np.float64)}
+
+    def total(name, moved):
+        now = values | {name: moved}
+        return (block_in_numpy(version, now["x"], now) * weight).sum()
+
+    for name, value in values.items():
+        step = 1e-5 * random(*value.shape).astype(np.float64)
+        expected = (total(name, value + step) - total(name, value - step)) / 2e-5
+        norm_of_gradient = np.linalg.norm(found[name]) + 1e-6
+        assert abs((found[name] * step).sum() * 1e5 - expected) < 2e-5 * max(norm_of_gradient, 1), name
+
+
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_stays_so(version, value):
+    """The image with it has NaN, the other has not."""
+    block, _ = make_block(version, 6)
+    x = random(2, 5, 4, 6)
+    x[0, 2, 1, 3] = value
+    found = block(Tensor(x)).asnumpy()
+    assert np.isnan(found[0, 2, 1]).all()
+    assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.usefixtures("no_kernels", "both_modes")
+def test_dead_channel_has_finite_gradients_without_kernels():
+    block, _ = make_block(2, 4)
+    block.pwconv1.weight.set_data(Tensor(np.zeros((16, 4), np.float32)))
+    block.pwconv1.bias.set_data(Tensor(np.zeros(16, np.float32)))
+    of_x, of_parameters = Gradients(block)(Tensor(random(2, 3, 3, 4)), Tensor(random(2, 3, 3, 4)))
+    for gradient in (of_x, *of_parameters):
+        assert np.isfinite(gradient.asnumpy()).all()
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_layer_norm_without_kernels_far_from_zero():
+    """Mean a thousand deviations out: the variance is that of what is left when the mean is taken off."""
+    layer = LayerNorm(6)
+    p = fill(layer)
+    x = 1000 + random(7, 6)
+    expected = norm(x.astype(np.float64), p["gamma"], p["beta"])
+    np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=2e-3)
+
+
+@pytest.mark.usefixtures("no_kernels", "both_modes")
+def test_recomputed_block_without_kernels():
+    block, _ = make_block(2, 6)
+    x, weight = Tensor(random(2, 4, 5, 6)), Tensor(random(2, 4, 5, 6))
+    kept = Gradients(block)(x, weight)
+    block.recompute()
+    again = Gradients(block)(x, weight)
+    np.testing.assert_array_equal(kept[0].asnumpy(), again[0].asnumpy())
+    for ours, theirs in zip(kept[1], again[1]):
+        np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())

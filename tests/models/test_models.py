@@ -7,6 +7,7 @@ from mindspore import Tensor
 
 import mindcv
 from mindcv import create_model, is_model, list_models, list_modules, model_entrypoint, register_model
+from mindcv.convert import weight_parameters, write_ckpt
 from mindcv.models.convnext import ConvNeXt
 from mindcv.models.registry import _entrypoints
 from mindcv.utils.errors import UserError
@@ -42,11 +43,6 @@ def test_a_new_model_can_be_registered_once():
         _entrypoints.pop("my_convnext", None)
 
 
-def test_pretrained_says_that_it_is_not_there():
-    with pytest.raises(UserError, match="no published weights of 'convnext_atto'"):
-        create_model("convnext_atto", pretrained=True)
-
-
 def test_head_and_features():
     network = create_model("convnextv2_atto", num_classes=7).set_train(False)
     features = network.forward_features(IMAGE)
@@ -72,6 +68,34 @@ def test_no_classes_gives_pooled_features():
 def test_in_channels(in_channels):
     network = create_model("convnext_atto", in_channels=in_channels, num_classes=2)
     assert network(Tensor(np.zeros((1, in_channels, 32, 32), np.float32))).shape == (1, 2)
+
+
+def test_weights_from_a_file(tmp_path, capsys):
+    """The average of a file's weights, for grey images and other classes."""
+    saved = create_model("convnext_atto", num_classes=3)
+    weights = {name: parameter.value() for name, parameter in weight_parameters(saved).items()}
+    average = {f"ema.{name}": value + 1 for name, value in weights.items()}
+    path = tmp_path / "a.ckpt"
+    write_ckpt(path, {**weights, **average}, {})
+
+    network = create_model("convnext_atto", num_classes=3, checkpoint_path=str(path), ema=True)
+    np.testing.assert_array_equal(network.classifier.bias.asnumpy(), 1)
+    np.testing.assert_array_equal(network.feature[0][0].bias.asnumpy(), 1)
+
+    capsys.readouterr()
+    network = create_model("convnext_atto", num_classes=2, in_channels=1, checkpoint_path=str(path))
+    told = capsys.readouterr().err
+    assert "the head of 3 classes is left out" in told and "for 3 channels are made to fit 1" in told
+    summed = weights["feature.0.0.weight"].asnumpy().astype(np.float64).sum(1, keepdims=True)
+    np.testing.assert_allclose(network.feature[0][0].weight.asnumpy(), summed, atol=1e-6)
+    assert network(Tensor(np.zeros((1, 1, 32, 32), np.float32))).shape == (1, 2)
+
+    network = create_model("convnext_atto", num_classes=50, checkpoint_path=str(path), head_init_scale=0.1)
+    assert 0.0019 < network.classifier.weight.asnumpy().std() < 0.0021  # the new head was drawn
+    assert not any(parameter.has_init for parameter in network.get_parameters())
+
+    with pytest.raises(UserError, match="give a checkpoint_path"):
+        create_model("convnext_atto", ema=True)
 
 
 def test_features_only():

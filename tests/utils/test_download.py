@@ -35,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path in how.get("redirects", {}):
             self.send_response(302)
             self.send_header("Location", how["redirects"][self.path])
+            if "linked" in how:
+                self.send_header("X-Linked-ETag", how["linked"])
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif how.get("status"):
@@ -58,6 +60,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if how.get("etag"):
             self.send_header("ETag", how["etag"])
+        if "linked" in how and "redirects" not in how:
+            self.send_header("X-Linked-ETag", how["linked"])
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         pieces = how.get("pieces")
@@ -139,7 +143,36 @@ def test_an_earlier_run_is_gone_on_with_if_a_digest_can_tell(server, tmp_path):
     (tmp_path / "data.bin").unlink()
     part.write_bytes(b"of another file")
     download(server.url, tmp_path / "data.bin")
-    assert server.seen[1:] == [("/data.bin", None, None)] and (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert server.seen[1:] == [("/data.bin", "bytes=15-", None), ("/data.bin", None, None)]
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("how", ["redirect", "directly"])
+def test_the_digest_that_the_server_tells(server, tmp_path, how):
+    """Hugging Face tells it where it redirects to the file, some mirrors where they give it."""
+    url = server.url.replace("data.bin", "hub") if how == "redirect" else server.url
+    server.how = {"linked": f'"{SHA256}"', **({"redirects": {"/hub": "/data.bin"}} if how == "redirect" else {})}
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
+    assert download(url, tmp_path / "data.bin").read_bytes() == CONTENT
+    assert server.seen[-1] == ("/data.bin", "bytes=1000-", None) and len(server.seen) == (2 if how == "redirect" else 1)
+    server.how["linked"] = "0" * 64
+    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, and should be {'0' * 64}"):
+        download(url, tmp_path / "other.bin")
+    server.how["linked"] = '"an-etag-of-another-kind"'
+    download(url, tmp_path / "other.bin")
+    assert sorted(os.listdir(tmp_path)) == ["data.bin", "other.bin"]
+
+
+def test_the_first_digits_of_a_digest(server, tmp_path):
+    path = tmp_path / "data.bin"
+    download(server.url, path, sha256=SHA256[:8], md5=MD5[:9].upper())
+    download(server.url, path, sha256=SHA256[:8])
+    assert len(server.seen) == 1
+    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, and should begin with {MD5[:8]}"):
+        download(server.url, path, sha256=MD5[:8])
+    assert path.read_bytes() == CONTENT and len(server.seen) == 2
+    with pytest.raises(ValueError, match="8 digits or more"):
+        download(server.url, path, sha256=SHA256[:7])
 
 
 @pytest.mark.parametrize("left", [CONTENT, CONTENT + b"too long"], ids=["whole", "longer"])

@@ -6,12 +6,13 @@ Where the form of a layer depends on the device, `form.py` is the one place that
 from mindcv.models.layers.block import Block
 from mindcv.models.layers.dense import Dense, ProductCell
 from mindcv.models.layers.depthwise import DepthwiseConv
-from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, RandomStep
+from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, SampleCounter, number_samples
 from mindcv.models.layers.form import is_on_cpu, uses_kernels
 from mindcv.models.layers.gelu import GELU
 from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer_norm import LayerNorm
 from mindcv.models.layers.patch_conv import PatchConv, StemConv
+from mindcv.models.layers.perceptron import PerceptronV1, PerceptronV2
 
 __all__ = [
     "Block",
@@ -24,8 +25,11 @@ __all__ = [
     "KeepPath",
     "LayerNorm",
     "PatchConv",
+    "PerceptronV1",
+    "PerceptronV2",
     "ProductCell",
-    "RandomStep",
+    "SampleCounter",
+    "number_samples",
     "StemConv",
     "is_on_cpu",
     "uses_kernels",

@@ -6,28 +6,45 @@ import mindspore as ms
 from mindspore import nn
 
 from mindcv.kernels import PackedBlockKernel
-from mindcv.models.layers.form import uses_kernels
+from mindcv.models.layers.form import is_on_cpu, uses_kernels
 
 __all__ = ["Block"]
 
 
 class Block(nn.Cell):
-    """x [N, H, W, C] to the same shape, by `forward`, layer by layer, or by one kernel that computes the same.
+    """x [N, H, W, C] to the same shape: a convolution, a norm, a perceptron for each pixel, added to x.
 
-    A block says what `forward` is, and in `weights` the parameters in the order in which `forward` uses them. The
-    kernel serves float32 on a CPU, with products in float32 or (mixed precision) bfloat16; all else goes by layers.
+    A block says what `perceptron` is, layer by layer, and in `weights` the parameters in the order in which they are
+    used, the first four those of the convolution and the norm. On a CPU float32 has faster forms of the same function:
+    `kernel` of the whole block, with products in float32 or (mixed precision) bfloat16, and without kernels
+    `perceptron_form` of the perceptron. All else goes by layers.
     """
 
-    def __init__(self, kernel: type[nn.Cell]):
+    def __init__(self, kernel: type[nn.Cell], perceptron_form: type[nn.Cell]):
         super().__init__()
         self.kernel = kernel() if uses_kernels() else None
         self.bf16_kernel = kernel(bf16=True) if uses_kernels() else None
+        self.perceptron_form = perceptron_form() if is_on_cpu() and not uses_kernels() else None
 
     def construct(self, x):
         kernel = self.chosen_kernel(x)
         if kernel is None:
             return self.forward(x)
         return kernel(x, *self.weights(), self.drop_path.scale(x.shape[0]))
+
+    def forward(self, x):
+        """The block without its kernel."""
+        shortcut = x
+        x = self.norm(self.dwconv(x))
+        if self.perceptron_form is None or not self.is_float32(x):
+            x = self.perceptron(x)
+        else:
+            x = self.perceptron_form(x, *self.weights()[4:])
+        return shortcut + self.drop_path(x)
+
+    def is_float32(self, x):
+        """Whether the perceptron computes in float32."""
+        return x.dtype == ms.float32 and self.pwconv1.compute_type is None and self.pwconv2.compute_type is None
 
     def chosen_kernel(self, x):
         """The kernel for x and for the number format that mixed precision set; None where the layers serve."""
@@ -40,8 +57,8 @@ class Block(nn.Cell):
             return self.kernel
         return self.bf16_kernel if compute_type == ms.bfloat16 else None
 
-    def forward(self, x):
-        """The block's arithmetic."""
+    def perceptron(self, x):
+        """What is done to each pixel after the norm."""
         raise NotImplementedError
 
     def weights(self) -> tuple:

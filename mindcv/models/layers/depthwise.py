@@ -1,9 +1,11 @@
 """Depthwise convolution, in the form that suits the device."""
 
+import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.models.layers.dense import ProductCell
 from mindcv.models.layers.form import is_on_cpu
+from mindcv.models.layers.fourier import FourierConvolution
 
 __all__ = ["DepthwiseConv"]
 
@@ -15,7 +17,7 @@ def DepthwiseConv(channels: int, kernel_size: int = 7) -> nn.Cell:
     and give the same numbers up to the order of summation.
     """
     if is_on_cpu():
-        return BandedDepthwiseConv(channels, kernel_size)
+        return FourierDepthwiseConv(channels, kernel_size)
     return OperatorDepthwiseConv(channels, kernel_size)
 
 
@@ -34,38 +36,18 @@ class OperatorDepthwiseConv(ProductCell):
         return ops.transpose(x, (0, 2, 3, 1))
 
 
-class BandedDepthwiseConv(ProductCell):
-    """For CPU: a matrix product per channel with band matrices that hold the kernel's rows.
+class FourierDepthwiseConv(ProductCell):
+    """For CPU: the product of Fourier transforms (fourier.py), which is matrix products all through.
 
-    Along an image row of width W, convolving with one row of the kernel is the product with a W x W matrix that has
-    the k weights on its middle diagonals. The k kernel rows are stacked in the contracted axis, so one batched product
-    does it all. Most of the matrix is zeros, and still it was 6 to 14 times faster than Conv2D for the stages of tiny
-    at 224x224, and 4 to 9 times with gradients, since Conv2D runs a reference loop on CPU (docs/decisions.md).
+    Conv2D runs a reference loop on CPU (docs/decisions.md). The sums are float32 whatever the input's type: those over
+    a map pass float16's 65504.
     """
 
     def __init__(self, channels: int, kernel_size: int):
         super().__init__((channels, 1, kernel_size, kernel_size))
-        self.channels = channels
-        self.kernel_size = kernel_size
+        self.convolution = FourierConvolution()
 
     def product(self, x, weight, bias):
-        n, h, w, c = x.shape
-        k, pad = self.kernel_size, self.kernel_size // 2
-        x = ops.transpose(x, (3, 0, 1, 2))  # [C, N, H, W]
-        zero_rows = ops.zeros((c, n, pad, w), x.dtype)
-        x = ops.cat((zero_rows, x, zero_rows), 2)
-        rows = []
-        for i in range(k):
-            rows.append(x[:, :, i : i + h, :])
-        x = ops.reshape(ops.cat(rows, -1), (c, n * h, k * w))
-        x = ops.bmm(x, self.band(weight, w))
-        return ops.transpose(ops.reshape(x, (c, n, h, w)), (1, 2, 3, 0)) + bias
-
-    def band(self, weight, width):
-        """The kernel as band matrices [C, k * width, width]: entry (i, a), b is weight[i, a - b + k // 2]."""
-        k = self.kernel_size
-        place = ops.arange(width)
-        offset = ops.reshape(place, (-1, 1)) - ops.reshape(place, (1, -1)) + k // 2
-        select = ops.equal(ops.reshape(ops.arange(k), (k, 1)), ops.reshape(offset, (1, width * width)))
-        band = ops.matmul(ops.reshape(weight, (self.channels * k, k)), ops.cast(select, weight.dtype))
-        return ops.reshape(band, (self.channels, k * width, width))
+        y = self.convolution(ops.cast(x, ms.float32), ops.cast(weight, ms.float32))
+        y = ops.bias_add(ops.reshape(y, (-1, y.shape[-1])), ops.cast(bias, ms.float32))
+        return ops.cast(ops.reshape(y, x.shape), x.dtype)

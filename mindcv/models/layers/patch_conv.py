@@ -46,7 +46,8 @@ class PatchConv(ProductCell):
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k
-        x = x[:, : rows * k, : cols * k, :]
+        if (rows * k, cols * k) != (h, w):  # on CPU a slice costs a copy, even of all there is
+            x = x[:, : rows * k, : cols * k, :]
         x = ops.reshape(x, (n * rows, k, cols, k * c))
         x = ops.transpose(x, (0, 2, 1, 3))
         x = ops.reshape(x, (n * rows * cols, k * k * c))
