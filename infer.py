@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
-
 from mindcv.config import InferConfig
-from mindcv.convert import load_weights, read_ckpt
+from mindcv.convert import fill_weights
 from mindcv.data import Compose, create_transforms, imagenet_class_names
 from mindcv.engine import apply_amp
 from mindcv.engine.inference import classify, draw_predictions, find_images, write_predictions
 from mindcv.models import pack_for_inference
-from mindcv.recipe import PREPROCESSING, build_model, read_config
+from mindcv.recipe import PREPROCESSING, build_model, open_weights, read_config
 from mindcv.utils.cli import run_script
-from mindcv.utils.device import set_device
+from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable
 
@@ -24,16 +22,15 @@ from mindcv.utils.files import ensure_writable
 def main() -> None:
     config = read_config(InferConfig)
     ensure_writable(config.results_file, config.picture)
-    metadata = read_ckpt(config.ckpt_path)[1]
-    config = config.completed(metadata.get("options", {}))
+    config, weights = open_weights(config)
     paths = find_images(config.image_path)
     num_classes = config.num_classes or 1000
-    class_names = names_of_classes(config, metadata, num_classes)
+    class_names = names_of_classes(config, weights.metadata, num_classes)
     set_device(config.device_target)
-    ms.set_context(mode=config.mode)
+    set_mode(config.mode, config.jit_level)
 
     network = build_model(config, num_classes)
-    load_weights(network, config.ckpt_path)
+    fill_weights(network, weights, config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)).set_train(False)
     transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
     predictions = []
@@ -63,7 +60,8 @@ def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_class
     elif num_classes == 1000:
         names = imagenet_class_names()
     else:
-        raise UserError(f"'{config.ckpt_path}' holds no class names: give them, one a line, as --class_names_file")
+        source = config.ckpt_path or config.model
+        raise UserError(f"'{source}' holds no class names: give them, one a line, as --class_names_file")
     if len(names) != num_classes:
         raise UserError(f"there are {len(names)} class names for {num_classes} classes")
     return names

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
 import mindspore as ms
 
-from mindcv.config import TrainConfig
-from mindcv.engine import CheckpointManager, Checkpoints, EarlyStopping, MetricsTable, Progress, Validation, apply_amp
+from mindcv.engine import (
+    CheckpointManager,
+    Checkpoints,
+    EarlyStopping,
+    Interruption,
+    MetricsTable,
+    Progress,
+    RunState,
+    RunStates,
+    StateFiles,
+    Validation,
+    apply_amp,
+    steps_per_epoch,
+    weights_to_save,
+)
+from mindcv.models.pretrained import split_tag
 from mindcv.optim import describe_groups
 from mindcv.recipe import (
     build_evaluation_loader,
@@ -14,50 +30,67 @@ from mindcv.recipe import (
     build_trainer,
     build_training_loader,
     checkpoint_metadata,
-    read_config,
+    validated_weights,
 )
+from mindcv.resume import check_agreement, check_classes, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
-from mindcv.utils.device import set_device
+from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
-from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.files import ensure_writable_dir, remove_side_files
 from mindcv.utils.logger import logger
 
 
 def main() -> None:
-    config = read_config(TrainConfig)
+    config, saved = read_training_config()
     device = set_device(config.device_target)
-    ms.set_context(mode=config.mode)
+    set_mode(config.mode, config.jit_level)
     group = join_group(config.distribute)
+    check_agreement(saved, group)
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights
 
     dataset, loader = build_training_loader(config, group)
+    if saved:
+        check_classes(saved, dataset)
     num_classes = dataset.num_classes()
-    network = build_model(config, num_classes, checkpoint_path=config.ckpt_path)
-    lr_table = build_lr_table(config, loader.get_dataset_size())
-    trainer = build_trainer(config, network, lr_table, group)
+    network = build_model(config, num_classes, with_weights=not saved)
+    num_steps = steps_per_epoch(loader, config.gradient_accumulation_steps)
+    trainer = build_trainer(config, network, build_lr_table(config, num_steps, group), group)
     if config.print_param_groups:
         show_and_stop(describe_groups(trainer.step.optimizer))
 
-    callbacks = []
+    callbacks, interruption = [], Interruption()
     if config.val_while_train:
         _, val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)
         val_network = apply_amp(build_model(config, num_classes), config.val_amp_level, dtype=config.amp_dtype)
-        callbacks.append(Validation(network, val_network, val_loader, num_classes, config.val_interval, group))
+        weights = validated_weights(config, network, trainer.step)
+        callbacks.append(
+            Validation(weights, val_network, val_loader, num_classes, config.val_interval, group, interruption)
+        )
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(config.early_stopping_patience, config.early_stopping_metric))
     if group.is_main:
-        save_dir = ensure_writable_dir(config.ckpt_save_dir)
-        manager = CheckpointManager(save_dir, config.model, config.ckpt_save_policy, config.keep_checkpoint_max)
-        metadata = checkpoint_metadata(config, dataset)
+        save_dir, model = ensure_writable_dir(config.ckpt_save_dir), split_tag(config.model)[0]
+        remove_side_files(save_dir)
+        manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
+        weights, metadata = weights_to_save(network, trainer.step), checkpoint_metadata(config, dataset)
         callbacks.insert(0, Progress(config.log_interval))
-        callbacks.append(Checkpoints(manager, network, metadata, config.ckpt_save_interval))
+        callbacks.append(Checkpoints(manager, weights, metadata, config.ckpt_save_interval))
         callbacks.append(MetricsTable(save_dir))
+
+    run = RunState(network, trainer.step, callbacks, run_description(config, dataset, started=time.time()))
+    state = trainer.begin(config.epoch_size, loader)
+    if saved:
+        run.restore(saved, state)
+    if group.is_main:
+        files = StateFiles(save_dir, model)
+        callbacks.append(RunStates(files, run.capture, config.ckpt_save_interval, config.save_every_steps))
         millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
         logger.info("%s, %.2f M weights, %d classes, on %s", config.model, millions, num_classes, device)
-        steps = f"{loader.get_dataset_size()} steps of {config.batch_size * group.size}"
+        steps = f"{num_steps} steps of {state.images_per_step}"
         logger.info("%d images, %s an epoch, %d epochs, into %s", len(dataset), steps, config.epoch_size, save_dir)
 
-    trainer.train(config.epoch_size, loader, callbacks)
+    with interruption.listening():
+        trainer.train(config.epoch_size, loader, callbacks, state, interruption)
     if loader.num_corrupt:
         logger.warning("%d times a corrupt image was replaced by another", loader.num_corrupt)
 

@@ -6,17 +6,16 @@ import csv
 import io
 import json
 
-import mindspore as ms
 import numpy as np
 
 from mindcv.config import ValidateConfig
-from mindcv.convert import load_weights, read_ckpt
+from mindcv.convert import fill_weights
 from mindcv.engine import Evaluation, apply_amp, evaluate
 from mindcv.engine.plots import draw_confusion_matrix, require_matplotlib
 from mindcv.models import pack_for_inference
-from mindcv.recipe import build_evaluation_loader, build_model, read_config
+from mindcv.recipe import build_evaluation_loader, build_model, open_weights, read_config
 from mindcv.utils.cli import run_script
-from mindcv.utils.device import set_device
+from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import atomic_write_text, ensure_writable
 
@@ -26,15 +25,14 @@ def main() -> None:
     if config.confusion_matrix:
         require_matplotlib()
     ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix)
-    metadata = read_ckpt(config.ckpt_path)[1]
-    config = config.completed(metadata.get("options", {}))
+    config, weights = open_weights(config)
     set_device(config.device_target)
-    ms.set_context(mode=config.mode)
+    set_mode(config.mode, config.jit_level)
     group = join_group(config.distribute)
 
-    dataset, loader = build_evaluation_loader(config, group, metadata.get("class_to_idx"))
+    dataset, loader = build_evaluation_loader(config, group, weights.metadata.get("class_to_idx"))
     network = build_model(config, dataset.num_classes())
-    load_weights(network, config.ckpt_path)
+    fill_weights(network, weights, config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype))
     result = evaluate(network, loader, dataset.num_classes(), group, progress=group.is_main)
     if group.is_main:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
 
+from mindcv.config_checks import cross_checks
 from mindcv.config_parsing import help_text, options_of, read_command_line, read_value, read_yaml
 from mindcv.utils.errors import ConfigError
 
-__all__ = ["InferConfig", "RunConfig", "TrainConfig", "ValidateConfig", "option", "parse_args", "unavailable"]
+__all__ = ["InferConfig", "RunConfig", "TrainConfig", "ValidateConfig", "option", "parse_args"]
 
 
 def option(default: Any, help: str, *, group: str, choices: Sequence[Any] = (), **bounds: float) -> Any:
@@ -60,6 +61,7 @@ _SCHEDULERS = (
 _LOSSES = ("CE", "BCE", "asl_single_label", "asl_multi_label", "JSD")
 _OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam", "adan")
 _AMP_LEVELS = ("O0", "O1", "O2", "O3")
+_JIT_LEVELS = ("O0", "O1", "O2")
 
 
 @dataclass
@@ -76,6 +78,8 @@ class RunConfig:
     seed: int = _system(42, "seed of everything random", low=0)
     print_config: bool = _system(False, "show every option's value and where it comes from, and stop")
     device_target: str = _system("auto", "device; auto takes the best there is", choices=_DEVICES)
+    jit_level: Optional[str] = _system(
+        None, "graph mode's level of compilation; None: O2 on Ascend, MindSpore's own elsewhere", choices=_JIT_LEVELS)
 
     dataset: str = _data("imagenet", "kind of data set", choices=_DATASETS)
     data_dir: str = _data("./", "its folder")
@@ -127,21 +131,26 @@ class RunConfig:
     in_channels: int = _model(3, "channels of the images", low=1)
     drop_rate: Optional[float] = _model(None, "dropout of the classifier; the architecture's if None", low=0, below=1)
     drop_path_rate: Optional[float] = _model(None, "stochastic depth; the architecture's if None", low=0, below=1)
-    pretrained: bool = _model(False, "start from published weights")
+    pretrained: bool = _model(False, "take published weights; model may say which: convnextv2_tiny.fcmae_ft_in1k")
     ckpt_path: str = _model("", "checkpoint to start from")
     head_init_scale: float = _model(1.0, "factor of the classifier's initial weights", low=0)
     layer_scale_init_value: Optional[float] = _model(None, "initial LayerScale; the architecture's if None", low=0)
     recompute_stages: list[int] = _model([], "stages that recompute activations to save memory, from 0", low=0, high=3)
 
-    resume_opt: bool = _train(False, "go on with the optimizer's state")
+    resume: str = _train(
+        "", "go on with an interrupted run: auto, the newest in ckpt_save_dir if there is one; or a file or folder")
+    resume_opt: bool = _train(False, "go on with the run that ckpt_path is the weights of")
     keep_checkpoint_max: int = _train(10, "checkpoints kept", low=1)
     ckpt_save_dir: str = _train("./ckpt", "folder of the checkpoints and the log")
     ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
+    save_every_steps: Optional[int] = _train(None, "steps after which to save the run as well, for --resume", low=1)
     ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))
     epoch_size: int = _train(90, "epochs", low=1)
     dataset_sink_mode: bool = _train(True, "for MindCV's recipes; changes nothing: batches are fed a step at a time")
-    ema: bool = _train(False, "average the weights")
+    ema: bool = _train(False, "keep an average of the weights; without training: take it from the checkpoint")
     ema_decay: float = _train(0.9999, "decay of that average", low=0, high=1)
+    ema_warmup: int = _train(2000, "updates in which that decay is approached, 0 for none", low=0)
+    val_ema: bool = _train(True, "validate the average while training, not the weights themselves")
     clip_grad: bool = _train(False, "clip the gradient's global norm")
     clip_value: float = _train(15.0, "to this", above=0)
     layer_decay: Optional[float] = _train(None, "learning rate of a layer over that of the next", above=0, high=1)
@@ -164,6 +173,8 @@ class RunConfig:
 
     scheduler: str = _schedule("cosine_decay", "schedule after the warm-up", choices=_SCHEDULERS)
     lr: float = _schedule(0.001, "learning rate", above=0)
+    lr_base_batch_size: Optional[int] = _schedule(
+        None, "lr is for so many images a step, and grows in proportion to those of the run", low=1)
     min_lr: float = _schedule(1e-6, "lowest rate of cosine_decay, one_cycle and cyclic", low=0)
     warmup_epochs: int = _schedule(3, "epochs of linear rise to lr", low=0)
     warmup_factor: float = _schedule(0.0, "the rise starts at lr times this", low=0)
@@ -198,6 +209,11 @@ class RunConfig:
     given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     required: ClassVar[tuple[str, ...]] = ("model",)
 
+    def missing(self) -> list[str]:
+        """The options that are required and not there; published weights of a model stand for a checkpoint."""
+        required = ["model" if name == "ckpt_path" and self.pretrained else name for name in self.required]
+        return [name for name in required if not getattr(self, name)]
+
     def as_dict(self) -> dict[str, Any]:
         """The value of every option by name."""
         return self.subset(*options_of(type(self)))
@@ -230,14 +246,22 @@ class RunConfig:
 
 @dataclass
 class TrainConfig(RunConfig):
-    """Train a model."""
+    """Train a model.
+
+    With resume, what is not given is as it was in the interrupted run.
+    """
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; a run that is resumed has its model."""
+        return [] if self.resume or self.resume_opt else super().missing()
 
 
 @dataclass
 class ValidateConfig(RunConfig):
     """Measure a model on the validation images.
 
-    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that.
+    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that, or from
+    what is known of the published weights.
     """
 
     required: ClassVar[tuple[str, ...]] = ("ckpt_path",)
@@ -250,7 +274,8 @@ class ValidateConfig(RunConfig):
 class InferConfig(RunConfig):
     """Classify images.
 
-    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that.
+    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that, or from
+    what is known of the published weights.
     """
 
     image_path: str = _result("", "image, folder of images, or glob pattern; required")
@@ -262,125 +287,6 @@ class InferConfig(RunConfig):
 
 
 _Config = TypeVar("_Config", bound=RunConfig)
-_Check = tuple[Sequence[str], Callable[[Any], bool], str]
-
-
-def _increasing(pair: tuple[float, float]) -> bool:
-    return pair[0] <= pair[1]
-
-
-# (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
-_CHECKS: tuple[_Check, ...] = (
-    (
-        ("dataset", "dataset_download"),
-        lambda c: not c.dataset_download or c.dataset in ("mnist", "cifar10", "cifar100"),
-        "dataset_download: only the datasets mnist, cifar10 and cifar100 can be downloaded",
-    ),
-    *(
-        ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
-        for name in ("scale", "ratio", "re_scale", "re_ratio")
-    ),
-    *(
-        (
-            (name, "in_channels"),
-            lambda c, name=name: len(getattr(c, name)) == c.in_channels,
-            f"{name}: needs one number for each of in_channels",
-        )
-        for name in ("mean", "std")
-    ),
-    (
-        ("color_jitter",),
-        lambda c: not isinstance(c.color_jitter, list) or len(c.color_jitter) in (3, 4),
-        "color_jitter: a list needs 3 numbers, or 4 with hue",
-    ),
-    (
-        ("re_value", "in_channels"),
-        lambda c: not isinstance(c.re_value, list) or len(c.re_value) == c.in_channels,
-        "re_value: a list needs one number for each of in_channels",
-    ),
-    (
-        ("ckpt_save_policy", "val_while_train"),
-        lambda c: c.ckpt_save_policy != "top_k" or c.val_while_train,
-        "ckpt_save_policy: top_k keeps the best by validation, so it needs val_while_train: True",
-    ),
-    (
-        ("ckpt_save_policy", "ckpt_save_interval", "val_interval"),
-        lambda c: c.ckpt_save_policy != "top_k" or c.ckpt_save_interval % c.val_interval == 0,
-        "ckpt_save_interval: with top_k it must be a multiple of val_interval, so that each saved epoch is validated",
-    ),
-    (
-        ("scheduler", "warmup_epochs", "lr_epoch_stair"),
-        lambda c: c.scheduler not in ("one_cycle", "cyclic") or not (c.warmup_epochs or c.lr_epoch_stair),
-        "scheduler: one_cycle and cyclic need warmup_epochs: 0 and lr_epoch_stair: False",
-    ),
-    (
-        ("scheduler", "lr", "min_lr"),
-        lambda c: c.scheduler not in ("cosine_decay", "one_cycle", "cyclic") or c.min_lr <= c.lr,
-        "min_lr: is above lr",
-    ),
-    (
-        ("scheduler", "min_lr"),
-        lambda c: c.scheduler != "one_cycle" or c.min_lr > 0,
-        "min_lr: one_cycle ends at it, so it must be above 0",
-    ),
-    (
-        ("opt", "use_nesterov"),
-        lambda c: not c.use_nesterov or c.opt in ("sgd", "momentum", "adam", "nadam"),
-        "use_nesterov: only sgd, momentum, adam and nadam have a Nesterov form",
-    ),
-    (
-        ("opt", "use_nesterov", "momentum"),
-        lambda c: c.opt not in ("sgd", "momentum") or not c.use_nesterov or c.momentum > 0,
-        "use_nesterov: needs a momentum above 0",
-    ),
-    (
-        ("amp_cast_list", "amp_level"),
-        lambda c: not c.amp_cast_list or c.amp_level == "O1",
-        "amp_cast_list: goes with amp_level: O1",
-    ),
-    (
-        ("loss", "aug_splits"),
-        lambda c: (c.loss == "JSD") == (c.aug_splits > 0) and c.aug_splits != 1,
-        "aug_splits: 2 or more go with loss JSD, and JSD with them",
-    ),
-    (
-        ("warmup_lr", "warmup_factor"),
-        lambda c: c.warmup_lr is None or c.warmup_factor == 0,
-        "warmup_lr: the warm-up starts at it or at lr times warmup_factor, not both",
-    ),
-    (
-        ("teacher_model", "teacher_ckpt_path"),
-        lambda c: bool(c.teacher_model) == bool(c.teacher_ckpt_path),
-        "teacher_model: goes with teacher_ckpt_path",
-    ),
-    (
-        ("early_stopping_patience", "val_while_train"),
-        lambda c: c.early_stopping_patience is None or c.val_while_train,
-        "early_stopping_patience: needs val_while_train: True",
-    ),
-    (
-        ("results_file",),
-        lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
-        "results_file: must end in .csv or .json",
-    ),
-)
-
-# What a later version brings: (option, whether its value is one that works today, what to say otherwise).
-_LATER: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("ema", lambda v: not v, "averaging weights comes with a later version; leave it False"),
-    ("resume_opt", lambda v: not v, "resuming comes with a later version; leave it False"),
-    ("gradient_accumulation_steps", lambda v: v == 1, "accumulation comes with a later version; leave it 1"),
-    ("pretrained", lambda v: not v, "published weights come with a later version; give a file as ckpt_path"),
-)
-
-
-def unavailable(config: RunConfig) -> list[str]:
-    """A sentence for each option whose value asks for something that a later version brings."""
-    return [
-        f"{name}: {getattr(config, name)!r}: {sentence}"
-        for name, works, sentence in _LATER
-        if not works(getattr(config, name))
-    ]
 
 
 def parse_args(
@@ -424,11 +330,9 @@ def parse_args(
     config = config_class(**values, given=sources)
     ill_typed = raw.keys() - values.keys()
     if is_yaml_read:  # else it might have named them
-        problems += [
-            f"{name}: is required" for name in config.required if not values.get(name) and name not in ill_typed
-        ]
-    problems += _cross_checks(config, ill_typed)
-    for check in (unavailable, *checks):
+        problems += [f"{name}: is required" for name in config.missing() if name not in ill_typed]
+    problems += cross_checks(config, options.keys() - ill_typed)
+    for check in checks:
         problems += check(config)
     if problems:
         raise ConfigError(problems)
@@ -437,9 +341,3 @@ def parse_args(
 
 def _source(where: str, name: str) -> str:
     return "command line" if where.startswith("--") else where[: -len(f": {name}")]
-
-
-def _cross_checks(config: RunConfig, ill_typed: set[str]) -> list[str]:
-    """What is wrong with options that are well-typed each; those that are not stand at their default here."""
-    well_typed = options_of(type(config)).keys() - ill_typed
-    return [says for names, is_well, says in _CHECKS if well_typed.issuperset(names) and not is_well(config)]

@@ -5,13 +5,15 @@ The factories know no config and the config knows no factory; here one is read t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Optional, TypeVar
+from dataclasses import replace
+from typing import Any, Optional, TypeVar, Union
 
-from mindspore import nn
+from mindspore import Parameter, nn
 
 from mindcv.config import RunConfig, parse_args
-from mindcv.convert import load_weights
+from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
 from mindcv.data import (
     ImageDataset,
     ImageLoader,
@@ -20,14 +22,16 @@ from mindcv.data import (
     create_loader,
     create_transforms,
 )
-from mindcv.engine import DistillationLoss, Trainer, create_trainer
+from mindcv.engine import AccumulatedStep, DistillationLoss, Trainer, TrainStep, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
+from mindcv.models.pretrained import fetch_pretrained, pretrained_options, pretrained_weights, split_tag
 from mindcv.optim import create_optimizer, freeze
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.cli import show_and_stop
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, UserError, unknown_name
+from mindcv.utils.logger import logger
 
 __all__ = [
     "PREPROCESSING",
@@ -41,7 +45,11 @@ __all__ = [
     "build_training_loader",
     "check_num_classes",
     "checkpoint_metadata",
+    "open_weights",
+    "parse_command_line",
     "read_config",
+    "show_if_asked",
+    "validated_weights",
 ]
 
 _Config = TypeVar("_Config", bound=RunConfig)
@@ -51,15 +59,25 @@ PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in
 
 
 def read_config(config_class: type[_Config]) -> _Config:
-    """The config of this process's command line; with `print_config` it is shown, and the process ends.
+    """`parse_command_line`; with `print_config` what it gives is shown, and the process ends."""
+    config = parse_command_line(config_class)
+    show_if_asked(config)
+    return config
+
+
+def parse_command_line(config_class: type[_Config]) -> _Config:
+    """The config of this process's command line.
 
     Raises:
         ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
     """
-    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+    return parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+
+
+def show_if_asked(config: RunConfig) -> None:
+    """With `print_config`, show every option and end the process."""
     if config.print_config:
         show_and_stop(config.described())
-    return config
 
 
 def _wrong_policy(config: RunConfig) -> list[str]:
@@ -73,8 +91,17 @@ def _wrong_policy(config: RunConfig) -> list[str]:
 
 
 def _unknown_models(config: RunConfig) -> list[str]:
-    names = {"model:": config.model, "teacher_model:": config.teacher_model}
-    return [unknown_name(kind, name, list_models()) for kind, name in names.items() if name and not is_model(name)]
+    model, tag = split_tag(config.model)
+    names, known = {"model:": model, "teacher_model:": config.teacher_model}, list_models()
+    problems = [unknown_name(kind, name, known) for kind, name in names.items() if name and name not in known]
+    if tag and not config.pretrained:
+        problems.append(f"model: '{config.model}' names published weights: give pretrained: True, or '{model}' alone")
+    elif config.pretrained and is_model(model):
+        try:
+            pretrained_weights(config.model)
+        except UserError as error:
+            problems.append(f"model: {error}")
+    return problems
 
 
 def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
@@ -162,27 +189,79 @@ def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
         )
 
 
-def build_model(config: RunConfig, num_classes: int, checkpoint_path: str = "") -> nn.Cell:
-    """The network of the config, with the parameters frozen that it says."""
+def build_model(config: RunConfig, num_classes: int, with_weights: bool = False) -> nn.Cell:
+    """The network of the config, with the parameters frozen that it says.
+
+    Args:
+        config: of the run.
+        num_classes: width of the head.
+        with_weights: fill it with the weights to start from, if the config names any: a checkpoint's, or published
+            ones. The log then says where images are to be prepared otherwise than for those.
+    """
+    pretrained = with_weights and config.pretrained
     network = create_model(
-        config.model,
+        config.model if pretrained else split_tag(config.model)[0],
         num_classes=num_classes,
-        checkpoint_path=checkpoint_path,
-        **config.subset("pretrained", "in_channels", "drop_rate", "drop_path_rate", "head_init_scale"),
+        pretrained=pretrained,
+        checkpoint_path=config.ckpt_path if with_weights else "",
+        **config.subset("in_channels", "drop_rate", "drop_path_rate", "head_init_scale"),
         **config.subset("layer_scale_init_value", "recompute_stages", "seed"),
     )
+    if pretrained:
+        _tell_preprocessing(config)
     if config.freeze:
         freeze(network, config.freeze)
     return network
 
 
-def build_lr_table(config: RunConfig, steps_per_epoch: int) -> list[float]:
-    """The learning rate of each step of the run."""
+def _tell_preprocessing(config: RunConfig) -> None:
+    """One line for how the images of the run differ from those that the published weights are for, if they do."""
+    weights = pretrained_weights(config.model)
+    theirs, ours = pretrained_options(weights), config.subset(*PREPROCESSING)
+    differing = [name for name in PREPROCESSING if not _is_alike(theirs[name], ours[name])]
+    if differing:
+        listed = ", ".join(f"{name} {theirs[name]} (here {ours[name]})" for name in differing)
+        logger.info("%s: these weights were published for other images: %s", weights.name, listed)
+
+
+def _is_alike(value: Any, other: Any) -> bool:
+    """Whether two values are equal, numbers but for what is lost in writing them down."""
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_is_alike, value, other))
+    return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-3)
+
+
+def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
+    """The weights to measure or classify with, and the config with what is not given taken from their metadata.
+
+    Raises:
+        UserError: published weights that cannot be had, or are no classifier's.
+        CheckpointError: see `mindcv.convert.open_checkpoint`.
+        ConfigError: no model is named.
+    """
+    if config.pretrained:
+        weights = pretrained_weights(config.model)
+        if not weights.num_classes:
+            raise UserError(f"{weights.name} has no classifier: fine-tune it (train.py --pretrained True) first")
+        path, metadata = fetch_pretrained(weights), {"options": pretrained_options(weights)}
+        contents = replace(open_checkpoint(path, ema=config.ema), metadata=metadata)
+    else:
+        contents = open_checkpoint(config.ckpt_path, ema=config.ema)
+        # In the files of others these names may stand for anything.
+        metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
+        contents = replace(contents, metadata=metadata)
+    return config.completed(metadata.get("options", {})), contents
+
+
+def build_lr_table(config: RunConfig, steps_per_epoch: int, group: Group) -> list[float]:
+    """The learning rate of each step of the run; in proportion to the images a step, where that is asked for."""
+    images_per_step = config.batch_size * config.gradient_accumulation_steps * group.size
     return create_scheduler(
         steps_per_epoch,
+        lr=config.lr * (images_per_step / (config.lr_base_batch_size or images_per_step)),
         num_epochs=config.epoch_size,
         milestones=config.multi_step_decay_milestones,
-        **config.subset("scheduler", "lr", "min_lr", "warmup_epochs", "warmup_factor", "decay_epochs", "decay_rate"),
+        **config.subset("scheduler", "min_lr", "warmup_epochs", "warmup_factor", "decay_epochs", "decay_rate"),
         **config.subset("num_cycles", "cycle_decay", "lr_epoch_stair", "warmup_lr"),
     )
 
@@ -198,8 +277,15 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         group=group,
         teacher=build_teacher(config, network.num_classes),
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
-        **config.subset("clip_grad", "clip_value"),
+        **config.subset("clip_grad", "clip_value", "ema", "ema_decay", "ema_warmup", "gradient_accumulation_steps"),
     )
+
+
+def validated_weights(
+    config: RunConfig, network: nn.Cell, step: Union[TrainStep, AccumulatedStep]
+) -> dict[str, Parameter]:
+    """The weights that validation measures while training, by name: their averages, where there are any."""
+    return step.ema.averages if step.ema and config.val_ema else weight_parameters(network)
 
 
 def build_optimizer(config: RunConfig, network: nn.Cell, lr_table: list[float]) -> nn.Optimizer:
@@ -241,5 +327,6 @@ def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
 
 def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, Any]:
     """What a reader of the run's weights must know, as JSON values."""
-    options = {"model": config.model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
+    model = split_tag(config.model)[0]
+    options = {"model": model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
     return {"options": options, "class_to_idx": dict(dataset.class_to_idx)}

@@ -143,8 +143,9 @@ def read_csv(path):
 
 def test_training_writes_its_files(trained, data):
     folder, outcome, _ = trained
-    names = ["convnext_atto-1_3.ckpt", "convnext_atto-2_3.ckpt", "convnext_atto_best.ckpt", "learning_curve.png"]
-    assert sorted(os.listdir(folder)) == [*names, "metrics.csv"]
+    names = [f"convnext_atto-{epoch}_3.{kind}" for epoch in (1, 2) for kind in ("ckpt", "resume.safetensors")]
+    names += ["convnext_atto_best.ckpt", "learning_curve.png", "metrics.csv"]
+    assert sorted(os.listdir(folder)) == names
     rows = read_csv(folder / "metrics.csv")
     assert list(rows[0]) == [
         "epoch",

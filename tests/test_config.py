@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mindcv
-from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args, unavailable
+from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
 from mindcv.config_parsing import options_of
 from mindcv.optim import create_optimizer, weight_decay_groups
 from mindcv.scheduler import create_scheduler
@@ -314,8 +314,9 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
 
 def test_all_problems_at_once(tmp_path):
     argv = recipe(tmp_path, "modle: x\nopt: lamb\nlr: fast\nepoch_size: 3\nepoch_size: 4\n")
-    found = problems("stray", *argv, "--batch_size", "0", "--ema", "--seed", "--scale", "1", "0.5", "--x", "1")
-    for fragment in ("stray", "modle", "lr: exp", "given twice", "--batch_size", "ema:", "--seed", "scale:", "'x'"):
+    found = problems("stray", *argv, "--batch_size", "0", "--ema", "maybe", "--seed", "--scale", "1", "0.5", "--x", "1")
+    fragments = ("stray", "modle", "lr: exp", "given twice", "--batch_size", "--ema", "--seed", "scale:", "'x'")
+    for fragment in fragments:
         assert sum(fragment in problem for problem in found) == 1, fragment
     assert "model: is required" in found
     assert len(found) == 10
@@ -327,20 +328,14 @@ def test_an_ill_typed_option_is_one_problem(tmp_path):
     assert len(problems(*path)) == 2
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--ema"],
-        ["--resume_opt"],
-        ["--gradient_accumulation_steps", "2"],
-        ["--pretrained", "True"],
-    ],
-    ids=" ".join,
-)
-def test_what_a_later_version_brings(argv):
-    found = problems(*MODEL, *argv)
-    assert len(found) == 1
-    assert found[0].startswith(argv[0][2:] + ": ") and "later version" in found[0]
+def test_published_weights_stand_for_a_checkpoint():
+    assert parse_args([*MODEL, "--pretrained"], ValidateConfig).pretrained
+    assert parse_args([*MODEL, "--pretrained", "--image_path", "cats"], InferConfig).ckpt_path == ""
+    assert problems("--pretrained", config_class=ValidateConfig) == ["model: is required"]
+    assert problems(*MODEL, config_class=ValidateConfig) == ["ckpt_path: is required"]
+    (found,) = problems(*MODEL, "--pretrained", "--ckpt_path", "a.ckpt")
+    assert found == "pretrained: goes without ckpt_path: they are two sources of weights"
+    assert parse_args([*MODEL, "--pretrained", "--ckpt_path", "a.ckpt", "--resume_opt"], TrainConfig)
 
 
 @pytest.mark.parametrize("name", ["mnist", "CIFAR10", "cifar100"])
@@ -353,15 +348,6 @@ def test_data_sets_that_can_be_downloaded(name):
 def test_data_sets_that_cannot_be_downloaded(name):
     found = problems(*MODEL, "--dataset", name, "--dataset_download")
     assert found == ["dataset_download: only the datasets mnist, cifar10 and cifar100 can be downloaded"]
-
-
-def test_unavailable_is_a_function_of_the_config():
-    assert unavailable(RunConfig()) == []
-    assert len(unavailable(RunConfig(ema=True, pretrained=True, resume_opt=True))) == 3
-    available = RunConfig(
-        distribute=True, amp_level="O3", val_amp_level="O2", loss_scale_type="dynamic", clip_grad=True
-    )
-    assert unavailable(available) == []
 
 
 CKPT = ("--ckpt_path", "a.ckpt")
@@ -403,6 +389,9 @@ def test_top_k_saves_validated_epochs_only():
         (["--warmup_lr", "1e-6", "--warmup_factor", "0.1"], "not both"),
         (["--teacher_model", "convnext_base"], "teacher_ckpt_path"),
         (["--early_stopping_patience", "3"], "val_while_train"),
+        (["--resume", "auto", "--resume_opt", "--ckpt_path", "a.ckpt"], "resume names the run itself"),
+        (["--resume_opt"], "needs ckpt_path"),
+        (["--mode", "1", "--jit_level", "O1"], "graph mode's"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -420,6 +409,21 @@ def test_what_is_not_given_comes_from_the_checkpoint():
     assert config.model == ""
     with pytest.raises(ConfigError, match="does not name one"):
         config.completed({})
+
+
+def test_a_run_that_is_resumed_needs_no_model():
+    for argv in (["--resume", "auto"], ["--resume", "folder"], ["--resume_opt", "--ckpt_path", "a.ckpt"]):
+        assert parse_args(argv, TrainConfig).model == ""
+    assert problems("--ckpt_path", "a.ckpt", config_class=TrainConfig) == ["model: is required"]
+
+
+def test_a_resumed_run_is_as_it_was_but_for_what_is_given():
+    """Options of a saved run come from its file as JSON has them."""
+    config = parse_args(["--resume", "auto", "--lr", "0.5"], TrainConfig)
+    before = parse_args([*MODEL, "--lr", "0.1", "--mixup", "0.8", "--scale", "0.5", "1"], TrainConfig)
+    completed = config.completed({**before.as_dict(), "resume": ""})
+    assert (completed.lr, completed.mixup, completed.scale, completed.model) == (0.5, 0.8, (0.5, 1.0), before.model)
+    assert completed.resume == "auto" and config.mixup == 0
 
 
 def test_help_names_every_option(capsys):
@@ -450,11 +454,12 @@ def test_choices_are_what_the_factories_know():
 def test_the_config_imports_no_framework():
     """Mistakes are told before the second that importing MindSpore takes."""
     folder = Path(mindcv.__file__).parent
-    for name in ("config.py", "config_parsing.py"):
+    for name in ("config.py", "config_checks.py", "config_parsing.py"):
         for node in ast.walk(ast.parse((folder / name).read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for imported in names:
                 package = imported.split(".")[0]
                 assert package not in ("mindspore", "numpy"), imported
-                assert package != "mindcv" or imported in ("mindcv.config_parsing", "mindcv.utils.errors"), imported
+                own = ("mindcv.config_checks", "mindcv.config_parsing", "mindcv.utils.errors")
+                assert package != "mindcv" or imported in own, imported

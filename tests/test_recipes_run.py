@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mindcv.config import parse_args
+from mindcv.engine import steps_per_epoch
 from mindcv.recipe import (
     build_lr_table,
     build_model,
@@ -60,7 +61,8 @@ def test_two_steps(recipe, folder):
     dataset, loader = build_training_loader(config, Group())
     network = build_model(config, dataset.num_classes())
     before = {p.name: p.asnumpy().copy() for p in network.trainable_params() if p.name.endswith("pwconv2.weight")}
-    lr_table = build_lr_table(config, loader.get_dataset_size())
+    num_steps = steps_per_epoch(loader, config.gradient_accumulation_steps)
+    lr_table = build_lr_table(config, num_steps, Group())
     trainer = build_trainer(config, network, lr_table, Group())
     trainer.step.set_train(True)
     batches = [batch for batch, _ in zip(loader.batches(), range(2))]
@@ -81,10 +83,20 @@ def test_two_steps(recipe, folder):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_schedule_spans_the_run(recipe):
     config = parse_args(["--config", str(ROOT / recipe)])
-    table = build_lr_table(config, 10)
+    config.lr_base_batch_size = None  # lr as it stands, whatever the batch
+    table = build_lr_table(config, 10, Group())
     assert len(table) == 10 * config.epoch_size
     assert max(table) == pytest.approx(config.lr, rel=0.02)
     assert 0 <= table[-1] - config.min_lr < 0.01 * config.lr
+
+
+def test_a_rate_for_a_batch_grows_with_it():
+    """lr is for 256 images a step; a step has 8 of 3 processes, twice."""
+    argv = ["--model", "convnext_atto", "--batch_size", "8", "--gradient_accumulation_steps", "2", "--lr", "0.4"]
+    rest = ["--scheduler", "constant", "--warmup_epochs", "0", "--epoch_size", "1"]
+    plain = build_lr_table(parse_args([*argv, *rest]), 2, Group(1, 3))
+    scaled = build_lr_table(parse_args([*argv, *rest, "--lr_base_batch_size", "256"]), 2, Group(1, 3))
+    assert plain == [0.4, 0.4] and scaled == pytest.approx([0.4 * 48 / 256] * 2)
 
 
 def test_every_variant_has_a_recipe():

@@ -1,13 +1,26 @@
 """Training and evaluation."""
 
 from mindcv.engine.amp import apply_amp
-from mindcv.engine.callbacks import Callback, Checkpoints, EarlyStopping, MetricsTable, Progress, Validation
+from mindcv.engine.callbacks import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    MetricsTable,
+    Progress,
+    RunStates,
+    Validation,
+)
 from mindcv.engine.checkpoint import CheckpointManager
 from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
-from mindcv.engine.trainer import Trainer, create_trainer
+from mindcv.engine.interruption import Interruption
+from mindcv.engine.run_state import RunState, weights_to_save
+from mindcv.engine.state_file import StateFiles
+from mindcv.engine.train_step import AccumulatedStep, TrainStep
+from mindcv.engine.trainer import Trainer, create_trainer, steps_per_epoch
 
 __all__ = [
+    "AccumulatedStep",
     "Callback",
     "CheckpointManager",
     "Checkpoints",
@@ -15,12 +28,19 @@ __all__ = [
     "DistillationNetwork",
     "EarlyStopping",
     "Evaluation",
+    "Interruption",
     "MetricsTable",
     "Progress",
+    "RunState",
+    "RunStates",
+    "StateFiles",
+    "TrainStep",
     "Trainer",
     "Validation",
     "apply_amp",
     "create_trainer",
     "evaluate",
     "predict",
+    "steps_per_epoch",
+    "weights_to_save",
 ]

@@ -8,24 +8,28 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from mindspore import nn
+import numpy as np
+from mindspore import Parameter, nn
 from tqdm import tqdm
 
 from mindcv.convert import weight_parameters
 from mindcv.data import ImageLoader
 from mindcv.engine.checkpoint import CheckpointManager
 from mindcv.engine.evaluate import evaluate
+from mindcv.engine.interruption import Interruption
 from mindcv.engine.plots import draw_learning_curve, require_matplotlib
 from mindcv.engine.state import TrainState
+from mindcv.engine.state_file import StateFiles
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import logger
 
-__all__ = ["Callback", "Checkpoints", "EarlyStopping", "MetricsTable", "Progress", "Validation"]
+__all__ = ["Callback", "Checkpoints", "EarlyStopping", "MetricsTable", "Progress", "RunStates", "Validation"]
 
 # What early stopping may go by: 1 when higher is better, -1 when lower is.
 _METRIC_SIGNS = {"top_1": 1.0, "val_loss": -1.0}
@@ -46,6 +50,16 @@ class Callback:
     def on_train_end(self, state: TrainState) -> None:
         """After the last epoch."""
 
+    def on_interrupt(self, state: TrainState) -> None:
+        """After the step, or in the validation, in which a signal asked to stop."""
+
+    def saved(self) -> dict[str, Any]:
+        """What a resumed run needs of this callback, as JSON values."""
+        return {}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take up what `saved` gave, before `on_train_begin`."""
+
 
 class Progress(Callback):
     """Loss, rate, speed and time left: a bar on a terminal, else a line every `log_interval` steps and each epoch."""
@@ -54,16 +68,21 @@ class Progress(Callback):
         self.log_interval = log_interval
         self.is_terminal = sys.stderr.isatty()
         self._bar: Optional[tqdm] = None
+        self._first_step = 0  # global_step when this process had done its first
         self._second_step = 0.0
 
     def on_step_end(self, state: TrainState) -> None:
         """Move the bar, or write a line when one is due."""
-        if state.global_step == 1:
+        if not self._first_step:
+            self._first_step = state.global_step
             self._second_step = time.perf_counter()  # the first step compiled; what is left is not like it
         if self.is_terminal:
             if self._bar is None:
                 self._bar = tqdm(
-                    total=state.steps_per_epoch, desc=f"epoch {state.epoch}/{state.num_epochs}", leave=False
+                    total=state.steps_per_epoch,
+                    initial=state.step - 1,
+                    desc=f"epoch {state.epoch}/{state.num_epochs}",
+                    leave=False,
                 )
             self._bar.set_postfix_str(self._figures(state), refresh=False)
             self._bar.update()
@@ -72,10 +91,17 @@ class Progress(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Write the epoch's line."""
+        self._close_bar()
+        logger.info("%s  %s", self._place(state), self._figures(state, state.train_loss))
+
+    def on_interrupt(self, state: TrainState) -> None:
+        """Leave the terminal to others."""
+        self._close_bar()
+
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        logger.info("%s  %s", self._place(state), self._figures(state, state.train_loss))
 
     @staticmethod
     def _place(state: TrainState) -> str:
@@ -86,8 +112,8 @@ class Progress(Callback):
         return f"loss {loss:.4f}  lr {state.lr:.2e}  {state.images_per_s:.1f} images/s  {self._left(state)} left"
 
     def _left(self, state: TrainState) -> str:
-        timed = state.global_step - 1
-        if timed == 0:
+        timed = state.global_step - self._first_step
+        if timed <= 0 or not self._first_step:
             return "?"
         steps = state.num_epochs * state.steps_per_epoch - state.global_step
         seconds = round((time.perf_counter() - self._second_step) / timed * steps)
@@ -98,38 +124,40 @@ class Validation(Callback):
     """Evaluates every `interval` epochs and after the last, and leaves the figures in the state.
 
     Args:
-        trained: the network in training; its weights are copied.
-        network: the network to evaluate, of the same weights: its number format may differ from the trained one's.
+        weights: those to evaluate, by name: the trained network's (`weight_parameters`), or their average.
+        network: the network to evaluate them in: its number format may differ from the trained one's.
         loader: the validation images.
         num_classes: width of the logits.
         interval: in epochs.
         group: the processes that evaluate together.
+        interruption: a lone process stops evaluating when a signal comes; several go on, since each has its share.
     """
 
     def __init__(
         self,
-        trained: nn.Cell,
+        weights: Mapping[str, Parameter],
         network: nn.Cell,
         loader: ImageLoader,
         num_classes: int,
         interval: int = 1,
         group: Group = Group(),  # noqa: B008
+        interruption: Optional[Interruption] = None,
     ):
-        self.trained = trained
+        self.weights = weights
         self.network = network
         self.loader = loader
         self.num_classes = num_classes
         self.interval = interval
         self.group = group
+        self.interruption = interruption if group.size == 1 else None
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Evaluate, when it is due."""
         if state.epoch % self.interval and not state.is_last_epoch:
             return
-        weights = weight_parameters(self.trained)
         for name, parameter in weight_parameters(self.network).items():
-            parameter.set_data(weights[name].value())
-        result = evaluate(self.network, self.loader, self.num_classes, self.group)
+            parameter.set_data(self.weights[name].value())
+        result = evaluate(self.network, self.loader, self.num_classes, self.group, interruption=self.interruption)
         state.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
         logger.info("epoch %d/%d validated: %s", state.epoch, state.num_epochs, "  ".join(_named(state.metrics)))
 
@@ -177,6 +205,14 @@ class EarlyStopping(Callback):
             state.should_stop = True
             logger.info("epoch %d/%d: training stops, %s", state.epoch, state.num_epochs, self._reason())
 
+    def saved(self) -> dict[str, Any]:
+        """The best so far, and for how long."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "num_worse": self.num_worse}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """See `Callback.restore`."""
+        self.best, self.best_epoch, self.num_worse = saved["best"], saved["best_epoch"], saved["num_worse"]
+
     def on_train_end(self, state: TrainState) -> None:
         """Say so when there was nothing to go by; an error now would cost the run its last files."""
         if self.best is None and not self.num_worse:
@@ -201,14 +237,20 @@ class Checkpoints(Callback):
 
     Args:
         manager: writes and removes files.
-        network: whose weights to save.
+        weights: what to save, by name.
         metadata: what goes into each file beside the weights; epoch, step and metrics are added.
         interval: in epochs.
     """
 
-    def __init__(self, manager: CheckpointManager, network: nn.Cell, metadata: Mapping[str, Any], interval: int = 1):
+    def __init__(
+        self,
+        manager: CheckpointManager,
+        weights: Mapping[str, Parameter],
+        metadata: Mapping[str, Any],
+        interval: int = 1,
+    ):
         self.manager = manager
-        self.network = network
+        self.weights = weights
         self.metadata = dict(metadata)
         self.interval = interval
 
@@ -217,9 +259,57 @@ class Checkpoints(Callback):
         if state.epoch % self.interval and not state.is_last_epoch:
             return
         metadata = {**self.metadata, "epoch": state.epoch, "step": state.global_step, "metrics": state.metrics}
-        path = self.manager.save(self.network, metadata, state.epoch, state.step, state.metrics.get("top_1"))
+        path = self.manager.save(self.weights, metadata, state.epoch, state.step, state.metrics.get("top_1"))
         if state.is_last_epoch:
             logger.info("saved %s", path)
+
+    def saved(self) -> dict[str, Any]:
+        """Which files there are, and the best score."""
+        return self.manager.saved()
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """See `Callback.restore`."""
+        self.manager.restore(saved)
+
+
+class RunStates(Callback):
+    """Saves the whole run when the others have done with an epoch (so it goes last), and where it is interrupted.
+
+    Args:
+        files: where to.
+        capture: gives the run at a state, as arrays and JSON values.
+        interval: in epochs; the last is saved in any case.
+        step_interval: in steps as well, for long epochs; None for epochs only.
+    """
+
+    def __init__(
+        self,
+        files: StateFiles,
+        capture: Callable[[TrainState], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]],
+        interval: int = 1,
+        step_interval: Optional[int] = None,
+    ):
+        self.files = files
+        self.capture = capture
+        self.interval = interval
+        self.step_interval = step_interval
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Save, when it is due; the last step of an epoch is saved with what follows it."""
+        if self.step_interval and state.global_step % self.step_interval == 0 and state.step < state.steps_per_epoch:
+            self._save(state)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Save, when it is due."""
+        if state.epoch % self.interval == 0 or state.is_last_epoch:
+            self._save(replace(state, is_epoch_done=True))
+
+    def on_interrupt(self, state: TrainState) -> None:
+        """Save."""
+        logger.info("saved %s", self._save(state))
+
+    def _save(self, state: TrainState) -> Path:
+        return self.files.save(*self.capture(state), state.epoch, state.step)
 
 
 class MetricsTable(Callback):
@@ -234,14 +324,21 @@ class MetricsTable(Callback):
         self.path = Path(folder) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.can_draw = True
+        self.is_resumed = False
 
     def on_train_begin(self, state: TrainState) -> None:
-        """Move an earlier run's table out of the way, and say so if there will be no picture."""
+        """Move an earlier run's table out of the way, and say so if there will be no picture.
+
+        A resumed run's own table is taken back to the rows that were saved.
+        """
         try:
             require_matplotlib()
         except UserError as error:
             self.can_draw = False
             logger.warning("learning_curve.png will not be drawn: %s", error)
+        if self.is_resumed:
+            self._write()
+            return
         if not self.path.exists():
             return
         number = 1
@@ -261,6 +358,17 @@ class MetricsTable(Callback):
             "seconds": round(state.train_seconds, 3),
         }
         self.rows.append({**row, **state.metrics})
+        self._write()
+
+    def saved(self) -> dict[str, Any]:
+        """The rows."""
+        return {"rows": self.rows}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """See `Callback.restore`."""
+        self.rows, self.is_resumed = list(saved["rows"]), True
+
+    def _write(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -269,7 +377,7 @@ class MetricsTable(Callback):
 
     def on_train_end(self, state: TrainState) -> None:
         """Draw the curve."""
-        if self.can_draw:
+        if self.can_draw and self.rows:
             draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from mindspore import nn
+import numpy as np
+from mindspore import Parameter
 
-from mindcv.convert import weight_parameters, write_ckpt
+from mindcv.convert import write_ckpt
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["CHECKPOINT_POLICIES", "CheckpointManager"]
+__all__ = ["CHECKPOINT_POLICIES", "CheckpointManager", "require_finite"]
 
 CHECKPOINT_POLICIES = ("latest_k", "top_k")
 
@@ -42,29 +43,63 @@ class CheckpointManager:
         self._kept: list[tuple[Optional[float], Path]] = []
 
     def save(
-        self, network: nn.Cell, metadata: Mapping[str, Any], epoch: int, step: int, score: Optional[float] = None
+        self,
+        weights: Mapping[str, Parameter],
+        metadata: Mapping[str, Any],
+        epoch: int,
+        step: int,
+        score: Optional[float] = None,
     ) -> Path:
-        """Write the weights of `network` and return the file's path.
+        """Write `weights` and return the file's path.
 
         Args:
-            network: its weights are written, in float32, under MindCV's names.
+            weights: by name; averages of them may be there too, as `ema.<name>`, as in MindCV's files.
             metadata: what `read_ckpt` gives back; JSON values.
             epoch: epochs done.
             step: steps done in the last of them.
             score: the higher the better; needed by 'top_k'. The best so far is also in `<model>_best.ckpt`.
+
+        Raises:
+            UserError: there is no score, a weight is not finite, or the disk is full.
         """
+        require_finite(weights)
         if self.policy == "top_k" and score is None:
             raise UserError(
                 "ckpt_save_policy top_k ranks by validation: it needs val_while_train and a validated epoch"
             )
-        weights = weight_parameters(network)
         path = self.folder / f"{self.model_name}-{epoch}_{step}.ckpt"
         write_ckpt(path, weights, metadata)
         if score is not None and (self.best_score is None or score > self.best_score):
             self.best_score = score
             write_ckpt(self.folder / f"{self.model_name}_best.ckpt", weights, metadata)
-        self._kept.append((score, path))
+        # A resumed run may write a file again.
+        self._kept = [(other_score, other) for other_score, other in self._kept if other != path] + [(score, path)]
         if len(self._kept) > self.keep_max:
             worst = 0 if self.policy == "latest_k" else min(range(len(self._kept)), key=lambda i: self._kept[i][0])
             self._kept.pop(worst)[1].unlink(missing_ok=True)
         return path
+
+    def saved(self) -> dict[str, Any]:
+        """What `restore` takes, as JSON values."""
+        return {"best_score": self.best_score, "kept": [[score, path.name] for score, path in self._kept]}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on with the files and the best score of an interrupted run."""
+        self.best_score = saved["best_score"]
+        self._kept = [(score, self.folder / name) for score, name in saved["kept"]]
+
+
+def require_finite(weights: Mapping[str, Parameter]) -> None:
+    """Refuse to save weights that hold NaN or infinity: they would take the place of the last good ones.
+
+    A gradient can overflow where the loss does not, and the loss then shows it one step later.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name, weight in weights.items():
+        if not np.isfinite(weight.asnumpy()).all():
+            raise UserError(
+                f"weight {name} holds NaN or infinity: training stops, and this is not saved; a lower lr, clip_grad, "
+                "drop_overflow_update or another loss_scale may help"
+            )

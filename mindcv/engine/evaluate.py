@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Optional
 
 import mindspore as ms
 import numpy as np
@@ -11,8 +12,10 @@ from mindspore import nn
 from tqdm import tqdm
 
 from mindcv.data import ImageLoader
+from mindcv.engine.interruption import Interruption
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.utils.distributed import Group
+from mindcv.utils.errors import Interrupted
 
 __all__ = ["Evaluation", "evaluate", "predict"]
 
@@ -56,6 +59,7 @@ def evaluate(
     num_classes: int,
     group: Group,
     progress: bool = False,
+    interruption: Optional[Interruption] = None,
 ) -> Evaluation:
     """Run `network` over every image of `loader` once.
 
@@ -65,6 +69,10 @@ def evaluate(
         num_classes: width of the logits.
         group: the processes that count together.
         progress: show a bar.
+        interruption: looked at after each batch.
+
+    Raises:
+        Interrupted: a signal asked to stop.
     """
     network.set_train(False)
     counts = ClassificationCounts(num_classes)
@@ -82,6 +90,9 @@ def evaluate(
         if number == 0 and loader.get_dataset_size() > 1:
             # The first batch holds the compilation.
             start, timed_from = time.perf_counter(), counts.num_images
+        if interruption is not None and interruption.signal:
+            name = interruption.signal.name
+            raise Interrupted(interruption.signal, f"by {name} in a validation; --resume auto repeats that")
     seconds = max(time.perf_counter() - start, 1e-9)
     images_per_s = (counts.num_images - timed_from) / seconds * group.size
     return Evaluation(counts.summed(group), images_per_s)

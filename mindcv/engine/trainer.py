@@ -4,83 +4,165 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, Optional, Union
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 from mindcv.data import ImageLoader
+from mindcv.data.batches import Batch
 from mindcv.engine.amp import apply_amp
 from mindcv.engine.callbacks import Callback
 from mindcv.engine.distillation import DistillationNetwork
+from mindcv.engine.ema import WeightAverage
+from mindcv.engine.interruption import SIGNALS, Interruption
 from mindcv.engine.loss_scale import create_loss_scale
 from mindcv.engine.state import TrainState
-from mindcv.engine.train_step import TrainStep
+from mindcv.engine.train_step import AccumulatedStep, TrainStep
+from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import Interrupted, UserError
+from mindcv.utils.logger import logger
 
-__all__ = ["Trainer", "create_trainer"]
+__all__ = ["Trainer", "create_trainer", "steps_per_epoch"]
 
 
 class Trainer:
     """Runs a training step over a loader.
 
     Args:
-        step: the training step.
+        step: the training step: a `TrainStep`, or an `AccumulatedStep` where it takes several batches.
         lr_table: the optimizer's rate of each step, to report; None to report none.
         group: the processes of the run.
+        accumulation: batches a step.
     """
 
-    def __init__(self, step: TrainStep, lr_table: Optional[Sequence[float]] = None, group: Group = Group()):  # noqa: B008
+    def __init__(
+        self,
+        step: Union[TrainStep, AccumulatedStep],
+        lr_table: Optional[Sequence[float]] = None,
+        group: Group = Group(),  # noqa: B008
+        accumulation: int = 1,
+    ):
         self.step = step
         self.lr_table = lr_table
         self.group = group
+        self.accumulation = accumulation
+        self._has_compiled = False
 
-    def train(self, num_epochs: int, loader: ImageLoader, callbacks: Sequence[Callback] = ()) -> TrainState:
+    def begin(self, num_epochs: int, loader: ImageLoader) -> TrainState:
+        """The state of a run of `num_epochs` over `loader` before its first step."""
+        images_per_step = loader.get_batch_size() * self.accumulation * self.group.size
+        return TrainState(num_epochs, steps_per_epoch(loader, self.accumulation), images_per_step)
+
+    def train(
+        self,
+        num_epochs: int,
+        loader: ImageLoader,
+        callbacks: Sequence[Callback] = (),
+        state: Optional[TrainState] = None,
+        interruption: Optional[Interruption] = None,
+    ) -> TrainState:
         """Train for `num_epochs` over `loader`, or until a callback says to stop, and return the final state.
 
         Callbacks are told in their order: the one that validates, then one that may stop, then those that write.
 
+        Args:
+            num_epochs: epochs of the run, those included that `state` has behind it.
+            loader: training images.
+            callbacks: whom to tell.
+            state: where to go on, made by `begin` and restored; None for the start.
+            interruption: looked at after each step.
+
         Raises:
             UserError: the loss is NaN or infinite.
+            Interrupted: a signal asked to stop; callbacks have been told.
         """
-        state = TrainState(num_epochs, loader.get_dataset_size(), loader.get_batch_size() * self.group.size)
+        state = self.begin(num_epochs, loader) if state is None else state
         self.step.set_train(True)
+        if state.is_done:
+            logger.info("nothing is left to do: the run ended with epoch %d of %d", state.epoch, num_epochs)
         for callback in callbacks:
             callback.on_train_begin(state)
-        for epoch in range(num_epochs):
-            self._train_epoch(epoch, loader, state, callbacks)
+        try:
+            while not state.is_done:
+                if state.is_epoch_done:
+                    state.begin_epoch()
+                self._train_epoch(loader, state, callbacks, interruption)
+                for callback in callbacks:
+                    callback.on_epoch_end(state)
+                state.is_epoch_done = True
+        except Interrupted:
             for callback in callbacks:
-                callback.on_epoch_end(state)
-            if state.should_stop:
-                break
+                callback.on_interrupt(state)
+            self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
+            raise
         for callback in callbacks:
             callback.on_train_end(state)
         return state
 
-    def _train_epoch(self, epoch: int, loader: ImageLoader, state: TrainState, callbacks: Sequence[Callback]) -> None:
-        state.epoch, state.step, state.loss_sum, state.metrics = epoch + 1, 0, 0.0, {}
-        start = time.perf_counter()
-        for images, labels in loader.batches(epoch):
-            loss, is_finite = self.step(ms.Tensor(images), ms.Tensor(labels))
-            if self.lr_table is not None:
-                state.lr = lr_at(self.lr_table, state.global_step)
-            state.loss = float(loss.asnumpy())
-            state.step += 1
-            state.global_step += 1
-            state.train_seconds = time.perf_counter() - start
-            if state.global_step == 1:
-                state.first_step_seconds = state.train_seconds
-            if not math.isfinite(state.loss):
-                raise UserError(
-                    f"the loss is {state.loss} at epoch {state.epoch}, step {state.step}: training stops; "
-                    "a lower lr, clip_grad or another loss_scale may help"
-                )
-            state.loss_sum += state.loss
-            for callback in callbacks:
-                callback.on_step_end(state)
+    def _train_epoch(
+        self,
+        loader: ImageLoader,
+        state: TrainState,
+        callbacks: Sequence[Callback],
+        interruption: Optional[Interruption],
+    ) -> None:
+        num_batches = loader.get_dataset_size()
+        since = time.perf_counter()
+        with closing(loader.batches(state.epoch - 1, state.step * self.accumulation)) as batches:
+            while state.step < state.steps_per_epoch:
+                left = num_batches - state.step * self.accumulation
+                loss = self._take_step(batches, min(self.accumulation, left))
+                lr = math.nan if self.lr_table is None else lr_at(self.lr_table, state.global_step)
+                now = time.perf_counter()
+                state.count_step(loss, lr, now - since, is_timed=self._has_compiled)
+                self._has_compiled, since = True, now
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"the loss is {loss} at epoch {state.epoch}, step {state.step}: training stops; "
+                        "a lower lr, clip_grad or another loss_scale may help"
+                    )
+                for callback in callbacks:
+                    callback.on_step_end(state)
+                self._check_interruption(state, interruption)
+
+    def _take_step(self, batches: Iterator[Batch], count: int) -> float:
+        """An update from the next `count` batches, and its loss."""
+        for images, labels in islice(batches, count - 1):
+            self.step.accumulate(ms.Tensor(images), ms.Tensor(labels))
+        images, labels = next(batches)
+        loss, _ = self.step(ms.Tensor(images), ms.Tensor(labels))
+        return float(loss.asnumpy())
+
+    def _check_interruption(self, state: TrainState, interruption: Optional[Interruption]) -> None:
+        """Raise in all processes, if one of them was told to stop."""
+        if interruption is None:
+            return
+        counts = self.group.sum_integers(np.array([interruption.signal == number for number in SIGNALS]))
+        for number, count in zip(SIGNALS, counts):
+            if count:
+                place = f"epoch {state.epoch}, step {state.step} of {state.steps_per_epoch}"
+                raise Interrupted(number, f"by {number.name} after {place}; --resume auto goes on from there")
+
+
+def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:
+    """Updates in an epoch: a last one of fewer batches is left out where a last batch of fewer images would be.
+
+    Raises:
+        UserError: an epoch has no update.
+    """
+    num_batches = loader.get_dataset_size()
+    if loader.drop_remainder and num_batches < accumulation:
+        raise UserError(
+            f"gradient_accumulation_steps is {accumulation}, and an epoch has {num_batches} batches: nothing remains"
+        )
+    return num_batches // accumulation if loader.drop_remainder else -(-num_batches // accumulation)
 
 
 def create_trainer(
@@ -103,6 +185,7 @@ def create_trainer(
     group: Group = Group(),  # noqa: B008
     teacher: Optional[nn.Cell] = None,
     amp_dtype: str = "float16",
+    ema_warmup: int = 2000,
 ) -> Trainer:
     """Compose a trainer from its parts.
 
@@ -116,25 +199,29 @@ def create_trainer(
         loss_scale_type: see `create_loss_scale`.
         loss_scale: see `create_loss_scale`.
         drop_overflow_update: with a fixed scale, skip a step whose gradients are not finite; a dynamic one always does.
-        ema: not in this version.
-        ema_decay: not in this version.
+        ema: keep an average of the weights, the step's `ema`.
+        ema_decay: see `WeightAverage`.
         clip_grad: bound the global norm of the gradients.
         clip_value: to this.
-        gradient_accumulation_steps: not in this version, 1 only.
+        gradient_accumulation_steps: batches an update.
         lr_table: see `Trainer`.
         group: the processes of the run.
         teacher: a network to learn from; `loss` is then a `DistillationLoss`.
         amp_dtype: 'float16' or 'bfloat16', see `apply_amp`.
+        ema_warmup: see `WeightAverage`.
     """
-    del metrics, ema_decay
-    if ema or gradient_accumulation_steps != 1:
-        raise UserError("ema and gradient_accumulation_steps come with a later version")
+    del metrics
+    if gradient_accumulation_steps < 1:
+        raise UserError(f"gradient_accumulation_steps must be at least 1, got {gradient_accumulation_steps}")
+    number_samples(network, group.rank, group.size)
+    average = WeightAverage(network, ema_decay, ema_warmup) if ema else None
     is_float16 = amp_level != "O0" and amp_dtype == "float16"
     scale = create_loss_scale(loss_scale_type, loss_scale, is_float16)
     network = apply_amp(network, amp_level, amp_cast_list, dtype=amp_dtype)
     if teacher is not None:
         network = DistillationNetwork(network, apply_amp(teacher, amp_level, amp_cast_list, dtype=amp_dtype))
-    step = TrainStep(
+    kind = TrainStep if gradient_accumulation_steps == 1 else AccumulatedStep
+    step = kind(
         network,
         loss,
         optimizer,
@@ -142,5 +229,6 @@ def create_trainer(
         skip_overflow=drop_overflow_update or scale.is_dynamic,
         clip_norm=clip_value if clip_grad else 0.0,
         group=group,
+        ema=average,
     )
-    return Trainer(step, lr_table, group)
+    return Trainer(step, lr_table, group, gradient_accumulation_steps)

@@ -6,13 +6,14 @@ import gc
 import sys
 from typing import Callable, NoReturn
 
-from mindcv.utils.errors import ConfigError, UserError
+from mindcv.utils.errors import ConfigError, Interrupted, UserError
 
 __all__ = ["run_script", "show_and_stop"]
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run `main` and leave with a status: 0; 2 for wrong options; 1 for what else a user can mend; 130 for Ctrl-C.
+    """Run `main` and leave with a status: 0; 2 for wrong options; 1 for what else a user can mend; 130 for Ctrl-C; 143
+    for SIGTERM, where that ended it in order.
 
     A user's mistake is told in a line each, without a traceback; any other exception keeps its traceback.
     """
@@ -23,8 +24,10 @@ def run_script(main: Callable[[], None]) -> None:
         status = _tell(2, *error.problems)
     except (UserError, OSError) as error:
         status = _tell(1, str(error))
+    except Interrupted as error:
+        status = _tell(error.status, str(error), kind="stopped")
     except KeyboardInterrupt:
-        status = _tell(130, "interrupted")
+        status = _tell(130, "by Ctrl-C", kind="stopped")
     # MindSpore's cells complain when the interpreter takes them down: let them go first.
     gc.collect()
     sys.exit(status)
@@ -36,7 +39,7 @@ def show_and_stop(text: str) -> NoReturn:
     raise SystemExit(0)
 
 
-def _tell(status: int, *messages: str) -> int:
+def _tell(status: int, *messages: str, kind: str = "error") -> int:
     for message in messages:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"{kind}: {message}", file=sys.stderr)
     return status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Optional
 
 import mindspore as ms
 
 from mindcv.utils.errors import DeviceError
 
-__all__ = ["set_device"]
+__all__ = ["mindspore_log_held", "set_device", "set_mode"]
 
 
 def set_device(target: str) -> str:
@@ -23,7 +24,7 @@ def set_device(target: str) -> str:
     if target in ("auto", current):
         return current  # setting it again is an error once something has run
     try:
-        with _mindspore_log_held():
+        with mindspore_log_held():
             ms.set_device(target)
     except (RuntimeError, ValueError) as error:
         first_sentence = str(error).strip().splitlines()[0].split(". ")[0]
@@ -31,9 +32,25 @@ def set_device(target: str) -> str:
     return target
 
 
+def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
+    """Run networks as graphs (`mindspore.GRAPH_MODE`) or operator by operator, on the device that is set.
+
+    Args:
+        mode: 0 or 1.
+        jit_level: how much graph mode's compiler does, 'O0' to 'O2'. None takes O2 on Ascend, as MindCV's published
+            runs were made, and MindSpore's own choice elsewhere.
+    """
+    if jit_level is None and mode == ms.GRAPH_MODE and ms.get_context("device_target") == "Ascend":
+        jit_level = "O2"
+    ms.set_context(mode=mode)
+    if jit_level is not None:
+        ms.set_context(jit_config={"jit_level": jit_level})
+
+
 @contextmanager
-def _mindspore_log_held() -> Iterator[None]:
-    """Leaves out what MindSpore logs meanwhile: before it raises, it tells at length of each library it looked for."""
+def mindspore_log_held() -> Iterator[None]:
+    """Leaves out what MindSpore logs meanwhile, for a call whose exception says all: before it raises, MindSpore tells
+    at length of each library it looked for, or what may be wrong with a disk."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if "mindspore" in name.lower()]
     disabled = [logger.disabled for logger in loggers]
     for logger in loggers:

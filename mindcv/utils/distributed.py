@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
+import sys
 from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 from mindspore import ops
 
+from mindcv.utils.errors import DeviceError, UserError
 from mindcv.utils.logger import logger
+from mindcv.utils.rank_watch import watch_workers
 
 __all__ = ["Group", "join_group"]
 
-# What msrun and mpirun set for the processes they start.
-_LAUNCHER_VARIABLES = ("MS_ROLE", "OMPI_COMM_WORLD_SIZE")
+# What the launchers set for the processes they start.
+_LAUNCHERS = {"msrun": "MS_ROLE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
 _BITS = 12
 
 
@@ -30,6 +35,10 @@ class Group:
     def is_main(self) -> bool:
         """Whether this process is the one that writes files and lines."""
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        self.sum_integers(np.zeros(1))  # on CPU there is no Barrier
 
     def sum_integers(self, values: np.ndarray) -> np.ndarray:
         """The exact sum over all processes of non-negative integers below 2**60; same shape, int64.
@@ -49,16 +58,43 @@ def join_group(distribute: bool) -> Group:
     """Join the processes that a launcher started; a group of one when `distribute` is False.
 
     A process that no launcher started is a group of one too, and says so.
+
+    Raises:
+        UserError: a launcher started several processes, but `distribute` is False: all would write the same files.
+        DeviceError: mpirun was used on CPU, or the processes could not be joined.
     """
+    launchers = [name for name, variable in _LAUNCHERS.items() if os.environ.get(variable, "1") != "1"]
     if not distribute:
+        if launchers:
+            raise UserError(f"{launchers[0]} started this process, and distribute is off: add --distribute True")
         return Group()
-    if not any(name in os.environ for name in _LAUNCHER_VARIABLES):
+    if launchers == ["mpirun"] and ms.get_context("device_target") == "CPU":
+        raise DeviceError(
+            "mpirun cannot start processes on CPU, where MindSpore has no MPI: "
+            "use `msrun --worker_num=N --local_worker_num=N train.py ... --distribute True`"
+        )
+    if not launchers:
         logger.info("distribute is on, but this process was not started by msrun or mpirun: it runs alone")
         return Group()
     from mindspore.communication import get_group_size, get_rank, init
 
-    init()
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        watch_workers()
+    else:
+        _end_with_parent()
+    try:
+        init()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(f"the processes of this job could not be joined: {reason}") from None
     group = Group(get_rank(), get_group_size())
     if not group.is_main:
         logger.setLevel(logging.WARNING)  # what all would say, one says
     return group
+
+
+def _end_with_parent() -> None:
+    """Get a SIGTERM when the launcher dies, which would otherwise leave its workers running unattended."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["UserError", "ConfigError", "DataError", "CheckpointError", "DeviceError", "nearest", "unknown_name"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "Interrupted",
+    "UserError",
+    "nearest",
+    "unknown_name",
+]
 
 
 class UserError(ValueError):
@@ -34,6 +43,14 @@ class CheckpointError(UserError):
 
 class DeviceError(UserError):
     """The device or launcher asked for is not there."""
+
+
+class Interrupted(Exception):
+    """A run was asked to stop by a signal, and has stopped in order. `status` is the shell's: 128 + the signal."""
+
+    def __init__(self, signal_number: int, message: str):
+        self.status = 128 + signal_number
+        super().__init__(message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from typing import Union
 
 from mindcv.utils.errors import UserError
 
-__all__ = ["atomic_path", "atomic_write_text", "ensure_writable", "ensure_writable_dir"]
+__all__ = ["atomic_path", "atomic_write_text", "ensure_writable", "ensure_writable_dir", "remove_side_files"]
+
+# What a side file has in its name.
+_SIDE = ".part-"
 
 
 @contextmanager
@@ -21,20 +25,34 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
     The bytes are on disk (fsync) before the name changes, and the folder's entry after it, so that a crash leaves
     either the old file or the new one. When the block raises, the side file is removed and `path` is untouched. The
     side name keeps the suffix of `path`, which writers such as Pillow and matplotlib look at.
+
+    Raises:
+        UserError: an OSError came out of the block or of the disk, which is full or cannot be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    side = Path(name)
+    side = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_SIDE}", suffix=path.suffix, dir=path.parent)
+        side = Path(name)
+        os.close(handle)
         yield side
         os.chmod(side, 0o666 & ~_umask())  # mkstemp's 0600 and MindSpore's 0400 are nobody's wish for a result
         _fsync(side)
         os.replace(side, path)
         _fsync(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot save '{path}': {reason}; what was saved before is whole") from error
     finally:
-        side.unlink(missing_ok=True)
+        if side is not None:
+            _remove(side)
+
+
+def remove_side_files(folder: Union[str, os.PathLike]) -> None:
+    """Remove what killed processes left in a folder; only where nobody else is writing to it."""
+    for path in Path(folder).glob(f".*{_SIDE}*"):
+        path.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: Union[str, os.PathLike], text: str) -> None:
@@ -67,6 +85,13 @@ def ensure_writable(*paths: str) -> None:
     """
     for path in filter(None, paths):
         ensure_writable_dir(Path(path).parent)
+
+
+def _remove(side: Path) -> None:
+    """Remove a side file, and what its writer put beside it: MindSpore's writes to another suffix first."""
+    for path in side.parent.glob(f"{glob.escape(side.stem)}.*"):
+        path.unlink(missing_ok=True)
+    side.unlink(missing_ok=True)
 
 
 def _umask() -> int:

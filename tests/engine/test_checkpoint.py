@@ -1,5 +1,6 @@
 """Which checkpoints are kept, and that none is ever half there."""
 
+import json
 import os
 
 import mindspore as ms
@@ -17,60 +18,67 @@ def network():
     return nn.Dense(4, 3)
 
 
+@pytest.fixture
+def weights(network):
+    """Of `network`, by name."""
+    return {"weight": network.weight, "bias": network.bias}
+
+
 def files(folder):
     return sorted(os.listdir(folder))
 
 
-def test_names_and_contents(tmp_path, network):
+def test_names_and_contents(tmp_path, network, weights):
     manager = CheckpointManager(tmp_path, "convnext_tiny")
-    path = manager.save(network, {"epoch": 3}, 3, 250)
+    path = manager.save(weights, {"epoch": 3}, 3, 250)
     assert path == tmp_path / "convnext_tiny-3_250.ckpt" and files(tmp_path) == [path.name]
     arrays, metadata = read_ckpt(path)
     assert metadata == {"epoch": 3}
+    assert arrays.keys() == {"weight", "bias"}
     np.testing.assert_array_equal(arrays["weight"], network.weight.asnumpy())
 
 
-def test_latest_k(tmp_path, network):
+def test_latest_k(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "latest_k", keep_max=2)
     (tmp_path / "m-0_9.ckpt").write_bytes(b"of another run")
     for epoch in range(1, 6):
-        manager.save(network, {}, epoch, 9)
+        manager.save(weights, {}, epoch, 9)
     assert files(tmp_path) == ["m-0_9.ckpt", "m-4_9.ckpt", "m-5_9.ckpt"]
 
 
-def test_top_k_keeps_the_newer_of_equals(tmp_path, network):
+def test_top_k_keeps_the_newer_of_equals(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "top_k", keep_max=2)
     kept = []
     for epoch, score in enumerate([0.5, 0.3, 0.5, 0.4, 0.5, 0.7], start=1):
-        manager.save(network, {"epoch": epoch}, epoch, 1, score)
+        manager.save(weights, {"epoch": epoch}, epoch, 1, score)
         kept.append([name for name in files(tmp_path) if "best" not in name])
     assert [[int(name[2]) for name in names] for names in kept] == [[1], [1, 2], [1, 3], [1, 3], [3, 5], [5, 6]]
 
 
 @pytest.mark.parametrize("policy", ["latest_k", "top_k"])
-def test_the_best_is_kept_besides(tmp_path, network, policy):
+def test_the_best_is_kept_besides(tmp_path, network, weights, policy):
     manager = CheckpointManager(tmp_path, "m", policy, keep_max=1)
     best = []
     for epoch, score in enumerate([0.2, 0.6, 0.6, 0.1], start=1):
         network.bias.set_data(Tensor(np.full(3, epoch, np.float32)))
-        manager.save(network, {"epoch": epoch}, epoch, 1, score)
+        manager.save(weights, {"epoch": epoch}, epoch, 1, score)
         arrays, metadata = read_ckpt(tmp_path / "m_best.ckpt")
         assert arrays["bias"][0] == metadata["epoch"]
         best.append(metadata["epoch"])
     assert best == [1, 2, 2, 2]
 
 
-def test_without_scores_there_is_no_best(tmp_path, network):
-    CheckpointManager(tmp_path, "m").save(network, {}, 1, 1)
+def test_without_scores_there_is_no_best(tmp_path, weights):
+    CheckpointManager(tmp_path, "m").save(weights, {}, 1, 1)
     assert files(tmp_path) == ["m-1_1.ckpt"]
     with pytest.raises(UserError, match="top_k ranks by validation"):
-        CheckpointManager(tmp_path, "n", "top_k").save(network, {}, 1, 1)
+        CheckpointManager(tmp_path, "n", "top_k").save(weights, {}, 1, 1)
     assert files(tmp_path) == ["m-1_1.ckpt"]
 
 
-def test_a_failed_write_loses_nothing(tmp_path, network, monkeypatch):
+def test_a_failed_write_loses_nothing(tmp_path, weights, monkeypatch):
     manager = CheckpointManager(tmp_path, "m", keep_max=1)
-    manager.save(network, {}, 1, 1)
+    manager.save(weights, {}, 1, 1)
     before = (tmp_path / "m-1_1.ckpt").read_bytes()
 
     def half(entries, name, **kwargs):
@@ -80,14 +88,14 @@ def test_a_failed_write_loses_nothing(tmp_path, network, monkeypatch):
 
     monkeypatch.setattr(ms, "save_checkpoint", half)
     for epoch in (1, 2):  # over the old file, and next to it
-        with pytest.raises(OSError, match="No space left"):
-            manager.save(network, {}, epoch, 1)
+        with pytest.raises(UserError, match=f"^cannot save '.*/m-{epoch}_1.ckpt': No space left on device"):
+            manager.save(weights, {}, epoch, 1)
         assert files(tmp_path) == ["m-1_1.ckpt"] and (tmp_path / "m-1_1.ckpt").read_bytes() == before
 
 
-def test_an_old_file_goes_only_when_the_next_is_there(tmp_path, network, monkeypatch):
+def test_an_old_file_goes_only_when_the_next_is_there(tmp_path, weights, monkeypatch):
     manager = CheckpointManager(tmp_path, "m", keep_max=1)
-    manager.save(network, {}, 1, 1)
+    manager.save(weights, {}, 1, 1)
     save = ms.save_checkpoint
 
     def checked(*args, **kwargs):
@@ -95,7 +103,7 @@ def test_an_old_file_goes_only_when_the_next_is_there(tmp_path, network, monkeyp
         save(*args, **kwargs)
 
     monkeypatch.setattr(ms, "save_checkpoint", checked)
-    manager.save(network, {}, 2, 1)
+    manager.save(weights, {}, 2, 1)
     assert files(tmp_path) == ["m-2_1.ckpt"]
 
 
@@ -104,3 +112,36 @@ def test_wrong_options(tmp_path):
         CheckpointManager(tmp_path, "m", "top")
     with pytest.raises(UserError, match="keep_checkpoint_max must be at least 1, not 0"):
         CheckpointManager(tmp_path, "m", keep_max=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_lost_weights_take_no_good_ones_place(tmp_path, network, weights, bad):
+    manager = CheckpointManager(tmp_path, "m", keep_max=1)
+    manager.save(weights, {}, 1, 1, 0.5)
+    network.bias.set_data(Tensor(np.float32([0, bad, 0])))
+    with pytest.raises(UserError, match="weight bias holds NaN or infinity"):
+        manager.save(weights, {}, 2, 1, 0.9)
+    assert files(tmp_path) == ["m-1_1.ckpt", "m_best.ckpt"]
+
+
+@pytest.mark.parametrize("policy", ["latest_k", "top_k"])
+def test_a_restored_manager_goes_on(tmp_path, weights, policy):
+    """Files and the best score are those of the run, whichever process wrote them."""
+    folders, scores = [tmp_path / "one", tmp_path / "two"], [0.5, 0.9, 0.1, 0.6, 0.7]
+    for folder in folders:
+        folder.mkdir()
+    whole, part = (CheckpointManager(folder, "m", policy, keep_max=2) for folder in folders)
+    for epoch, score in enumerate(scores, start=1):
+        whole.save(weights, {"epoch": epoch}, epoch, 1, score)
+    for epoch, score in enumerate(scores[:3], start=1):
+        part.save(weights, {"epoch": epoch}, epoch, 1, score)
+        if epoch == 2:
+            saved = json.loads(json.dumps(part.saved()))  # epoch 3 came after it, and comes again
+    resumed = CheckpointManager(folders[1], "m", policy, keep_max=2)
+    resumed.restore(saved)
+    for epoch, score in enumerate(scores[2:], start=3):
+        resumed.save(weights, {"epoch": epoch}, epoch, 1, score)
+    assert files(folders[0]) == files(folders[1]) and resumed.saved() == whole.saved()
+    for name in files(folders[0]):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    assert read_ckpt(folders[1] / "m_best.ckpt")[1] == {"epoch": 2}

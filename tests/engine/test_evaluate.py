@@ -1,14 +1,16 @@
 """Evaluation: every image once, whatever the batches."""
 
 import importlib
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindcv.engine import evaluate, predict
+from mindcv.engine import Interruption, evaluate, predict
 from mindcv.utils.distributed import Group
+from mindcv.utils.errors import Interrupted
 
 
 class Loader:
@@ -97,3 +99,23 @@ def test_predict_gives_logits_of_the_images_alone(data):
     found = predict(network, images[:2], 5)
     np.testing.assert_allclose(found, images[:2] @ weight, rtol=1e-5)
     assert found.shape == (2, 3) and found.dtype == np.float32 and network.shapes == {(5, 4)}
+
+
+def test_a_signal_stops_after_the_batch(data):
+    images, labels, weight = data
+    network, interruption = Linear(weight), Interruption()
+    loader = Loader(images, labels, 2)
+    assert evaluate(network, loader, 3, Group(), interruption=interruption).counts.num_images == 11
+    given = []
+
+    def batches():
+        for number, batch in enumerate(Loader.batches(loader)):
+            given.append(number)
+            if number == 2:
+                interruption.signal = signal.SIGINT
+            yield batch
+
+    loader.batches = batches
+    with pytest.raises(Interrupted, match="by SIGINT in a validation; --resume auto repeats that") as raised:
+        evaluate(network, loader, 3, Group(), interruption=interruption)
+    assert given == [0, 1, 2] and raised.value.status == 130

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindcv.engine.ema import WeightAverage
 from mindcv.engine.loss_scale import DynamicLossScale, FixedLossScale
-from mindcv.engine.train_step import TrainStep
+from mindcv.engine.train_step import AccumulatedStep, TrainStep
 from mindcv.loss import create_loss
 from mindcv.models.convnext import ConvNeXt
 from mindcv.optim import create_optimizer
+from mindcv.utils.errors import UserError
 
 LR = 0.5
 MODES = pytest.mark.parametrize("mode_", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
@@ -25,15 +27,17 @@ def weights(network):
     return network.weight.asnumpy().copy(), network.bias.asnumpy().copy()
 
 
-def build(loss_scale=None, **options):
-    """A step of SGD for a network whose weights are always the same."""
+def build(loss_scale=None, kind=TrainStep, reduction="mean", ema=None, **options):
+    """A step of SGD for a network whose weights are always the same; `ema`: decay and warm-up of an average."""
     rng = np.random.default_rng(1)
     network = nn.Dense(4, 3)
     network.weight.set_data(Tensor(rng.standard_normal((3, 4)).astype(np.float32)))
     network.bias.set_data(Tensor(rng.standard_normal(3).astype(np.float32)))
     optimizer = create_optimizer(network, "sgd", lr=LR, momentum=0.0)
-    step = TrainStep(network, create_loss("CE"), optimizer, loss_scale or FixedLossScale(), **options)
-    return network, step.set_train(True)
+    average = WeightAverage(network, *ema) if ema else None
+    loss = create_loss("CE", reduction=reduction)
+    step = kind(network, loss, optimizer, loss_scale or FixedLossScale(), ema=average, **options)
+    return (network, step.set_train(True), average) if ema else (network, step.set_train(True))
 
 
 def by_hand(network, images, labels, clip_norm=np.inf):
@@ -109,6 +113,66 @@ def test_without_skipping_an_overflow_reaches_the_weights(data):
     network, step = build()
     step(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(data[1]))
     assert not np.isfinite(network.weight.asnumpy()).all()
+
+
+@MODES
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_parts_add_up_to_the_large_batch(data, mode_, reduction):
+    ms.set_context(mode=mode_)
+    images, labels = data
+    whole, whole_step = build(FixedLossScale(8.0), reduction=reduction, clip_norm=0.3)
+    parts, parts_step = build(FixedLossScale(8.0), AccumulatedStep, reduction, clip_norm=0.3)
+    for _ in range(2):  # the second would show what the first left behind
+        loss, _ = whole_step(Tensor(images), Tensor(labels))
+        for part in (slice(0, 3), slice(3, 5)):
+            parts_step.accumulate(Tensor(images[part]), Tensor(labels[part]))
+        found, is_finite = parts_step(Tensor(images[5:]), Tensor(labels[5:]))
+        assert bool(is_finite.asnumpy()) and found.shape == ()
+        np.testing.assert_allclose(found.asnumpy(), loss.asnumpy(), rtol=1e-6)
+        for one, other in zip(weights(whole), weights(parts)):
+            np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_an_overflow_in_a_part_is_that_of_the_update(data):
+    scale = DynamicLossScale(8.0)
+    network, step = build(scale, AccumulatedStep, skip_overflow=True)
+    before, (images, labels) = weights(network), data
+    step.accumulate(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(labels))
+    _, is_finite = step(Tensor(images), Tensor(labels))
+    assert not bool(is_finite.asnumpy()) and scale.value.asnumpy() == 4
+    for one, other in zip(before, weights(network)):
+        np.testing.assert_array_equal(one, other)
+    _, is_finite = step(Tensor(images), Tensor(labels))  # nothing of it is left
+    assert bool(is_finite.asnumpy()) and np.isfinite(network.weight.asnumpy()).all()
+
+
+@MODES
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_average_follows_the_weights(data, mode_, warmup):
+    ms.set_context(mode=mode_)
+    network, step, average = build(ema=(0.75, warmup))
+    expected = weights(network)[0].astype(np.float64)
+    for number in (1, 2, 3, 4):
+        step(*map(Tensor, data))
+        decay = 0.75 * (1 - np.exp(-number / warmup)) if warmup else 0.75
+        expected = decay * expected + (1 - decay) * weights(network)[0]
+        np.testing.assert_allclose(average.averages["weight"].asnumpy(), expected, atol=1e-6)
+    assert int(average.num_updates.asnumpy()) == 4
+    assert np.abs(expected - weights(network)[0]).max() > 1e-3
+
+
+def test_the_average_stands_still_when_a_step_is_skipped(data):
+    network, step, average = build(DynamicLossScale(8.0), ema=(0.5, 0), skip_overflow=True)
+    before = average.averages["weight"].asnumpy().copy()
+    step(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(data[1]))
+    np.testing.assert_array_equal(average.averages["weight"].asnumpy(), before)
+    assert int(average.num_updates.asnumpy()) == 0
+
+
+@pytest.mark.parametrize(("decay", "warmup", "named"), [(1.5, 0, "ema_decay"), (0.9, -1, "ema_warmup")])
+def test_what_an_average_refuses(decay, warmup, named):
+    with pytest.raises(UserError, match=named):
+        WeightAverage(nn.Dense(4, 3), decay, warmup)
 
 
 def test_modes_agree_on_a_convnext():

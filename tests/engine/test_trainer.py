@@ -1,8 +1,10 @@
 """The order of things in training, and what callbacks make of it."""
 
 import csv
+import json
 import math
 import sys
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from mindspore import Tensor, nn
 from PIL import Image
 
-from mindcv.convert import read_ckpt
+from mindcv.convert import read_ckpt, weight_parameters
 from mindcv.engine import (
     Callback,
     CheckpointManager,
@@ -47,9 +49,11 @@ class Step:
 class Loader:
     """Epochs of `size` batches of 4 images [4]."""
 
+    drop_remainder = True
+
     def __init__(self, size):
         self.size = size
-        self.epochs = []
+        self.epochs, self.open = [], 0
 
     def get_batch_size(self):
         return 4
@@ -57,10 +61,14 @@ class Loader:
     def get_dataset_size(self):
         return self.size
 
-    def batches(self, epoch=0):
+    def batches(self, epoch=0, start=0):
         self.epochs.append(epoch)
-        for _ in range(self.size):
-            yield np.ones((4, 4), np.float32), np.zeros(4, np.int32)
+        self.open += 1
+        try:
+            for _ in range(start, self.size):
+                yield np.ones((4, 4), np.float32), np.zeros(4, np.int32)
+        finally:
+            self.open -= 1
 
 
 class Diary(Callback):
@@ -92,7 +100,7 @@ def test_callbacks_are_told_in_order():
     expected += [("step", 1, 1, 1, False), ("step", 1, 2, 2, False), ("epoch", 1, 2, 2, False)]
     expected += [("step", 2, 1, 3, True), ("step", 2, 2, 4, True), ("epoch", 2, 2, 4, True), ("end", 2, 2, 4, True)]
     assert entries == [(name, *event) for event in expected for name in "ab"]
-    assert loader.epochs == [0, 1]
+    assert loader.epochs == [0, 1] and loader.open == 0
 
 
 def test_the_state_has_the_figures_of_the_epoch():
@@ -118,12 +126,32 @@ def test_training_stops_where_the_loss_is_lost(bad):
 
 
 def test_speed_leaves_out_the_first_step():
-    state = TrainState(2, 10, 8, epoch=1, step=1, global_step=1, train_seconds=60.0, first_step_seconds=60.0)
-    assert math.isnan(state.images_per_s)
-    state.step, state.global_step, state.train_seconds = 5, 5, 62.0
-    assert state.images_per_s == 4 * 8 / 2
-    state.epoch, state.step, state.global_step, state.train_seconds = 2, 5, 15, 4.0
-    assert state.images_per_s == 5 * 8 / 4
+    state = TrainState(2, 5, 8)
+    state.begin_epoch()
+    state.count_step(1.0, 0.1, 60.0, is_timed=False)
+    assert math.isnan(state.images_per_s) and state.train_seconds == 60
+    for _ in range(4):
+        state.count_step(1.0, 0.1, 0.5, is_timed=True)
+    assert state.images_per_s == 4 * 8 / 2 and state.train_seconds == 62
+    state.begin_epoch()
+    for _ in range(5):
+        state.count_step(1.0, 0.1, 0.8, is_timed=True)
+    assert state.images_per_s == pytest.approx(5 * 8 / 4) and state.train_seconds == pytest.approx(4)
+    assert (state.epoch, state.step, state.global_step) == (2, 5, 10)
+
+
+def test_the_trainer_times_all_but_its_first_step(monkeypatch):
+    """Begin, end of each step; again in the second epoch."""
+    ticks = iter([0.0, 100.0, 101.0, 103.0, 200.0, 202.0, 204.0, 206.0])
+    monkeypatch.setattr("mindcv.engine.trainer.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    speeds = []
+
+    class Look(Callback):
+        def on_epoch_end(self, state):
+            speeds.append((state.images_per_s, state.train_seconds))
+
+    Trainer(Step([1.0] * 6)).train(2, Loader(3), [Look()])
+    assert speeds == [(2 * 4 / 3, 103.0), (3 * 4 / 6, 6.0)]
 
 
 def test_progress_writes_lines_without_a_terminal(capsys):
@@ -149,7 +177,7 @@ def test_validation_measures_the_trained_weights_when_due(capsys):
     trained, network, due = Alternating(), Alternating(), []
     trained.bias.set_data(Tensor(np.float32([0, 1, 0])))
     loader = Loader(3)
-    validation = Validation(trained, network, loader, 3, interval=2)
+    validation = Validation({"bias": trained.bias}, network, loader, 3, interval=2)
 
     class Look(Callback):
         def on_epoch_end(self, state):
@@ -166,8 +194,8 @@ def test_validation_measures_the_trained_weights_when_due(capsys):
 
 
 def test_checkpoints_are_saved_when_due(tmp_path, capsys):
-    network = nn.Dense(4, 3)
-    saver = Checkpoints(CheckpointManager(tmp_path, "m"), network, {"options": {"model": "m"}}, interval=2)
+    weights = weight_parameters(nn.Dense(4, 3))
+    saver = Checkpoints(CheckpointManager(tmp_path, "m"), weights, {"options": {"model": "m"}}, interval=2)
     Trainer(Step([1.0] * 6)).train(3, Loader(2), [saver])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m-2_2.ckpt", "m-3_2.ckpt"]
     metadata = read_ckpt(tmp_path / "m-3_2.ckpt")[1]
@@ -268,11 +296,11 @@ def test_what_early_stopping_says(capsys):
 
 
 def test_a_stopped_run_leaves_what_a_finished_one_leaves(tmp_path, capsys):
-    network, entries, loader = nn.Dense(4, 3), [], Loader(2)
+    weights, entries, loader = weight_parameters(nn.Dense(4, 3)), [], Loader(2)
     callbacks = [
         Figures("top_1", [0.5, 0.4, 0.3, 0.2]),
         EarlyStopping(2),
-        Checkpoints(CheckpointManager(tmp_path, "m"), network, {}, interval=10),
+        Checkpoints(CheckpointManager(tmp_path, "m"), weights, {}, interval=10),
         MetricsTable(tmp_path),
         Diary("last", entries),
     ]
@@ -321,8 +349,29 @@ def test_a_trainer_of_parts_learns():
     assert all(after < before for before, after in zip(losses, losses[1:]))
 
 
-@pytest.mark.parametrize("asked", [{"ema": True}, {"gradient_accumulation_steps": 2}])
-def test_what_is_not_there_is_refused(asked):
+def test_a_trainer_cannot_take_no_batches():
     network = nn.Dense(4, 3)
-    with pytest.raises(UserError, match="come with a later version"):
-        create_trainer(network, create_loss("CE"), create_optimizer(network, "sgd", lr=0.1), **asked)
+    with pytest.raises(UserError, match="gradient_accumulation_steps must be at least 1, got 0"):
+        create_trainer(
+            *(network, create_loss("CE"), create_optimizer(network, "sgd", lr=0.1)), gradient_accumulation_steps=0
+        )
+
+
+def test_callbacks_give_back_what_they_took(tmp_path):
+    """Early stopping counts on, and the table has the rows of before and those that come."""
+    values = [0.5, 0.4, 0.3, 0.2]
+    stopping, table = EarlyStopping(3), MetricsTable(tmp_path)
+    Trainer(Step([1.0] * 2)).train(2, Loader(1), [Figures("top_1", values), stopping, table])
+    kept = json.loads(json.dumps([stopping.saved(), table.saved()]))
+    before = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(before + "3,3,half a row")
+
+    state = TrainState(9, 1, 4, epoch=2, step=1, global_step=2)
+    stopping, table = EarlyStopping(3), MetricsTable(tmp_path)
+    stopping.restore(kept[0])
+    table.restore(kept[1])
+    table.on_train_begin(state)
+    assert (tmp_path / "metrics.csv").read_text() == before
+    final = Trainer(Step([1.0] * 2)).train(9, Loader(1), [Figures("top_1", values[2:]), stopping, table], state)
+    assert final.epoch == 4 and [row["top_1"] for row in read_table(tmp_path / "metrics.csv")] == list(map(str, values))
+    assert not (tmp_path / "metrics.1.csv").exists()

@@ -1,9 +1,11 @@
 """How scripts end."""
 
+import signal
+
 import pytest
 
-from mindcv.utils.cli import run_script
-from mindcv.utils.errors import CheckpointError, ConfigError
+from mindcv.utils.cli import run_script, show_and_stop
+from mindcv.utils.errors import CheckpointError, ConfigError, Interrupted
 
 
 def raiser(error):
@@ -19,7 +21,9 @@ def raiser(error):
         (ConfigError(["lr: too low", "opt: unknown"]), 2, "error: lr: too low\nerror: opt: unknown\n"),
         (CheckpointError("'a.ckpt' is damaged"), 1, "error: 'a.ckpt' is damaged\n"),
         (FileNotFoundError(2, "No such file", "x.txt"), 1, "error: [Errno 2] No such file: 'x.txt'\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (KeyboardInterrupt(), 130, "stopped: by Ctrl-C\n"),
+        (Interrupted(signal.SIGTERM, "by SIGTERM after step 3"), 143, "stopped: by SIGTERM after step 3\n"),
+        (Interrupted(signal.SIGINT, "by SIGINT after step 3"), 130, "stopped: by SIGINT after step 3\n"),
     ],
 )
 def test_a_users_mistake_is_a_line(error, status, lines, capsys):
@@ -33,6 +37,12 @@ def test_success_is_zero(capsys):
     with pytest.raises(SystemExit) as end:
         run_script(lambda: None)
     assert end.value.code == 0 and capsys.readouterr() == ("", "")
+
+
+def test_what_is_shown_is_the_end(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda: show_and_stop("a table"))
+    assert end.value.code == 0 and capsys.readouterr() == ("a table\n", "")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("no user's mistake"), KeyError("x")])

@@ -7,6 +7,7 @@ import pytest
 
 from mindcv.utils import distributed
 from mindcv.utils.distributed import Group, join_group
+from mindcv.utils.errors import DeviceError, UserError
 
 
 def test_a_group_of_one_sums_nothing(processes):
@@ -31,12 +32,42 @@ def test_the_largest_integer_survives(processes):
     assert found.tolist() == [2 * (2**60 - 1)]
 
 
-def test_a_process_without_launcher_is_alone(monkeypatch, caplog):
-    for name in distributed._LAUNCHER_VARIABLES:
+@pytest.fixture
+def environment(monkeypatch):
+    """No launcher's variables, unless the test sets them."""
+    for name in ("MS_ROLE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_process_without_launcher_is_alone(environment, caplog):
     assert join_group(False) == Group(0, 1)
     distributed.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, "mindcv"):
         assert join_group(True) == Group(0, 1)
     distributed.logger.removeHandler(caplog.handler)
     assert "it runs alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"), [("MS_ROLE", "MS_WORKER", "msrun"), ("OMPI_COMM_WORLD_SIZE", "2", "mpirun")]
+)
+def test_several_processes_must_know_of_each_other(environment, variable, value, named):
+    environment.setenv(variable, value)
+    with pytest.raises(UserError, match=f"{named} started this process, and distribute is off"):
+        join_group(False)
+
+
+def test_mpirun_has_no_way_on_cpu(environment):
+    environment.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(DeviceError, match="mpirun cannot start processes on CPU.*use `msrun"):
+        join_group(True)
+
+
+def test_mpirun_of_one_process_is_no_launcher(environment):
+    environment.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    assert join_group(False) == join_group(True) == Group(0, 1)
+
+
+def test_waiting_is_for_all(processes):
+    assert processes.run(lambda rank: Group(rank, 3).wait(), 3) == [None] * 3 and processes.sent

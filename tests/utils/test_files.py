@@ -1,12 +1,13 @@
 """Files are whole or not there."""
 
+import errno
 import os
 import stat
 
 import pytest
 
 from mindcv.utils.errors import UserError
-from mindcv.utils.files import atomic_path, atomic_write_text, ensure_writable_dir
+from mindcv.utils.files import atomic_path, atomic_write_text, ensure_writable, ensure_writable_dir, remove_side_files
 
 
 def test_the_name_changes_when_the_block_ends(tmp_path):
@@ -25,6 +26,39 @@ def test_a_failing_block_leaves_the_old_file_alone(tmp_path):
         side.write_text("hal")
         raise RuntimeError("disk")
     assert os.listdir(tmp_path) == ["result.txt"] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize("failing", ["the block", "open", "mkstemp", "fsync", "replace"])
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, monkeypatch, failing):
+    """Wherever the system says so; MindSpore's writer, which has written to a name of its own by then, included."""
+    path = tmp_path / "result.ckpt"
+    path.write_text("old")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for module, name in (("tempfile", "mkstemp"), ("os", "fsync"), ("os", "replace")):
+        if name == failing:
+            monkeypatch.setattr(f"mindcv.utils.files.{module}.{name}", full)
+    with pytest.raises(UserError) as raised, atomic_path(path) as side:
+        side.write_text("half")
+        side.with_suffix(".tmp").write_text("half")
+        if failing == "the block":
+            full()
+        if failing == "open":
+            (tmp_path / "gone" / "x").open("w")
+    reason = "No such file or directory" if failing == "open" else "No space left on device"
+    assert str(raised.value) == f"cannot save '{path}': {reason}; what was saved before is whole"
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["result.ckpt"] and path.read_text() == "old"
+
+
+def test_side_files_of_killed_processes_go(tmp_path):
+    kept = {"a.ckpt", ".hidden", "a.part-1.ckpt", ".partly"}
+    for name in (*kept, ".a.part-x1.ckpt", ".a.part-x1.tmp", ".metrics.part-q_z.csv"):
+        (tmp_path / name).write_text("x")
+    remove_side_files(tmp_path)
+    assert set(os.listdir(tmp_path)) == kept
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -52,6 +86,14 @@ def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
 def test_text_is_utf8(tmp_path):
     atomic_write_text(tmp_path / "x.txt", "Grün\n")
     assert (tmp_path / "x.txt").read_bytes() == b"Gr\xc3\xbcn\n"
+
+
+def test_writable(tmp_path):
+    ensure_writable("", str(tmp_path / "a" / "b.csv"), "")
+    assert os.listdir(tmp_path) == ["a"] and not os.listdir(tmp_path / "a")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot write to folder '.*file': "):
+        ensure_writable(str(tmp_path / "a" / "c.csv"), str(tmp_path / "file" / "d.csv"))
 
 
 def test_writable_dir(tmp_path):

@@ -1,0 +1,136 @@
+"""What must hold between options that are well-typed each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Callable
+
+__all__ = ["cross_checks"]
+
+_Check = tuple[Sequence[str], Callable[[Any], bool], str]
+
+
+def _increasing(pair: tuple[float, float]) -> bool:
+    return pair[0] <= pair[1]
+
+
+# (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
+_CHECKS: tuple[_Check, ...] = (
+    (
+        ("dataset", "dataset_download"),
+        lambda c: not c.dataset_download or c.dataset in ("mnist", "cifar10", "cifar100"),
+        "dataset_download: only the datasets mnist, cifar10 and cifar100 can be downloaded",
+    ),
+    *(
+        ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
+        for name in ("scale", "ratio", "re_scale", "re_ratio")
+    ),
+    *(
+        (
+            (name, "in_channels"),
+            lambda c, name=name: len(getattr(c, name)) == c.in_channels,
+            f"{name}: needs one number for each of in_channels",
+        )
+        for name in ("mean", "std")
+    ),
+    (
+        ("color_jitter",),
+        lambda c: not isinstance(c.color_jitter, list) or len(c.color_jitter) in (3, 4),
+        "color_jitter: a list needs 3 numbers, or 4 with hue",
+    ),
+    (
+        ("re_value", "in_channels"),
+        lambda c: not isinstance(c.re_value, list) or len(c.re_value) == c.in_channels,
+        "re_value: a list needs one number for each of in_channels",
+    ),
+    (
+        ("ckpt_save_policy", "val_while_train"),
+        lambda c: c.ckpt_save_policy != "top_k" or c.val_while_train,
+        "ckpt_save_policy: top_k keeps the best by validation, so it needs val_while_train: True",
+    ),
+    (
+        ("ckpt_save_policy", "ckpt_save_interval", "val_interval"),
+        lambda c: c.ckpt_save_policy != "top_k" or c.ckpt_save_interval % c.val_interval == 0,
+        "ckpt_save_interval: with top_k it must be a multiple of val_interval, so that each saved epoch is validated",
+    ),
+    (
+        ("scheduler", "warmup_epochs", "lr_epoch_stair"),
+        lambda c: c.scheduler not in ("one_cycle", "cyclic") or not (c.warmup_epochs or c.lr_epoch_stair),
+        "scheduler: one_cycle and cyclic need warmup_epochs: 0 and lr_epoch_stair: False",
+    ),
+    (
+        ("scheduler", "lr", "min_lr"),
+        lambda c: c.scheduler not in ("cosine_decay", "one_cycle", "cyclic") or c.min_lr <= c.lr,
+        "min_lr: is above lr",
+    ),
+    (
+        ("scheduler", "min_lr"),
+        lambda c: c.scheduler != "one_cycle" or c.min_lr > 0,
+        "min_lr: one_cycle ends at it, so it must be above 0",
+    ),
+    (
+        ("opt", "use_nesterov"),
+        lambda c: not c.use_nesterov or c.opt in ("sgd", "momentum", "adam", "nadam"),
+        "use_nesterov: only sgd, momentum, adam and nadam have a Nesterov form",
+    ),
+    (
+        ("opt", "use_nesterov", "momentum"),
+        lambda c: c.opt not in ("sgd", "momentum") or not c.use_nesterov or c.momentum > 0,
+        "use_nesterov: needs a momentum above 0",
+    ),
+    (
+        ("amp_cast_list", "amp_level"),
+        lambda c: not c.amp_cast_list or c.amp_level == "O1",
+        "amp_cast_list: goes with amp_level: O1",
+    ),
+    (
+        ("loss", "aug_splits"),
+        lambda c: (c.loss == "JSD") == (c.aug_splits > 0) and c.aug_splits != 1,
+        "aug_splits: 2 or more go with loss JSD, and JSD with them",
+    ),
+    (
+        ("warmup_lr", "warmup_factor"),
+        lambda c: c.warmup_lr is None or c.warmup_factor == 0,
+        "warmup_lr: the warm-up starts at it or at lr times warmup_factor, not both",
+    ),
+    (
+        ("teacher_model", "teacher_ckpt_path"),
+        lambda c: bool(c.teacher_model) == bool(c.teacher_ckpt_path),
+        "teacher_model: goes with teacher_ckpt_path",
+    ),
+    (
+        ("early_stopping_patience", "val_while_train"),
+        lambda c: c.early_stopping_patience is None or c.val_while_train,
+        "early_stopping_patience: needs val_while_train: True",
+    ),
+    (
+        ("jit_level", "mode"),
+        lambda c: c.jit_level is None or c.mode == 0,
+        "jit_level: is graph mode's (mode 0)",
+    ),
+    (
+        ("resume", "resume_opt"),
+        lambda c: not (c.resume and c.resume_opt),
+        "resume_opt: goes with ckpt_path; resume names the run itself",
+    ),
+    (
+        ("resume_opt", "ckpt_path"),
+        lambda c: not c.resume_opt or c.ckpt_path,
+        "resume_opt: needs ckpt_path, the weights of the run to go on with",
+    ),
+    (
+        ("pretrained", "ckpt_path", "resume_opt"),
+        lambda c: not (c.pretrained and c.ckpt_path) or c.resume_opt,
+        "pretrained: goes without ckpt_path: they are two sources of weights",
+    ),
+    (
+        ("results_file",),
+        lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
+        "results_file: must end in .csv or .json",
+    ),
+)
+
+
+def cross_checks(config: Any, names: Collection[str]) -> list[str]:
+    """A sentence for whatever is wrong between the options `names` of a config; the others are not to be relied on."""
+    return [says for looked_at, is_well, says in _CHECKS if set(looked_at) <= set(names) and not is_well(config)]

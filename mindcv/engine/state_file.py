@@ -1,0 +1,114 @@
+"""Files that a run can be resumed from: whole, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from mindcv.convert import read_safetensors, write_safetensors
+from mindcv.utils.errors import CheckpointError
+from mindcv.utils.logger import logger
+
+__all__ = ["SUFFIX", "SavedRun", "StateFiles", "find_newest", "read_state", "write_state"]
+
+SUFFIX = ".resume.safetensors"
+_RECORD, _DIGEST = "mindcv_run", "sha256"
+
+# A run as arrays by name, and as JSON values.
+SavedRun = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
+
+
+def write_state(path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Write a run to `path`, a safetensors file, under a digest of all of it; the file is whole or not there.
+
+    Raises:
+        UserError: the disk is full, or cannot be written to.
+    """
+    text = json.dumps(record)
+    write_safetensors(path, arrays, {_RECORD: text, _DIGEST: _digest(arrays, text)})
+
+
+def read_state(path: Union[str, os.PathLike]) -> SavedRun:
+    """What `write_state` wrote.
+
+    Raises:
+        CheckpointError: no such file, no file of this kind, or one that is not what was written, by a single bit.
+    """
+    arrays, metadata = read_safetensors(path)
+    if _RECORD not in metadata or _DIGEST not in metadata:
+        raise CheckpointError(f"'{path}' holds no run to resume")
+    if _digest(arrays, metadata[_RECORD]) != metadata[_DIGEST]:
+        raise CheckpointError(f"'{path}' is damaged: its digest is not that of its contents")
+    return arrays, json.loads(metadata[_RECORD])
+
+
+def find_newest(folder: Union[str, os.PathLike]) -> Optional[tuple[Path, SavedRun]]:
+    """The newest whole saved run in a folder, or None where there is none at all; damaged ones are named.
+
+    Raises:
+        CheckpointError: there are some, and all are damaged.
+    """
+    found, num_damaged = [], 0
+    for path in sorted(Path(folder).glob(f"*{SUFFIX}")):
+        try:
+            found.append((path, read_state(path)))
+        except CheckpointError as error:
+            num_damaged += 1
+            logger.warning("not used: %s", error)
+    if not found:
+        if num_damaged:
+            raise CheckpointError(f"none of the {num_damaged} files *{SUFFIX} in '{folder}' is whole")
+        return None
+    return max(found, key=lambda file: _age_of(file[1]))
+
+
+class StateFiles:
+    """The saved runs of a folder: `<model>-<epoch>_<step>.resume.safetensors`, of which the newest are kept.
+
+    Args:
+        folder: must exist.
+        model_name: first part of the file names.
+        keep_max: how many; with one, a file that the disk damages is the end of the run.
+    """
+
+    def __init__(self, folder: Union[str, os.PathLike], model_name: str, keep_max: int = 2):
+        self.folder = Path(folder)
+        self.model_name = model_name
+        self.keep_max = keep_max
+        self._written: list[Path] = []
+
+    def save(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], epoch: int, step: int) -> Path:
+        """Write a run, then remove what is too old; what earlier processes wrote goes once there are enough of its own.
+
+        Raises:
+            UserError: see `write_state`.
+        """
+        path = self.folder / f"{self.model_name}-{epoch}_{step}{SUFFIX}"
+        write_state(path, arrays, record)
+        self._written = [*(old for old in self._written if old != path), path][-self.keep_max :]
+        if len(self._written) == self.keep_max:
+            for old in self.folder.glob(f"{self.model_name}-*{SUFFIX}"):
+                if old not in self._written:
+                    old.unlink(missing_ok=True)
+        return path
+
+
+def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\n{name} {array.dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _age_of(run: SavedRun) -> tuple[float, int, bool]:
+    """Grows with time: of a process that was started later, at a later step, with its epoch's end behind it."""
+    record = run[1]
+    return record["started"], record["state"]["global_step"], record["state"]["is_epoch_done"]

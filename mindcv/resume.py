@@ -1,0 +1,120 @@
+"""Which interrupted run a command line goes on with, and with what options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from mindcv.config import TrainConfig
+from mindcv.config_checks import cross_checks
+from mindcv.data import ImageDataset
+from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
+from mindcv.recipe import parse_command_line, show_if_asked
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import CheckpointError, ConfigError, DataError
+from mindcv.utils.logger import logger
+
+__all__ = ["check_agreement", "check_classes", "read_training_config", "run_description"]
+
+# Not the run's but the command's: they are never taken from a saved run.
+_OF_THE_COMMAND = ("config", "resume", "resume_opt", "ckpt_path", "ckpt_save_dir", "print_config", "print_param_groups")
+# Of the machine; a run that was moved may have others.
+_OF_THE_MACHINE = ("distribute", "device_target", "jit_level")
+# What may change without changing the numbers.
+_FREE = (*_OF_THE_COMMAND, *_OF_THE_MACHINE, "data_dir", "dataset_download", "num_parallel_workers", "log_interval") + (
+    *("keep_checkpoint_max", "ckpt_save_interval", "save_every_steps", "ckpt_save_policy"),
+)
+
+
+def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
+    """The options of this process's command line, and the run to go on with, if that is asked for.
+
+    Options that are not given are then as they were in that run; those that are and differ are warned of.
+
+    Raises:
+        ConfigError: see `parse_command_line`.
+        CheckpointError: there is no whole saved run where one is named.
+    """
+    config = parse_command_line(TrainConfig)
+    saved = None
+    found = _find(config)
+    if found is not None:
+        path, saved = found
+        config = _completed(config, path, saved[1]["config"])
+        state = saved[1]["state"]
+        logger.info("resuming '%s': epoch %d, step %d", path, state["epoch"], state["step"])
+    show_if_asked(config)
+    return config, saved
+
+
+def run_description(config: TrainConfig, dataset: ImageDataset, started: float) -> dict[str, Any]:
+    """What a saved run tells of itself, as JSON values; `started` is the time it began at."""
+    return {"started": started, "config": config.as_dict(), "class_to_idx": dict(dataset.class_to_idx)}
+
+
+def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
+    """Raise a DataError if the data set numbers its classes otherwise than that of the saved run."""
+    before = saved[1]["class_to_idx"]
+    if before != dataset.class_to_idx:
+        raise DataError(
+            f"the training images are of {len(dataset.class_to_idx)} classes, and not of the {len(before)} that the "
+            "saved run was trained on, in their order: a run goes on with the classes it began with"
+        )
+
+
+def check_agreement(saved: Optional[SavedRun], group: Group) -> None:
+    """Raise a CheckpointError if the processes would begin at different steps, their folder not being shared."""
+    step = saved[1]["state"]["global_step"] + 1 if saved else 0
+    if group.sum_integers([step])[0] != step * group.size:
+        raise CheckpointError("the processes do not see the same saved run: the folder must be one that all share")
+
+
+def _find(config: TrainConfig) -> Optional[tuple[Path, SavedRun]]:
+    if config.resume == "auto":
+        found = find_newest(config.ckpt_save_dir)
+        if found is None:
+            logger.info("nothing to resume in '%s': this is a new run", config.ckpt_save_dir)
+            if not config.model:
+                raise ConfigError(["model: is required, since there is no run to resume"])
+        return found
+    if config.resume or config.resume_opt:
+        return _saved_at(Path(config.resume or config.ckpt_path))
+    return None
+
+
+def _saved_at(path: Path) -> tuple[Path, SavedRun]:
+    """The run saved in a folder, in a file, or beside a file of its weights."""
+    if path.is_dir():
+        found = find_newest(path)
+        if found is None:
+            raise CheckpointError(f"folder '{path}' holds no saved run (*{SUFFIX})")
+        return found
+    file = path if path.name.endswith(SUFFIX) else path.with_name(path.stem + SUFFIX)
+    if not file.is_file():
+        there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
+        raise CheckpointError(f"no saved run '{file}' (in that folder there are: {there})")
+    return file, read_state(file)
+
+
+def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> TrainConfig:
+    """The config with what is not given taken from that of the saved run, which is in `path`."""
+    values = {name: value for name, value in before.items() if name not in _OF_THE_COMMAND + _OF_THE_MACHINE}
+    config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
+    problems = cross_checks(config, config.as_dict())
+    if problems:
+        raise ConfigError(problems)
+    changed = [
+        f"{name}: {before[name]!r} -> {value!r}"
+        for name, value in config.as_dict().items()
+        if name in before and name not in _FREE and _as_json(value) != before[name]
+    ]
+    if changed:
+        logger.warning(
+            "not as in the interrupted run, of which this is then no exact continuation: %s", ", ".join(changed)
+        )
+    return config
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

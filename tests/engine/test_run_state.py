@@ -1,0 +1,219 @@
+"""A run taken from its objects, put back into others, goes on as if nothing had been."""
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv.convert import read_ckpt, write_ckpt
+from mindcv.engine import Callback, EarlyStopping, RunState, create_trainer, weights_to_save
+from mindcv.engine.state import TrainState
+from mindcv.engine.state_file import read_state, write_state
+from mindcv.loss import create_loss
+from mindcv.models.layers import Dropout, SampleCounter
+from mindcv.optim import create_optimizer
+from mindcv.utils.errors import CheckpointError, UserError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((8, 4, 6)).astype(np.float32)
+LABELS = RNG.integers(0, 3, (8, 4)).astype(np.int32)
+
+
+class Loader:
+    """An epoch of all images; `num` batches."""
+
+    drop_remainder = True
+
+    def __init__(self, num=8):
+        self.num = num
+
+    def get_batch_size(self):
+        return 4
+
+    def get_dataset_size(self):
+        return self.num
+
+    def batches(self, epoch=0, start=0):
+        return ((IMAGES[i], LABELS[i]) for i in range(start, self.num))
+
+
+class Network(nn.Cell):
+    """Images [B, 6] to logits [B, 3], by way of random drops, of which the count of samples is the state."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.sample_counter = SampleCounter()
+        self.hidden = nn.Dense(6, width, activation="relu")
+        self.drop = Dropout(0.5, layer=0, seed=0, count=self.sample_counter.count)
+        self.classifier = nn.Dense(width, 3)
+        self.sample_counter.count.name = "sample_counter.count"  # as ConvNeXt calls it
+
+    def construct(self, x):
+        return self.classifier(self.drop(self.hidden(self.sample_counter(x))))
+
+
+class Run:
+    """A small network, and everything that has a state of its own."""
+
+    def __init__(self, opt="adamw", ema=True, scale="dynamic", accumulation=2, width=8, callbacks=(), started=1.0):
+        self.network = Network(width)
+        rng = np.random.default_rng(1)
+        for parameter in self.network.trainable_params():
+            parameter.set_data(Tensor(0.3 * rng.standard_normal(parameter.shape).astype(np.float32)))
+        optimizer = create_optimizer(self.network, opt, lr=[0.1, 0.05, 0.02, 0.01], weight_decay=0.05)
+        self.trainer = create_trainer(
+            *(self.network, create_loss("CE"), optimizer),
+            loss_scale_type=scale,
+            loss_scale=8.0,
+            ema=ema,
+            ema_decay=0.5,
+            gradient_accumulation_steps=accumulation,
+        )
+        self.state = RunState(self.network, self.trainer.step, callbacks, {"started": started, "config": {"lr": 1}})
+
+    def arrays(self, at):
+        """Copies: what is captured is the parameters' own memory."""
+        return {name: array.copy() for name, array in self.state.capture(at)[0].items()}
+
+
+def through_a_file(tmp_path, captured):
+    path = tmp_path / "x.resume.safetensors"
+    write_state(path, *captured)
+    return read_state(path)
+
+
+@pytest.mark.parametrize("opt", ["adamw", "momentum", "lamb", "adan"])
+def test_what_is_restored_goes_on_bit_for_bit(tmp_path, opt):
+    whole = Run(opt)
+    end = whole.trainer.train(1, Loader())
+    first = Run(opt)
+    middle = first.trainer.train(1, Loader(4))
+    captured = through_a_file(tmp_path, first.state.capture(middle))
+
+    second = Run(opt)
+    state = second.trainer.begin(1, Loader())
+    second.state.restore((captured[0], {**captured[1], "state": {**captured[1]["state"], "steps_per_epoch": 4}}), state)
+    assert (state.step, state.global_step) == (2, 2)
+    state.is_epoch_done = False
+    again = second.trainer.train(1, Loader(), state=state)
+    assert again.loss == end.loss and again.global_step == end.global_step == 4
+    expected, found = whole.arrays(end), second.arrays(again)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    moved = [name for name, array in first.arrays(middle).items() if not np.array_equal(array, expected[name])]
+    assert len(moved) > len(expected) / 2
+
+
+def test_what_is_saved(tmp_path):
+    run = Run()
+    state = run.trainer.train(1, Loader(2))
+    arrays, record = through_a_file(tmp_path, run.state.capture(state))
+    weights = {parameter.name for parameter in run.network.trainable_params()}
+    assert weights | {f"ema.{name}" for name in weights} < arrays.keys()
+    assert arrays["network_state.sample_counter.count"] == 8  # two batches of four
+    assert arrays["ema_state.num_updates"] == 1
+    assert arrays["loss_scale.loss_scale"] == 8 and arrays["loss_scale.loss_scale_good_steps"] == 1
+    assert arrays["optimizer.global_step"] == [1]
+    assert len([name for name in arrays if name.startswith("optimizer.")]) >= 2 * len(weights) + 1
+    assert not [name for name in arrays if "learning_rate" in name], "a changed schedule could not resume"
+    assert record["config"] == {"lr": 1} and record["state"]["global_step"] == 1
+
+
+class Counting(Callback):
+    def __init__(self, count=0):
+        self.count = count
+
+    def saved(self):
+        return {"count": self.count}
+
+    def restore(self, saved):
+        self.count = saved["count"]
+
+
+def test_callbacks_get_back_their_own():
+    run = Run(callbacks=[Counting(3), EarlyStopping(1)])
+    captured = run.state.capture(run.trainer.begin(1, Loader()))
+    callbacks = [EarlyStopping(2), Callback(), Counting()]
+    other = Run(callbacks=callbacks)
+    other.state.restore(json_round(captured), other.trainer.begin(1, Loader()))
+    assert callbacks[2].count == 3 and callbacks[0].patience == 2
+
+
+def json_round(captured):
+    return captured[0], json.loads(json.dumps(captured[1]))
+
+
+def test_what_is_saved_later_is_newer():
+    """Also when a run goes on from an older file, or the clock has been set back."""
+    captured = Run(started=5.0).state.capture(Run().trainer.begin(1, Loader()))
+    for started, expected in ((7.0, 7.0), (3.0, 5.0)):
+        run = Run(started=started)
+        state = run.trainer.begin(1, Loader())
+        run.state.restore(captured, state)
+        assert run.state.capture(state)[1]["started"] == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"opt": "momentum"}, r"optimizer\..* and \d+ more differ"),
+        ({"ema": False}, r"ema\..* differ"),
+        ({"scale": "fixed"}, "loss_scale.loss_scale, loss_scale.loss_scale_good_steps differ"),
+        ({"width": 9}, r"classifier\.\w+, .*differ"),
+    ],
+)
+def test_another_run_is_refused_and_nothing_is_changed(other, named):
+    captured = Run().state.capture(TrainState(1, 4, 8, epoch=1, step=2, global_step=2))
+    run = Run(**other)
+    state = run.trainer.begin(2, Loader(6))
+    before, expected = run.arrays(state), state.as_dict()
+    with pytest.raises(CheckpointError, match=f"is of another model, optimizer, ema or loss scale: {named}"):
+        run.state.restore(captured, state)
+    assert repr(state.as_dict()) == repr(expected)
+    for name, array in run.arrays(state).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_other_batches_move_the_schedule(capsys):
+    """Half of an epoch of four steps is one of two: the optimizer reads the rate of that step."""
+    run = Run(accumulation=1)
+    middle = run.trainer.begin(2, Loader(4))
+    middle.begin_epoch()
+    for _ in range(2):
+        middle.count_step(1.0, 0.1, 1.0, is_timed=False)
+    run.trainer.step.optimizer.global_step.set_data(Tensor([2], ms.int32))
+    captured = run.state.capture(middle)
+    other = Run(accumulation=2)
+    state = other.trainer.begin(2, Loader(4))
+    other.state.restore(json_round(captured), state)
+    assert (state.step, state.global_step) == (1, 1)
+    assert other.trainer.step.optimizer.global_step.asnumpy() == [1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == ("an epoch has 2 steps of 8 images, not 4 of 4: step 2 becomes 1, and the schedule goes with it")
+
+
+def test_lost_weights_are_not_saved():
+    run = Run()
+    state = run.trainer.begin(1, Loader())
+    run.state.capture(state)
+    run.trainer.step.ema.averages["classifier.bias"].set_data(Tensor(np.float32([0, np.nan, 0])))
+    with pytest.raises(UserError, match=r"weight ema\.classifier\.bias holds NaN or infinity: training stops"):
+        run.state.capture(state)
+
+
+def test_weights_and_averages_in_one_file_of_weights(tmp_path):
+    run = Run()
+    run.trainer.train(1, Loader(4))
+    weights = weights_to_save(run.network, run.trainer.step)
+    write_ckpt(tmp_path / "a.ckpt", weights, {})
+    arrays = read_ckpt(tmp_path / "a.ckpt")[0]
+    for parameter in run.network.trainable_params():
+        np.testing.assert_array_equal(arrays[parameter.name], parameter.asnumpy())
+        assert not np.array_equal(arrays[f"ema.{parameter.name}"], parameter.asnumpy())
+    assert len(arrays) == 2 * len(run.network.trainable_params())
+    plain = Run(ema=False)
+    names = {parameter.name for parameter in plain.network.trainable_params()}
+    assert weights_to_save(plain.network, plain.trainer.step).keys() == names

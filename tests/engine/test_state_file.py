@@ -1,0 +1,171 @@
+"""Saved runs: whole or refused, and the newest of them found."""
+
+import errno
+import hashlib
+import os
+
+import numpy as np
+import pytest
+
+from mindcv.convert import write_safetensors
+from mindcv.engine import StateFiles
+from mindcv.engine.state_file import SUFFIX, find_newest, read_state, write_state
+from mindcv.utils.errors import CheckpointError, UserError
+
+ARRAYS = {"w": np.float32([[1.5, -2.0], [0.0, np.inf]]), "count": np.array(7, np.int32), "none": np.zeros((0, 3))}
+
+
+def record(started=1.0, step=1, is_done=False):
+    values = {"rate": 0.1 + 0.2, "nan": float("nan"), "name": "grün", "list": [1, None]}
+    return {"started": started, "state": {"global_step": step, "is_epoch_done": is_done}, **values}
+
+
+def write(folder, name, *args, arrays=ARRAYS):
+    path = folder / f"{name}{SUFFIX}"
+    write_state(path, arrays, record(*args))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    arrays, found = read_state(write(tmp_path, "a"))
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
+    assert repr(found) == repr(record())
+    assert os.listdir(tmp_path) == [f"a{SUFFIX}"]
+
+
+def test_others_read_it(tmp_path):
+    found = pytest.importorskip("safetensors.numpy").load_file(write(tmp_path, "a"))
+    assert found.keys() == ARRAYS.keys() and found["count"] == 7
+    np.testing.assert_array_equal(found["w"], ARRAYS["w"])
+
+
+def test_any_bit_tells(tmp_path):
+    """Wherever in the file a bit is another, it is refused and named."""
+    path = write(tmp_path, "a")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=f"'{path}'"):
+            read_state(path)
+    path.write_bytes(whole)
+    read_state(path)
+
+
+def test_any_cut_tells(tmp_path):
+    path = write(tmp_path, "a")
+    whole = path.read_bytes()
+    for size in (*range(0, len(whole), 7), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=f"'{path}'"):
+            read_state(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(CheckpointError, match=f"'{path}'"):
+        read_state(path)
+
+
+def test_the_digest_is_of_the_record_too(tmp_path):
+    """Not only of the arrays: an epoch that is another in whole JSON."""
+    path = write(tmp_path, "a")
+    path.write_bytes(path.read_bytes().replace(b'\\"global_step\\": 1', b'\\"global_step\\": 2'))
+    with pytest.raises(CheckpointError, match="is damaged: its digest is not that of its contents"):
+        read_state(path)
+
+
+def test_other_files_are_no_runs(tmp_path):
+    write_safetensors(tmp_path / "weights.safetensors", {"w": np.zeros(2)}, {"sha256": hashlib.sha256().hexdigest()})
+    with pytest.raises(CheckpointError, match="weights.safetensors' holds no run to resume"):
+        read_state(tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="gone.*does not exist"):
+        read_state(tmp_path / f"gone{SUFFIX}")
+
+
+def test_the_newest_is_found(tmp_path):
+    assert find_newest(tmp_path) is None and find_newest(tmp_path / "gone") is None
+    # Names say nothing: the last in the alphabet is the oldest.
+    for name, *age in (("d", 1.0, 900, True), ("c", 2.0, 4), ("b", 2.0, 8), ("a", 2.0, 8, True)):
+        path = write(tmp_path, name, *age)
+        assert find_newest(tmp_path)[0] == path
+    for newest in "abc":
+        assert find_newest(tmp_path)[0].name == f"{newest}{SUFFIX}"
+        (tmp_path / f"{newest}{SUFFIX}").unlink()
+
+
+def test_damaged_ones_are_named_and_passed_over(tmp_path, capsys):
+    good, cut, flipped = (write(tmp_path, name, 1.0, step) for name, step in (("a", 1), ("b", 2), ("c", 3)))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    changed = bytearray(flipped.read_bytes())
+    changed[-1] ^= 1
+    flipped.write_bytes(changed)
+    path, (arrays, found) = find_newest(tmp_path)
+    assert path == good and found["state"]["global_step"] == 1 and arrays["count"] == 7
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("not used: ") for line in lines)
+    assert str(cut) in lines[0] and f"'{flipped}' is damaged: its digest" in lines[1]
+
+    good.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=rf"none of the 3 files \*{SUFFIX} in '{tmp_path}' is whole"):
+        find_newest(tmp_path)
+
+
+# Which files are kept
+
+
+def names(folder):
+    return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir())
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    files, kept = StateFiles(tmp_path, "m"), []
+    for place in ((1, 5), (2, 1), (2, 1), (2, 3), (2, 5)):
+        assert files.save(ARRAYS, record(), *place).name == f"m-{place[0]}_{place[1]}{SUFFIX}"
+        kept.append(names(tmp_path))
+    assert kept == [["m-1_5"], ["m-1_5", "m-2_1"], ["m-1_5", "m-2_1"], ["m-2_1", "m-2_3"], ["m-2_3", "m-2_5"]]
+
+
+def test_those_of_earlier_processes_go_when_there_are_enough(tmp_path):
+    """Not before: until then they may be the only whole ones. Another model's are another's."""
+    for name in ("m-1_1", "m-1_2", "mm-1_1", "other-1_1"):
+        write(tmp_path, name)
+    (tmp_path / "m-1_1.ckpt").write_bytes(b"weights")
+    files = StateFiles(tmp_path, "m")
+    files.save(ARRAYS, record(), 1, 3)
+    assert {"m-1_1", "m-1_2", "m-1_3"} < set(names(tmp_path))
+    files.save(ARRAYS, record(), 1, 4)
+    assert names(tmp_path) == ["m-1_1.ckpt", "m-1_3", "m-1_4", "mm-1_1", "other-1_1"]
+
+
+def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
+    """At the write or at the sync, where some file systems tell of it first."""
+    files = StateFiles(tmp_path, "m")
+    files.save(ARRAYS, record(), 1, 1)
+    files.save(ARRAYS, record(), 1, 2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place in ("mindcv.utils.files.os.fsync", "mindcv.convert.safetensors_file.np.ascontiguousarray"):
+        with monkeypatch.context() as patch:
+            if "fsync" not in place:
+                digest = "0" * 64
+                patch.setattr("mindcv.engine.state_file._digest", lambda *args, digest=digest: digest)
+            patch.setattr(place, full)
+            with pytest.raises(UserError, match=f"^cannot save '.*m-1_3{SUFFIX}': No space left on device"):
+                files.save(ARRAYS, record(), 1, 3)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_old_one_goes_only_when_the_next_is_there(tmp_path, monkeypatch):
+    files, seen = StateFiles(tmp_path, "m"), []
+    files.save(ARRAYS, record(), 1, 1)
+    files.save(ARRAYS, record(), 1, 2)
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda side, path: (seen.append(len(names(tmp_path))), replace(side, path)))
+    files.save(ARRAYS, record(), 1, 3)
+    assert seen == [3], "the old ones and the side file"
+    assert names(tmp_path) == ["m-1_2", "m-1_3"]

@@ -1,0 +1,257 @@
+"""Steps of several batches, and runs that stop in between and go on."""
+
+import json
+import signal
+from dataclasses import replace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv.convert import weight_parameters
+from mindcv.engine import (
+    Callback,
+    CheckpointManager,
+    Checkpoints,
+    Interruption,
+    Trainer,
+    create_trainer,
+    steps_per_epoch,
+)
+from mindcv.engine.state import TrainState
+from mindcv.loss import create_loss
+from mindcv.optim import create_optimizer
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import Interrupted, UserError
+
+
+class Loader:
+    """Epochs of `size` batches of 4 images [4], which are the number of their batch, from 1."""
+
+    def __init__(self, size, drop_remainder=True):
+        self.size, self.drop_remainder = size, drop_remainder
+        self.asked, self.open = [], 0
+
+    def get_batch_size(self):
+        return 4
+
+    def get_dataset_size(self):
+        return self.size
+
+    def batches(self, epoch=0, start=0):
+        self.asked.append((epoch, start))
+        return self._batches(start)
+
+    def _batches(self, start):
+        self.open += 1
+        try:
+            for number in range(start, self.size):
+                yield np.full((4, 4), number + 1, np.float32), np.zeros(4, np.int32)
+        finally:
+            self.open -= 1
+
+
+class Step:
+    """Gives the losses of a list, and writes down which batches make each step."""
+
+    def __init__(self, losses):
+        self.losses = iter(losses)
+        self.steps, self.parts = [], []
+
+    def set_train(self, is_training):
+        pass
+
+    def accumulate(self, images, labels):
+        self.parts.append(int(images.asnumpy()[0, 0]))
+
+    def __call__(self, images, labels):
+        self.accumulate(images, labels)
+        self.steps.append(self.parts)
+        self.parts = []
+        return Tensor(next(self.losses), ms.float32), Tensor(True)
+
+
+class Diary(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.entries = []
+
+    def on_train_begin(self, state):
+        self.entries.append("begin")
+
+    def on_step_end(self, state):
+        self.entries.append((state.epoch, state.step, state.global_step, state.loss, state.lr))
+
+    def on_epoch_end(self, state):
+        self.entries.append(("epoch", state.epoch, state.train_loss))
+
+    def on_train_end(self, state):
+        self.entries.append("end")
+
+    def on_interrupt(self, state):
+        self.entries.append("interrupt")
+
+
+@pytest.mark.parametrize(
+    ("drop_remainder", "accumulation", "size", "steps"),
+    [
+        (True, 2, 5, [[1, 2], [3, 4]]),
+        (False, 2, 5, [[1, 2], [3, 4], [5]]),
+        (False, 2, 4, [[1, 2], [3, 4]]),
+        (True, 3, 3, [[1, 2, 3]]),
+        (False, 4, 2, [[1, 2]]),
+        (True, 1, 2, [[1], [2]]),
+    ],
+)
+def test_several_batches_make_a_step(drop_remainder, accumulation, size, steps):
+    step, loader = Step([1.0] * 3), Loader(size, drop_remainder)
+    state = Trainer(step, accumulation=accumulation).train(1, loader)
+    assert step.steps == steps and not step.parts and loader.open == 0
+    assert (state.step, state.steps_per_epoch, state.images_per_step) == (len(steps), len(steps), 4 * accumulation)
+
+
+def test_an_epoch_must_have_a_step():
+    assert steps_per_epoch(Loader(7), 3) == 2 and steps_per_epoch(Loader(7, False), 3) == 3
+    with pytest.raises(UserError, match="gradient_accumulation_steps is 3, and an epoch has 2 batches"):
+        steps_per_epoch(Loader(2), 3)
+
+
+def test_accumulation_is_the_larger_batch():
+    """The trainer that `create_trainer` makes for two batches a step, and a plain one for batches twice as large."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((12, 4)).astype(np.float32), rng.integers(0, 3, 12).astype(np.int32)
+    start, found = rng.standard_normal((3, 4)).astype(np.float32), []
+    for size, accumulation in ((4, 1), (2, 2)):
+        network = nn.Dense(4, 3)
+        network.weight.set_data(Tensor(start))
+        network.bias.set_data(Tensor(np.zeros(3, np.float32)))
+        optimizer = create_optimizer(network, "sgd", lr=0.5, momentum=0.9)
+        trainer = create_trainer(
+            *(network, create_loss("CE"), optimizer), gradient_accumulation_steps=accumulation, ema=True, ema_decay=0.5
+        )
+        loader = Loader(12 // size)
+        loader.get_batch_size = lambda size=size: size
+        loader.batches = lambda epoch, first, size=size: (
+            (images[i : i + size], labels[i : i + size]) for i in range(first * size, 12, size)
+        )
+        state = trainer.train(2, loader)
+        averages = {name: average.asnumpy() for name, average in trainer.step.ema.averages.items()}
+        found.append((state.loss, {"w": network.weight.asnumpy(), "b": network.bias.asnumpy(), **averages}))
+    (loss, one), (other_loss, other) = found
+    assert loss == pytest.approx(other_loss, rel=1e-5) and len(one) == 4
+    for name, array in one.items():
+        np.testing.assert_allclose(other[name], array, atol=1e-6, err_msg=name)
+    assert np.abs(one["w"] - start).max() > 0.01
+
+
+# Stopping in between, and going on
+
+
+class Stop(Callback):
+    """Plays a signal after so many steps in all."""
+
+    def __init__(self, interruption, after):
+        self.interruption, self.after = interruption, after
+
+    def on_step_end(self, state):
+        if state.global_step == self.after:
+            self.interruption.signal = signal.SIGTERM
+
+
+def saved(state):
+    """As a file would give it back."""
+    return json.loads(json.dumps(state.as_dict()))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 6])
+def test_a_run_that_was_stopped_goes_on_where_it_was(after, accumulation):
+    losses, table, size = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 3 * accumulation
+    whole, whole_step = Diary(), Step(losses)
+    Trainer(whole_step, table, accumulation=accumulation).train(2, Loader(size), [whole])
+
+    loader, step, interruption, diaries = Loader(size), Step(losses), Interruption(), (Diary(), Diary())
+    trainer = Trainer(step, table, accumulation=accumulation)
+    state = trainer.begin(2, loader)
+    with pytest.raises(Interrupted, match=f"by SIGTERM after epoch {(after + 2) // 3}, step ") as raised:
+        trainer.train(2, loader, [Stop(interruption, after), diaries[0]], state, interruption)
+    assert raised.value.status == 143 and loader.open == 0
+
+    trainer = Trainer(step, table, accumulation=accumulation)
+    again = trainer.begin(2, loader)
+    again.restore(saved(state))
+    final = trainer.train(2, loader, [diaries[1]], again, Interruption())
+    assert diaries[0].entries.pop() == "interrupt" and diaries[1].entries.pop(0) == "begin"
+    assert diaries[0].entries + diaries[1].entries == whole.entries and step.steps == whole_step.steps
+    assert (final.epoch, final.step, final.global_step, final.is_done) == (2, 3, 6, True)
+    epoch, place = divmod(after - 1, 3)
+    assert loader.asked == [(0, 0), (1, 0)][: epoch + 1] + [(epoch, (place + 1) * accumulation), (1, 0)][: 2 - epoch]
+
+
+def test_a_signal_in_another_process_stops_this_one(monkeypatch):
+    """Of three processes the second has it; what the sum over all of them gives is played."""
+    asked, diary = [], Diary()
+
+    def sum_integers(group, values):
+        asked.append(list(values))
+        return values + np.array([0, len(asked) == 2])
+
+    monkeypatch.setattr(Group, "sum_integers", sum_integers)
+    with pytest.raises(Interrupted, match="by SIGINT after epoch 1, step 2 of 4") as raised:
+        trainer = Trainer(Step([1.0] * 4), group=Group(0, 3))
+        trainer.train(1, Loader(4), [diary], interruption=Interruption())
+    assert raised.value.status == 130 and len(diary.entries) == 4 and diary.entries[-1] == "interrupt"
+    assert len(asked) == 3, "all wait for the one that saves"
+
+
+def test_a_finished_run_does_nothing_more(capsys):
+    loader, diary = Loader(2), Diary()
+    trainer = Trainer(Step([1.0] * 4))
+    state = trainer.train(2, loader)
+    again = trainer.begin(2, loader)
+    again.restore(saved(state))
+    assert Trainer(Step([])).train(2, loader, [diary], again).global_step == 4
+    assert diary.entries == ["begin", "end"] and len(loader.asked) == 2
+    assert capsys.readouterr().err == "nothing is left to do: the run ended with epoch 2 of 2\n"
+
+
+def test_a_finished_run_can_be_made_longer():
+    loader = Loader(2)
+    state = Trainer(Step([1.0] * 4)).train(2, loader)
+    again = Trainer(Step([])).begin(3, loader)
+    again.restore(saved(state))
+    assert Trainer(Step([0.5] * 2)).train(3, loader, state=again).global_step == 6
+    assert [epoch for epoch, _ in loader.asked] == [0, 1, 2]
+
+
+def test_a_run_made_shorter_ends_with_its_epoch_and_saves_it(tmp_path):
+    """Stopped in its third epoch, it is given two."""
+    state = TrainState(4, 2, 4, epoch=3, step=1, global_step=5, is_epoch_done=False)
+    again = TrainState(2, 2, 4)
+    again.restore(saved(state))
+    saver = Checkpoints(CheckpointManager(tmp_path, "m"), weight_parameters(nn.Dense(4, 3)), {}, interval=10)
+    assert Trainer(Step([1.0])).train(2, Loader(2), [saver], again).global_step == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["m-3_2.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "images", "place"),
+    [
+        (10, 8, (2, 5, 15)),
+        (5, 16, (2, 2, 7)),  # 40 images are two steps and a half
+        (20, 4, (2, 10, 30)),
+        (4, 8, (2, 4, 8)),  # fewer images than were done
+    ],
+)
+def test_a_place_among_other_batches(steps, images, place):
+    before = TrainState(3, 10, 8, epoch=2, step=5, global_step=15, loss_sum=10.0, is_epoch_done=False)
+    state = TrainState(3, steps, images)
+    state.restore(saved(before))
+    assert (state.epoch, state.step, state.global_step) == place
+    assert state.train_loss == pytest.approx(2.0)
+    done = replace(before, step=10, global_step=20, is_epoch_done=True)
+    state = TrainState(3, steps, images)
+    state.restore(saved(done))
+    assert (state.step, state.global_step, state.is_epoch_done) == (steps, 2 * steps, True)

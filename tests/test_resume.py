@@ -1,0 +1,404 @@
+"""Training processes that are killed, and go on: to the same bits as one that never was."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv.convert import read_ckpt
+from mindcv.engine.state_file import SUFFIX, find_newest, read_state
+from mindcv.resume import read_training_config
+from mindcv.utils.cli import run_script
+from mindcv.utils.errors import CheckpointError
+
+ROOT = Path(__file__).parents[1]
+SEED = int(os.environ.get("MINDCV_KILL_SEED", "0"))
+CLASSES = ("blue", "green", "red")
+TIMINGS = ("images_per_s", "seconds")
+# Everything random, and everything that has a state. 28 images are 7 batches: three steps of two, and one of one.
+OPTIONS = (
+    "--model convnextv2_atto --image_resize 32 --batch_size 4 --drop_remainder False --epoch_size 3 --warmup_epochs 1 "
+    "--decay_epochs 2 --lr 0.002 --opt adamw --gradient_accumulation_steps 2 --ema True --ema_decay 0.9 --ema_warmup 3 "
+    "--mixup 0.8 --cutmix 1.0 --auto_augment randaug-m9-mstd0.5-inc1 --re_prob 0.25 --re_value pixel "
+    "--drop_path_rate 0.2 --drop_rate 0.1 --val_while_train True --log_interval 1 --save_every_steps 1"
+)
+
+
+def write_images(folder, count, seed, classes=CLASSES):
+    """`count` noisy images of one colour for each class, 40 x 36."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 120, (36, 40, 3))
+            pixels[:, :, 2 - label % 3] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_images(root / "train", 10, 0)
+    for name in ("0.png", "1.png"):
+        (root / "train" / "red" / name).unlink()
+    write_images(root / "val", 3, 1)
+    return root
+
+
+class Training:
+    """train.py in a process of its own, of which what it says is read line by line, or until it ends.
+
+    A `with` block ends it, whatever happens.
+    """
+
+    def __init__(self, cwd, argv):
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, str(ROOT / "train.py"), *map(str, argv)]
+        self.process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+        self.lines = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def until(self, pattern):
+        """Reads up to the line that matches."""
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+            if re.match(pattern, line):
+                return
+        raise AssertionError(f"{pattern!r} never came:\n" + "\n".join(self.lines))
+
+    def end(self):
+        """Reads what is left; the status."""
+        self.lines += self.process.stderr.read().splitlines()
+        return self.process.wait()
+
+    def kill_in_a_save(self, folder):
+        """SIGKILL while a run is being written; the side file that it leaves. A stop makes sure that it was in time."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if list(folder.glob(".*.part-*.safetensors")):
+                self.process.send_signal(signal.SIGSTOP)
+                sides = list(folder.glob(".*.part-*.safetensors"))
+                if sides:
+                    self.process.kill()
+                    self.process.wait()
+                    return sides[0]
+                self.process.send_signal(signal.SIGCONT)
+            time.sleep(0.0005)
+        raise AssertionError("no save was seen:\n" + "\n".join(self.lines))
+
+
+def run_here(script, *argv):
+    """A script in this process, loaded anew from its file, operator by operator: nothing is compiled."""
+    spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    out, err, arguments, state = io.StringIO(), io.StringIO(), sys.argv, np.random.get_state()
+    sys.argv = [f"{script}.py", *map(str, argv), "--mode", "1"]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            spec.loader.exec_module(module)
+            run_script(module.main)
+    finally:
+        sys.argv = arguments
+        np.random.set_state(state)
+    return SimpleNamespace(status=end.value.code, out=out.getvalue(), err=err.getvalue())
+
+
+def rows(folder):
+    """The table of figures, without the timings."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
+
+
+def without_timings(record):
+    """What a saved run tells of itself, but for when and how fast."""
+    record = json.loads(json.dumps(record))
+    del record["started"]
+    for name in ("train_seconds", "timed_steps", "timed_seconds"):
+        del record["state"][name]
+    for row in record["callbacks"]["MetricsTable"]["rows"]:
+        for name in TIMINGS:
+            del row[name]
+    for name in ("ckpt_save_dir", "resume", "num_parallel_workers"):
+        del record["config"][name]
+    return repr(record)
+
+
+def assert_same_run(folder, other):
+    """Weights, optimizer, metrics and everything else that two runs leave are the same, bit for bit."""
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    assert sum(name.endswith(SUFFIX) for name in names) == 2
+    for name in names:
+        if name.endswith(SUFFIX):
+            (arrays, record), (expected, expected_record) = read_state(other / name), read_state(folder / name)
+            assert arrays.keys() == expected.keys()
+            different = [key for key in arrays if arrays[key].tobytes() != expected[key].tobytes()]
+            assert not different, f"{name}: {len(different)} of {len(arrays)} arrays"
+            assert without_timings(record) == without_timings(expected_record)
+        elif name.endswith(".ckpt"):
+            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert rows(folder) == rows(other)
+
+
+def assert_something_is_whole(folder):
+    """What a kill leaves can be gone on with, and no file of weights is half there."""
+    assert find_newest(folder) is not None
+    for path in folder.glob("*.ckpt"):
+        read_ckpt(path)
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """The folders of a run that was never stopped and of one that was, three times, and what these processes said."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "cwd").mkdir()
+    whole, stopped = root / "whole", root / "stopped"
+    rng = random.Random(SEED)
+    ends = []
+
+    def training(folder, workers, *argv):
+        options = ["--data_dir", data, "--ckpt_save_dir", folder, "--num_parallel_workers", workers]
+        return Training(root / "cwd", [*OPTIONS.split(), *options, *argv])
+
+    with training(whole, 2) as run:
+        assert run.end() == 0, "\n".join(run.lines)
+    with training(stopped, 1, "--resume", "auto") as run:
+        step, delay = rng.randint(2, 3), rng.uniform(0, 0.3)
+        print(f"seed {SEED}: SIGKILL {delay:.3f} s after step {step}")
+        run.until(f"epoch 1/3 step {step}/4")
+        time.sleep(delay)
+    ends.append(run)
+    assert_something_is_whole(stopped)
+    with training(stopped, 2, "--resume", "auto") as run:
+        step = rng.randint(1, 3)
+        print(f"SIGKILL in the first save after epoch 2, step {step}")
+        run.until(rf"epoch 2/3 step [{step}-4]/4")
+        side = run.kill_in_a_save(stopped)
+        assert side.exists() and not (stopped / side.name.lstrip(".")).exists()
+    ends.append(run)
+    assert_something_is_whole(stopped)
+    with training(stopped, 1, "--resume", "auto") as run:
+        run.until(r"epoch \d/3 step 4/4")  # validation is next
+        run.process.terminate()
+        assert run.end() == 128 + signal.SIGTERM, "\n".join(run.lines)
+    ends.append(run)
+    assert_something_is_whole(stopped)
+    with training(stopped, 2, "--resume", "auto") as run:
+        assert run.end() == 0, "\n".join(run.lines)
+    ends.append(run)
+    assert not os.listdir(root / "cwd")
+    return SimpleNamespace(whole=whole, stopped=stopped, ends=ends)
+
+
+def test_a_killed_run_ends_as_one_that_never_was(runs):
+    assert_same_run(runs.whole, runs.stopped)
+    assert [row["step"] for row in rows(runs.whole)] == ["4", "8", "12"]
+
+
+def test_what_is_said_of_it(runs):
+    new, killed, told, last = (run.lines for run in runs.ends)
+    assert new[0] == f"nothing to resume in '{runs.stopped}': this is a new run"
+    for lines in (killed, told, last):
+        assert re.match(rf"resuming '{runs.stopped}/convnextv2_atto-\d_\d{SUFFIX}': epoch \d, step \d$", lines[0])
+        assert not [line for line in lines if "not as in the interrupted run" in line or line.startswith("not used")]
+    assert "SIGTERM: finishing this step, then saving; once more stops at once" in told
+    assert told[-2].startswith(f"saved {runs.stopped}/convnextv2_atto-")
+    assert re.match(r"stopped: by SIGTERM (in a validation|after epoch 3, step 1 of 4); --resume auto ", told[-1])
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    """The finished run in a folder that may be spoilt: links, which a write replaces."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in runs.stopped.iterdir():
+        os.link(path, folder / path.name)
+    return folder
+
+
+def spoil(path):
+    """The file with one bit of its middle the other way round, in the place of the link."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.unlink()
+    path.write_bytes(content)
+
+
+def resumed(monkeypatch, *argv):
+    """What the options of a command line come to."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
+    return read_training_config()
+
+
+NEWEST, OLDER = f"convnextv2_atto-3_4{SUFFIX}", f"convnextv2_atto-3_3{SUFFIX}"
+
+
+def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
+    spoil(copy / NEWEST)
+    _, saved = resumed(monkeypatch, "--resume", "auto", "--ckpt_save_dir", copy)
+    assert saved[1]["state"]["step"] == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"not used: '{copy / NEWEST}' is damaged: its digest is not that of its contents"
+    assert second == f"resuming '{copy / OLDER}': epoch 3, step 3"
+    with pytest.raises(CheckpointError, match=f"'{copy / NEWEST}' is damaged"):
+        resumed(monkeypatch, "--resume", copy / NEWEST)
+    spoil(copy / OLDER)
+    for where in ("auto", copy):
+        with pytest.raises(CheckpointError, match="none of the 2 files .* is whole"):
+            resumed(monkeypatch, "--resume", where, "--ckpt_save_dir", copy)
+
+
+def test_the_options_are_those_of_the_run(copy, monkeypatch, capsys):
+    """All ways to name it, MindCV's among them, give its options without a word of them."""
+    ways = (
+        ["--resume", copy],
+        ["--resume", copy / NEWEST],
+        ["--resume", copy / "convnextv2_atto-3_4.ckpt"],
+        ["--resume_opt", "True", "--ckpt_path", copy / "convnextv2_atto-3_4.ckpt"],
+    )
+    for argv in ways:
+        config, saved = resumed(monkeypatch, *argv)
+        assert (config.model, config.mixup, tuple(config.scale)) == ("convnextv2_atto", 0.8, (0.08, 1.0)), argv
+        assert config.ckpt_save_dir == str(copy) and saved[1]["state"]["step"] == 4
+        assert capsys.readouterr().err == f"resuming '{copy / NEWEST}': epoch 3, step 4\n"
+        assert not config.resume_opt or config.resume == ""
+
+
+def test_changed_options_are_told(copy, monkeypatch, capsys):
+    """But not those that change no number."""
+    argv = ["--lr", "0.5", "--num_parallel_workers", "7", "--keep_checkpoint_max", "3", "--scale", "0.5", "1"]
+    config, _ = resumed(monkeypatch, "--resume", copy, *argv)
+    assert (config.lr, config.scale, config.num_parallel_workers) == (0.5, (0.5, 1.0), 7)
+    warning = capsys.readouterr().err.splitlines()[0]
+    changes = "scale: [0.08, 1.0] -> (0.5, 1.0), lr: 0.002 -> 0.5"
+    assert warning == f"not as in the interrupted run, of which this is then no exact continuation: {changes}"
+
+
+def test_a_run_that_is_not_there(copy, monkeypatch, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="folder '.*empty' holds no saved run"):
+        resumed(monkeypatch, "--resume", tmp_path / "empty")
+    names = f"{re.escape(OLDER)}, {re.escape(NEWEST)}"
+    with pytest.raises(CheckpointError, match=rf"no saved run '.*-2_4{SUFFIX}' \(in that folder there are: {names}\)"):
+        resumed(monkeypatch, "--resume_opt", "--ckpt_path", copy / "convnextv2_atto-2_4.ckpt")
+
+
+def test_a_finished_run_does_nothing_more(copy, runs, data):
+    outcome = run_here("train", "--resume", copy)
+    assert outcome.status == 0, outcome.err
+    assert "nothing is left to do: the run ended with epoch 3 of 3" in outcome.err
+    assert "mode: 0 -> 1" in outcome.err  # the one thing that is not as it was
+    assert_same_run(runs.stopped, copy)
+
+
+def test_what_does_not_fit_is_refused(copy, tmp_path):
+    write_images(tmp_path / "train", 2, 0, ("blue", "green", "red", "white"))
+    write_images(tmp_path / "val", 2, 0, ("blue", "green", "red", "white"))
+    before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
+    cases = (
+        (["--model", "convnextv2_femto"], "the saved run is of another model"),
+        (["--opt", "lamb"], "the saved run is of another model, optimizer"),
+        (["--ema", "False"], "the saved run is of another model, optimizer, ema"),
+        (["--data_dir", tmp_path], "the training images are of 4 classes, and not of the 3"),
+    )
+    for argv, words in cases:
+        outcome = run_here("train", "--resume", copy, *argv)
+        (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+        assert outcome.status == 1 and words in line and "Traceback" not in outcome.err
+    assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+# The averaged weights of the files that the run has left
+
+
+@pytest.fixture(scope="module")
+def averages(runs, tmp_path_factory):
+    """The averages of the last file as the weights of one of their own, made with MindSpore alone."""
+    path = tmp_path_factory.mktemp("averages") / "averages.ckpt"
+    arrays = ms.load_checkpoint(str(runs.whole / "convnextv2_atto-3_4.ckpt"))
+    entries = [{"name": name[4:], "data": data} for name, data in arrays.items() if name.startswith("ema.")]
+    ms.save_checkpoint(entries, str(path))
+    return path
+
+
+def test_validation_measures_the_average_when_asked(runs, averages, data):
+    checkpoint = runs.whole / "convnextv2_atto-3_4.ckpt"
+    common = ["--data_dir", data, "--image_resize", 32, "--batch_size", 4]
+    found = run_here("validate", "--ckpt_path", checkpoint, *common, "--ema", "True")
+    expected = run_here("validate", "--ckpt_path", averages, *common, "--model", "convnextv2_atto")
+    online = run_here("validate", "--ckpt_path", checkpoint, *common)
+    losses = [re.search(r"loss: (\S+),", outcome.out)[1] for outcome in (found, expected, online)]
+    assert losses[0] == losses[1] != losses[2]
+    assert float(losses[0]) == pytest.approx(float(rows(runs.whole)[-1]["val_loss"]), abs=1e-4)
+    assert f"{checkpoint}: left out: the weights of the last step" in found.err
+    assert f"{checkpoint}: left out: ema.*" in online.err
+    outcome = run_here("validate", "--ckpt_path", averages, *common, "--model", "convnextv2_atto", "--ema", "True")
+    assert outcome.status == 1 and "holds no moving average of its weights" in outcome.err
+
+
+def test_inference_takes_the_average_when_asked(runs, averages, data, tmp_path):
+    checkpoint, found = runs.whole / "convnextv2_atto-3_4.ckpt", []
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
+    bare = ["--model", "convnextv2_atto", "--num_classes", 3, "--class_names_file", tmp_path / "names.txt"]
+    for path, argv in ((checkpoint, ["--ema", "True"]), (averages, [*bare, "--image_resize", 32]), (checkpoint, [])):
+        results = ["--image_path", data / "val", "--results_file", tmp_path / "p.json"]
+        assert run_here("infer", "--ckpt_path", path, *argv, *results).status == 0
+        predictions = json.loads((tmp_path / "p.json").read_text())
+        found.append([p["predictions"] for p in predictions])
+    assert found[0] == found[1] != found[2]
+
+
+# Many kills of other runs: minutes
+
+
+BASE = "--model convnextv2_atto --image_resize 32 --batch_size 4 --epoch_size 3 --warmup_epochs 0 --log_interval 1"
+OTHERS = {
+    "plain": "--opt momentum --lr 0.01 --save_every_steps 1 --color_jitter 0.4",
+    "augmix": "--loss JSD --aug_splits 2 --auto_augment augmix-m3-w3 --opt adamw --save_every_steps 2",
+    "half": "--amp_level O2 --loss_scale_type dynamic --opt lamb --clip_grad True --aug_repeats 2 --save_every_steps 3",
+    "best": "--ckpt_save_policy top_k --keep_checkpoint_max 1 --val_while_train True --opt adan --ema True "
+    "--early_stopping_patience 2 --mixup 0.8 --mixup_mode elem --save_every_steps 1",
+    "epochs": "--opt lion --lr 0.0001 --scheduler one_cycle --ema True --freeze feature.0.* --val_while_train True",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_many_kills(name, data, tmp_path):
+    argv = [*BASE.split(), *OTHERS[name].split(), "--data_dir", data]
+    with Training(tmp_path, [*argv, "--ckpt_save_dir", tmp_path / "whole"]) as run:
+        assert run.end() == 0, "\n".join(run.lines)
+    rng, folder = random.Random(f"{SEED} {name}"), tmp_path / "stopped"
+    for kill in range(6):
+        options = ["--ckpt_save_dir", folder, "--resume", "auto", "--num_parallel_workers", kill % 2 + 1]
+        with Training(tmp_path, [*argv, *options]) as run:
+            if kill == 5:
+                assert run.end() == 0, "\n".join(run.lines)
+                break
+            run.until("epoch ")
+            delay = rng.uniform(0, 2.0)
+            print(f"seed {SEED}: SIGKILL {delay:.3f} s after '{run.lines[-1]}'")
+            time.sleep(delay)
+    assert_same_run(tmp_path / "whole", folder)
