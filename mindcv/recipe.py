@@ -228,7 +228,7 @@ def _is_alike(value: Any, other: Any) -> bool:
     """Whether two values are equal, numbers but for what is lost in writing them down."""
     if isinstance(value, list) and isinstance(other, list):
         return len(value) == len(other) and all(map(_is_alike, value, other))
-    return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-3)
+    return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-4)
 
 
 def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:

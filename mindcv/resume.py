@@ -10,7 +10,7 @@ from mindcv.config import TrainConfig
 from mindcv.config_checks import cross_checks
 from mindcv.data import ImageDataset
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
-from mindcv.recipe import parse_command_line, show_if_asked
+from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError
 from mindcv.utils.logger import logger
@@ -49,13 +49,16 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
 
 
 def run_description(config: TrainConfig, dataset: ImageDataset, started: float) -> dict[str, Any]:
-    """What a saved run tells of itself, as JSON values; `started` is the time it began at."""
-    return {"started": started, "config": config.as_dict(), "class_to_idx": dict(dataset.class_to_idx)}
+    """What a saved run tells of itself, as JSON values; `started` is the time it began at.
+
+    `metadata` is what a reader of its weights must know, as in a file of these alone.
+    """
+    return {"started": started, "config": config.as_dict(), "metadata": checkpoint_metadata(config, dataset)}
 
 
 def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
     """Raise a DataError if the data set numbers its classes otherwise than that of the saved run."""
-    before = saved[1]["class_to_idx"]
+    before = saved[1]["metadata"]["class_to_idx"]
     if before != dataset.class_to_idx:
         raise DataError(
             f"the training images are of {len(dataset.class_to_idx)} classes, and not of the {len(before)} that the "

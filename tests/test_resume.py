@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from mindcv.convert import read_ckpt
-from mindcv.engine.state_file import SUFFIX, find_newest, read_state
+from mindcv.engine.state_file import SUFFIX, find_newest
 from mindcv.resume import read_training_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import CheckpointError
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 SEED = int(os.environ.get("MINDCV_KILL_SEED", "0"))
 CLASSES = ("blue", "green", "red")
 TIMINGS = ("images_per_s", "seconds")
+NEWEST, OLDER = f"convnextv2_atto-3_4{SUFFIX}", f"convnextv2_atto-3_3{SUFFIX}"
 # Everything random, and everything that has a state. 28 images are 7 batches: three steps of two, and one of one.
 OPTIONS = (
     "--model convnextv2_atto --image_resize 32 --batch_size 4 --drop_remainder False --epoch_size 3 --warmup_epochs 1 "
@@ -146,18 +147,21 @@ def without_timings(record):
 
 
 def assert_same_run(folder, other):
-    """Weights, optimizer, metrics and everything else that two runs leave are the same, bit for bit."""
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == sorted(path.name for path in other.iterdir())
-    assert sum(name.endswith(SUFFIX) for name in names) == 2
+    """Weights, optimizer, metrics and everything else that two runs leave are the same, bit for bit.
+
+    But for how many saved runs there are: a process that has saved once leaves those it found.
+    """
+    (newest, (expected, record)), (other_newest, (arrays, other_record)) = find_newest(folder), find_newest(other)
+    assert newest.name == other_newest.name and arrays.keys() == expected.keys()
+    different = [key for key in arrays if arrays[key].tobytes() != expected[key].tobytes()]
+    assert not different, f"{len(different)} of {len(arrays)} arrays"
+    assert without_timings(record) == without_timings(other_record)
+    names, other_names = (
+        {path.name for path in place.iterdir() if not path.name.endswith(SUFFIX)} for place in (folder, other)
+    )
+    assert names == other_names and {"metrics.csv", "learning_curve.png"} < names
     for name in names:
-        if name.endswith(SUFFIX):
-            (arrays, record), (expected, expected_record) = read_state(other / name), read_state(folder / name)
-            assert arrays.keys() == expected.keys()
-            different = [key for key in arrays if arrays[key].tobytes() != expected[key].tobytes()]
-            assert not different, f"{name}: {len(different)} of {len(arrays)} arrays"
-            assert without_timings(record) == without_timings(expected_record)
-        elif name.endswith(".ckpt"):
+        if name.endswith(".ckpt"):
             assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     assert rows(folder) == rows(other)
 
@@ -214,6 +218,7 @@ def runs(data, tmp_path_factory):
 
 def test_a_killed_run_ends_as_one_that_never_was(runs):
     assert_same_run(runs.whole, runs.stopped)
+    assert sorted(path.name for path in runs.stopped.glob(f"*{SUFFIX}")) == [OLDER, NEWEST]
     assert [row["step"] for row in rows(runs.whole)] == ["4", "8", "12"]
 
 
@@ -250,9 +255,6 @@ def resumed(monkeypatch, *argv):
     """What the options of a command line come to."""
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
     return read_training_config()
-
-
-NEWEST, OLDER = f"convnextv2_atto-3_4{SUFFIX}", f"convnextv2_atto-3_3{SUFFIX}"
 
 
 def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):

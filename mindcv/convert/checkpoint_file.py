@@ -41,9 +41,9 @@ _TRAINING_COPIES = re.compile(
 _TRAINING_STATE = re.compile(
     r"learning_rate(_.*)?|lr|global_step|beta[12]_power|momentum|momentum_product|scale_sense|loss_scale(_good_steps)?"
     r"|current_iterator_step|last_overflow_iterator_step|epoch_num|step_num|ema_updates"
-    # and what this library's saved runs hold
-    r"|(optimizer|loss_scale|network_state|ema_state)\..+"
 )
+# What this library's saved runs hold beside them.
+_RUN_STATE = re.compile(r"(optimizer|loss_scale|network_state|ema_state)\..+")
 
 # The file of a folder, in this order.
 _STANDARD_NAMES = (
@@ -250,8 +250,9 @@ def _without_training_state(weights: dict[str, Any], left_out: list[str]) -> dic
     kept = {}
     for name, value in weights.items():
         copy = _TRAINING_COPIES.fullmatch(name)
-        if copy and copy[2] in weights:
-            copies[copy[1]] += 1
+        state = _RUN_STATE.fullmatch(name)
+        if state or (copy and copy[2] in weights):
+            copies[(state or copy)[1]] += 1
         elif _TRAINING_STATE.fullmatch(name):
             left_out.append(name)
         else:

@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from mindcv.convert import read_safetensors, write_safetensors
+from mindcv.convert.ckpt_file import METADATA_KEY
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
@@ -30,8 +31,9 @@ def write_state(path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray],
     Raises:
         UserError: the disk is full, or cannot be written to.
     """
-    text = json.dumps(record)
-    write_safetensors(path, arrays, {_RECORD: text, _DIGEST: _digest(arrays, text)})
+    # To a reader of weights it is one more checkpoint, with the metadata of one.
+    texts = {METADATA_KEY: json.dumps(record.get("metadata", {})), _RECORD: json.dumps(record)}
+    write_safetensors(path, arrays, {**texts, _DIGEST: _digest(arrays, texts)})
 
 
 def read_state(path: Union[str, os.PathLike]) -> SavedRun:
@@ -40,12 +42,12 @@ def read_state(path: Union[str, os.PathLike]) -> SavedRun:
     Raises:
         CheckpointError: no such file, no file of this kind, or one that is not what was written, by a single bit.
     """
-    arrays, metadata = read_safetensors(path)
-    if _RECORD not in metadata or _DIGEST not in metadata:
+    arrays, texts = read_safetensors(path)
+    if _RECORD not in texts or _DIGEST not in texts:
         raise CheckpointError(f"'{path}' holds no run to resume")
-    if _digest(arrays, metadata[_RECORD]) != metadata[_DIGEST]:
+    if _digest(arrays, {name: text for name, text in texts.items() if name != _DIGEST}) != texts[_DIGEST]:
         raise CheckpointError(f"'{path}' is damaged: its digest is not that of its contents")
-    return arrays, json.loads(metadata[_RECORD])
+    return arrays, json.loads(texts[_RECORD])
 
 
 def find_newest(folder: Union[str, os.PathLike]) -> Optional[tuple[Path, SavedRun]]:
@@ -99,8 +101,8 @@ class StateFiles:
         return path
 
 
-def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"\n{name} {array.dtype.str} {arrays[name].shape}\n".encode())

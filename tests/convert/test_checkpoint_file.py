@@ -284,3 +284,18 @@ def test_a_moment_without_its_weight_is_not_left_out(tmp_path):
     # Whoever loads it reports the name: a network may call its own so.
     path = save(tmp_path / "a.ckpt", **{"stat.w": [1.0], "b": [2.0]})
     assert read_checkpoint(path).keys() == {"stat.w", "b"}
+
+
+def test_a_saved_run_is_a_checkpoint_too(tmp_path, capsys):
+    weights = {"feature.0.0.weight": np.ones((4, 3, 4, 4), np.float32)}
+    averages = {f"ema.{name}": 2 * array for name, array in weights.items()}
+    state = {"optimizer.global_step": np.ones(1, np.int32), "optimizer.adam_m.x": np.ones(2, np.float32)}
+    state["network_state.sample_counter.count"] = np.int32(7) * np.ones((), np.int32)
+    texts = {"mindcv_metadata": '{"options": {"model": "convnext_atto"}}', "mindcv_run": "{}"}
+    write_safetensors(tmp_path / "a.resume.safetensors", {**weights, **averages, **state}, texts)
+    for ema, expected in ((False, 1), (True, 2)):
+        contents = open_checkpoint(tmp_path / "a.resume.safetensors", ema=ema)
+        assert contents.metadata == {"options": {"model": "convnext_atto"}}
+        assert contents.arrays.keys() == weights.keys()
+        assert (contents.arrays["feature.0.0.weight"] == expected).all()
+    assert "optimizer.* (2), network_state.* (1)" in capsys.readouterr().err

@@ -46,6 +46,13 @@ def test_latest_k(tmp_path, weights):
     assert files(tmp_path) == ["m-0_9.ckpt", "m-4_9.ckpt", "m-5_9.ckpt"]
 
 
+def test_a_file_written_again_counts_once(tmp_path, weights):
+    manager = CheckpointManager(tmp_path, "m", "latest_k", keep_max=2)
+    for epoch in (1, 2, 2, 2):
+        manager.save(weights, {}, epoch, 9)
+    assert files(tmp_path) == ["m-1_9.ckpt", "m-2_9.ckpt"]
+
+
 def test_top_k_keeps_the_newer_of_equals(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "top_k", keep_max=2)
     kept = []
