@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -112,7 +111,7 @@ def fetch_pretrained(weights: PretrainedWeights) -> Path:
         if found:
             logger.info("%s: from the cache of Hugging Face, '%s'", weights.name, found)
             return found
-        url = os.environ.get("HF_ENDPOINT", _HUB).rstrip("/") + url[len(_HUB) :]
+        url = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/") + url[len(_HUB) :]
     try:
         if not path.is_file():
             _refuse_if_offline(url, is_on_hub)
@@ -138,7 +137,7 @@ def markdown_table() -> str:
     return "\n".join(rows)
 
 
-def _weights_of(model_name: str) -> Sequence[PretrainedWeights]:
+def _weights_of(model_name: str) -> list[PretrainedWeights]:
     return [weights for weights in PUBLISHED if split_tag(weights.name)[0] == model_name]
 
 
