@@ -375,11 +375,11 @@ def test_inference_takes_the_average_when_asked(runs, averages, data, tmp_path):
 # Many kills of other runs: minutes
 
 
-BASE = "--model convnextv2_atto --image_resize 32 --batch_size 4 --epoch_size 3 --warmup_epochs 0 --log_interval 1"
+BASE = "--model convnextv2_atto --image_resize 32 --batch_size 4 --epoch_size 4 --warmup_epochs 0 --log_interval 1"
 OTHERS = {
     "plain": "--opt momentum --lr 0.01 --save_every_steps 1 --color_jitter 0.4",
     "augmix": "--loss JSD --aug_splits 2 --auto_augment augmix-m3-w3 --opt adamw --save_every_steps 2",
-    "half": "--amp_level O2 --loss_scale_type dynamic --opt lamb --clip_grad True --aug_repeats 2 --save_every_steps 3",
+    "half": "--amp_level O1 --loss_scale_type dynamic --opt lamb --clip_grad True --aug_repeats 2 --save_every_steps 1",
     "best": "--ckpt_save_policy top_k --keep_checkpoint_max 1 --val_while_train True --opt adan --ema True "
     "--early_stopping_patience 2 --mixup 0.8 --mixup_mode elem --save_every_steps 1",
     "epochs": "--opt lion --lr 0.0001 --scheduler one_cycle --ema True --freeze feature.0.* --val_while_train True",
@@ -399,8 +399,8 @@ def test_many_kills(name, data, tmp_path):
             if kill == 5:
                 assert run.end() == 0, "\n".join(run.lines)
                 break
-            run.until("epoch ")
-            delay = rng.uniform(0, 2.0)
+            run.until("epoch |nothing is left to do")
+            delay = rng.uniform(0, 1.5)
             print(f"seed {SEED}: SIGKILL {delay:.3f} s after '{run.lines[-1]}'")
             time.sleep(delay)
     assert_same_run(tmp_path / "whole", folder)

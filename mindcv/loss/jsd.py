@@ -68,6 +68,16 @@ class JSDCrossEntropy(ClassificationLoss):
         size = rows // self.num_splits  # B
         logs = ops.log_softmax(logits.astype(ms.float32), 1)
         logs = ops.reshape(logs, (self.num_splits, size, num_classes))  # (S, B, K)
-        log_mean = ops.logsumexp(logs, 0) - self.log_num_splits  # (B, K)
+        log_mean = _log_sum_exp(logs) - self.log_num_splits  # (B, K)
         divergences = (ops.exp(logs) * (logs - log_mean)).sum(2).mean(0)  # (B,)
         return self.cross_entropy(logits[:size], labels[:size]) + self.alpha * self.reduced(divergences)
+
+
+def _log_sum_exp(logs):
+    """The logarithm of the sum of exponentials over the first axis.
+
+    By log1p, since MindSpore's Log (and with it `ops.logsumexp`), Pow and Softplus on CPU try ways to split their work
+    over threads in their first calls, and the last bit of a value depends on the split: a resumed run would differ.
+    """
+    top = ops.stop_gradient(ops.amax(logs, 0))
+    return top + ops.log1p(ops.exp(logs - top).sum(0) - 1.0)
