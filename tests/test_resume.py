@@ -298,6 +298,13 @@ def test_changed_options_are_told(copy, monkeypatch, capsys):
     assert warning == f"not as in the interrupted run, of which this is then no exact continuation: {changes}"
 
 
+def test_a_loss_that_is_not_steady_is_told(copy, monkeypatch, capsys):
+    resumed(monkeypatch, "--resume", copy)
+    assert "not steady" not in capsys.readouterr().err
+    resumed(monkeypatch, "--resume", copy, "--loss", "asl_single_label")
+    assert "the asymmetric losses are not steady to the last bit" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_there(copy, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="folder '.*empty' holds no saved run"):
