@@ -10,7 +10,8 @@ from mindcv.kernels.operators import (
     BlockV1Kernel,
     BlockV2Kernel,
     LayerNormKernel,
-    PackedBlockKernel,
+    PackedPatchKernel,
+    PackedStageKernel,
     PatchConvKernel,
 )
 
@@ -18,7 +19,8 @@ __all__ = [
     "BlockV1Kernel",
     "BlockV2Kernel",
     "LayerNormKernel",
-    "PackedBlockKernel",
+    "PackedPatchKernel",
+    "PackedStageKernel",
     "PatchConvKernel",
     "Status",
     "is_available",

@@ -6,7 +6,7 @@ pass; `keep` [N] is what each image's branch is multiplied by before it is added
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import mindspore as ms
@@ -14,7 +14,14 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindcv.kernels.library import library_path, packed_size
 
-__all__ = ["BlockV1Kernel", "BlockV2Kernel", "LayerNormKernel", "PackedBlockKernel", "PatchConvKernel"]
+__all__ = [
+    "BlockV1Kernel",
+    "BlockV2Kernel",
+    "LayerNormKernel",
+    "PackedPatchKernel",
+    "PackedStageKernel",
+    "PatchConvKernel",
+]
 
 
 def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Callable] = None) -> ops.Custom:
@@ -109,30 +116,55 @@ class BlockV2Kernel(nn.Cell):
         return self.plain(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
 
 
-class PackedBlockKernel(nn.Cell):
-    """The forward pass of a block whose weights are packed once, for many calls.
+class PackedStageKernel(nn.Cell):
+    """The forward pass of blocks one after the other, whose weights are packed once, for many calls.
 
     Args:
-        weights: of the block, those of `BlockV1Kernel` (9) or `BlockV2Kernel` (10) between x and keep.
+        blocks: of each block the weights, those of `BlockV1Kernel` (9) or `BlockV2Kernel` (10) between x and keep.
         bf16: products take numbers rounded to bfloat16.
     """
 
-    def __init__(self, weights: tuple[Tensor, ...], bf16: bool = False):
+    def __init__(self, blocks: Sequence[tuple[Tensor, ...]], bf16: bool = False):
         super().__init__()
-        is_v2 = len(weights) == 10
-        packed1, packed2 = _packed(weights[4], bf16), _packed(weights[-2 if is_v2 else -3], bf16)
-        inputs = [*weights[:4], packed1, *weights[5:]]
-        if not is_v2:
-            inputs[-3] = packed2  # V2's response may scale the weight itself, which V1 has no use for
+        is_v2 = len(blocks[0]) == 10
+        inputs = []
+        for weights in blocks:
+            packed = {i: _packed(weights[i], bf16) for i in (4, 8 if is_v2 else 6)}  # of pwconv1 and pwconv2
+            inputs += [packed.get(i, weight) for i, weight in enumerate(weights)]
         # Not constants of the graph: those are copied and hashed when it is compiled.
         self.inputs = ParameterTuple([_fixed(value, f"input{i}") for i, value in enumerate(inputs)])
-        self.packed2 = _fixed(packed2, "packed2")
-        version = "V2" if is_v2 else "V1"
-        self.operator = _operator(f"Block{version}Packed{_suffix(bf16)}", 1, lambda x, *_: (x,))
+        self.operator = _operator(f"Stage{'V2' if is_v2 else 'V1'}Packed{_suffix(bf16)}", 1, lambda x, *_: (x,))
 
     def construct(self, x):
-        keep = ops.ones((x.shape[0],), ms.float32)
-        return self.operator(x, *self.inputs, keep, self.packed2)
+        return self.operator(x, *self.inputs)
+
+
+class PackedPatchKernel(nn.Cell):
+    """The forward pass of `PatchConvKernel` with its weight packed once, and the layer normalisation beside it.
+
+    Args:
+        weight: [O, I, k, k].
+        bias: [O].
+        gamma, beta: of the normalisation: of x before [I]; or, with `images`, of what goes out [O].
+        bf16, images: as in `PatchConvKernel`.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, bf16: bool = False, images: bool = False
+    ):
+        super().__init__()
+        out_channels, in_channels, size, _ = weight.shape
+        name, suffix = _patch_name(images), _suffix(bf16)
+        # The kernel's size is told by the first axis of the packed weight.
+        count = -(-packed_size(size * size * in_channels, out_channels, bf16) // size)
+        packed = _operator(f"Pack{name}{suffix}", 1, lambda w: ([size, count],))(weight)
+        inputs = (packed, bias, gamma, beta)
+        self.inputs = ParameterTuple([_fixed(value, f"input{i}") for i, value in enumerate(inputs)])
+        shapes = _patch_shapes(images, size, out_channels)
+        self.operator = _operator(f"{name}Packed{suffix}", 1, lambda x, *_: shapes(x))
+
+    def construct(self, x):
+        return self.operator(x, *self.inputs)
 
 
 def _fixed(value: Tensor, name: str) -> Parameter:
@@ -145,6 +177,20 @@ def _packed(weight: Tensor, bf16: bool) -> Tensor:
     return _operator(f"PackWeight{_suffix(bf16)}", 1, lambda w: ([count],))(weight)
 
 
+def _patch_name(images: bool) -> str:
+    return "Stem" if images else "Patch"
+
+
+def _patch_shapes(images: bool, size: int, out_channels: int) -> Callable:
+    """What comes out of a patch convolution, from the shape of what goes in."""
+
+    def shapes(x):
+        height, width = (x[2], x[3]) if images else (x[1], x[2])
+        return ([x[0], height // size, width // size, out_channels],)
+
+    return shapes
+
+
 class PatchConvKernel(nn.Cell):
     """Convolution of x [N, H, W, I] with weight [O, I, k, k] at stride k: [N, H // k, W // k, O].
 
@@ -153,7 +199,7 @@ class PatchConvKernel(nn.Cell):
 
     def __init__(self, bf16: bool = False, images: bool = False):
         super().__init__()
-        name, suffix = "Stem" if images else "Patch", _suffix(bf16)
+        name, suffix = _patch_name(images), _suffix(bf16)
         # Two operators, so that the graph drops the gradient of images that nobody asks for.
         input_grad = _operator(f"{name}InputGrad{suffix}", 1, lambda x, *_: (x,))
         params_grad = _operator(f"{name}ParamsGrad{suffix}", 2, lambda x, weight, dout: (weight, weight[:1]))
@@ -162,8 +208,7 @@ class PatchConvKernel(nn.Cell):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
 
         def shapes(x, weight, bias):
-            height, width = (x[2], x[3]) if images else (x[1], x[2])
-            return ([x[0], height // weight[2], width // weight[2], weight[0]],)
+            return _patch_shapes(images, weight[2], weight[0])(x)
 
         self.forward = _operator(f"{name}{suffix}", 1, shapes, bprop)
 

@@ -23,7 +23,7 @@ struct BlockParams {
   const float *grn_gamma, *grn_beta;    // [4C], or null in V1
   const float *weight2, *bias2;         // [C, 4C], [C]
   const float* scale;                   // gamma [C], or null in V2
-  const float* keep;                    // [N]
+  const float* keep;                    // [N], or null for ones
   void *packed1, *packed2;              // the two weights as `pack_weight` made them, or null
 };
 
@@ -84,14 +84,13 @@ class RowSums {
   int64_t block_, pixels_, c_, images_;
 };
 
-// Calls body(image, begin, end) for rows [begin, end) of `count` rows from `row` on, image by image.
+// Calls body(image, begin, end) for rows [begin, end), counted from `row`, image by image.
 template <class Body>
-MINDCV_INLINE void each_image(int64_t row, int64_t count, int64_t pixels, Body&& body) {
-  int64_t image = row / pixels;
-  for (int64_t begin = 0; begin < count; ++image) {
-    const int64_t end = least(count, (image + 1) * pixels - row);
-    body(image, begin, end);
-    begin = end;
+MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
+  for (int64_t image = (row + begin) / pixels; begin < end; ++image) {
+    const int64_t last = least(end, (image + 1) * pixels - row);
+    body(image, begin, last);
+    begin = last;
   }
 }
 
@@ -111,6 +110,7 @@ void pack_weight(const float* w, int64_t n, int64_t k, void* to) {
   pack<G>({w, k, n, true}, b);
 }
 
+// `out` may be `x`: what a pixel's surroundings are needed for is done before the pixel is written.
 template <class G>
 class BlockForward {
  public:
@@ -118,28 +118,12 @@ class BlockForward {
       : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
 
   void run() {
-    const Weight weight1{p_.weight1, all_.c, wide_, true};
-    const int64_t images = group_images(all_, p_);
-    const int64_t rows = images * all_.pixels();
+    const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
+    const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
-    const bool scales_map = p_.grn_gamma != nullptr && !takes_single_images(all_, p_);
-    const bool scales_weight = takes_single_images(all_, p_);
-    float* g = scales_map ? memory_.floats(rows * round_up(wide_, kTile)) : nullptr;
-    typename G::A a1 = G::new_a(memory_, rows, all_.c);
-    typename G::A a2 = G::new_a(memory_, rows, wide_);
-    Weight weight2{p_.weight2, wide_, all_.c, true};
-    // Weights are packed once for all groups of images, or, for a few rows, in the products.
-    const bool packs_late = p_.packed1 == nullptr && all_.rows() <= kFewRows;
-    typename G::B packed1{}, packed2{};
-    if (p_.packed1 != nullptr) {
-      packed1 = G::b_in(p_.packed1, all_.c, wide_);
-      packed2 = scales_weight ? G::new_b(memory_, wide_, all_.c) : G::b_in(p_.packed2, wide_, all_.c);
-    } else if (!packs_late) {
-      packed1 = packed<G>(memory_, weight1);
-      packed2 = G::new_b(memory_, wide_, all_.c);
-      if (!scales_weight) pack<G>(weight2, packed2);
-    }
-    bias2_ = scales_weight ? bias_with_beta() : p_.bias2;
+    g_ = is_v2 ? memory_.floats(ceil_div(rows, kTile) * kTile * round_up(wide_, kTile)) : nullptr;
+    const Right<G> right1 = right_side(p_.weight1, p_.packed1, all_.c, wide_);
+    const Right<G> right2 = right_side(p_.weight2, p_.packed2, wide_, all_.c);
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
       memory_.rewind(mark);
@@ -147,87 +131,113 @@ class BlockForward {
       s_.n = least(images, all_.n - image);
       row0_ = image * all_.pixels();
       image0_ = image;
-      float* own_u = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
-      depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, own_u);
-      RowSums squares(memory_, s_.rows(), block_rows(s_.rows(), s_.c), s_.pixels(), wide_);
-      const auto widened = [&](int64_t row, int64_t col, float* tile) { widen(row, col, tile, squares, g, a2); };
-      const auto narrowed = [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); };
-      if (p_.grn_gamma == nullptr && !packs_late && s_.rows() > kFewRows) {
-        chain(own_u, a1, packed1, widened, a2, packed2, narrowed);
-        continue;
-      }
-      parallel(ceil_div(s_.rows(), kTile), [&](int64_t tile) { normalise(own_u, tile, a1); });
-      if (packs_late) {
-        product<G>(a1, weight1, s_.rows(), widened);
+      u_ = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
+      depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, u_);
+      if (is_v2) {
+        with_response(right1, right2);
       } else {
-        product<G>(a1, packed1, s_.rows(), wide_, s_.c, widened);
-      }
-      if (p_.grn_gamma != nullptr) {
-        const float* factor = response(squares);
-        if (scales_weight) weight2.factor = factor;
-        if (scales_weight && !packs_late) pack<G>(weight2, packed2);
-        if (scales_map) respond(factor, g, a2);
-      }
-      if (packs_late) {
-        product<G>(a2, weight2, s_.rows(), narrowed);
-      } else {
-        product<G>(a2, packed2, s_.rows(), s_.c, wide_, narrowed);
+        without_response(right1, right2);
       }
     }
   }
 
  private:
-  // Without a response between them the steps need no more than their own rows: each task takes some of these through
-  // all of them, and the wide map never leaves its cache.
-  template <class Widen, class Narrow>
-  void chain(float* u, typename G::A& a1, const typename G::B& packed1, Widen& widened, typename G::A& a2,
-             const typename G::B& packed2, Narrow& narrowed) {
-    const int64_t tiles = ceil_div(s_.rows(), kTile), block = block_rows(s_.rows(), wide_) / kTile;
+  // Weights are packed once for all groups of images, or, for few rows, in the products.
+  Right<G> right_side(const float* weight, void* packed, int64_t k, int64_t n) {
+    const Weight source{weight, k, n, true};
+    if (packed != nullptr) return {source, G::b_in(packed, k, n), true};
+    if (all_.rows() <= kFewRows) return {source, {}, false};
+    return {source, mindcv::MINDCV_ISA::packed<G>(memory_, source), true};
+  }
+
+  // V2: the response needs the whole wide map of an image, which is kept, before the second product can begin.
+  void with_response(const Right<G>& right1, const Right<G>& right2) {
+    const int64_t rows = s_.rows();
+    RowSums squares(memory_, rows, block_rows(rows, s_.c), s_.pixels(), wide_);
+    filled_product<G>(
+        memory_, rows, right1, [&](int64_t row, typename G::A& a, int64_t place) { normalise(row, a, place); },
+        [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
+          widen(row, col, tile, begin, end, g_tile(row, col), &squares);
+        });
+    const float* factor = response(squares);
+    filled_product<G>(
+        memory_, rows, right2, [&](int64_t row, typename G::A& a, int64_t place) { respond(factor, row, a, place); },
+        [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
+          narrow(row, col, tile, begin, end);
+        });
+  }
+
+  // V1: each row goes through both products by itself.
+  void without_response(const Right<G>& right1, const Right<G>& right2) {
+    const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
+    const auto narrowed = [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
+      narrow(row, col, tile, begin, end);
+    };
+    if (!right1.is_packed || !has_own_rows(rows, wide_)) {
+      typename G::A q = G::new_a(memory_, rows, wide_);
+      filled_product<G>(
+          memory_, rows, right1, [&](int64_t row, typename G::A& a, int64_t place) { normalise(row, a, place); },
+          [&](int64_t row, int64_t col, float* tile, int64_t begin, int64_t end) {
+            widen_into(q, row, row, col, tile, begin, end);
+          });
+      if (right2.is_packed) {
+        product<G>(q, right2.packed, rows, c, wide_, narrowed);
+      } else {
+        product<G>(q, right2.weight, rows, narrowed);
+      }
+      return;
+    }
+    const int64_t block = block_rows(rows, wide_) / kTile;
     parallel(ceil_div(tiles, block), [&](int64_t task) {
-      const int64_t first = task * block, last = least(first + block, tiles);
-      for (int64_t tile = first; tile < last; ++tile) normalise(u, tile, a1);
+      const int64_t first = task * block, count = least(block, tiles - first), own = count * kTile;
+      const size_t y_bytes = G::a_bytes(own, c);
+      char* scratch = static_cast<char*>(thread_scratch(y_bytes + G::a_bytes(own, wide_)));
+      typename G::A y = G::a_in(scratch, own, c), q = G::a_in(scratch + y_bytes, own, wide_);
+      for (int64_t i = 0; i < count; ++i) normalise(first + i, y, i);
       multiply_tiles<G>(
-          a1, s_.c, first, last, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&packed1, col}; },
-          widened);
+          y, c, 0, count, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&right1.packed, col}; },
+          [&](int64_t row, int64_t col, float* tile, int64_t begin, int64_t end) {
+            widen_into(q, row, first + row, col, tile, begin, end);
+          });
       multiply_tiles<G>(
-          a2, wide_, first, last, 0, ceil_div(s_.c, kTile), [&](int64_t col) { return Place<G>{&packed2, col}; },
-          narrowed);
+          q, wide_, 0, count, 0, ceil_div(c, kTile), [&](int64_t col) { return Place<G>{&right2.packed, col}; },
+          [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
+            narrow(first + row, col, tile, begin, end);
+          });
     });
   }
 
-  // Rows [32 tile, 32 tile + 32) of u, normalised in place, and as the left side of pwconv1.
-  void normalise(float* u, int64_t tile, typename G::A& a1) {
+  // Rows [32 tile, 32 tile + 32) of u, normalised (in place), as the 32 rows `place` of pwconv1's left side.
+  void normalise(int64_t tile, typename G::A& a, int64_t place) {
     const int64_t c = s_.c, first = tile * kTile, rows = least(kTile, s_.rows() - first);
-    float* y = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * c) * 4));
     for (int64_t i = 0; i < rows; ++i) {
-      float* row = u + (first + i) * c;
+      float* row = u_ + (first + i) * c;
       const float factor = normalise_row(row, c, row);
       if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
-      scale_row(row, p_.norm_gamma, p_.norm_beta, c, y + i * c);
     }
-    for (int64_t j = 0; j < c; j += kTile) G::put_a(a1, tile, j / kTile, y + j, c, rows, least(kTile, c - j));
-  }
-
-  // q = g * factor + beta, so pwconv2 of it is the scaled weight times g, plus bias2 + weight2 beta.
-  const float* bias_with_beta() {
-    float* bias = memory_.floats(round_up(all_.c, kWidth));
-    parallel(all_.c, [&](int64_t o) {
-      Vec total{};
-      for (int64_t i = 0; i < wide_; i += kWidth) {
-        total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(p_.grn_beta + i, wide_ - i);
+    alignas(64) float y[kTile * kTile];
+    for (int64_t j = 0; j < c; j += kTile) {
+      const int64_t cols = least(kTile, c - j);
+      for (int64_t i = 0; i < rows; ++i) {
+        scale_row(u_ + (first + i) * c + j, p_.norm_gamma + j, p_.norm_beta + j, cols, y + i * kTile);
       }
-      bias[o] = p_.bias2[o] + sum(total);
-    });
-    return bias;
+      G::put_a(a, place, j / kTile, y, kTile, rows, cols);
+    }
   }
 
-  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` where that is wanted and else into
-  // a2; and the sums of its squares.
-  void widen(int64_t row_tile, int64_t col_tile, float* tile, RowSums& squares, float* g, typename G::A& a2) {
-    const int64_t row = row_tile * kTile, col = col_tile * kTile, step = round_up(wide_, kTile);
-    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
-    each_image(row, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
-      float* sums = p_.grn_gamma != nullptr ? squares.at(row + begin, col) : nullptr;
+  // The wide map is kept tile by tile, as it comes from one product and goes into the other.
+  float* g_tile(int64_t row_tile, int64_t col_tile) const {
+    return g_ + (row_tile * ceil_div(wide_, kTile) + col_tile) * kTile * kTile;
+  }
+
+  // Rows [begin, end) of a tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile`
+  // itself, for example); and the sums of its squares.
+  void widen(int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end, float* g,
+             RowSums* squares) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile;
+    const int64_t last = least(end, s_.rows() - row), cols = least(kTile, wide_ - col);
+    each_image(row, begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+      float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec bias = load_part(p_.bias1 + col + j, cols - j);
         Vec total{};
@@ -235,14 +245,20 @@ class BlockForward {
           const Vec z = load(tile + i * kTile + j) + bias;
           if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
           const Vec v = gelu(z);
-          store(tile + i * kTile + j, v);
+          store(g + i * kTile + j, v);
           total += v * v;
-          if (g != nullptr) store(g + (row + i) * step + col + j, v);
         }
         if (sums != nullptr) store(sums + j, load(sums + j) + total);
       }
     });
-    if (g == nullptr) G::put_a(a2, row_tile, col_tile, tile, kTile, count, cols);
+  }
+
+  // The same without a response: g is the left side of pwconv2 at once.
+  void widen_into(typename G::A& q, int64_t place, int64_t row_tile, int64_t col_tile, float* tile, int64_t begin,
+                  int64_t end) {
+    widen(row_tile, col_tile, tile, begin, end, tile, nullptr);
+    G::put_a(q, place, col_tile, tile, kTile, least(kTile, s_.rows() - row_tile * kTile),
+             least(kTile, wide_ - col_tile * kTile), begin, end);
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
@@ -265,35 +281,33 @@ class BlockForward {
     return factor;
   }
 
-  void respond(const float* factor, const float* g, typename G::A& a2) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
-      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
-      alignas(64) float tile[kTile * kTile];
-      for (int64_t col = 0; col < wide_; col += kTile) {
-        const int64_t cols = least(kTile, wide_ - col);
-        each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-          for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-            for (int64_t i = begin; i < end; ++i)
-              store(tile + i * kTile + j, load(g + (row + i) * step + col + j) * grown + beta);
-          }
-        });
-        G::put_a(a2, row_tile, col / kTile, tile, kTile, count, cols);
-      }
-    });
+  // 32 rows of the wide map with their response, as the 32 rows `place` of pwconv2's left side.
+  void respond(const float* factor, int64_t row_tile, typename G::A& a, int64_t place) {
+    const int64_t row = row_tile * kTile, count = least(kTile, s_.rows() - row), step = round_up(wide_, kTile);
+    alignas(64) float q[kTile * kTile];
+    for (int64_t col = 0; col < wide_; col += kTile) {
+      const int64_t cols = least(kTile, wide_ - col);
+      const float* g = g_tile(row_tile, col / kTile);
+      each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for (int64_t j = 0; j < cols; j += kWidth) {
+          const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
+          for (int64_t i = begin; i < end; ++i) store(q + i * kTile + j, load(g + i * kTile + j) * grown + beta);
+        }
+      });
+      G::put_a(a, place, col / kTile, q, kTile, count, cols);
+    }
   }
 
-  // A tile of pwconv2's product, to the output.
-  void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
+  // Rows [begin, end) of a tile of pwconv2's product, to the output.
+  void narrow(int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
-    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, c - col);
-    each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-      const Vec keep = splat(p_.keep[image0_ + image]);
+    const int64_t last = least(end, s_.rows() - row), cols = least(kTile, c - col);
+    each_image(row, begin, last, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+      const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = (row0_ + row + i) * c + col;
         for (int64_t j = 0; j < cols; j += kWidth) {
-          Vec v = load(tile + i * kTile + j) + load_part(bias2_ + col + j, cols - j);
+          Vec v = load(tile + i * kTile + j) + load_part(p_.bias2 + col + j, cols - j);
           if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
           store_part(out_ + at + j, load_part(x_ + at + j, cols - j) + v * keep, cols - j);
         }
@@ -310,7 +324,7 @@ class BlockForward {
   const int64_t wide_;
   MapShape s_{};  // of the group
   int64_t row0_ = 0, image0_ = 0;
-  const float* bias2_ = nullptr;
+  float *u_ = nullptr, *g_ = nullptr;
 };
 
 }  // namespace MINDCV_ISA

@@ -113,7 +113,7 @@ class BlockBackward {
       float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(2 * kTile * c) * 4));
       float* y = de + kTile * c;
       float* total = sums.at(first, 0);
-      each_image(first, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+      each_image(first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         const Vec keep = splat(p_.keep[image0_ + image]);
         for (int64_t j = 0; j < c; j += kWidth) {
           const Vec gamma = load_part(p_.norm_gamma + j, c - j), beta = load_part(p_.norm_beta + j, c - j);
@@ -148,16 +148,16 @@ class BlockBackward {
     const int64_t rows = s_.rows();
     const bool is_v2 = p_.grn_gamma != nullptr;
     RowSums sums(memory_, rows, block_rows(rows, s_.c), rows, wide_);
-    product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* dz) {
+    const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz, int64_t begin, int64_t end) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
-      alignas(64) float q[kTile * kTile];
+      const int64_t count = least(kTile, rows - row), last = least(end, count), cols = least(kTile, wide_ - col);
+      float* q = is_v2 ? nullptr : static_cast<float*>(thread_scratch(kTile * kTile * 4));
       float* sum_at = sums.at(row, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{},
                   g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
         Vec total = load(sum_at + j);
-        for (int64_t i = 0; i < count; ++i) {
+        for (int64_t i = begin; i < last; ++i) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
           const Normal n = normal(z);
           const Vec g = z * n.phi;
@@ -173,9 +173,11 @@ class BlockBackward {
         }
         store(sum_at + j, total);
       }
+      if (end < kTile) return;
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
       if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
-    });
+    };
+    product<G>(de_, weight2, rows, wide_, s_.c, use);
     add_sums(sums, wide_, d_.bias1);
   }
 
@@ -234,10 +236,10 @@ class BlockBackward {
   void back_to_q(const typename G::B& weight2, float* dq, const float* de_sum) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
     RowSums with_g(memory_, rows, block_rows(rows, s_.c), s_.pixels(), wide_);
-    product<G>(de_, weight2, rows, wide_, s_.c, [&](int64_t row_tile, int64_t col_tile, float* tile) {
+    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
-      each_image(row, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+      const int64_t last = least(end, rows - row), cols = least(kTile, wide_ - col);
+      each_image(row, begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* sum_at = with_g.at(row + begin, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           Vec total = load(sum_at + j);
@@ -250,7 +252,8 @@ class BlockBackward {
           store(sum_at + j, total);
         }
       });
-    });
+    };
+    product<G>(de_, weight2, rows, wide_, s_.c, use);
     add_to_grn_beta(de_sum);
     g_factor_ = memory_.floats(s_.n * step);
     dq_factor_ = memory_.floats(s_.n * step);
@@ -293,7 +296,7 @@ class BlockBackward {
       for (int64_t col = 0; col < wide_; col += kTile) {
         const int64_t cols = least(kTile, wide_ - col);
         float* total = sums.at(row, col);
-        each_image(row, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
             const Vec grow = load(dq_factor_ + image * step + col + j),
                       g_factor = load(g_factor_ + image * step + col + j);
@@ -344,14 +347,15 @@ class BlockBackward {
 
   void back_to_u(const typename G::B& weight1, float* du) {
     const int64_t rows = s_.rows(), c = s_.c;
-    product<G>(dz_, weight1, rows, c, wide_, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = least(kTile, c - col);
-      for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
+      for (int64_t i = begin; i < least(end, rows - row); ++i) {
         for (int64_t j = 0; j < cols; j += kWidth)
           store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
-    });
+    };
+    product<G>(dz_, weight1, rows, c, wide_, use);
     RowSums gamma(memory_, rows, kTile, rows, c), beta(memory_, rows, kTile, rows, c),
         bias(memory_, rows, kTile, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {

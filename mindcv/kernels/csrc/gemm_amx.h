@@ -45,11 +45,7 @@ struct Amx {
   using B = Matrix;
   static constexpr int64_t kStep = Matrix::kStep;
 
-  static A new_a(Session& memory, int64_t m, int64_t k) {
-    A a = b_in(memory.bytes(b_bytes(k, m)), k, m);  // the layouts are of one size
-    clear(a);
-    return a;
-  }
+  static A new_a(Session& memory, int64_t m, int64_t k) { return a_in(memory.bytes(a_bytes(m, k)), m, k); }
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
   static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
@@ -64,14 +60,32 @@ struct Amx {
     char* blocks = static_cast<char*>(memory) + flag_bytes(strips);
     return {static_cast<int*>(memory), strips, reinterpret_cast<uint32_t*>(blocks), ceil_div(k, kTile)};
   }
+  // A likewise: the layouts are of one size.
+  static size_t a_bytes(int64_t m, int64_t k) { return b_bytes(k, m); }
+  static A a_in(void* memory, int64_t m, int64_t k) {
+    A a = b_in(memory, k, m);
+    clear(a);
+    return a;
+  }
   static void clear(B& b) { memset(b.special, 0, static_cast<size_t>(b.strips) * sizeof(int)); }
 
-  static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_rows<false>(a.special + row, a.at(row, col), tile, step, rows, cols);
+  static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                    int64_t begin = 0, int64_t end = kTile) {
+    uint32_t* to = a.at(row, col);
+    for (int64_t i = begin; i < end; ++i) {
+      __m512i parts[kParts] = {};
+      if (i < rows) split_row(a.special + row, tile + i * step, cols, parts);
+      for (int p = 0; p < kParts; ++p) _mm512_storeu_si512(to + (p * 2 + i / 16) * kBlock + i % 16 * 16, parts[p]);
+    }
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    put_rows<true>(b.special + row, b.at(row, col), tile, step, rows, cols);
+    uint32_t* to = b.at(row, col);
+    for (int half = 0; half < 2; ++half) {
+      Halves halves;
+      split_rows(b.special + row, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      for (int p = 0; p < kParts; ++p) put_block<true>(to + (p * 2 + half) * kBlock, halves[p]);
+    }
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
     put_pairs<false>(b.special + col, b.at(col, row), tile, step, rows, cols);
@@ -105,7 +119,10 @@ struct Amx {
     _tile_loadconfig(&config);
   }
 
-  static void multiply(const A& a, const B& b, const Product& at, float* out) {
+  // `meanwhile()`, some work for the vector units, is called after each few products: the multiplier takes its time
+  // over what it is given, and a processor does not look far enough ahead to find other work by itself.
+  template <class Meanwhile>
+  static void multiply(const A& a, const B& b, const Product& at, float* out, Meanwhile&& meanwhile) {
     const uint32_t* pa = a.at(at.row, at.k0 / kTile);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
@@ -120,7 +137,7 @@ struct Amx {
     for (int64_t s = 1; s <= steps; ++s) {
       const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, at.k0 / kTile);
       const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
-      step(pa, pb, next_a, next_b);
+      step(pa, pb, next_a, next_b, meanwhile);
       pa = next_a;
       pb = next_b;
     }
@@ -135,34 +152,43 @@ struct Amx {
     return __atomic_load_n(m.special + strip, __ATOMIC_RELAXED) != 0;
   }
 
-  static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b) {
+  template <class Meanwhile>
+  static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
+                   Meanwhile& meanwhile) {
     if constexpr (kParts == 1) {
       load_a(pa, 0);
       load_b(pb, 0);
       dot();
       fetch(next_a, next_b, 0);
       fetch(next_a, next_b, 1);
+      meanwhile();
     } else {
       // An order in which each product finds one of its factors loaded, the small products first.
       load_a(pa, 2);
       load_b(pb, 0);
       dot();
       fetch(next_a, next_b, 0);
+      meanwhile();
       load_a(pa, 1);
       dot();
       fetch(next_a, next_b, 1);
+      meanwhile();
       load_b(pb, 1);
       dot();
       fetch(next_a, next_b, 2);
+      meanwhile();
       load_a(pa, 0);
       dot();
       fetch(next_a, next_b, 3);
+      meanwhile();
       load_b(pb, 2);
       dot();
       fetch(next_a, next_b, 4);
+      meanwhile();
       load_b(pb, 0);
       dot();
       fetch(next_a, next_b, 5);
+      meanwhile();
     }
   }
   static void load_a(const uint32_t* p, int part) {
@@ -198,34 +224,34 @@ struct Amx {
 
   static void split_rows(int* special, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
     for (int i = 0; i < 16; ++i) {
-      if (i >= rows) {
-        for (int p = 0; p < kParts; ++p) halves[p][i] = _mm512_setzero_si512();
-        continue;
+      __m512i parts[kParts] = {};
+      if (i < rows) split_row(special, tile + i * step, cols, parts);
+      for (int p = 0; p < kParts; ++p) halves[p][i] = parts[p];
+    }
+  }
+
+  MINDCV_INLINE static void split_row(int* special, const float* row, int64_t cols, __m512i (&parts)[kParts]) {
+    __m512 left = (__m512)load_some(row, cols), right = (__m512)load_some(row + 16, cols - 16);
+    const __m512i exponent = _mm512_set1_epi16(0x7f80);
+    parts[0] = rounded(left, right);
+    if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(parts[0], exponent), exponent) != 0, 0)) {
+      __atomic_store_n(special, 1, __ATOMIC_RELAXED);
+      if (kParts > 1) {
+        split_special(left, right, parts);
+        return;
       }
-      __m512 left = (__m512)load_some(tile + i * step, cols),
-             right = (__m512)load_some(tile + i * step + 16, cols - 16);
-      const __m512i exponent = _mm512_set1_epi16(0x7f80);
-      const __m512i first = rounded(left, right);
-      if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(first, exponent), exponent) != 0, 0)) {
-        __atomic_store_n(special, 1, __ATOMIC_RELAXED);
-        if (kParts > 1) {
-          split_special(left, right, halves, i);
-          continue;
-        }
-      }
-      halves[0][i] = first;
-      for (int p = 1; p < kParts; ++p) {
-        left = _mm512_sub_ps(left, widened(_mm512_castsi512_si256(halves[p - 1][i])));
-        right = _mm512_sub_ps(right, widened(_mm512_extracti64x4_epi64(halves[p - 1][i], 1)));
-        halves[p][i] = rounded(left, right);
-      }
+    }
+    for (int p = 1; p < kParts; ++p) {
+      left = _mm512_sub_ps(left, widened(_mm512_castsi512_si256(parts[p - 1])));
+      right = _mm512_sub_ps(right, widened(_mm512_extracti64x4_epi64(parts[p - 1], 1)));
+      parts[p] = rounded(left, right);
     }
   }
 
   // A finite value that would round to infinity is cut off instead; of infinities and NaN nothing is left.
-  __attribute__((noinline)) static void split_special(__m512 left, __m512 right, Halves& halves, int row) {
+  __attribute__((noinline)) static void split_special(__m512 left, __m512 right, __m512i (&parts)[kParts]) {
     float x[32];
-    uint16_t parts[kParts][32];
+    uint16_t words[kParts][32];
     _mm512_storeu_ps(x, left);
     _mm512_storeu_ps(x + 16, right);
     for (int i = 0; i < 32; ++i) {
@@ -239,25 +265,14 @@ struct Amx {
         if ((bits & 0x7fffffffu) > 0x7f800000u) word |= 0x00400000u;  // a bit that keeps it NaN
         float part;
         memcpy(&part, &word, 4);
-        parts[p][i] = static_cast<uint16_t>(word >> 16);
+        words[p][i] = static_cast<uint16_t>(word >> 16);
         x[i] = is_finite ? x[i] - part : 0.0f;
       }
     }
-    for (int p = 0; p < kParts; ++p) halves[p][row] = _mm512_loadu_si512(parts[p]);
+    for (int p = 0; p < kParts; ++p) parts[p] = _mm512_loadu_si512(words[p]);
   }
 
   static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
-
-  // Blocks whose 16 rows are rows of the source, and whose pairs lie along its columns; or (kSwap) the transposed
-  // blocks.
-  template <bool kSwap>
-  static void put_rows(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    for (int half = 0; half < 2; ++half) {
-      Halves halves;
-      split_rows(special, tile + half * 16 * step, step, rows - half * 16, cols, halves);
-      for (int p = 0; p < kParts; ++p) put_block<kSwap>(to + (p * 2 + half) * kBlock, halves[p]);
-    }
-  }
 
   // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed
   // blocks.

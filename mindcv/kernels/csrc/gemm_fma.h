@@ -44,16 +44,16 @@ struct Fma {
   using A = FmaA;
   using B = FmaB;
 
-  static A new_a(Session& memory, int64_t m, int64_t k) {
-    return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), round_up(k, kTile), 1};
-  }
+  static A new_a(Session& memory, int64_t m, int64_t k) { return a_in(memory.bytes(a_bytes(m, k)), m, k); }
   // The same matrix, to be written from its transposed form, [k, m].
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) {
     return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
   }
   static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
-  // B in memory of its own.
+  // A and B in memory of their own.
+  static size_t a_bytes(int64_t m, int64_t k) { return b_bytes(k, m); }
+  static A a_in(void* memory, int64_t, int64_t k) { return {static_cast<float*>(memory), round_up(k, kTile), 1}; }
   static size_t b_bytes(int64_t k, int64_t n) {
     return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4;
   }
@@ -61,9 +61,15 @@ struct Fma {
   static void clear(B&) {}
 
   // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes
-  // 0.
-  static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols);
+  // 0. put_a may do it in parts: rows [begin, end) of the tile.
+  static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                    int64_t begin = 0, int64_t end = kTile) {
+    float* to = a.data + row * kTile * a.row_step + col * kTile;
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < kTile; ++j) {
+        to[i * a.row_step + j] = i < rows && j < cols ? value(tile[i * step + j]) : 0.0f;
+      }
+    }
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
@@ -91,8 +97,9 @@ struct Fma {
   static void begin() {}
 
   // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole
-  // tiles.
-  static void multiply(const A& a, const B& b, const Product& at, float* out) {
+  // tiles. `meanwhile()` is work for the vector units: not called here, where they are what multiplies.
+  template <class Meanwhile>
+  static void multiply(const A& a, const B& b, const Product& at, float* out, Meanwhile&&) {
     const float* from = a.data + at.row * kTile * a.row_step + at.k0 * a.k_step;
     const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;
     const int64_t k = at.k1 - at.k0;

@@ -58,18 +58,23 @@ void run_pack_weight(bool bf16, void** a, int64_t** shapes) {
   (bf16 ? pack_weight<Bfloat16> : pack_weight<Float32>)(in(a, 0), shapes[0][0], shapes[0][1], a[1]);
 }
 
-// The parameters, where a packed one stands for pwconv1's weight, and after keep the packed weight of pwconv2 (V2 needs
-// the other as well); out.
-void run_block_packed(bool bf16, bool is_v2, void** a, int64_t** shapes) {
-  const int last = is_v2 ? kV2Params : kV1Params;
+// Blocks one after the other, without keep: x; of each block the parameters, where packed weights stand for those of
+// pwconv1 and pwconv2; out.
+void run_stage_packed(bool bf16, bool is_v2, int count, void** a, int64_t** shapes) {
+  const int params = (is_v2 ? kV2Params : kV1Params) - 2;
   const MapShape shape = map_shape(shapes[0]);
-  BlockParams params = block_params(is_v2, a);
-  params.packed1 = a[5];
-  params.packed2 = a[last];
-  if (bf16) {
-    BlockForward<Bfloat16>(shape, params, {}, in(a, 0), out(a, last + 1)).run();
-  } else {
-    BlockForward<Float32>(shape, params, {}, in(a, 0), out(a, last + 1)).run();
+  float* y = out(a, count - 1);
+  const float* x = in(a, 0);
+  for (int first = 0; first + 2 < count; first += params, x = y) {
+    BlockParams p = block_params(is_v2, a + first);
+    p.packed1 = a[first + 5];
+    p.packed2 = a[first + (is_v2 ? 9 : 7)];
+    p.weight1 = p.weight2 = p.keep = nullptr;
+    if (bf16) {
+      BlockForward<Bfloat16>(shape, p, {}, x, y).run();
+    } else {
+      BlockForward<Float32>(shape, p, {}, x, y).run();
+    }
   }
 }
 
@@ -121,8 +126,24 @@ PatchShape patch_shape(bool images, const int64_t* x, const int64_t* weight) {
 }
 
 void run_patch_forward(bool bf16, bool images, void** a, int64_t** shapes) {
-  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(patch_shape(images, shapes[0], shapes[1]), in(a, 0),
-                                                            in(a, 1), in(a, 2), out(a, 3));
+  const PatchShape shape = patch_shape(images, shapes[0], shapes[1]);
+  const PatchParams params{in(a, 1), in(a, 2), nullptr, nullptr, nullptr};
+  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(shape, params, in(a, 0), out(a, 3));
+}
+
+// weight [O, C, k, k]; the packed weight, [k, any].
+void run_pack_patch(bool bf16, bool images, void** a, int64_t** shapes) {
+  const int64_t* w = shapes[0];
+  const PatchShape shape{0, 0, 0, w[1], w[2], w[0], images};
+  (bf16 ? pack_patch<Bfloat16> : pack_patch<Float32>)(shape, in(a, 0), a[1]);
+}
+
+// x, packed weight, bias, gamma and beta of the norm before (or, with images, after); out.
+void run_patch_packed(bool bf16, bool images, void** a, int64_t** shapes) {
+  const int64_t weight[] = {shapes[2][0], 0, shapes[1][0]};
+  const PatchShape shape = patch_shape(images, shapes[0], weight);
+  const PatchParams params{nullptr, in(a, 2), a[1], in(a, 3), in(a, 4)};
+  (bf16 ? patch_forward<Bfloat16> : patch_forward<Float32>)(shape, params, in(a, 0), out(a, 5));
 }
 
 // x (for its shape), weight, dout; dx.
@@ -154,10 +175,20 @@ void run_norm_backward(void** a, int64_t rows, int64_t c) {
 #define MINDCV_TEXT(x) MINDCV_TEXT_OF(x)
 
 const Kernels MINDCV_TABLE = {
-    MINDCV_TEXT(MINDCV_ISA),       MINDCV_ISA::run_packed_floats,        MINDCV_ISA::run_pack_weight,
-    MINDCV_ISA::run_block_packed,  MINDCV_ISA::run_block_forward,        MINDCV_ISA::run_block_backward,
-    MINDCV_ISA::run_patch_forward, MINDCV_ISA::run_patch_backward_input, MINDCV_ISA::run_patch_backward_params,
-    MINDCV_ISA::run_norm_forward,  MINDCV_ISA::run_norm_backward,        &MINDCV_ISA::kImageKernels,
+    MINDCV_TEXT(MINDCV_ISA),
+    MINDCV_ISA::run_packed_floats,
+    MINDCV_ISA::run_pack_weight,
+    MINDCV_ISA::run_stage_packed,
+    MINDCV_ISA::run_block_forward,
+    MINDCV_ISA::run_block_backward,
+    MINDCV_ISA::run_pack_patch,
+    MINDCV_ISA::run_patch_packed,
+    MINDCV_ISA::run_patch_forward,
+    MINDCV_ISA::run_patch_backward_input,
+    MINDCV_ISA::run_patch_backward_params,
+    MINDCV_ISA::run_norm_forward,
+    MINDCV_ISA::run_norm_backward,
+    &MINDCV_ISA::kImageKernels,
 };
 
 }  // namespace mindcv

@@ -12,10 +12,13 @@ struct Kernels {
   // to bfloat16. A packed weight takes packed_floats(bf16, k, n) floats.
   int64_t (*packed_floats)(bool bf16, int64_t k, int64_t n);
   void (*pack_weight)(bool bf16, void** args, int64_t** shapes);
-  void (*block_packed)(bool bf16, bool is_v2, void** args, int64_t** shapes);
+  // `count` arguments in all.
+  void (*stage_packed)(bool bf16, bool is_v2, int count, void** args, int64_t** shapes);
   void (*block_forward)(bool bf16, bool is_v2, bool saves, void** args, int64_t** shapes);
   void (*block_backward)(bool bf16, bool is_v2, void** args, int64_t** shapes);
   // `images`: x has its channels first.
+  void (*pack_patch)(bool bf16, bool images, void** args, int64_t** shapes);
+  void (*patch_packed)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*patch_forward)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*patch_backward_input)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*patch_backward_params)(bool bf16, bool images, void** args, int64_t** shapes);

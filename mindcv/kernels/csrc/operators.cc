@@ -91,11 +91,17 @@ const Kernels& mindcv::kernels() {
   return *chosen;
 }
 
-#define MINDCV_OPERATOR(name)                                                        \
-  extern "C" int name(int, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, \
+#define MINDCV_OPERATOR(name)                                                                               \
+  extern "C" int name([[maybe_unused]] int count, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, \
                       [[maybe_unused]] int64_t** shapes, const char**, void*, void*)
 
 #define MINDCV_PATCH_OPERATORS(name, suffix, bf16, images)                                \
+  MINDCV_OPERATOR(Pack##name##suffix) {                                                   \
+    return guarded([&] { kernels().pack_patch(bf16, images, args, shapes); });            \
+  }                                                                                       \
+  MINDCV_OPERATOR(name##Packed##suffix) {                                                 \
+    return guarded([&] { kernels().patch_packed(bf16, images, args, shapes); });          \
+  }                                                                                       \
   MINDCV_OPERATOR(name##suffix) {                                                         \
     return guarded([&] { kernels().patch_forward(bf16, images, args, shapes); });         \
   }                                                                                       \
@@ -126,11 +132,11 @@ const Kernels& mindcv::kernels() {
   MINDCV_OPERATOR(BlockV2Grad##suffix) {                                                \
     return guarded([&] { kernels().block_backward(bf16, true, args, shapes); });        \
   }                                                                                     \
-  MINDCV_OPERATOR(BlockV1Packed##suffix) {                                              \
-    return guarded([&] { kernels().block_packed(bf16, false, args, shapes); });         \
+  MINDCV_OPERATOR(StageV1Packed##suffix) {                                              \
+    return guarded([&] { kernels().stage_packed(bf16, false, count, args, shapes); });  \
   }                                                                                     \
-  MINDCV_OPERATOR(BlockV2Packed##suffix) {                                              \
-    return guarded([&] { kernels().block_packed(bf16, true, args, shapes); });          \
+  MINDCV_OPERATOR(StageV2Packed##suffix) {                                              \
+    return guarded([&] { kernels().stage_packed(bf16, true, count, args, shapes); });   \
   }                                                                                     \
   MINDCV_OPERATOR(PackWeight##suffix) {                                                 \
     return guarded([&] { kernels().pack_weight(bf16, args, shapes); });                 \

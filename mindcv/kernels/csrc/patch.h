@@ -52,25 +52,55 @@ inline const float* patch_weight(Session& memory, const PatchShape& s, const flo
   return to;
 }
 
+struct PatchParams {
+  const float *weight, *bias;
+  void* packed;  // the weight as `pack_patch` made it, or null
+  // Of a layer normalisation, or null: of the map that comes in, with channels first of the one that goes out.
+  const float *norm_gamma, *norm_beta;
+};
+
+// The weight as the product takes it, for many calls of the forward pass.
 template <class G>
-void patch_forward(const PatchShape& s, const float* x, const float* weight, const float* bias, float* out) {
+void pack_patch(const PatchShape& s, const float* weight, void* to) {
+  Session memory;
+  typename G::B b = G::b_in(to, s.patch(), s.o);
+  pack<G>({patch_weight(memory, s, weight), s.patch(), s.o, true}, b);
+}
+
+inline void normalise_in_place(float* row, int64_t c, const PatchParams& p) {
+  normalise_row(row, c, row);
+  scale_row(row, p.norm_gamma, p.norm_beta, c, row);
+}
+
+template <class G>
+void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, float* out) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
-  const typename G::B right = packed<G>(memory, {patch_weight(memory, s, weight), length, s.o, true});
-  typename G::A left = G::new_a(memory, rows, length);
-  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-    const int64_t count = least(kTile, rows - tile * kTile);
-    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
-    gather_patches(s, x, tile * kTile, count, patches);
+  const Weight weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
+  const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::b_in(p.packed, length, s.o), true};
+  const auto gather = [&](int64_t row_tile, typename G::A& a, int64_t place) {
+    const int64_t count = least(kTile, rows - row_tile * kTile);
+    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4, 1));
+    gather_patches(s, x, row_tile * kTile, count, patches);
+    if (p.norm_gamma != nullptr && !s.channels_first) {
+      for (int64_t i = 0; i < count * s.k * s.k; ++i) normalise_in_place(patches + i * s.c, s.c, p);
+    }
     for (int64_t j = 0; j < length; j += kTile)
-      G::put_a(left, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
-  });
-  product<G>(left, right, rows, s.o, length, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      G::put_a(a, place, j / kTile, patches + j, length, count, least(kTile, length - j));
+  };
+  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
     const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
-    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+    for (int64_t i = begin; i < least(end, rows - row_tile * kTile); ++i) {
       float* to = out + (row_tile * kTile + i) * s.o + col;
       for (int64_t j = 0; j < cols; j += kWidth)
-        store_part(to + j, load(tile + i * kTile + j) + load_part(bias + col + j, cols - j), cols - j);
+        store_part(to + j, load(tile + i * kTile + j) + load_part(p.bias + col + j, cols - j), cols - j);
+    }
+  };
+  filled_product<G>(memory, rows, right, gather, use);
+  if (p.norm_gamma == nullptr || !s.channels_first) return;
+  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+      normalise_in_place(out + row * s.o, s.o, p);
     }
   });
 }
@@ -89,14 +119,15 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
       G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, least(kTile, s.o - j));
     }
   });
-  product<G>(left, right, rows, length, s.o, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < least(end, rows - row_tile * kTile); ++i) {
       const int64_t last = least(length, (col_tile + 1) * kTile);
       for (int64_t j = col_tile * kTile; j < last; ++j) {
         dx[line_offset(s, row_tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
       }
     }
-  });
+  };
+  product<G>(left, right, rows, length, s.o, use);
 }
 
 template <class G>

@@ -171,7 +171,7 @@ struct ThreadScratch {
   ~ThreadScratch() { free(data); }
 };
 
-thread_local ThreadScratch scratch;
+thread_local ThreadScratch scratches[2];
 
 }  // namespace
 
@@ -199,7 +199,8 @@ void Session::rewind(Mark mark) {
 
 void* Session::bytes(size_t count) { return arena.take(count); }
 
-void* thread_scratch(size_t count) {
+void* thread_scratch(size_t count, int slot) {
+  ThreadScratch& scratch = scratches[slot];
   if (scratch.size < count) {
     free(scratch.data);
     scratch.data = nullptr;

@@ -35,7 +35,8 @@ class Session {
   float* floats(int64_t count) { return static_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
 };
 
-// Scratch memory of the calling thread, valid until its next call.
-void* thread_scratch(size_t count);
+// Scratch memory of the calling thread, valid until its next call for the same of two slots: a task that has one may
+// call functions that take the other.
+void* thread_scratch(size_t count, int slot = 0);
 
 }  // namespace mindcv

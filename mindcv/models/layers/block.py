@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
 from mindspore import nn
 
-from mindcv.kernels import PackedBlockKernel
-from mindcv.models.layers.form import is_on_cpu, uses_kernels
+from mindcv.models.layers.form import is_on_cpu, kernel_is_bf16, uses_kernels
 
 __all__ = ["Block"]
 
@@ -65,9 +66,6 @@ class Block(nn.Cell):
         """Its parameters."""
         raise NotImplementedError
 
-    def packed(self) -> nn.Cell:
-        """The block for inference alone, with its weights in the kernel's form; the block itself without kernels."""
-        compute_type = self.pwconv1.compute_type
-        if self.kernel is None or compute_type not in (None, ms.bfloat16):
-            return self
-        return PackedBlockKernel(self.weights(), bf16=compute_type == ms.bfloat16)
+    def kernel_is_bf16(self) -> Optional[bool]:
+        """Whether mixed precision set bfloat16 for the kernel, or float32; None where the layers serve."""
+        return kernel_is_bf16(self.kernel, self.pwconv1.compute_type)

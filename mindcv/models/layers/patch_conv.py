@@ -1,11 +1,15 @@
 """Convolution with stride equal to its kernel: the stem and the downsampling."""
 
+from __future__ import annotations
+
+from typing import Optional
+
 import mindspore as ms
 from mindspore import ops
 
 from mindcv.kernels import PatchConvKernel
 from mindcv.models.layers.dense import ProductCell
-from mindcv.models.layers.form import uses_kernels
+from mindcv.models.layers.form import kernel_is_bf16, uses_kernels
 
 __all__ = ["PatchConv", "StemConv"]
 
@@ -36,6 +40,10 @@ class PatchConv(ProductCell):
             if self.compute_type == ms.bfloat16:
                 return self.bf16_kernel(x, self.weight, self.bias)
         return self.in_compute_type(x)
+
+    def kernel_is_bf16(self) -> Optional[bool]:
+        """Whether mixed precision set bfloat16 for the kernel, or float32; None where the operators serve."""
+        return kernel_is_bf16(self.kernel, self.compute_type)
 
     def channels_last(self, x):
         """[N, H, W, I], from the form that the layer takes."""
