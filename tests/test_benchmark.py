@@ -149,6 +149,9 @@ def test_peers_may_be_given_several_times():
         ("--model convnext_tiny --peer_python not/here", "peer_python: 'not/here' is not an interpreter"),
         ("--model convnext_tiny --peer timm --device_target GPU", "device_target: peers run on CPU alone, got GPU"),
         ("--model convnext_tiny --threads 100000", "threads: 100000 is more than the "),
+        ("--model convnext_tiny --processes 100000", "processes: 100000 is more than the "),
+        ("--task data --processes 2", "processes: has no effect on task data"),
+        ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino is one process"),
         ("--model convnext_tiny --only x", "only: goes with suite"),
         ("--suite docs", "results: is required with suite"),
         ("--suite docs --results r --model convnext_tiny", "model: the cases of the suite say"),
@@ -165,6 +168,7 @@ def test_settings_are_those_of_the_task():
     assert settings["model"] == "convnext_tiny" and settings["batch_size"] == 3
     assert settings["threads"] == len(os.sched_getaffinity(0))
     assert not {"workers", "pipeline", "data_dir", "json", "peer"} & settings.keys()
+    assert settings["processes"] == 1
     settings = parsed("--task", "data").settings
     assert settings["workers"] == 1 and not {"model", "mode", "steps"} & settings.keys()
 
@@ -184,8 +188,9 @@ for count, _ in enumerate(sys.stdin):
 
 def contender(code, name="x"):
     from benchmarks.contenders import Contender
+    from benchmarks.processes import OneProcess
 
-    return Contender(name, [sys.executable, "-c", code], {"first": 0.5})
+    return Contender(name, OneProcess(name, [sys.executable, "-c", code]), {"first": 0.5})
 
 
 def test_a_contender_is_asked_for_rounds():
@@ -219,7 +224,7 @@ def test_a_contender_that_fails_is_named(code, message):
 
 def test_a_contender_that_fails_later_is_named():
     one = contender('import sys; sys.stdin.readline(); print(\'{"first_step_s": 1, "versions": {}}\', flush=True)')
-    one._process.wait()  # its end of the pipe is closed, then
+    one._processes._process.wait()  # its end of the pipe is closed, then
     with pytest.raises(UserError, match="x: its process ended with status 0"):
         one.run_round()
     one.close()
@@ -248,12 +253,25 @@ def test_statistics(count):
     images, seconds, memory = rng.integers(1, 100, count), rng.uniform(0.1, 9, count), rng.uniform(50, 60, count)
     figures = Figures("x", 1.0, {})
     for values in zip(images.tolist(), seconds.tolist(), memory.tolist()):
-        figures.add_round(dict(zip(("images", "seconds", "memory_mib"), values), peak_memory_mib=1.0))
+        figures.add_round([dict(zip(("images", "seconds", "memory_mib"), values), peak_memory_mib=1.0)])
     summary = figures.summary()
     rates = images / seconds
     assert summary["images_per_s_median"] == pytest.approx(np.median(rates), rel=1e-12)
     assert summary["images_per_s_min"] == rates.min() and summary["images_per_s_max"] == rates.max()
     assert summary["memory_growth_mib"] == pytest.approx(memory[-1] - memory[0])
+
+
+def test_a_round_of_several_processes_is_as_long_as_the_longest():
+    from benchmarks.contenders import Figures
+
+    def answer(images, seconds, memory):
+        return {"images": images, "seconds": seconds, "memory_mib": memory, "peak_memory_mib": 2 * memory}
+
+    figures = Figures("x", 1.0, {})
+    figures.add_round([answer(12, 2.0, 100.0), answer(12, 4.0, 30.0), answer(8, 3.0, 1.0)])
+    assert figures.images_per_s == [8.0] and figures.memory_mib == [131.0] and figures.peak_memory_mib == 262.0
+    figures.add_round([{**answer(1, 1.0, 1.0), "memory_mib": None, "peak_memory_mib": None}, answer(1, 1.0, 1.0)])
+    assert figures.memory_mib[1] is None and figures.peak_memory_mib is None
 
 
 def worker(code, **settings):

@@ -155,7 +155,8 @@ def test_suite_in_pieces(suite, capsys):
     text = page.read_text()
     assert text.startswith("# Title\n") and text.endswith("\n\nLast words.\n") and "old" not in text
     assert "### Training step\n" in text and "### Forward pass" not in text
-    assert "| convnext_tiny | 8 x 224 px | 2       | a         |" in text
+    assert "| model         | processes | images each | threads each | contender |" in text
+    assert "| convnext_tiny | 1         | 8 x 224 px  | 2            | a         |" in text
 
     run_suite(replace(config, only="*convnext_tiny*"))
     assert [task for task, *_ in measured] == ["train", "forward"]  # the first is kept
@@ -163,6 +164,34 @@ def test_suite_in_pieces(suite, capsys):
     assert "### Forward pass\n" in page.read_text()
     assert "forward-convnext_tiny-b8-224px-all\n| contender" in capsys.readouterr().out
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_cases_of_several_processes(suite, monkeypatch, capsys):
+    from benchmarks import suite as module
+
+    config, results, page, measured = suite
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    module.run_suite(replace(config, only="train-convnextv2_atto-b16-*"))
+    assert sorted(path.stem for path in results.iterdir()) == [
+        "train-convnextv2_atto-b16-224px-all",
+        "train-convnextv2_atto-b16-224px-all-2p",
+    ]
+    rows = [line.split("|")[1:6] for line in page.read_text().splitlines() if line.startswith("| convnextv2_atto")]
+    assert [[cell.strip() for cell in row[1:3]] for row in rows] == [["1", "16 x 224 px"]] * 2 + [
+        ["2", "16 x 224 px"]
+    ] * 2
+    (case,) = (case for case in module.CASES if case.name == "train-convnextv2_tiny-b4-224px-all-2p")
+    own = case.config(config)
+    assert own.processes == 2 and own.contenders == ["mindcv", "timm", "timm-compile"]
+    assert replace(case, task="forward").config(config).contenders == ["mindcv", "timm", "timm-compile"]
+
+    monkeypatch.setattr(module, "available_cores", lambda: 1)
+    measured.clear()
+    capsys.readouterr()
+    module.run_suite(replace(config, only="*_tiny-b4-224px*"))
+    assert measured == []
+    said = capsys.readouterr().out
+    assert said.startswith("train-convnextv2_tiny-b4-224px-all-2p: left out, it needs 2 cores and there are 1\n")
 
 
 def test_every_case_of_the_suite_is_one_that_the_options_allow(suite):

@@ -1,27 +1,26 @@
-"""Contenders as processes, the rounds they run in turn, and the figures of those."""
+"""Contenders, the rounds they run in turn, and the figures of those."""
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 from benchmarks.images import image_folder
 from benchmarks.options import BenchmarkConfig
+from benchmarks.processes import LAUNCHERS, Job, OneProcess, Processes, environment
 from mindcv.utils.errors import UserError
 
 __all__ = ["Contender", "Figures", "check_packages", "measure", "run_rounds"]
 
-_TOOLS = Path(__file__).parents[1]
 # For thread pools to go to sleep, at no cost to whoever is next. MindSpore's and PyTorch's were seen idle at once;
 # others may spin for a while.
 _PAUSE_SECONDS = 0.3
@@ -42,7 +41,8 @@ class Figures:
     """What was measured of one contender.
 
     `images_per_s` and `memory_mib` (of all its processes, after the round) hold a number a round; `peak_memory_mib` is
-    of its main process since it started. Memory is None where the system does not tell.
+    of its main process since it started, or the sum over the ranks of a job. Memory is None where the system does not
+    tell.
     """
 
     name: str
@@ -52,11 +52,12 @@ class Figures:
     memory_mib: list[Optional[float]] = field(default_factory=list)
     peak_memory_mib: Optional[float] = None
 
-    def add_round(self, answer: dict[str, Any]) -> None:
-        """Take in what a worker answered to a round."""
-        self.images_per_s.append(answer["images"] / answer["seconds"])
-        self.memory_mib.append(answer["memory_mib"])
-        self.peak_memory_mib = answer["peak_memory_mib"]
+    def add_round(self, answers: Sequence[dict[str, Any]]) -> None:
+        """Take in what its workers answered to a round, which lasts until the last of them is done."""
+        seconds = max(answer["seconds"] for answer in answers)
+        self.images_per_s.append(sum(answer["images"] for answer in answers) / seconds)
+        self.memory_mib.append(_sum([answer["memory_mib"] for answer in answers]))
+        self.peak_memory_mib = _sum([answer["peak_memory_mib"] for answer in answers])
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON values; median, minimum and maximum are over rounds, growth from first to last."""
@@ -74,58 +75,39 @@ class Figures:
 
 
 class Contender:
-    """A running worker process (see `benchmarks.worker`).
+    """Running workers (see `benchmarks.worker`).
 
     Args:
-        name: told in errors and tables.
-        command: of the process.
-        settings: what it is to do, as JSON values.
+        name: told in tables.
+        processes: of the workers; they end when the workers cannot be made ready.
+        settings: what each is to do, as JSON values.
+
+    Raises:
+        UserError: a worker could not be made ready.
     """
 
-    def __init__(self, name: str, command: Sequence[str], settings: dict[str, Any]):
+    def __init__(self, name: str, processes: Processes, settings: dict[str, Any]):
         self.name = name
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-        )
+        self._processes = processes
         try:
-            ready = self._ask(json.dumps(settings))
+            ready = processes.ask(json.dumps(settings))
         except BaseException:
-            self._process.kill()
-            self._process.communicate()
+            processes.close(seconds=0)
             raise
-        self.figures = Figures(name, ready["first_step_s"], ready["versions"])
+        first_step = max(answer["first_step_s"] for answer in ready)
+        self.figures = Figures(name, first_step, ready[0]["versions"])
 
     def run_round(self) -> None:
         """Run one round and take its figures.
 
         Raises:
-            UserError: the process failed or was killed.
+            UserError: a process failed or was killed.
         """
-        self.figures.add_round(self._ask("round"))
+        self.figures.add_round(self._processes.ask("round"))
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        with suppress(BrokenPipeError):  # of a question that a process did not live to read
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-    def _ask(self, line: str) -> dict[str, Any]:
-        try:
-            print(line, file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise UserError(f"{self.name}: its process ended with status {self._process.wait()} (-9: out of memory?)")
-        values = json.loads(answer)
-        if "error" in values:
-            raise UserError(f"{self.name}: {values['error']}")
-        return values
+        """End the processes, whatever they are doing."""
+        self._processes.close()
 
 
 def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
@@ -139,11 +121,17 @@ def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
         contenders = []
         for name in config.contenders:
             own = {**settings, "compile": name == "timm-compile"}
-            command = [config.interpreter(name), "-m", "benchmarks.worker", name]
-            contenders.append(Contender(name, command, own))
+            contenders.append(Contender(name, _start(config, name), own))
             stack.callback(contenders[-1].close)
         run_rounds(contenders, config.rounds)
     return [contender.figures.summary() for contender in contenders]
+
+
+def _start(config: BenchmarkConfig, name: str) -> Processes:
+    python, arguments = config.interpreter(name), ["-m", "benchmarks.worker", name]
+    if config.processes == 1:
+        return OneProcess(name, [python, *arguments])
+    return Job(name, LAUNCHERS[name](python), arguments, config.processes)
 
 
 def run_rounds(contenders: Sequence[Contender], rounds: int, pause: float = _PAUSE_SECONDS) -> None:
@@ -192,11 +180,10 @@ def _inputs(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
 def _export_onnx(config: BenchmarkConfig, path: str) -> None:
     command = [config.interpreter("a peer"), "-m", "benchmarks.export_onnx"]
     settings = json.dumps({**config.settings, "onnx_path": path})
-    done = subprocess.run(command, input=settings, stdout=sys.stderr, text=True, env=_environment())
+    done = subprocess.run(command, input=settings, stdout=sys.stderr, text=True, env=environment())
     if done.returncode:
         raise UserError(f"export of {config.model} to ONNX failed with status {done.returncode}, see above")
 
 
-def _environment() -> dict[str, str]:
-    """Of this process, with the folder of this package where Python looks for modules."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_TOOLS), os.environ.get("PYTHONPATH")]))}
+def _sum(values: Sequence[Optional[float]]) -> Optional[float]:
+    return None if None in values else sum(values)

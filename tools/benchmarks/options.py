@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Optional
 
 from benchmarks.machine import available_cores
+from benchmarks.processes import LAUNCHERS
 from mindcv.config import option
 from mindcv.config_parsing import options_of, read_command_line, read_value
 from mindcv.models import is_model, list_models
@@ -27,10 +28,11 @@ PEERS = {"timm": TASKS, "onnxruntime": ("forward",), "openvino": ("forward",)}
 _COMPUTE = ("forward", "train")
 # Options that have a meaning for some tasks only; given for another, they are an error and not ignored.
 _TASKS_OF_OPTION = {
-    **dict.fromkeys(("model", "device_target", "mode", "dtype", "steps", "warmup", "peer_compile"), _COMPUTE),
+    **dict.fromkeys(("model", "device_target", "mode", "dtype", "processes"), _COMPUTE),
+    **dict.fromkeys(("steps", "warmup", "peer_compile"), _COMPUTE),
     **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
 }
-_SUITE_DECIDES = ("task", "model", "batch_size", "image_size", "threads", "pipeline", "workers", "steps", "json")
+_SUITE_DECIDES = ("task", "model", "batch_size", "image_size", "processes", "threads", "pipeline", "workers", "steps")
 
 _what = partial(option, group="What is measured")
 _how = partial(option, group="How")
@@ -47,7 +49,7 @@ class BenchmarkConfig:
     # fmt: off
     task: str = _what("forward", "forward pass, training step, or data pipeline", choices=TASKS)
     model: str = _what("", "architecture; required but for task data")
-    batch_size: int = _what(8, "images a step", low=1)
+    batch_size: int = _what(8, "images a step of each process", low=1)
     image_size: int = _what(224, "height and width, pixels", low=32)
     dtype: str = _what("float32", "number format of the computation", choices=("float32", "bfloat16"))
     pipeline: str = _what("train", "task data: of training or evaluation", choices=("train", "eval"))
@@ -56,7 +58,8 @@ class BenchmarkConfig:
 
     device_target: str = _how("CPU", "device of this library; peers run on CPU alone", choices=("CPU", "GPU", "Ascend"))
     mode: int = _how(0, "0: graph mode, 1: PyNative", choices=(0, 1))
-    threads: Optional[int] = _how(None, "cores each contender may use; all if None", low=1)
+    processes: int = _how(1, "processes of each contender, one training job under msrun or torchrun", low=1)
+    threads: Optional[int] = _how(None, "cores each process may use; its share of all if None", low=1)
     steps: int = _how(10, "steps a round; a round of task data is an epoch", low=1)
     warmup: int = _how(3, "steps after the first that are not counted", low=0)
     rounds: int = _how(5, "rounds of each contender", low=1)
@@ -88,7 +91,7 @@ class BenchmarkConfig:
         names = ["task", "batch_size", "image_size", "rounds"]
         names += [name for name, tasks in _TASKS_OF_OPTION.items() if self.task in tasks and name != "peer_compile"]
         settings = {name: getattr(self, name) for name in names if name != "data_dir"}
-        return {**settings, "threads": self.threads or available_cores()}
+        return {**settings, "threads": self.threads or available_cores() // self.processes}
 
     def interpreter(self, contender: str) -> str:
         """The Python that runs a contender."""
@@ -143,8 +146,11 @@ def _problems(config: BenchmarkConfig) -> list[str]:
         problems += [f"{name}: goes with suite" for name in ("results", "only", "page") if name in config.given]
         problems += _task_problems(config)
     cores = available_cores()
-    if config.threads and config.threads > cores:
-        problems.append(f"threads: {config.threads} is more than the {cores} cores there are")
+    if config.processes > cores:
+        problems.append(f"processes: {config.processes} is more than the {cores} cores there are")
+    elif config.threads and config.threads * config.processes > cores:
+        each = f"{config.processes} times " if config.processes > 1 else ""
+        problems.append(f"threads: {each}{config.threads} is more than the {cores} cores there are")
     if config.peer_python and not shutil.which(config.peer_python):
         problems.append(f"peer_python: '{config.peer_python}' is not an interpreter that can be run")
     if config.peer_compile and "timm" not in config.peer:
@@ -169,6 +175,11 @@ def _task_problems(config: BenchmarkConfig) -> list[str]:
         for peer in config.peer
         if peer in PEERS and config.task not in PEERS[peer]
     ]
+    problems += [
+        f"processes: {peer} is one process"
+        for peer in config.peer
+        if config.processes > 1 and peer in PEERS and peer not in LAUNCHERS
+    ]
     if config.task in _COMPUTE and not config.model:
         problems.append(f"model: is required for task {config.task}")
     elif config.model and not is_model(config.model):
@@ -179,7 +190,7 @@ def _task_problems(config: BenchmarkConfig) -> list[str]:
 
 
 def _suite_problems(config: BenchmarkConfig) -> list[str]:
-    problems = [f"{name}: the cases of the suite say" for name in _SUITE_DECIDES if name in config.given]
+    problems = [f"{name}: the cases of the suite say" for name in (*_SUITE_DECIDES, "json") if name in config.given]
     if not config.results:
         problems.append("results: is required with suite")
     return problems

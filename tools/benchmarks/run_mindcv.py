@@ -19,9 +19,9 @@ from mindcv.models import create_model, pack_for_inference
 from mindcv.optim import create_optimizer
 from mindcv.recipe import build_evaluation_loader, build_training_loader
 from mindcv.utils.device import set_device
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import Group, join_group
 
-__all__ = ["build"]
+__all__ = ["build", "serve_job"]
 
 
 def build(settings: dict[str, Any]) -> Workload:
@@ -30,10 +30,18 @@ def build(settings: dict[str, Any]) -> Workload:
     Nothing is said about threads: MindSpore makes as many as the cores the worker is bound to, whereas
     `ms.runtime.dispatch_threads_num` with that number has it make twice as many, and warn of them.
     """
-    if settings["task"] != "data":
-        set_device(settings["device_target"])
-        ms.set_context(mode=settings["mode"])
-    return _TASKS[settings["task"]](settings)
+    if settings["task"] == "data":
+        return _data(settings)
+    set_device(settings["device_target"])
+    ms.set_context(mode=settings["mode"])
+    group = join_group(settings["processes"] > 1)
+    ms.set_seed(0)  # the same weights in every process
+    return _TASKS[settings["task"]](settings, group)
+
+
+def serve_job() -> None:
+    """Be what the processes of a job meet at, until it ends: msrun's scheduler."""
+    join_group(True)
 
 
 def _versions() -> dict[str, str]:
@@ -47,19 +55,19 @@ def _compute_versions() -> dict[str, str]:
     return {**_versions(), "kernels": kernels.instruction_set if kernels.is_used else "none"}
 
 
-def _images(settings: dict[str, Any]) -> ms.Tensor:
+def _images(settings: dict[str, Any], group: Group) -> ms.Tensor:
     shape = (settings["batch_size"], 3, settings["image_size"], settings["image_size"])
-    return ms.Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))
+    return ms.Tensor(np.random.default_rng(group.rank).standard_normal(shape, np.float32))
 
 
 def _precision(settings: dict[str, Any]) -> dict[str, str]:
     return {"level": "O0" if settings["dtype"] == "float32" else "O1", "dtype": settings["dtype"].replace("32", "16")}
 
 
-def _forward(settings: dict[str, Any]) -> Workload:
+def _forward(settings: dict[str, Any], group: Group) -> Workload:
     network = create_model(settings["model"], num_classes=NUM_CLASSES)
     network = pack_for_inference(apply_amp(network, **_precision(settings))).set_train(False)
-    images = _images(settings)
+    images = _images(settings, group)
 
     def step() -> int:
         return len(network(images).asnumpy())  # asnumpy waits for the result
@@ -67,17 +75,17 @@ def _forward(settings: dict[str, Any]) -> Workload:
     return Workload(step, step, _compute_versions())
 
 
-def _train(settings: dict[str, Any]) -> Workload:
+def _train(settings: dict[str, Any], group: Group) -> Workload:
     network = create_model(settings["model"], num_classes=NUM_CLASSES)
     optimizer = create_optimizer(
         network, "adamw", lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, weight_decay_filter="auto", eps=1e-8
     )
     precision = _precision(settings)
     trainer = create_trainer(
-        network, create_loss("CE"), optimizer, amp_level=precision["level"], amp_dtype=precision["dtype"]
+        network, create_loss("CE"), optimizer, amp_level=precision["level"], amp_dtype=precision["dtype"], group=group
     )
     train_step = trainer.step.set_train(True)
-    images = _images(settings)
+    images = _images(settings, group)
     labels = ms.Tensor(np.arange(len(images)) % NUM_CLASSES, ms.int32)
 
     def step() -> int:
@@ -110,4 +118,4 @@ def _data(settings: dict[str, Any]) -> Workload:
     return of_loader(lambda: loader.batches(next(epochs)), _versions())
 
 
-_TASKS = {"forward": _forward, "train": _train, "data": _data}
+_TASKS = {"forward": _forward, "train": _train}

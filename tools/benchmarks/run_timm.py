@@ -9,8 +9,10 @@ from typing import Any
 import PIL
 import timm
 import torch
+import torch.distributed
 from timm.data import ImageDataset, Mixup, create_transform
 from timm.optim import param_groups_weight_decay
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, default_collate
 
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
@@ -22,6 +24,8 @@ def build(settings: dict[str, Any]) -> Workload:
     """The workload of `settings` (see `benchmarks.options`)."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
+    if settings["task"] == "train" and settings["processes"] > 1:
+        torch.distributed.init_process_group("gloo")
     return _TASKS[settings["task"]](settings)
 
 
@@ -61,6 +65,8 @@ def _train(settings: dict[str, Any]) -> Workload:
     model = _model(settings).train()
     groups = param_groups_weight_decay(model, WEIGHT_DECAY)
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, eps=1e-8, fused=True)
+    if settings["processes"] > 1:
+        model = DistributedDataParallel(model)
     if settings["compile"]:
         model = torch.compile(model)
     images = _images(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -13,7 +13,9 @@ from typing import Any
 
 from benchmarks.contenders import check_packages, measure
 from benchmarks.images import image_folder
+from benchmarks.machine import available_cores
 from benchmarks.options import PEERS, BenchmarkConfig
+from benchmarks.processes import LAUNCHERS
 from benchmarks.report import COLUMNS, as_report, cells, contender_table, machine_line, markdown_table, write_json
 from mindcv.utils.errors import ConfigError, UserError
 from mindcv.utils.files import atomic_write_text, ensure_writable_dir
@@ -25,12 +27,16 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement; what is not said here is the default of the options. `threads` 0 stands for all cores."""
+    """One measurement; what is not said here is the default of the options.
+
+    `batch_size` and `threads` are of each process; `threads` 0 stands for its share of all cores.
+    """
 
     task: str
     model: str = ""
     batch_size: int = 1
     image_size: int = 224
+    processes: int = 1
     threads: int = 0
     steps: int = 10
     pipeline: str = "train"
@@ -42,12 +48,20 @@ class Case:
         """Of its JSON file."""
         what = f"{self.pipeline}-w{self.workers}" if self.task == "data" else self.model
         threads = f"{self.threads}t" if self.threads else "all"
+        processes = f"-{self.processes}p" if self.processes > 1 else ""
         dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
-        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}{dtype}"
+        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}{processes}{dtype}"
+
+    @property
+    def cores(self) -> int:
+        """The fewest that it can be measured on."""
+        return self.processes * max(self.threads, 1)
 
     def config(self, config: BenchmarkConfig) -> BenchmarkConfig:
         """`config` for this case, with those of its peers that know the task."""
         peers = [peer for peer in config.peer if self.task in PEERS[peer]]
+        if self.processes > 1:
+            peers = [peer for peer in peers if peer in LAUNCHERS]
         if self.dtype == "bfloat16":
             peers = [peer for peer in peers if peer != "onnxruntime"]  # which has none on CPU
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -69,9 +83,18 @@ CASES = (
     Case("train", "convnext_tiny", 8, steps=2),
     Case("train", "convnextv2_atto", 32, steps=2),
     Case("train", "convnextv2_tiny", 8, steps=3, dtype="bfloat16"),
+    Case("train", "convnextv2_atto", 16, steps=4),
+    Case("train", "convnextv2_atto", 16, processes=2, steps=4),
+    Case("train", "convnextv2_tiny", 4, processes=2, steps=2),
     *(Case("data", batch_size=32, pipeline=pipeline, workers=n) for pipeline in ("train", "eval") for n in (1, 2)),
 )
 _HEADINGS = {"forward": "Forward pass", "train": "Training step", "data": "Data pipeline"}
+# What the rows of a task's table are told apart by.
+_NAMES = {
+    "forward": ("model", "images", "threads"),
+    "train": ("model", "processes", "images each", "threads each"),
+    "data": ("pipeline", "images", "threads"),
+}
 
 
 def run_suite(config: BenchmarkConfig) -> None:
@@ -90,7 +113,7 @@ def run_suite(config: BenchmarkConfig) -> None:
     folder = ensure_writable_dir(config.results)
     page = _page(config.page)
     _write_page(page, folder)
-    missing = [case for case in cases if not (folder / f"{case.name}.json").exists()]
+    missing = _that_fit([case for case in cases if not (folder / f"{case.name}.json").exists()])
     for case in missing:
         check_packages(case.config(config))
     with _shared_images(missing) as data_dir:
@@ -105,6 +128,15 @@ def run_suite(config: BenchmarkConfig) -> None:
             _write_page(page, folder)
             print(f"{case.name}\n{contender_table(report)}\n", flush=True)
     print(f"{page}: tables of {len(list(folder.glob('*.json')))} cases")
+
+
+def _that_fit(cases: Sequence[Case]) -> list[Case]:
+    """Those that this machine has the cores for; a line tells of each other one."""
+    cores = available_cores()
+    for case in cases:
+        if case.cores > cores:
+            print(f"{case.name}: left out, it needs {case.cores} cores and there are {cores}", flush=True)
+    return [case for case in cases if case.cores <= cores]
 
 
 def tables(folder: Path) -> str:
@@ -123,9 +155,9 @@ def tables(folder: Path) -> str:
     for task, heading in _HEADINGS.items():
         rows = [row for case, report in reports if case.task == task for row in _rows(case, report)]
         if rows:
-            header = ("pipeline" if task == "data" else "model", "images", "threads", *COLUMNS)
-            header += ("memory growth, MiB",) if task == "data" else ()
-            parts.append(f"### {heading}\n\n{markdown_table(header, rows, num_names=4)}")
+            names = _NAMES[task]
+            header = (*names, *COLUMNS, "memory growth, MiB") if task == "data" else (*names, *COLUMNS)
+            parts.append(f"### {heading}\n\n{markdown_table(header, rows, num_names=len(names) + 1)}")
     return "\n\n".join(parts)
 
 
@@ -134,8 +166,9 @@ def _rows(case: Case, report: dict[str, Any]) -> list[list[str]]:
     workers = f"{case.workers} worker{'s' if case.workers > 1 else ''}"
     what = f"{'training' if case.pipeline == 'train' else 'evaluation'}, {workers}" if is_data else case.model
     what += f", {case.dtype}" if case.dtype != "float32" else ""
-    images = f"{case.batch_size} x {case.image_size} px"
-    return [[what, images, str(report["threads"]), *row] for row in cells(report, with_growth=is_data)]
+    processes = [str(case.processes)] if case.task == "train" else []
+    names = [what, *processes, f"{case.batch_size} x {case.image_size} px", str(report["threads"])]
+    return [[*names, *row] for row in cells(report, with_growth=is_data)]
 
 
 def _files(folder: Path) -> list[tuple[Case, Path]]:

@@ -3,6 +3,9 @@
 Started as `python -m benchmarks.worker NAME` with the settings as a JSON line on standard input. It answers on standard
 output, one JSON line each: first when it is ready, then for each round; whatever a library prints goes to standard
 error instead. It ends when its input does. Standard library only: what runs it may be the peers' interpreter.
+
+As a rank of a job (`python -m benchmarks.worker NAME ADDRESS`, started by msrun or torchrun) it reads and writes a
+socket instead, and first says which rank it is.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -32,14 +36,18 @@ _MODULES = {
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def main(name: str) -> None:
-    """Serve the contender `name` until standard input ends."""
-    answers = _reserve_stdout()
+def main(name: str, address: str = "") -> None:
+    """Serve the contender `name` until there are no more questions, on standard input or the socket at `address`."""
+    if os.environ.get("MS_ROLE") == "MS_SCHED":  # msrun starts its scheduler with the command of the ranks
+        importlib.import_module(_MODULES[name]).serve_job()
+        return
+    rank = _rank() if address else 0
+    questions, answers = _connect(address, rank) if address else (sys.stdin, _reserve_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this ends it
     try:
-        settings = json.loads(sys.stdin.readline())
-        _limit_threads(settings["threads"])
-        _serve(name, settings, answers)
+        settings = json.loads(questions.readline())
+        _limit_threads(settings["threads"], rank)
+        _serve(name, settings, questions, answers)
     except Exception as error:
         # By name: the package that defines it cannot be imported by a peer's interpreter.
         is_users = "UserError" in [base.__name__ for base in type(error).__mro__]
@@ -50,7 +58,7 @@ def main(name: str) -> None:
         sys.exit(1)
 
 
-def _serve(name: str, settings: dict[str, Any], answers: TextIO) -> None:
+def _serve(name: str, settings: dict[str, Any], questions: TextIO, answers: TextIO) -> None:
     workload = importlib.import_module(_MODULES[name]).build(settings)
     start = time.perf_counter()
     workload.first()
@@ -59,7 +67,7 @@ def _serve(name: str, settings: dict[str, Any], answers: TextIO) -> None:
         workload.run()
     versions = {**workload.versions, "python": platform.python_version()}
     _answer(answers, first_step_s=first_step, versions=versions, threads=available_cores())
-    for _ in sys.stdin:
+    for _ in questions:
         start = time.perf_counter()
         images = sum(workload.run() for _ in range(settings["steps"]))
         seconds = time.perf_counter() - start
@@ -72,6 +80,20 @@ def _serve(name: str, settings: dict[str, Any], answers: TextIO) -> None:
         )
 
 
+def _rank() -> int:
+    """The number that the launcher gave this process: RANK_ID from msrun, RANK from torchrun."""
+    return int(os.environ["RANK_ID" if "RANK_ID" in os.environ else "RANK"])
+
+
+def _connect(address: str, rank: int) -> tuple[TextIO, TextIO]:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    os.dup(connection.fileno())  # open until the process has ended: by that the other side knows it has
+    stream = connection.makefile("rw", encoding="utf-8")
+    _answer(stream, rank=rank, pid=os.getpid())
+    return stream, stream
+
+
 def _reserve_stdout() -> TextIO:
     """The real standard output; file descriptor 1 becomes standard error, for C++ code that prints too."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -79,10 +101,12 @@ def _reserve_stdout() -> TextIO:
     return answers
 
 
-def _limit_threads(threads: int) -> None:
-    """Bind the process to `threads` cores: of all the ways to bound a library, the one that each must keep."""
+def _limit_threads(threads: int, rank: int) -> None:
+    """Bind the process to `threads` cores, each rank to others: of all the ways to bound a library, the one that each
+    must keep."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        first = rank * threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + threads])
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(threads)
 
@@ -92,4 +116,4 @@ def _answer(answers: TextIO, **values: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,0 +1,240 @@
+"""tools/benchmark.py --processes: contenders that are several processes, and how those end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindcv.utils.errors import ConfigError, UserError
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / "tools"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+pytestmark = pytest.mark.skipif(CORES < 2, reason="each process is bound to a core of its own")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    """The folder of the tools where Python looks for modules, as it is when one is run."""
+    sys.path.insert(0, str(TOOLS))
+    yield
+    sys.path.remove(str(TOOLS))
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+# A launcher: starts the processes its first words say, as torchrun does. When one fails it ends the others, and takes
+# its time before it ends too, as msrun does.
+LAUNCHER = """
+import os, subprocess, sys, time
+num, command = int(sys.argv[1]), [sys.executable, *sys.argv[2:]]
+print("launched", flush=True)
+ranks = [subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, start_new_session=True)
+         for rank in reversed(range(num))]
+while any(rank.poll() is None for rank in ranks):
+    if any(rank.poll() for rank in ranks):
+        [rank.kill() for rank in ranks]
+        time.sleep(30)
+    time.sleep(0.02)
+"""
+# A workload: rank r runs 10 + r images a step, in a folder of the test says what it is, and fails where told to.
+WORKLOAD = """
+import os, pathlib, sys, time
+from benchmarks.workload import Workload
+
+def build(settings):
+    rank, folder = int(os.environ["RANK"]), pathlib.Path(settings["folder"])
+    (folder / str(rank)).write_text(f"{os.getpid()} {sorted(os.sched_getaffinity(0))}")
+    if settings.get("fails") == rank:
+        raise KeyError("gone")
+
+    def run():
+        while settings.get("hangs") == rank:
+            time.sleep(0.1)
+        return 10 + rank
+
+    return Workload(run, lambda: time.sleep(0.2 * rank), {"x": str(rank)})
+"""
+PROGRAM = "import sys; from benchmarks import worker; worker._MODULES['x'] = 'workload_x'; worker.main(*sys.argv[1:])"
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """A function to a contender of two processes, whose settings are its keywords."""
+    from benchmarks.contenders import Contender
+    from benchmarks.processes import Job
+
+    def start(**settings):
+        job = Job("x", lambda num, port: [sys.executable, "-c", LAUNCHER, str(num)], ["-c", PROGRAM, "x"], 2)
+        jobs.append(job)
+        given = {"threads": 1, "steps": 2, "warmup": 0, "folder": str(tmp_path), **settings}
+        return Contender("x", job, given)
+
+    jobs = []
+    (tmp_path / "workload_x.py").write_text(WORKLOAD)
+    monkeypatch.setenv("PYTHONPATH", os.path.relpath(tmp_path))  # that of a job, which runs in another folder
+    yield start
+    for job in jobs:
+        assert not job._folder.exists()
+        assert job._launcher.poll() is not None
+    for rank in (0, 1):
+        if (tmp_path / str(rank)).exists():  # it may have been ended before it came to that
+            assert not is_running(process_of(tmp_path, rank))
+
+
+def process_of(folder, rank):
+    return int((folder / str(rank)).read_text().split()[0])
+
+
+def is_running(pid):
+    """Whether it still is after a second: a process lets go of its files just before it is gone."""
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except OSError:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_job_is_one_contender(start, tmp_path):
+    one = start()
+    one.run_round()
+    one.run_round()
+    (rate, _), memory = one.figures.images_per_s, one.figures.peak_memory_mib
+    assert rate > 0 and one.figures.versions["x"] == "0"
+    assert 0.2 <= one.figures.first_step_s < 0.5  # the longest of them
+    own = int(Path(f"/proc/{process_of(tmp_path, 0)}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    assert 1.8 * own < memory < 2.2 * own
+    cores = [json.loads((tmp_path / str(rank)).read_text().split(maxsplit=1)[1]) for rank in (0, 1)]
+    assert cores == [[core] for core in sorted(os.sched_getaffinity(0))[:2]]
+    begin = time.monotonic()
+    one.close()
+    assert time.monotonic() - begin < 5  # they were asked to end, and did
+
+
+def test_answers_come_by_rank(start):
+    one = start()
+    answers = one._processes.ask("round")
+    assert [answer["images"] for answer in answers] == [2 * 10, 2 * 11]
+    one.close()
+
+
+def test_the_rank_that_fails_is_named(start, capsys):
+    with pytest.raises(UserError, match="^x, rank 1: KeyError: 'gone'$"):
+        start(fails=1)
+    said = capsys.readouterr().err
+    assert "launched" in said and "Traceback" in said
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_rank_that_is_killed_is_named(start, tmp_path, victim):
+    one = start(hangs=1 - victim)  # the other waits for it, as a collective does
+    os.kill(process_of(tmp_path, victim), signal.SIGKILL)
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=f"^x, rank {victim}: its process was ended"):
+        one.run_round()
+    one.close()
+    assert time.monotonic() - begin < 5
+
+
+def test_processes_that_hang_are_ended(start):
+    one = start(hangs=0)
+    print("round", file=one._processes._ranks[0].stream, flush=True)
+    one._processes.close(seconds=0.5)
+
+
+def test_a_launcher_that_ends_is_told(capsys):
+    from benchmarks.processes import Job
+
+    def launch(num_processes, port):
+        return [sys.executable, "-c", "import sys; print('no such thing'); sys.exit(3)"]
+
+    with pytest.raises(UserError, match="x: its launcher ended with status 3 before its processes had started"):
+        Job("x", launch, [], 2)
+    assert capsys.readouterr().err == "no such thing\n"
+
+
+@pytest.mark.parametrize("contender", ["mindcv", "timm"])
+def test_launchers_are_told_of_this_machine_alone(contender, monkeypatch):
+    from benchmarks import processes
+
+    monkeypatch.setattr(processes.shutil, "which", lambda name, path=None: f"/bin/{Path(name).name}")
+    command = processes.LAUNCHERS[contender]("python")(3, 4321)
+    assert {"--master_addr=127.0.0.1", "--master_port=4321"} <= set(command)
+    assert {"mindcv": "--worker_num=3", "timm": "--nproc_per_node=3"}[contender] in command
+    assert command[0] == {"mindcv": "/bin/msrun", "timm": "/bin/python"}[contender]
+    monkeypatch.setattr(processes.shutil, "which", lambda name, path=None: None)
+    if contender == "mindcv":
+        with pytest.raises(UserError, match="processes: several need msrun"):
+            processes.LAUNCHERS[contender]("python")(3, 4321)
+
+
+def test_cores_are_shared_out(monkeypatch):
+    from benchmarks import options
+
+    monkeypatch.setattr(options, "available_cores", lambda: 7)
+    words = ["--model", "convnext_tiny", "--task", "train", "--processes", "3", "--threads"]
+    assert options.parse_command_line(words[:-1]).settings["threads"] == 2  # one is left over
+    assert options.parse_command_line([*words, "1"]).settings["threads"] == 1
+    with pytest.raises(ConfigError, match="threads: 3 times 3 is more than the 7 cores there are"):
+        options.parse_command_line([*words, "3"])
+
+
+# One training job under msrun
+
+
+def test_a_tiny_run_of_two_processes(tmp_path):
+    options = "--task train --model convnextv2_atto --image_size 32 --batch_size 2 --steps 1 --warmup 0 --rounds 2"
+    command = [sys.executable, str(TOOLS / "benchmark.py"), *options.split(), "--processes", "2", "--json", "o.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "o.json").read_text())
+    assert report["settings"]["processes"] == 2 and report["threads"] == CORES // 2
+    assert report["images_per_s_median"] > 0 and report["first_step_s"] > 0 and report["peak_memory_mib"] > 600
+    assert done.stderr == "" and "| mindcv " in done.stdout
+    assert os.listdir(tmp_path) == ["o.json"]  # no logs, no rank_0
+
+
+def test_ranks_have_the_same_weights_and_other_images(monkeypatch):
+    from benchmarks import run_mindcv
+    from benchmarks.options import parse_command_line
+
+    from mindcv.models import ConvNeXt
+    from mindcv.utils.distributed import Group
+
+    def trained(rank):
+        monkeypatch.setattr(run_mindcv, "join_group", lambda distribute: asked.append(distribute) or Group(rank, 2))
+        run_mindcv.build(config.settings)
+        return [parameter.asnumpy() for parameter in networks[-1].get_parameters()]
+
+    def create(name, num_classes):
+        networks.append(ConvNeXt(num_classes=num_classes, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)))
+        return networks[-1]
+
+    def create_trainer(*arguments, group, **options):
+        groups.append(group)
+        return original(*arguments, group=group, **options)
+
+    asked, networks, groups, original = [], [], [], run_mindcv.create_trainer
+    monkeypatch.setattr(run_mindcv, "create_model", create)
+    monkeypatch.setattr(run_mindcv, "create_trainer", create_trainer)
+    options = "--task train --model convnext_atto --mode 1 --batch_size 3 --image_size 32 --processes 2"
+    config = parse_command_line(options.split())
+    first, second = trained(0), trained(1)
+    assert all(np.array_equal(one, other) for one, other in zip(first, second))
+    assert asked == [True, True] and groups == [Group(0, 2), Group(1, 2)]
+    images = [run_mindcv._images(config.settings, group).asnumpy() for group in groups]
+    assert not np.allclose(*images)
