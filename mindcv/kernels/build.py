@@ -20,7 +20,8 @@ _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fno-math-errno", "-fno-tra
 _EXACT = "-ffp-contract=off"
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 
-# Name of the instruction set, its table in kernels.h, its flags.
+# Name of the instruction set, its table in kernels.h, its flags. The generic one is what every processor of the
+# compiler's target has: SSE2 on x86-64, and on aarch64 Advanced SIMD, whose multiply-add is fused.
 _GENERIC = ("generic", "kGenericKernels", [])
 _X86 = [
     ("avx2", "kAvx2Kernels", ["-mavx2", "-mfma"]),

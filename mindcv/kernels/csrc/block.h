@@ -51,43 +51,47 @@ inline int64_t group_images(const MapShape& s, const BlockParams& p) {
   return takes_single_images(s, p) ? 1 : most(1, least(s.n, 3136 / most(1, s.pixels())));
 }
 
-// Sums over rows of one group, per block of rows, per image in it, per channel. A block's part is written by one thread
-// in the order of its rows, and the parts are added up in order.
+// Sums over rows of one group, for each tile of 32 rows and each image in it, per channel. A tile's part is written by
+// one thread in the order of its rows, and the parts are added up in order.
 class RowSums {
  public:
-  RowSums(Session& memory, int64_t rows, int64_t block, int64_t pixels, int64_t c)
-      : block_(block), pixels_(pixels), c_(round_up(c, kTile)), images_((block - 1) / pixels + 2) {
-    const int64_t count = ceil_div(rows, block) * images_ * c_;
-    data_ = memory.floats(count);
-    memset(data_, 0, static_cast<size_t>(count) * 4);
+  RowSums(Session& memory, int64_t rows, int64_t pixels, int64_t c)
+      : pixels_(pixels), c_(round_up(c, kTile)), images_(pixels % kTile == 0 ? 1 : (kTile - 1) / pixels + 2) {
+    data_ = memory.floats(ceil_div(rows, kTile) * images_ * c_);
   }
 
-  // Where the sums go for the channels from c0 of `row`'s image, in `row`'s block.
+  // Before the first sums of a tile: they are 0, for `count` channels from c0.
+  void clear(int64_t tile, int64_t c0, int64_t count) {
+    for (int64_t i = 0; i < images_; ++i) {
+      memset(data_ + (tile * images_ + i) * c_ + c0, 0, static_cast<size_t>(round_up(count, kWidth)) * 4);
+    }
+  }
+
+  // Where the sums go for the channels from c0 of `row`'s image, in `row`'s tile.
   float* at(int64_t row, int64_t c0) {
-    const int64_t block = row / block_;
-    const int64_t image = row / pixels_ - block * block_ / pixels_;
-    return data_ + (block * images_ + image) * c_ + c0;
+    const int64_t tile = row / kTile, image = divide(row, pixels_) - divide(tile * kTile, pixels_);
+    return data_ + (tile * images_ + image) * c_ + c0;
   }
 
   // The vector of sums over one image of the group.
   Vec of_image(int64_t image, int64_t c0) const {
     Vec total{};
     const int64_t first = image * pixels_, last = first + pixels_ - 1;
-    for (int64_t block = first / block_; block <= last / block_; ++block) {
-      total += load(data_ + (block * images_ + image - block * block_ / pixels_) * c_ + c0);
+    for (int64_t tile = first / kTile; tile <= last / kTile; ++tile) {
+      total += load(data_ + (tile * images_ + image - divide(tile * kTile, pixels_)) * c_ + c0);
     }
     return total;
   }
 
  private:
   float* data_;
-  int64_t block_, pixels_, c_, images_;
+  int64_t pixels_, c_, images_;
 };
 
 // Calls body(image, begin, end) for rows [begin, end), counted from `row`, image by image.
 template <class Body>
 MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
-  for (int64_t image = (row + begin) / pixels; begin < end; ++image) {
+  for (int64_t image = divide(row + begin, pixels); begin < end; ++image) {
     const int64_t last = least(end, (image + 1) * pixels - row);
     body(image, begin, last);
     begin = last;
@@ -153,75 +157,90 @@ class BlockForward {
   // V2: the response needs the whole wide map of an image, which is kept, before the second product can begin.
   void with_response(const Right<G>& right1, const Right<G>& right2) {
     const int64_t rows = s_.rows();
-    RowSums squares(memory_, rows, block_rows(rows, s_.c), s_.pixels(), wide_);
-    filled_product<G>(
-        memory_, rows, right1, [&](int64_t row, typename G::A& a, int64_t place) { normalise(row, a, place); },
-        [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
-          widen(row, col, tile, begin, end, g_tile(row, col), &squares);
-        });
+    RowSums squares(memory_, rows, s_.pixels(), wide_);
+    const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+      normalise(rows, part, a, place);
+    };
+    filled_product<G>(memory_, rows, right1, kDepth, normalised, [&](Rows rows, int64_t col, const float* tile) {
+      widen(rows, col, tile, g_tile(rows.tile, col), &squares);
+    });
     const float* factor = response(squares);
-    filled_product<G>(
-        memory_, rows, right2, [&](int64_t row, typename G::A& a, int64_t place) { respond(factor, row, a, place); },
-        [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
-          narrow(row, col, tile, begin, end);
-        });
+    const auto responded = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+      respond(factor, rows, part, a, place);
+    };
+    filled_product<G>(memory_, rows, right2, kDepth, responded,
+                      [&](Rows rows, int64_t col, const float* tile) { narrow(rows, col, tile); });
   }
 
-  // V1: each row goes through both products by itself.
+  // V1: each row goes through both products by itself. So a task makes some rows' wide map part by part, as the second
+  // product takes it, and it never leaves the task's cache; few rows go through one product after the other.
   void without_response(const Right<G>& right1, const Right<G>& right2) {
+    constexpr int64_t kMostTiles = 8;  // of which both products' rows and sums stay in the cache
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
-    const auto narrowed = [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
-      narrow(row, col, tile, begin, end);
-    };
-    if (!right1.is_packed || !has_own_rows(rows, wide_)) {
+    const int64_t height = right1.is_packed ? own_tiles(rows, kMostTiles) : 0;
+    if (height == 0) {
       typename G::A q = G::new_a(memory_, rows, wide_);
-      filled_product<G>(
-          memory_, rows, right1, [&](int64_t row, typename G::A& a, int64_t place) { normalise(row, a, place); },
-          [&](int64_t row, int64_t col, float* tile, int64_t begin, int64_t end) {
-            widen_into(q, row, row, col, tile, begin, end);
-          });
-      if (right2.is_packed) {
-        product<G>(q, right2.packed, rows, c, wide_, narrowed);
-      } else {
-        product<G>(q, right2.weight, rows, narrowed);
-      }
+      const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+        normalise(rows, part, a, place);
+      };
+      filled_product<G>(memory_, rows, right1, kDepth, normalised,
+                        [&](Rows rows, int64_t col, float* tile) { widen_into(q, rows.tile, col, rows, col, tile); });
+      product<G>(q, right2, rows, [&](Rows rows, int64_t col, const float* tile) { narrow(rows, col, tile); });
       return;
     }
-    const int64_t block = block_rows(rows, wide_) / kTile;
-    parallel(ceil_div(tiles, block), [&](int64_t task) {
-      const int64_t first = task * block, count = least(block, tiles - first), own = count * kTile;
-      const size_t y_bytes = G::a_bytes(own, c);
-      char* scratch = static_cast<char*>(thread_scratch(y_bytes + G::a_bytes(own, wide_)));
-      typename G::A y = G::a_in(scratch, own, c), q = G::a_in(scratch + y_bytes, own, wide_);
-      for (int64_t i = 0; i < count; ++i) normalise(first + i, y, i);
-      multiply_tiles<G>(
-          y, c, 0, count, 0, ceil_div(wide_, kTile), [&](int64_t col) { return Place<G>{&right1.packed, col}; },
-          [&](int64_t row, int64_t col, float* tile, int64_t begin, int64_t end) {
-            widen_into(q, row, first + row, col, tile, begin, end);
-          });
-      multiply_tiles<G>(
-          q, wide_, 0, count, 0, ceil_div(c, kTile), [&](int64_t col) { return Place<G>{&right2.packed, col}; },
-          [&](int64_t row, int64_t col, const float* tile, int64_t begin, int64_t end) {
-            narrow(first + row, col, tile, begin, end);
-          });
+    parallel(ceil_div(tiles, height), [&](int64_t task) {
+      const int64_t first = task * height, count = least(height, tiles - first);
+      through_both(first, count, least(count * kTile, rows - first * kTile), c, right1, right2);
     });
   }
 
-  // Rows [32 tile, 32 tile + 32) of u, normalised (in place), as the 32 rows `place` of pwconv1's left side.
-  void normalise(int64_t tile, typename G::A& a, int64_t place) {
-    const int64_t c = s_.c, first = tile * kTile, rows = least(kTile, s_.rows() - first);
-    for (int64_t i = 0; i < rows; ++i) {
+  // Tiles of rows [first, first + count), which hold `rows` rows, through both products of V1.
+  void through_both(int64_t first, int64_t count, int64_t rows, int64_t c, const Right<G>& right1,
+                    const Right<G>& right2) {
+    const int64_t c_tiles = ceil_div(c, kTile), part_tiles = kDepth / kTile;
+    const int64_t y_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, c)), 64);
+    const int64_t q_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, least(wide_, kDepth))), 64);
+    const int64_t inner_sums = block_sums(c, kDepth, count, part_tiles);
+    const int64_t outer_sums = block_sums(wide_, kDepth, count, c_tiles);
+    char* scratch =
+        static_cast<char*>(thread_scratch(static_cast<size_t>(y_bytes + q_bytes + (inner_sums + outer_sums) * 4), 1));
+    float* sums = reinterpret_cast<float*>(scratch + y_bytes + q_bytes);
+    typename G::A y = G::a_in(scratch, rows, c), q{};
+    for (int64_t i = 0; i < count; ++i) normalise({first + i, 0, kTile}, {0, c}, y, i);
+    const auto moved = [&](Rows rows) { return Rows{first + rows.tile, rows.begin, rows.end}; };
+    const auto widened = [&](Range part) {
+      q = G::a_in(scratch + y_bytes, rows, part.count());
+      const Range cols{part.begin / kTile, ceil_div(part.end, kTile)};
+      multiply_block<G>(
+          {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {},
+          [&](int64_t col) { return Place<G>{&right1.packed, col}; },
+          [&](Rows rows, int64_t col, float* tile) {
+            widen_into(q, rows.tile, col - cols.begin, moved(rows), col, tile);
+          });
+    };
+    multiply_block<G>(
+        {&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
+        [&](int64_t col) { return Place<G>{&right2.packed, col}; },
+        [&](Rows rows, int64_t col, const float* tile) { narrow(moved(rows), col, tile); });
+  }
+
+  // Rows of u, normalised (in place), and of that the columns `part`, as rows of the tile `place` of pwconv1's left
+  // side.
+  void normalise(Rows rows, Range part, typename G::A& a, int64_t place) {
+    const int64_t c = s_.c, first = rows.tile * kTile, count = least(kTile, s_.rows() - first);
+    const int64_t last = least(rows.end, count);
+    for (int64_t i = rows.begin; i < last && part.begin == 0; ++i) {
       float* row = u_ + (first + i) * c;
       const float factor = normalise_row(row, c, row);
       if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
     }
     alignas(64) float y[kTile * kTile];
-    for (int64_t j = 0; j < c; j += kTile) {
-      const int64_t cols = least(kTile, c - j);
-      for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = part.begin; j < part.end; j += kTile) {
+      const int64_t cols = least(kTile, part.end - j);
+      for (int64_t i = rows.begin; i < last; ++i) {
         scale_row(u_ + (first + i) * c + j, p_.norm_gamma + j, p_.norm_beta + j, cols, y + i * kTile);
       }
-      G::put_a(a, place, j / kTile, y, kTile, rows, cols);
+      G::put_a(a, place, (j - part.begin) / kTile, y, kTile, count, cols, rows.begin, rows.end);
     }
   }
 
@@ -230,17 +249,17 @@ class BlockForward {
     return g_ + (row_tile * ceil_div(wide_, kTile) + col_tile) * kTile * kTile;
   }
 
-  // Rows [begin, end) of a tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile`
-  // itself, for example); and the sums of its squares.
-  void widen(int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end, float* g,
-             RowSums* squares) {
-    const int64_t row = row_tile * kTile, col = col_tile * kTile;
-    const int64_t last = least(end, s_.rows() - row), cols = least(kTile, wide_ - col);
-    each_image(row, begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+  // Rows of a tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for
+  // example); and the sums of its squares.
+  void widen(Rows rows, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
+    const int64_t row = rows.tile * kTile, col = col_tile * kTile;
+    const int64_t last = least(rows.end, s_.rows() - row), cols = least(kTile, wide_ - col);
+    if (squares != nullptr && rows.begin == 0) squares->clear(rows.tile, col, cols);
+    each_image(row, rows.begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec bias = load_part(p_.bias1 + col + j, cols - j);
-        Vec total{};
+        Vec total = sums != nullptr ? load(sums + j) : Vec{};  // one row after the other, whatever the parts
         for (int64_t i = begin; i < end; ++i) {
           const Vec z = load(tile + i * kTile + j) + bias;
           if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
@@ -248,17 +267,16 @@ class BlockForward {
           store(g + i * kTile + j, v);
           total += v * v;
         }
-        if (sums != nullptr) store(sums + j, load(sums + j) + total);
+        if (sums != nullptr) store(sums + j, total);
       }
     });
   }
 
-  // The same without a response: g is the left side of pwconv2 at once.
-  void widen_into(typename G::A& q, int64_t place, int64_t row_tile, int64_t col_tile, float* tile, int64_t begin,
-                  int64_t end) {
-    widen(row_tile, col_tile, tile, begin, end, tile, nullptr);
-    G::put_a(q, place, col_tile, tile, kTile, least(kTile, s_.rows() - row_tile * kTile),
-             least(kTile, wide_ - col_tile * kTile), begin, end);
+  // The same without a response: g is at once the left side of pwconv2, in the tile (place, col_place) of it.
+  void widen_into(typename G::A& q, int64_t place, int64_t col_place, Rows rows, int64_t col_tile, float* tile) {
+    widen(rows, col_tile, tile, tile, nullptr);
+    G::put_a(q, place, col_place, tile, kTile, least(kTile, s_.rows() - rows.tile * kTile),
+             least(kTile, wide_ - col_tile * kTile), rows.begin, rows.end);
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
@@ -281,28 +299,29 @@ class BlockForward {
     return factor;
   }
 
-  // 32 rows of the wide map with their response, as the 32 rows `place` of pwconv2's left side.
-  void respond(const float* factor, int64_t row_tile, typename G::A& a, int64_t place) {
-    const int64_t row = row_tile * kTile, count = least(kTile, s_.rows() - row), step = round_up(wide_, kTile);
+  // Rows of the wide map with their response, and of these the columns `part`, as rows of the tile `place` of pwconv2's
+  // left side.
+  void respond(const float* factor, Rows rows, Range part, typename G::A& a, int64_t place) {
+    const int64_t row = rows.tile * kTile, count = least(kTile, s_.rows() - row), step = round_up(wide_, kTile);
     alignas(64) float q[kTile * kTile];
-    for (int64_t col = 0; col < wide_; col += kTile) {
-      const int64_t cols = least(kTile, wide_ - col);
-      const float* g = g_tile(row_tile, col / kTile);
-      each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+    for (int64_t col = part.begin; col < part.end; col += kTile) {
+      const int64_t cols = least(kTile, part.end - col);
+      const float* g = g_tile(rows.tile, col / kTile);
+      each_image(row, rows.begin, least(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         for (int64_t j = 0; j < cols; j += kWidth) {
           const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
           for (int64_t i = begin; i < end; ++i) store(q + i * kTile + j, load(g + i * kTile + j) * grown + beta);
         }
       });
-      G::put_a(a, place, col / kTile, q, kTile, count, cols);
+      G::put_a(a, place, (col - part.begin) / kTile, q, kTile, count, cols, rows.begin, rows.end);
     }
   }
 
-  // Rows [begin, end) of a tile of pwconv2's product, to the output.
-  void narrow(int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
-    const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
-    const int64_t last = least(end, s_.rows() - row), cols = least(kTile, c - col);
-    each_image(row, begin, last, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+  // Rows of a tile of pwconv2's product, to the output.
+  void narrow(Rows rows, int64_t col_tile, const float* tile) {
+    const int64_t row = rows.tile * kTile, col = col_tile * kTile, c = s_.c;
+    const int64_t last = least(rows.end, s_.rows() - row), cols = least(kTile, c - col);
+    each_image(row, rows.begin, last, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
       const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = (row0_ + row + i) * c + col;

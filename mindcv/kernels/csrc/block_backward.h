@@ -15,8 +15,8 @@ class BlockBackward {
   void run() {
     clear_sums();
     const int64_t c = all_.c;
-    const typename G::B weight1 = packed<G>(memory_, {p_.weight1, wide_, c, false});
-    const typename G::B weight2 = packed<G>(memory_, {scaled_weight2(), c, wide_, false});
+    const Right<G> weight1 = packed_right({p_.weight1, wide_, c, false});
+    const Right<G> weight2 = packed_right({scaled_weight2(), c, wide_, false});
     const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
     de_ = G::new_a(memory_, rows, c);
     de_turned_ = G::new_a_transposed(memory_, c, rows);
@@ -58,6 +58,8 @@ class BlockBackward {
   }
 
  private:
+  Right<G> packed_right(const Weight& weight) { return {weight, packed<G>(memory_, weight), true}; }
+
   void clear_sums() {
     const int64_t c = all_.c;
     clear(d_.dw_weight, c * kTaps);
@@ -107,11 +109,12 @@ class BlockBackward {
   // de and y of the group, as the products want them, and the sum of de over its rows.
   const float* pack_rows() {
     const int64_t rows = s_.rows(), c = s_.c;
-    RowSums sums(memory_, rows, kTile, rows, c);
+    RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile, count = least(kTile, rows - first);
       float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(2 * kTile * c) * 4));
       float* y = de + kTile * c;
+      sums.clear(tile, 0, c);
       float* total = sums.at(first, 0);
       each_image(first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         const Vec keep = splat(p_.keep[image0_ + image]);
@@ -144,20 +147,21 @@ class BlockBackward {
 
   // From de to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
   // before.
-  void back_to_z(const typename G::B& weight2) {
+  void back_to_z(const Right<G>& weight2) {
     const int64_t rows = s_.rows();
     const bool is_v2 = p_.grn_gamma != nullptr;
-    RowSums sums(memory_, rows, block_rows(rows, s_.c), rows, wide_);
-    const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz, int64_t begin, int64_t end) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), last = least(end, count), cols = least(kTile, wide_ - col);
+    RowSums sums(memory_, rows, rows, wide_);
+    const auto use = [&](Rows part, int64_t col_tile, float* dz) {
+      const int64_t row = part.tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), last = least(part.end, count), cols = least(kTile, wide_ - col);
       float* q = is_v2 ? nullptr : static_cast<float*>(thread_scratch(kTile * kTile * 4));
+      if (part.begin == 0) sums.clear(part.tile, col, cols);
       float* sum_at = sums.at(row, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{},
                   g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
         Vec total = load(sum_at + j);
-        for (int64_t i = begin; i < last; ++i) {
+        for (int64_t i = part.begin; i < last; ++i) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
           const Normal n = normal(z);
           const Vec g = z * n.phi;
@@ -173,11 +177,11 @@ class BlockBackward {
         }
         store(sum_at + j, total);
       }
-      if (end < kTile) return;
-      G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
-      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
+      if (part.end < kTile) return;
+      G::put_both(dz_, dz_right_, part.tile, col_tile, dz, kTile, count, cols);
+      if (!is_v2) G::put_b(q_, part.tile, col_tile, q, kTile, count, cols);
     };
-    product<G>(de_, weight2, rows, wide_, s_.c, use);
+    product<G>(de_, weight2, rows, use);
     add_sums(sums, wide_, d_.bias1);
   }
 
@@ -233,13 +237,14 @@ class BlockBackward {
   }
 
   // V2, several images: dq, and the sums over each image's pixels that the response needs.
-  void back_to_q(const typename G::B& weight2, float* dq, const float* de_sum) {
+  void back_to_q(const Right<G>& weight2, float* dq, const float* de_sum) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    RowSums with_g(memory_, rows, block_rows(rows, s_.c), s_.pixels(), wide_);
-    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t last = least(end, rows - row), cols = least(kTile, wide_ - col);
-      each_image(row, begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+    RowSums with_g(memory_, rows, s_.pixels(), wide_);
+    const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
+      const int64_t row = part.tile * kTile, col = col_tile * kTile;
+      const int64_t last = least(part.end, rows - row), cols = least(kTile, wide_ - col);
+      if (part.begin == 0) with_g.clear(part.tile, col, cols);
+      each_image(row, part.begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* sum_at = with_g.at(row + begin, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           Vec total = load(sum_at + j);
@@ -253,7 +258,7 @@ class BlockBackward {
         }
       });
     };
-    product<G>(de_, weight2, rows, wide_, s_.c, use);
+    product<G>(de_, weight2, rows, use);
     add_to_grn_beta(de_sum);
     g_factor_ = memory_.floats(s_.n * step);
     dq_factor_ = memory_.floats(s_.n * step);
@@ -289,12 +294,13 @@ class BlockBackward {
 
   void back_through_response(const float* dq) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
-    RowSums sums(memory_, rows, kTile, rows, wide_);
+    RowSums sums(memory_, rows, rows, wide_);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
       const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
       alignas(64) float dz[kTile * kTile], q[kTile * kTile];
       for (int64_t col = 0; col < wide_; col += kTile) {
         const int64_t cols = least(kTile, wide_ - col);
+        sums.clear(row_tile, col, cols);
         float* total = sums.at(row, col);
         each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
@@ -345,21 +351,23 @@ class BlockBackward {
     });
   }
 
-  void back_to_u(const typename G::B& weight1, float* du) {
+  void back_to_u(const Right<G>& weight1, float* du) {
     const int64_t rows = s_.rows(), c = s_.c;
-    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+    const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
+      const int64_t row = part.tile * kTile, col = col_tile * kTile;
       const int64_t cols = least(kTile, c - col);
-      for (int64_t i = begin; i < least(end, rows - row); ++i) {
+      for (int64_t i = part.begin; i < least(part.end, rows - row); ++i) {
         for (int64_t j = 0; j < cols; j += kWidth)
           store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
     };
-    product<G>(dz_, weight1, rows, c, wide_, use);
-    RowSums gamma(memory_, rows, kTile, rows, c), beta(memory_, rows, kTile, rows, c),
-        bias(memory_, rows, kTile, rows, c);
+    product<G>(dz_, weight1, rows, use);
+    RowSums gamma(memory_, rows, rows, c), beta(memory_, rows, rows, c), bias(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile;
+      gamma.clear(tile, 0, c);
+      beta.clear(tile, 0, c);
+      bias.clear(tile, 0, c);
       float *to_gamma = gamma.at(first, 0), *to_beta = beta.at(first, 0), *to_bias = bias.at(first, 0);
       for (int64_t row = first; row < least(first + kTile, rows); ++row) {
         const float* xhat = saved_.xhat + (row0_ + row) * c;

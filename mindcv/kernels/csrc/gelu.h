@@ -11,20 +11,24 @@ MINDCV_INLINE Vec exp_of_negative(Vec v) {
   Vec n = (v * 1.44269504f + big) - big;
   Vec r = v - n * 0.693145752f;  // log(2) in two parts; the first has few bits, so that the product is exact
   r = r - n * 1.42860677e-6f;
-  Vec p = splat(1.0f / 5040);
-  p = p * r + (1.0f / 720);
-  p = p * r + (1.0f / 120);
-  p = p * r + (1.0f / 24);
-  p = p * r + (1.0f / 6);
-  p = p * r + 0.5f;
+  Vec p = splat(0.00138145394f);  // fitted to 3e-9 relative
+  p = p * r + 0.00836874545f;
+  p = p * r + 0.041668389f;
+  p = p * r + 0.166665211f;
+  p = p * r + 0.49999994f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
+#if defined(__AVX512F__)
+  const __mmask16 is_more = _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+  return (Vec)_mm512_maskz_scalef_ps(is_more, (__m512)p, (__m512)n);
+#else
   const Int is_zero = v < -87.0f;
-  Vec clamped = is_zero ? Vec{} : n;
-  Int scale = (__builtin_convertvector(clamped, Int) + 127) << 23;
+  const Vec clamped = is_zero ? Vec{} : n;
+  const Int scale = (__builtin_convertvector(clamped, Int) + 127) << 23;
   Vec power;
   memcpy(&power, &scale, sizeof(power));
   return is_zero ? Vec{} : p * power;
+#endif
 }
 
 struct Normal {
@@ -34,8 +38,7 @@ struct Normal {
 
 // For a = |x|, Phi(-a) = exp(-a*a/2) * t * P(t) with t = 1 / (1 + 0.345 a); P was fitted to 2e-8 relative on [0, 14].
 MINDCV_INLINE Normal normal(Vec x) {
-  Vec a = x < 0.0f ? -x : x;
-  Vec t = reciprocal(1.0f + 0.345f * a);
+  Vec t = reciprocal(1.0f + 0.345f * absolute(x));
   Vec p = splat(-0.028382271698f);
   p = p * t + 0.145283281774f;
   p = p * t + -0.271175387511f;

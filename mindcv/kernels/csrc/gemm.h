@@ -19,10 +19,9 @@ void parallel(int64_t count, F&& body) {
 // is used, and never leaves the cache.
 constexpr int64_t kFewRows = 256;
 
-// Rows of one task of a product. With this many, A's rows and a panel of B stay in a second-level cache of 2 MiB; few
-// rows are one block, so that B is read once. Sums over rows are kept per block and added up in order: the same bits
-// for every number of threads.
-inline int64_t block_rows(int64_t m, int64_t k) { return m <= kFewRows ? kFewRows : k > 1536 ? 64 : 128; }
+// Tiles of rows in a block of a product, at most. kDepth of their columns, in either arithmetic, stay in a second-level
+// cache of 2 MiB while the panels of B come by, each of which is fetched once for all of these rows.
+constexpr int64_t kBlockTiles = 12;
 
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k].
 struct Weight {
@@ -69,76 +68,6 @@ struct Place {
   int64_t panel;
 };
 
-// Rows of a tile that are used at once, beside the products of the next tile.
-constexpr int64_t kUsedRows = 2;
-
-// Computes tiles (row, col) of A times B for rows [row0, row1) and columns [col0, col1), all of k, column by column.
-// Calls use(row, col, tile, begin, end) for each, in that order, in parts: rows [begin, end) of the tile, a float
-// [32][32] that may be written. prepare(col) gives B, and where in it the column is.
-template <class G, class Prepare, class Use>
-void multiply_tiles(const typename G::A& a, int64_t k, int64_t row0, int64_t row1, int64_t col0, int64_t col1,
-                    Prepare&& prepare, Use&& use) {
-  G::begin();
-  // A tile is used while the next one is computed.
-  alignas(64) float tiles[2][kTile * kTile];
-  int64_t count = 0, last_row = 0, last_col = 0, used = kTile;
-  for (int64_t col = col0; col < col1; ++col) {
-    const auto [b, place] = prepare(col);
-    for (int64_t row = row0; row < row1; ++row, ++count) {
-      const bool turns = row + 1 == row1;
-      float* last = tiles[(count + 1) % 2];
-      const auto use_some = [&]() __attribute__((noinline)) {
-        if (used == kTile) return;
-        use(last_row, last_col, last, used, used + kUsedRows);
-        used += kUsedRows;
-      };
-      G::multiply(a, *b, {row, place, 0, round_up(k, kTile), turns ? row0 : row + 1, turns ? place + 1 : place},
-                  tiles[count % 2], use_some);
-      if (used < kTile) use(last_row, last_col, last, used, kTile);
-      last_row = row;
-      last_col = col;
-      used = 0;
-    }
-  }
-  if (count > 0) use(last_row, last_col, tiles[(count + 1) % 2], 0, kTile);
-}
-
-// A product's tasks: blocks of rows, and where those are few (a small batch at the last stage), each block's columns in
-// cuts.
-constexpr int64_t kTasks = 16;
-
-// Calls use(row, col, tile, begin, end) for every 32 x 32 tile of A [m, k] times B [k, n], in parts; row and col count
-// tiles. Tiles of one block of rows and one column come in the order of their rows, from one thread.
-template <class G, class Use>
-void product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
-  const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
-  const int64_t block = block_rows(m, k) / kTile;
-  const int64_t blocks = ceil_div(row_tiles, block);
-  const int64_t cuts = least(col_tiles, ceil_div(kTasks, blocks));
-  parallel(blocks * cuts, [&](int64_t task) {
-    const int64_t row0 = task / cuts * block, cut = task % cuts;
-    const auto whole = [&](int64_t col) { return Place<G>{&b, col}; };
-    multiply_tiles<G>(a, k, row0, least(row0 + block, row_tiles), col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts,
-                      whole, use);
-  });
-}
-
-// The same with a weight that is packed meanwhile; for m up to kFewRows.
-template <class G, class Use>
-void product(const typename G::A& a, const Weight& weight, int64_t m, Use&& use) {
-  const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
-  const int64_t cuts = least(col_tiles, kTasks);
-  parallel(cuts, [&](int64_t cut) {
-    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(weight.k, kTile)), weight.k, kTile);
-    const auto pack_one = [&](int64_t col) {
-      G::clear(panel);
-      pack_panel<G>(weight, col, panel, 0);
-      return Place<G>{&panel, 0};
-    };
-    multiply_tiles<G>(a, weight.k, 0, row_tiles, col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts, pack_one, use);
-  });
-}
-
 // The right side of a product: a weight, and its packed form, which is missing (is_packed false) for few rows.
 template <class G>
 struct Right {
@@ -147,36 +76,148 @@ struct Right {
   bool is_packed;
 };
 
-// Whether a product's tasks are many enough for each to make its own rows of A, which then never leave its cache.
-inline bool has_own_rows(int64_t m, int64_t k) {
-  constexpr int64_t kLeastTasks = 12;
-  return ceil_div(m, block_rows(m, k)) >= kLeastTasks;
+// Rows [begin, end) of the 32 rows `tile` of a matrix.
+struct Rows {
+  int64_t tile, begin, end;
+};
+
+struct Range {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+
+// Tiles of A's rows times tiles of B's columns, multiplied in parts of k.
+template <class G>
+struct Block {
+  const typename G::A* a;
+  bool has_part;  // `a` holds the part of k that is being multiplied, instead of all of k
+  int64_t k, depth;
+  Range rows, cols;
+  float* sums;  // block_sums() floats: the tiles between two parts of k
+};
+
+inline int64_t block_sums(int64_t k, int64_t depth, int64_t rows, int64_t cols) {
+  return round_up(k, kTile) > depth ? rows * cols * kTile * kTile : 0;
 }
 
-// Calls use(row, col, tile, begin, end) for every 32 x 32 tile of A [m, k] times the right side, in the order of
-// `product`. A is made by fill(row, a, place): the 32 rows `row` of it, as the 32 rows `place` of `a`.
-template <class G, class Fill, class Use>
-void filled_product(Session& memory, int64_t m, const Right<G>& right, Fill&& fill, Use&& use) {
-  const int64_t k = right.weight.k, n = right.weight.n, tiles = ceil_div(m, kTile);
-  if (!right.is_packed || !has_own_rows(m, k)) {
-    typename G::A a = G::new_a(memory, m, k);
-    parallel(tiles, [&](int64_t row) { fill(row, a, row); });
-    if (right.is_packed) {
-      product<G>(a, right.packed, m, n, k, use);
-    } else {
-      product<G>(a, right.weight, m, use);
+// Computes a block, one part of k after the other, in each column by column. Calls use(rows, col, tile) for each tile,
+// in that order, in parts; `tile`, a float [32][32], may be written. make(part) is called before a part of k is
+// multiplied, prepare(col) gives B, and where in it the column is.
+template <class G, class Make, class Prepare, class Use>
+void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&& use) {
+  // A tile is used while the next one is computed, some rows at a time.
+  constexpr int64_t kRows = 2;
+  alignas(64) float ring[2][kTile * kTile];
+  float* last = nullptr;
+  int64_t count = 0, last_row = 0, last_col = 0, used = kTile;
+  const int64_t end = round_up(block.k, kTile);
+  for (int64_t k0 = 0; k0 < end; k0 += block.depth) {
+    const int64_t k1 = least(end, k0 + block.depth);
+    make(Range{k0, least(k1, block.k)});
+    G::begin();
+    for (int64_t col = block.cols.begin; col < block.cols.end; ++col) {
+      const auto [b, place] = prepare(col);
+      for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
+        const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
+        float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % 2];
+        const auto use_some = [&]() __attribute__((noinline)) {
+          if (used == kTile) return;
+          use(Rows{last_row, used, used + kRows}, last_col, last);
+          used += kRows;
+        };
+        const bool turns = row + 1 == block.rows.end;
+        const Product at{
+            row, place, k0, k1, block.has_part ? k0 : 0, turns ? block.rows.begin : row + 1, turns ? place + 1 : place};
+        G::multiply(*block.a, *b, at, k0 > 0, tile, use_some);
+        if (used < kTile) use(Rows{last_row, used, kTile}, last_col, last);
+        if (k1 < end) continue;
+        last = tile;
+        last_row = row;
+        last_col = col;
+        used = 0;
+      }
     }
+  }
+  if (last != nullptr) use(Rows{last_row, 0, kTile}, last_col, last);
+}
+
+// Calls use(rows, col, tile) for every 32 x 32 tile of A [m, k] times the right side, in parts; `col` counts tiles. A
+// tile is computed in the same way whatever the tasks are, which depend on the number of threads.
+template <class G, class Use>
+void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {
+  const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
+  const int64_t blocks = right.is_packed ? ceil_div(row_tiles, kBlockTiles) : 1;
+  const int64_t height = ceil_div(row_tiles, blocks), cuts = least(col_tiles, ceil_div(2 * pool_threads(), blocks));
+  const auto nothing = [](Range) {};
+  parallel(blocks * cuts, [&](int64_t task) {
+    const int64_t row = task / cuts * height, cut = task % cuts;
+    const Range rows{row, least(row + height, row_tiles)}, cols{col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts};
+    if (right.is_packed) {
+      float* sums = static_cast<float*>(thread_scratch(block_sums(k, kDepth, rows.count(), cols.count()) * 4, 1));
+      const auto whole = [&](int64_t col) { return Place<G>{&right.packed, col}; };
+      multiply_block<G>({&a, false, k, kDepth, rows, cols, sums}, nothing, whole, use);
+      return;
+    }
+    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(k, kTile), 1), k, kTile);
+    const auto pack_one = [&](int64_t col) {
+      G::clear(panel);
+      pack_panel<G>(right.weight, col, panel, 0);
+      return Place<G>{&panel, 0};
+    };
+    multiply_block<G>({&a, false, k, round_up(k, kTile), rows, cols, nullptr}, nothing, pack_one, use);
+  });
+}
+
+// Tiles of rows for each task where a product's tasks make their own rows of A; 0 where these would be too few to fetch
+// all of B for. Of the heights allowed that with which the busiest thread has the least to do.
+inline int64_t own_tiles(int64_t m, int64_t most_tiles = kBlockTiles) {
+  const int64_t tiles = ceil_div(m, kTile), threads = pool_threads(), fewest = most_tiles / 2;
+  if (tiles < fewest * threads) return 0;
+  int64_t best = 0, least_work = 0;
+  for (int64_t height = most_tiles; height >= fewest; --height) {
+    const int64_t tasks = tiles / height, rest = tiles % height;
+    const int64_t work = tasks / threads * height + (tasks % threads > 0 ? height : rest);
+    if (best == 0 || work < least_work) {
+      best = height;
+      least_work = work;
+    }
+  }
+  return best;
+}
+
+// The same where A is made by fill(rows, part, a, place): these rows, and of them the columns `part`, as rows of the
+// tile `place` and columns from 0 of `a`. Where there are rows enough each task makes its own, part by part, and they
+// never leave its cache.
+template <class G, class Fill, class Use>
+void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t depth, Fill&& fill, Use&& use) {
+  const int64_t k = right.weight.k, tiles = ceil_div(m, kTile), height = right.is_packed ? own_tiles(m) : 0;
+  if (height == 0) {
+    constexpr int64_t kRows = 8, kParts = kTile / kRows;
+    typename G::A a = G::new_a(memory, m, k);
+    parallel(tiles * kParts, [&](int64_t task) {
+      const int64_t row = task / kParts, begin = task % kParts * kRows;
+      fill(Rows{row, begin, begin + kRows}, Range{0, k}, a, row);
+    });
+    product<G>(a, right, m, use);
     return;
   }
-  const int64_t block = block_rows(m, k) / kTile;
-  parallel(ceil_div(tiles, block), [&](int64_t task) {
-    const int64_t first = task * block, count = least(block, tiles - first);
-    typename G::A a = G::a_in(thread_scratch(G::a_bytes(count * kTile, k)), count * kTile, k);
-    for (int64_t i = 0; i < count; ++i) fill(first + i, a, i);
-    multiply_tiles<G>(
-        a, k, 0, count, 0, ceil_div(n, kTile), [&](int64_t col) { return Place<G>{&right.packed, col}; },
-        [&](int64_t row, int64_t col, float* tile, int64_t begin, int64_t end) {
-          use(first + row, col, tile, begin, end);
+  parallel(ceil_div(tiles, height), [&](int64_t task) {
+    const int64_t first = task * height, count = least(height, tiles - first);
+    const int64_t rows = least(count * kTile, m - first * kTile), cols = ceil_div(right.weight.n, kTile);
+    const size_t a_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(G::a_bytes(rows, least(k, depth))), 64));
+    const size_t sum_bytes = static_cast<size_t>(block_sums(k, depth, count, cols)) * 4;
+    char* scratch = static_cast<char*>(thread_scratch(a_bytes + sum_bytes, 1));
+    typename G::A a{};
+    multiply_block<G>(
+        {&a, true, k, depth, {0, count}, {0, cols}, reinterpret_cast<float*>(scratch + a_bytes)},
+        [&](Range part) {
+          a = G::a_in(scratch, rows, part.count());
+          for (int64_t i = 0; i < count; ++i) fill(Rows{first + i, 0, kTile}, part, a, i);
+        },
+        [&](int64_t col) { return Place<G>{&right.packed, col}; },
+        [&](Rows part, int64_t col, float* tile) {
+          part.tile += first;
+          use(part, col, tile);
         });
   });
 }
@@ -185,7 +226,7 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, Fill&& fi
 // one part of k after another, and adds up.
 template <class G, class Use>
 void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
-  constexpr int64_t kPart = 512, kBlock = 4, kLeastTasks = 6;
+  constexpr int64_t kBlock = 4, kLeastTasks = 6;
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   const int64_t row_blocks = ceil_div(row_tiles, kBlock);
   const int64_t width = most(1, least(kBlock, col_tiles * row_blocks / kLeastTasks));
@@ -194,12 +235,12 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
     const int64_t row0 = task / col_blocks * kBlock, col0 = task % col_blocks * width;
     G::begin();
     alignas(64) float tile[kTile * kTile];
-    for (int64_t part = 0; part < end; part += kPart) {
+    for (int64_t part = 0; part < end; part += kDepth) {
       for (int64_t col = col0; col < least(col0 + width, col_tiles); ++col) {
         for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
           const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
-          G::multiply(a, b, {row, col, part, least(part + kPart, end), turns ? row0 : row + 1, turns ? col + 1 : col},
-                      tile, [] {});
+          const Product at{row, col, part, least(part + kDepth, end), 0, turns ? row0 : row + 1, turns ? col + 1 : col};
+          G::multiply(a, b, at, false, tile, [] {});
           use(row, col, tile);
         }
       }

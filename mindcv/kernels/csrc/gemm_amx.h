@@ -29,10 +29,17 @@ template <int kParts>
 struct AmxMatrix {
   static constexpr int64_t kStep = kParts * 2 * kBlock;
 
-  int* special;  // of each strip of 32 rows or columns: whether it holds such a value
-  int64_t strips;
+  int* special;  // of each strip of 32 rows or columns, and each kDepth of k: whether it holds such a value
   uint32_t* data;
   int64_t steps;  // of 32 along k
+  int64_t count;  // of rows or columns
+
+  // Whether the second half of a strip is beyond the matrix.
+  bool is_half(int64_t strip) const { return count - strip * kTile <= kTile / 2; }
+
+  int* flag(int64_t strip, int64_t step) const {
+    return special + strip * ceil_div(steps * kTile, kDepth) + step * kTile / kDepth;
+  }
 
   uint32_t* at(int64_t strip, int64_t step) const { return data + (strip * steps + step) * kStep; }
 };
@@ -50,15 +57,16 @@ struct Amx {
   static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
   // B in memory of its own: first the flags, in whole lines of the cache, then the blocks.
-  static size_t flag_bytes(int64_t strips) { return static_cast<size_t>(round_up(strips * 4, 64)); }
+  static size_t flag_bytes(int64_t k, int64_t n) {
+    return static_cast<size_t>(round_up(ceil_div(n, kTile) * ceil_div(k, kDepth) * 4, 64));
+  }
   static size_t b_bytes(int64_t k, int64_t n) {
     const int64_t strips = ceil_div(n, kTile);
-    return flag_bytes(strips) + static_cast<size_t>(strips * ceil_div(k, kTile) * kStep) * 4;
+    return flag_bytes(k, n) + static_cast<size_t>(strips * ceil_div(k, kTile) * kStep) * 4;
   }
   static B b_in(void* memory, int64_t k, int64_t n) {
-    const int64_t strips = ceil_div(n, kTile);
-    char* blocks = static_cast<char*>(memory) + flag_bytes(strips);
-    return {static_cast<int*>(memory), strips, reinterpret_cast<uint32_t*>(blocks), ceil_div(k, kTile)};
+    char* blocks = static_cast<char*>(memory) + flag_bytes(k, n);
+    return {static_cast<int*>(memory), reinterpret_cast<uint32_t*>(blocks), ceil_div(k, kTile), n};
   }
   // A likewise: the layouts are of one size.
   static size_t a_bytes(int64_t m, int64_t k) { return b_bytes(k, m); }
@@ -67,14 +75,14 @@ struct Amx {
     clear(a);
     return a;
   }
-  static void clear(B& b) { memset(b.special, 0, static_cast<size_t>(b.strips) * sizeof(int)); }
+  static void clear(B& b) { memset(b.special, 0, flag_bytes(b.steps * kTile, b.count)); }
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
     uint32_t* to = a.at(row, col);
     for (int64_t i = begin; i < end; ++i) {
       __m512i parts[kParts] = {};
-      if (i < rows) split_row(a.special + row, tile + i * step, cols, parts);
+      if (i < rows) split_row(a.flag(row, col), tile + i * step, cols, parts);
       for (int p = 0; p < kParts; ++p) _mm512_storeu_si512(to + (p * 2 + i / 16) * kBlock + i % 16 * 16, parts[p]);
     }
   }
@@ -83,16 +91,16 @@ struct Amx {
     uint32_t* to = b.at(row, col);
     for (int half = 0; half < 2; ++half) {
       Halves halves;
-      split_rows(b.special + row, tile + half * 16 * step, step, rows - half * 16, cols, halves);
+      split_rows(b.flag(row, col), tile + half * 16 * step, step, rows - half * 16, cols, halves);
       for (int p = 0; p < kParts; ++p) put_block<true>(to + (p * 2 + half) * kBlock, halves[p]);
     }
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_pairs<false>(b.special + col, b.at(col, row), tile, step, rows, cols);
+    put_pairs<false>(b.flag(col, row), b.at(col, row), tile, step, rows, cols);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    put_pairs<true>(a.special + col, a.at(col, row), tile, step, rows, cols);
+    put_pairs<true>(a.flag(col, row), a.at(col, row), tile, step, rows, cols);
   }
 
   // put_a and put_b of the same tile.
@@ -109,8 +117,8 @@ struct Amx {
       }
     }
     if (found == 0) return;
-    __atomic_store_n(a.special + row, 1, __ATOMIC_RELAXED);
-    __atomic_store_n(b.special + col, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(a.flag(row, col), 1, __ATOMIC_RELAXED);
+    __atomic_store_n(b.flag(col, row), 1, __ATOMIC_RELAXED);
   }
 
   // The registers' shapes are a thread's own state, which others set too (MindSpore's oneDNN does).
@@ -122,98 +130,131 @@ struct Amx {
   // `meanwhile()`, some work for the vector units, is called after each few products: the multiplier takes its time
   // over what it is given, and a processor does not look far enough ahead to find other work by itself.
   template <class Meanwhile>
-  static void multiply(const A& a, const B& b, const Product& at, float* out, Meanwhile&& meanwhile) {
-    const uint32_t* pa = a.at(at.row, at.k0 / kTile);
+  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile&& meanwhile) {
+    if (__builtin_expect(is_special(a, b, at), 0)) {
+      multiply_special(a, b, at, adds, out, meanwhile);
+    } else {
+      multiply_tiles(a, b, at, adds, out, meanwhile);
+    }
+  }
+
+ private:
+  static bool is_special(const A& a, const B& b, const Product& at) {
+    int found = 0;
+    for (int64_t k = at.k0; k < at.k1; k += kDepth) {
+      found |= __atomic_load_n(a.flag(at.row, (k - at.a_k0) / kTile), __ATOMIC_RELAXED);
+      found |= __atomic_load_n(b.flag(at.col, k / kTile), __ATOMIC_RELAXED);
+    }
+    return found != 0;
+  }
+
+  // Part by part, so that the same ones go through plain loops however k is cut.
+  template <class Meanwhile>
+  __attribute__((noinline)) static void multiply_special(const A& a, const B& b, const Product& at, bool adds,
+                                                         float* out, Meanwhile& meanwhile) {
+    for (Product part = at; part.k0 < at.k1; part.k0 = part.k1, adds = true) {
+      part.k1 = least(at.k1, part.k0 + kDepth);
+      if (is_special(a, b, part)) {
+        multiply_plainly(a.at(at.row, (part.k0 - at.a_k0) / kTile), b.at(at.col, part.k0 / kTile),
+                         (part.k1 - part.k0) / kTile, adds, out);
+      } else {
+        multiply_tiles(a, b, part, adds, out, meanwhile);
+      }
+    }
+  }
+
+  template <class Meanwhile>
+  static void multiply_tiles(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile& meanwhile) {
+    const bool has_right = !b.is_half(at.col);
+    if (a.is_half(at.row)) {
+      has_right ? multiply_part<false, true>(a, b, at, adds, out, meanwhile)
+                : multiply_part<false, false>(a, b, at, adds, out, meanwhile);
+    } else {
+      has_right ? multiply_part<true, true>(a, b, at, adds, out, meanwhile)
+                : multiply_part<true, false>(a, b, at, adds, out, meanwhile);
+    }
+  }
+
+  // With the lower half of the rows or without, with the right half of the columns or without.
+  template <bool kLower, bool kRight, class Meanwhile>
+  static void multiply_part(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile& meanwhile) {
+    const int64_t a_step = (at.k0 - at.a_k0) / kTile;
+    const uint32_t* pa = a.at(at.row, a_step);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
-    if (__builtin_expect(is_special(a, at.row) || is_special(b, at.col), 0)) {
-      multiply_plainly(pa, pb, steps, out);
-      return;
+    if (adds) {
+      _tile_loadd(0, out, kTile * 4);
+      if (kRight) _tile_loadd(1, out + 16, kTile * 4);
+      if (kLower) _tile_loadd(2, out + 16 * kTile, kTile * 4);
+      if (kLower && kRight) _tile_loadd(3, out + 16 * kTile + 16, kTile * 4);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
     }
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
     for (int64_t s = 1; s <= steps; ++s) {
-      const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, at.k0 / kTile);
+      const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, a_step);
       const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
-      step(pa, pb, next_a, next_b, meanwhile);
+      step<kLower, kRight>(pa, pb, next_a, next_b, meanwhile);
       pa = next_a;
       pb = next_b;
     }
     _tile_stored(0, out, kTile * 4);
-    _tile_stored(1, out + 16, kTile * 4);
-    _tile_stored(2, out + 16 * kTile, kTile * 4);
-    _tile_stored(3, out + 16 * kTile + 16, kTile * 4);
+    if (kRight) _tile_stored(1, out + 16, kTile * 4);
+    if (kLower) _tile_stored(2, out + 16 * kTile, kTile * 4);
+    if (kLower && kRight) _tile_stored(3, out + 16 * kTile + 16, kTile * 4);
   }
 
- private:
-  static bool is_special(const Matrix& m, int64_t strip) {
-    return __atomic_load_n(m.special + strip, __ATOMIC_RELAXED) != 0;
-  }
-
-  template <class Meanwhile>
-  static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
-                   Meanwhile& meanwhile) {
-    if constexpr (kParts == 1) {
-      load_a(pa, 0);
-      load_b(pb, 0);
-      dot();
-      fetch(next_a, next_b, 0);
-      fetch(next_a, next_b, 1);
+  template <bool kLower, bool kRight, class Meanwhile>
+  MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
+                                 Meanwhile& meanwhile) {
+    const auto dot = [&](int block) __attribute__((always_inline)) {
+      _tile_dpbf16ps(0, 4, 6);
+      if (kRight) _tile_dpbf16ps(1, 4, 7);
+      if (kLower) _tile_dpbf16ps(2, 5, 6);
+      if (kLower && kRight) _tile_dpbf16ps(3, 5, 7);
+      fetch(next_a, next_b, block);
       meanwhile();
+    };
+    load_a<kLower>(pa, kParts - 1);
+    load_b<kRight>(pb, 0);
+    if constexpr (kParts == 1) {
+      fetch(next_a, next_b, 1);
+      dot(0);
     } else {
       // An order in which each product finds one of its factors loaded, the small products first.
-      load_a(pa, 2);
-      load_b(pb, 0);
-      dot();
-      fetch(next_a, next_b, 0);
-      meanwhile();
-      load_a(pa, 1);
-      dot();
-      fetch(next_a, next_b, 1);
-      meanwhile();
-      load_b(pb, 1);
-      dot();
-      fetch(next_a, next_b, 2);
-      meanwhile();
-      load_a(pa, 0);
-      dot();
-      fetch(next_a, next_b, 3);
-      meanwhile();
-      load_b(pb, 2);
-      dot();
-      fetch(next_a, next_b, 4);
-      meanwhile();
-      load_b(pb, 0);
-      dot();
-      fetch(next_a, next_b, 5);
-      meanwhile();
+      dot(0);
+      load_a<kLower>(pa, 1);
+      dot(1);
+      load_b<kRight>(pb, 1);
+      dot(2);
+      load_a<kLower>(pa, 0);
+      dot(3);
+      load_b<kRight>(pb, 2);
+      dot(4);
+      load_b<kRight>(pb, 0);
+      dot(5);
     }
   }
-  static void load_a(const uint32_t* p, int part) {
+  template <bool kLower>
+  MINDCV_INLINE static void load_a(const uint32_t* p, int part) {
     _tile_loadd(4, p + (part * 2 + 0) * kBlock, 64);
-    _tile_loadd(5, p + (part * 2 + 1) * kBlock, 64);
+    if (kLower) _tile_loadd(5, p + (part * 2 + 1) * kBlock, 64);
   }
-  static void load_b(const uint32_t* p, int part) {
+  template <bool kRight>
+  MINDCV_INLINE static void load_b(const uint32_t* p, int part) {
     _tile_loadd(6, p + (part * 2 + 0) * kBlock, 64);
-    _tile_loadd(7, p + (part * 2 + 1) * kBlock, 64);
+    if (kRight) _tile_loadd(7, p + (part * 2 + 1) * kBlock, 64);
   }
   // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the
   // processor's own prefetching.
-  static void fetch(const uint32_t* next_a, const uint32_t* next_b, int block) {
+  MINDCV_INLINE static void fetch(const uint32_t* next_a, const uint32_t* next_b, int block) {
     for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += 16) {
       __builtin_prefetch(next_a + i, 0, 3);
       __builtin_prefetch(next_b + i, 0, 3);
     }
   }
-  static void dot() {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-
   // 16 rows of a tile, split: [part][row], 32 bfloat16 each.
   typedef __m512i Halves[kParts][16];
 
@@ -347,7 +388,7 @@ struct Amx {
     return total;
   }
 
-  __attribute__((noinline)) static void multiply_plainly(const uint32_t* a, const uint32_t* b, int64_t steps,
+  __attribute__((noinline)) static void multiply_plainly(const uint32_t* a, const uint32_t* b, int64_t steps, bool adds,
                                                          float* out) {
     for (int i = 0; i < kTile; ++i) {
       for (int j = 0; j < kTile; ++j) {
@@ -359,7 +400,7 @@ struct Amx {
           const float y = value(b + step + j / 16 * kBlock, pair * 16 + j % 16, k % 2);
           total += x * y;
         }
-        out[i * kTile + j] = total;
+        out[i * kTile + j] = (adds ? out[i * kTile + j] : 0.0f) + total;
       }
     }
   }

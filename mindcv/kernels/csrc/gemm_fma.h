@@ -23,9 +23,12 @@ struct FmaB {
   int64_t k;
 };
 
-// Which tile, over which part of k; and which tile comes next, for the caches.
+// Products are computed in parts of this much of k.
+constexpr int64_t kDepth = 384;
+
+// Which tile, over which part of k; where A begins along k; and which tile comes next, for the caches.
 struct Product {
-  int64_t row, col, k0, k1, next_row, next_col;
+  int64_t row, col, k0, k1, a_k0, next_row, next_col;
 };
 
 // The bfloat16 nearest to x, as a float32.
@@ -97,17 +100,18 @@ struct Fma {
   static void begin() {}
 
   // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole
-  // tiles. `meanwhile()` is work for the vector units: not called here, where they are what multiplies.
+  // tiles; with `adds` it is added to what out holds. `meanwhile()` is work for the vector units: not called here,
+  // where they are what multiplies.
   template <class Meanwhile>
-  static void multiply(const A& a, const B& b, const Product& at, float* out, Meanwhile&&) {
-    const float* from = a.data + at.row * kTile * a.row_step + at.k0 * a.k_step;
+  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile&&) {
+    const float* from = a.data + at.row * kTile * a.row_step + (at.k0 - at.a_k0) * a.k_step;
     const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;
     const int64_t k = at.k1 - at.k0;
     constexpr int kVecs = kWidth == 4 ? 4 : 2;
     constexpr int kRows = kWidth == 16 ? 8 : 4;
     for (int64_t n = 0; n < kTile; n += kVecs * kWidth) {
       for (int64_t m = 0; m < kTile; m += kRows) {
-        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k, out + m * kTile + n);
+        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k, adds, out + m * kTile + n);
       }
     }
   }
@@ -122,8 +126,12 @@ struct Fma {
   }
 
   template <int kRows, int kVecs>
-  static void strip(const float* a, int64_t row_step, int64_t k_step, const float* b, int64_t k, float* out) {
+  static void strip(const float* a, int64_t row_step, int64_t k_step, const float* b, int64_t k, bool adds,
+                    float* out) {
     Vec acc[kRows][kVecs] = {};
+    for (int m = 0; m < kRows && adds; ++m) {
+      for (int v = 0; v < kVecs; ++v) acc[m][v] = load(out + m * kTile + v * kWidth);
+    }
     for (int64_t p = 0; p < k; ++p) {
       Vec right[kVecs];
       for (int v = 0; v < kVecs; ++v) right[v] = load(b + p * kTile + v * kWidth);

@@ -78,25 +78,27 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
   const int64_t rows = s.patches(), length = s.patch();
   const Weight weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
   const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::b_in(p.packed, length, s.o), true};
-  const auto gather = [&](int64_t row_tile, typename G::A& a, int64_t place) {
-    const int64_t count = least(kTile, rows - row_tile * kTile);
-    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4, 1));
-    gather_patches(s, x, row_tile * kTile, count, patches);
-    if (p.norm_gamma != nullptr && !s.channels_first) {
-      for (int64_t i = 0; i < count * s.k * s.k; ++i) normalise_in_place(patches + i * s.c, s.c, p);
+  const auto gather = [&](Rows part, Range, typename G::A& a, int64_t place) {
+    const int64_t row = part.tile * kTile, count = least(kTile, rows - row);
+    float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
+    for (int64_t i = part.begin; i < least(part.end, count); ++i) {
+      gather_patches(s, x, row + i, 1, patches + i * length);
+      if (p.norm_gamma == nullptr || s.channels_first) continue;
+      for (int64_t j = 0; j < length; j += s.c) normalise_in_place(patches + i * length + j, s.c, p);
     }
-    for (int64_t j = 0; j < length; j += kTile)
-      G::put_a(a, place, j / kTile, patches + j, length, count, least(kTile, length - j));
+    for (int64_t j = 0; j < length; j += kTile) {
+      G::put_a(a, place, j / kTile, patches + j, length, count, least(kTile, length - j), part.begin, part.end);
+    }
   };
-  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
+  const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
     const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
-    for (int64_t i = begin; i < least(end, rows - row_tile * kTile); ++i) {
-      float* to = out + (row_tile * kTile + i) * s.o + col;
+    for (int64_t i = part.begin; i < least(part.end, rows - part.tile * kTile); ++i) {
+      float* to = out + (part.tile * kTile + i) * s.o + col;
       for (int64_t j = 0; j < cols; j += kWidth)
         store_part(to + j, load(tile + i * kTile + j) + load_part(p.bias + col + j, cols - j), cols - j);
     }
   };
-  filled_product<G>(memory, rows, right, gather, use);
+  filled_product<G>(memory, rows, right, round_up(length, kTile), gather, use);  // a patch is gathered whole
   if (p.norm_gamma == nullptr || !s.channels_first) return;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
@@ -111,7 +113,8 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
-  const typename G::B right = packed<G>(memory, {patch_weight(memory, s, weight), s.o, length, false});
+  const Weight source{patch_weight(memory, s, weight), s.o, length, false};
+  const Right<G> right{source, packed<G>(memory, source), true};
   typename G::A left = G::new_a(memory, rows, s.o);
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     const int64_t count = least(kTile, rows - tile * kTile);
@@ -119,15 +122,15 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
       G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, least(kTile, s.o - j));
     }
   });
-  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < least(end, rows - row_tile * kTile); ++i) {
+  const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
+    for (int64_t i = part.begin; i < least(part.end, rows - part.tile * kTile); ++i) {
       const int64_t last = least(length, (col_tile + 1) * kTile);
       for (int64_t j = col_tile * kTile; j < last; ++j) {
-        dx[line_offset(s, row_tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
+        dx[line_offset(s, part.tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
       }
     }
   };
-  product<G>(left, right, rows, length, s.o, use);
+  product<G>(left, right, rows, use);
 }
 
 template <class G>

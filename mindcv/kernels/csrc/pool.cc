@@ -31,8 +31,12 @@ int wanted = 0;
 
 int wanted_threads() {
   if (wanted > 0) return wanted;
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+#if defined(__linux__)
+  cpu_set_t set;  // of 1024 cores: on a larger machine the call fails
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores > 0 ? static_cast<int>(cores) : 1;
 }
 
 struct Job {
