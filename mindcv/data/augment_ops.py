@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
-from mindcv.data import pixels
+from mindcv.data import pixels, tone
 
 __all__ = ["MAX_LEVEL", "Canvas", "Op", "make_ops", "make_paper_ops", "make_wide_ops"]
 
@@ -68,10 +68,10 @@ def make_ops(increasing: bool) -> list[Op]:
     else:
         enhancement = _old_enhancement
     enhance = [
-        Op("Color", enhancement, _enhance(ImageEnhance.Color), 0.025, is_signed=increasing),
-        Op("Contrast", enhancement, _enhance(ImageEnhance.Contrast), 0.005, is_signed=increasing),
-        Op("Brightness", enhancement, _enhance(ImageEnhance.Brightness), 0.005, is_signed=increasing),
-        Op("Sharpness", enhancement, _enhance(ImageEnhance.Sharpness), 0.025, is_signed=increasing),
+        Op("Color", enhancement, _color, 0.025, is_signed=increasing),
+        Op("Contrast", enhancement, _contrast, 0.005, is_signed=increasing),
+        Op("Brightness", enhancement, _brightness, 0.005, is_signed=increasing),
+        Op("Sharpness", enhancement, _sharpness, 0.025, is_signed=increasing),
     ]
     return [
         Op("AutoContrast", _share(0), _autocontrast, 0.025),
@@ -106,13 +106,13 @@ def make_paper_ops(posterize_bits: Callable[[float], float]) -> list[Op]:
         Op("Posterize", posterize_bits, _posterize),
         Op("Solarize", _share_whole(256), _solarize),
         Op("SolarizeAdd", _share_whole(110), _solarize_add),
-        Op("Color", _old_enhancement, _enhance(ImageEnhance.Color)),
-        Op("Contrast", _old_enhancement, _enhance(ImageEnhance.Contrast)),
-        Op("Sharpness", _old_enhancement, _enhance(ImageEnhance.Sharpness)),
+        Op("Color", _old_enhancement, _color),
+        Op("Contrast", _old_enhancement, _contrast),
+        Op("Sharpness", _old_enhancement, _sharpness),
         Op("ShearX", _share(0.3), _shear_x, is_signed=True),
         Op("ShearY", _share(0.3), _shear_y, is_signed=True),
         Op("TranslateYRel", _share(0.45), _translate_y, is_signed=True),
-        Op("Desaturate", _desaturation, _enhance(ImageEnhance.Color)),
+        Op("Desaturate", _desaturation, _color),
         Op("GaussianBlurRand", _share(2.0), _blur, least=0.1),
     ]
 
@@ -129,10 +129,10 @@ def make_wide_ops() -> list[Op]:
         Op("Rotate", _share(135), _rotate, is_signed=True),
         Op("Posterize", lambda level: 8 - round(6 * level / MAX_LEVEL), _posterize),
         Op("Solarize", lambda level: 255 - 255 * level / MAX_LEVEL, _solarize),
-        Op("Color", _share(0.99), _enhance(ImageEnhance.Color), is_signed=True),
-        Op("Contrast", _share(0.99), _enhance(ImageEnhance.Contrast), is_signed=True),
-        Op("Brightness", _share(0.99), _enhance(ImageEnhance.Brightness), is_signed=True),
-        Op("Sharpness", _share(0.99), _enhance(ImageEnhance.Sharpness), is_signed=True),
+        Op("Color", _share(0.99), _color, is_signed=True),
+        Op("Contrast", _share(0.99), _contrast, is_signed=True),
+        Op("Brightness", _share(0.99), _brightness, is_signed=True),
+        Op("Sharpness", _share(0.99), _sharpness, is_signed=True),
         Op("ShearX", _share(0.99), _shear_x, is_signed=True),
         Op("ShearY", _share(0.99), _shear_y, is_signed=True),
         Op("TranslateX", _share_whole(32), _translate_x_pixels, is_signed=True),
@@ -165,20 +165,32 @@ def _desaturation(level: float) -> float:
     return -0.5 - 0.5 * level / MAX_LEVEL  # grey at the greatest level, half the colour at 0
 
 
-def _enhance(kind: type) -> Callable[[Image.Image, float, Canvas], Image.Image]:
-    return lambda image, amount, canvas: kind(image).enhance(1 + amount)
+def _color(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return pixels.saturated(image, 1 + amount)
+
+
+def _sharpness(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return pixels.sharpened(image, 1 + amount)
+
+
+def _contrast(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return tone.contrast(image, 1 + amount)
+
+
+def _brightness(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return tone.brightness(image, 1 + amount)
 
 
 def _autocontrast(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.autocontrast(image)
+    return tone.autocontrast(image)
 
 
 def _equalize(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.equalize(image)
+    return tone.equalize(image)
 
 
 def _invert(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.invert(image)
+    return tone.invert(image)
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
@@ -186,17 +198,15 @@ def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
 
 
 def _posterize(image: Image.Image, bits: int, canvas: Canvas) -> Image.Image:
-    return ImageOps.posterize(image, bits)
+    return tone.posterize(image, bits)
 
 
 def _solarize(image: Image.Image, threshold: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.solarize(image, threshold)
+    return tone.solarize(image, threshold)
 
 
 def _solarize_add(image: Image.Image, addition: int, canvas: Canvas) -> Image.Image:
-    """Brighten what is darker than 128."""
-    table = [min(255, value + addition) if value < 128 else value for value in range(256)]
-    return image.point(table * len(image.getbands()))
+    return tone.solarize_add(image, addition)
 
 
 def _blur(image: Image.Image, radius: float, canvas: Canvas) -> Image.Image:

@@ -151,12 +151,15 @@ class RandAugment(_OnCanvas):
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""
-        is_weighted = self._weights is not None
-        chosen = rng.choice(len(self._ops), self.policy.num_ops, replace=not is_weighted, p=self._weights)
-        for place in chosen:
+        for place in self._choose(rng):
             if rng.random() < self.policy.prob:
                 image = self._ops[place](image, self._draw_magnitude(rng), self.canvas, rng)
         return image
+
+    def _choose(self, rng: np.random.Generator) -> np.ndarray:
+        if self._weights is None:
+            return rng.integers(len(self._ops), size=self.policy.num_ops)
+        return rng.choice(len(self._ops), self.policy.num_ops, replace=False, p=self._weights)
 
     def _draw_magnitude(self, rng: np.random.Generator) -> float:
         policy = self.policy

@@ -8,13 +8,15 @@ import mmap
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any, Optional, Union
 
 import numpy as np
 
+from mindcv.data.batch_memory import BatchMemory
 from mindcv.data.constants import Purpose
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
@@ -28,6 +30,13 @@ from mindcv.utils.random import stream
 __all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "run_ahead"]
 
 Batch = tuple[np.ndarray, np.ndarray]
+
+# A shape to a float32 array of that shape, with anything in it.
+Allocator = Callable[[tuple[int, ...]], np.ndarray]
+
+
+def _new(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.float32)
 
 
 class SampleReader:
@@ -166,7 +175,7 @@ class BatchMaker:
         places = order[number * self.batch_size : (number + 1) * self.batch_size]
         return self.batch_size * self.reader.count_values(places[:, 0].tolist())
 
-    def make(self, order: np.ndarray, epoch: int, number: int, room: Optional[np.ndarray] = None) -> Batch:
+    def make(self, order: np.ndarray, epoch: int, number: int, empty: Allocator = _new) -> Batch:
         """Batch `number` of an epoch of that order: float32 (B, C, H, W), and int32 (B,) labels.
 
         Labels are float32 (B, num_classes) after mixup, and whatever shape target transforms give them otherwise. With
@@ -176,7 +185,7 @@ class BatchMaker:
             order: from `order`.
             epoch: number of the epoch, from 0.
             number: of the batch in the epoch.
-            room: one-dimensional float32 array that the images are put into, if they fit.
+            empty: makes the array of the images.
 
         Raises:
             DataError: an image cannot be read or decoded.
@@ -189,7 +198,7 @@ class BatchMaker:
             rows = [None] * num_splits if images is None else list(images[:, row])
             versions, label = self.reader.read(index, epoch, repeat, rows)
             if images is None:  # it takes one image to know the shape
-                images = _room_in(room, (num_splits, len(places), *np.shape(versions[0])))
+                images = empty((num_splits, len(places), *np.shape(versions[0])))
             for split, image in enumerate(versions):
                 self._check_image(image, images.shape[2:], index)
                 if image is not rows[split]:
@@ -213,12 +222,6 @@ class BatchMaker:
             )
 
 
-def _room_in(room: Optional[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """An array of that shape in `room`, or a new one when it does not fit."""
-    size = math.prod(shape)
-    return np.empty(shape, np.float32) if room is None or len(room) < size else room[:size].reshape(shape)
-
-
 class EpochView:
     """The batches from `start` on as a sequence, the form that MindSpore's GeneratorDataset reads.
 
@@ -240,11 +243,11 @@ class EpochView:
     def __getitem__(self, place: int) -> Batch:
         return self.make(int(place))
 
-    def make(self, place: int, room: Optional[np.ndarray] = None) -> Batch:
-        """Batch `place` of the sequence; `room` as in `BatchMaker.make`."""
+    def make(self, place: int, empty: Allocator = _new) -> Batch:
+        """Batch `place` of the sequence; `empty` as in `BatchMaker.make`."""
         epoch = self.epoch + self._visits.get(place, 0)
         self._visits[place] = epoch - self.epoch + 1
-        return self.maker.make(self.order(epoch), epoch, self.start + place, room)
+        return self.maker.make(self.order(epoch), epoch, self.start + place, empty)
 
     def count_values(self) -> int:
         """Numbers in the images of a batch; see `BatchMaker.count_values`. There is none when the sequence is empty."""
@@ -288,9 +291,10 @@ class _Threads:
     def __init__(self, view: EpochView, num_workers: int):
         self.executor = ThreadPoolExecutor(num_workers, thread_name_prefix="mindcv-data")
         self._view = view
+        self._memory = BatchMemory()
 
     def submit(self, place: int) -> Future:
-        return self.executor.submit(self._view.make, place)
+        return self.executor.submit(self._view.make, place, self._memory.empty)
 
     def take(self, future: Future) -> Batch:
         return future.result()
@@ -310,6 +314,7 @@ class _Processes:
         size = view.count_values()
         memory = [_shared_memory(4 * size, context) for _ in range(num_workers + 2)] if size else []
         self._rooms = _as_rooms(memory)
+        self._memory = BatchMemory()
         self.executor = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(view, memory))
 
     def submit(self, place: int) -> Future:
@@ -318,7 +323,9 @@ class _Processes:
     def take(self, future: Future) -> Batch:
         place, images, labels = future.result()
         if isinstance(images, tuple):
-            images = _room_in(self._rooms[place % len(self._rooms)], images).copy()
+            shared = _in_room(self._rooms[place % len(self._rooms)], images)
+            images = self._memory.empty(images)
+            images[...] = shared
         return images, labels
 
 
@@ -330,6 +337,12 @@ def _shared_memory(size: int, context: BaseContext) -> Any:
 
 def _as_rooms(memory: Sequence[Any]) -> list[np.ndarray]:
     return [np.frombuffer(block, np.float32) for block in memory]
+
+
+def _in_room(room: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of that shape in `room`, which has one dimension; a new one when it does not fit."""
+    size = math.prod(shape)
+    return room[:size].reshape(shape) if size <= len(room) else _new(shape)
 
 
 _view: Optional[EpochView] = None  # in a worker process: what it makes batches of
@@ -344,7 +357,6 @@ def _start_worker(view: EpochView, memory: Sequence[Any]) -> None:
 
 def _make(place: int) -> tuple[int, Union[tuple[int, ...], np.ndarray], np.ndarray]:
     """Which batch it is, the shape of the images in its room, or the images when they did not fit, and the labels."""
-    room = _rooms[place % len(_rooms)] if _rooms else None
-    images, labels = _view.make(place, room)
-    is_in_room = room is not None and np.may_share_memory(images, room)
-    return place, images.shape if is_in_room else images, labels
+    room = _rooms[place % len(_rooms)] if _rooms else np.empty(0, np.float32)
+    images, labels = _view.make(place, partial(_in_room, room))
+    return place, images.shape if np.may_share_memory(images, room) else images, labels

@@ -61,6 +61,8 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def _from_bytes(encoded: bytes, mode: str) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as image:
+        # All of it in one call of the decoder: Pillow's 64 KiB at a time cost copies and turns at Python's lock.
+        image.decodermaxblock = max(image.decodermaxblock, len(encoded))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode in _HIGH_DEPTH:

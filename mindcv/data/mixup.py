@@ -8,6 +8,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from mindcv.data.transform_base import check_range
+from mindcv.kernels import images as image_kernels
+from mindcv.kernels import is_available
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["Mix", "Mixup", "one_hot"]
@@ -25,6 +27,11 @@ class Mix(NamedTuple):
 
     share: np.float32
     box: Optional[tuple[int, int, int, int]] = None
+
+    @property
+    def is_blend(self) -> bool:
+        """Whether all of the partner is blended in."""
+        return self.box is None and self is not _UNMIXED
 
 
 _UNMIXED = Mix(np.float32(1))
@@ -181,8 +188,12 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def _mix_pairs(images: np.ndarray, mixes: Sequence[Mix]) -> None:
     """Mix each image with its partner, in place, pair by pair."""
+    has_kernel = is_available() and images.flags.c_contiguous
     for first in range((len(images) + 1) // 2):
         second = len(images) - 1 - first
+        if has_kernel and mixes[first].is_blend and mixes[second].is_blend:
+            image_kernels.mix(images[first], images[second], mixes[first].share, mixes[second].share)
+            continue
         original = images[first].copy()
         _mix_one(images[first], images[second] if second != first else original, mixes[first])
         if second != first:
@@ -193,7 +204,7 @@ def _mix_one(image: np.ndarray, partner: np.ndarray, mix: Mix) -> None:
     if mix.box is not None:
         top, bottom, left, right = mix.box
         image[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
-    elif mix is not _UNMIXED:
+    elif mix.is_blend:
         image *= mix.share
         image += partner * (np.float32(1) - mix.share)
 

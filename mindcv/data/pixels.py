@@ -9,19 +9,18 @@ from typing import Optional, Union
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, ImageEnhance
 
+from mindcv.data.pillow_memory import RAW_MODES, pixels_of
 from mindcv.kernels import images, is_available
 from mindcv.kernels.images import Side
 from mindcv.utils.logger import logger
 
-__all__ = ["affine", "normalized", "resized", "rotated", "to_float"]
+__all__ = ["affine", "looked_up", "normalized", "resized", "rotated", "saturated", "sharpened", "to_float"]
 
 # Left, top, right and bottom, in pixels.
 Box = tuple[int, int, int, int]
 
-# 'RGBX' is how Pillow keeps the mode 'RGB' itself, 4 bytes a pixel: to and from it, pixels are copied as they are.
-_RAW_MODES = {"RGB": "RGBX", "L": "L"}
 _CURVES = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)  # of the transforms that move pixels
 _FILTER_NAMES = {getattr(Image.Resampling, name.upper()): name for name in images.FILTERS}
 
@@ -66,16 +65,17 @@ def resized(
         keep: what is cut out of the resized image; None for all of it.
         flips: whether left and right, and top and bottom, are swapped in the end.
     """
-    if box is not None:
-        image = image.crop(box)
-    is_known = image.mode in _RAW_MODES and resample in _FILTER_NAMES and min(*image.size, *size) > 0
+    source = box or (0, 0, *image.size)
+    width, height = source[2] - source[0], source[3] - source[1]
+    is_inside = 0 <= source[0] < source[2] <= image.width and 0 <= source[1] < source[3] <= image.height
+    is_known = image.mode in RAW_MODES and resample in _FILTER_NAMES and is_inside and min(size) > 0
     is_down_first = _down_first() if is_known and is_available() else None
     if is_down_first is None:
-        return _resized_by_pillow(image, size, resample, keep, flips)
+        return _resized_by_pillow(image.crop(box) if box else image, size, resample, keep, flips)
     left, top, right, bottom = keep or (0, 0, *size)
-    across = Side(image.width, size[0], left, right - left, flips[0])
-    down = Side(image.height, size[1], top, bottom - top, flips[1])
-    return _resized_by_kernel(image, _FILTER_NAMES[resample], across, down, is_down_first(*image.size, *size))
+    across = Side(width, size[0], left, right - left, flips[0])
+    down = Side(height, size[1], top, bottom - top, flips[1])
+    return _resized_by_kernel(image, source, _FILTER_NAMES[resample], across, down, is_down_first(width, height, *size))
 
 
 def to_float(image: Image.Image, out: np.ndarray) -> np.ndarray:
@@ -88,13 +88,34 @@ def to_float(image: Image.Image, out: np.ndarray) -> np.ndarray:
 
 def normalized(image: Image.Image, mean: np.ndarray, std: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Write (value - mean) / std to `out` and return it, as `to_float`; `mean` and `std` are float32 (C, 1, 1)."""
-    if is_available() and image.mode in _RAW_MODES and out.flags.c_contiguous:
-        images.to_planes(_bytes_of(image), mean, std, out)
+    if is_available() and image.mode in RAW_MODES and out.flags.c_contiguous:
+        images.to_planes(pixels_of(image), mean, std, out)
         return out
     to_float(image, out)
     out -= mean
     out /= std
     return out
+
+
+def looked_up(image: Image.Image, tables: np.ndarray) -> Image.Image:
+    """Each value of an image of mode 'RGB' or 'L' through the table of its channel; `tables` is uint8 (C, 256)."""
+    if image.mode in RAW_MODES and is_available():
+        return _image_of(images.look_up(pixels_of(image), tables), image)
+    return image.point(tables.ravel().tolist())
+
+
+def sharpened(image: Image.Image, factor: float) -> Image.Image:
+    """`ImageEnhance.Sharpness`: 0 is blurred, 1 the image, above 1 sharper."""
+    if image.mode in RAW_MODES and is_available() and _enhances_alike():
+        return _image_of(images.sharpen(pixels_of(image), factor), image)
+    return ImageEnhance.Sharpness(image).enhance(factor)
+
+
+def saturated(image: Image.Image, factor: float) -> Image.Image:
+    """`ImageEnhance.Color`: 0 is grey, 1 the image, above 1 of more colour."""
+    if image.mode == "RGB" and is_available() and _enhances_alike():
+        return _image_of(images.saturate(pixels_of(image), factor), image)
+    return ImageEnhance.Color(image).enhance(factor)
 
 
 def affine(
@@ -136,19 +157,18 @@ def _resized_by_pillow(
     return image
 
 
-def _resized_by_kernel(image: Image.Image, filter_name: str, across: Side, down: Side, down_first: bool) -> Image.Image:
-    channels = 4 if image.mode == "RGB" else 1
-    return _image_of(images.resize(_bytes_of(image), channels, filter_name, across, down, down_first), image)
-
-
-def _bytes_of(image: Image.Image) -> bytes:
-    return image.tobytes("raw", _RAW_MODES[image.mode])
+def _resized_by_kernel(
+    image: Image.Image, box: Box, filter_name: str, across: Side, down: Side, down_first: bool
+) -> Image.Image:
+    left, top, right, bottom = box
+    source = pixels_of(image)[top:bottom, left:right]
+    return _image_of(images.resize(source, filter_name, across, down, down_first), image)
 
 
 def _image_of(pixels: np.ndarray, original: Image.Image) -> Image.Image:
     """The image of uint8 (H, W, 4 or 1), with the mode and what else Pillow hands on of `original`."""
     height, width, _ = pixels.shape
-    image = Image.frombytes(original.mode, (width, height), pixels, "raw", _RAW_MODES[original.mode])
+    image = Image.frombytes(original.mode, (width, height), pixels, "raw", RAW_MODES[original.mode])
     image.info = original.info.copy()
     return image
 
@@ -157,7 +177,7 @@ def _affine_by_kernel(
     image: Image.Image, matrix: Sequence[float], resample: Image.Resampling, fill: tuple[int, int, int]
 ) -> Image.Image:
     is_cubic = resample == Image.Resampling.BICUBIC
-    return _image_of(images.affine(_bytes_of(image), *image.size, matrix, is_cubic, fill), image)
+    return _image_of(images.affine(pixels_of(image), matrix, is_cubic, fill), image)
 
 
 # What follows compares the kernels with the Pillow that is installed, once a process and on small images: forks, later
@@ -180,7 +200,7 @@ def _resizes_alike(
     width, height, new_width, new_height = probe
     image = _noise(width, height)
     across, down = Side(width, new_width, 0, new_width), Side(height, new_height, 0, new_height)
-    found = _resized_by_kernel(image, filter_name, across, down, rule(*probe))
+    found = _resized_by_kernel(image, (0, 0, width, height), filter_name, across, down, rule(*probe))
     expected = image.resize((new_width, new_height), Image.Resampling[filter_name.upper()])
     return found.tobytes() == expected.tobytes()
 
@@ -195,6 +215,19 @@ def _transforms_alike() -> bool:
             expected = image.transform(image.size, Image.Transform.AFFINE, matrix, curve, fillcolor=fill)
             if found.tobytes() != expected.tobytes():
                 _say_that_pillow_serves("transforms")
+                return False
+    return True
+
+
+@cache
+def _enhances_alike() -> bool:
+    """Whether the kernels' enhancements are Pillow's; when not, a line in the log says so."""
+    image = _noise(23, 17)
+    for kernel, enhancement in ((images.sharpen, ImageEnhance.Sharpness), (images.saturate, ImageEnhance.Color)):
+        for factor in (0.37, 1.63):
+            found = _image_of(kernel(pixels_of(image), factor), image)
+            if found.tobytes() != enhancement(image).enhance(factor).tobytes():
+                _say_that_pillow_serves("enhances")
                 return False
     return True
 

@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from mindcv.data import create_dataset, create_loader, create_transforms, pixels
+from mindcv.data import create_dataset, create_loader, create_transforms, pixels, tone
+from mindcv.data.mixup import Mixup
 from mindcv.data.random_erasing import RandomErasing
 from mindcv.data.transform_base import Compose, RandomTransform
 from mindcv.data.transforms import (
@@ -96,6 +97,16 @@ def test_affine_and_rotation_are_pillows(mode):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_enhancements_are_pillows(mode):
+    for number in range(30):
+        image = picture(*RNG.integers(1, (5, 60)[number % 2], 2).tolist(), mode)
+        image.info["comment"] = b"kept"
+        for factor in (0, 1, RNG.uniform(0, 1), RNG.uniform(1, 2)):
+            assert_same(pixels.sharpened(image, factor), ImageEnhance.Sharpness(image).enhance(factor))
+            assert_same(pixels.saturated(image, factor), ImageEnhance.Color(image).enhance(factor))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 def test_normalized_is_its_formula(mode):
     image = picture(37, 11, mode)
     bands = len(mode)
@@ -154,14 +165,19 @@ def test_what_a_user_derives_is_not_joined():
 
 def test_the_kernels_do_the_work_when_they_are_on(kernels, monkeypatch):
     calls = []
-    for name in ("resize", "affine", "to_planes"):
+    names = ("resize", "affine", "to_planes", "mix", "look_up", "sharpen", "saturate")
+    for name in names:
         kernel = getattr(images, name)
         monkeypatch.setattr(images, name, lambda *args, n=name, f=kernel: calls.append(n) or f(*args))
     image = picture(30, 20)
     pixels.resized(image, (10, 10), BICUBIC)
     pixels.rotated(image, 10.0, BICUBIC, (0, 0, 0))
     Compose(ENDS)(image)
-    assert set(calls) == ({"resize", "affine", "to_planes"} if kernels == "on" else set())
+    tone.invert(image)
+    Mixup(0.8)(np.zeros((3, 1, 2, 2)), np.zeros(3, np.int32))
+    pixels.sharpened(image, 0.5)
+    pixels.saturated(image, 0.5)
+    assert set(calls) == (set(names) if kernels == "on" else set())
 
 
 @pytest.fixture
@@ -170,9 +186,11 @@ def said(monkeypatch):
     monkeypatch.setattr(logger, "info", lambda text, *values: lines.append(text % values))
     pixels._down_first.cache_clear()
     pixels._transforms_alike.cache_clear()
+    pixels._enhances_alike.cache_clear()
     yield lines
     pixels._down_first.cache_clear()
     pixels._transforms_alike.cache_clear()
+    pixels._enhances_alike.cache_clear()
 
 
 def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch):
@@ -182,13 +200,17 @@ def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch):
         monkeypatch.setattr(
             Image.Image, name, lambda *args, f=original, **more: Image.eval(f(*args, **more), lambda x: 255 - x)
         )
+    blend = Image.blend
+    monkeypatch.setattr(Image, "blend", lambda *args: Image.eval(blend(*args), lambda x: 255 - x))
     image = picture(30, 20)
     for _ in range(2):
+        assert_same(pixels.sharpened(image, 0.3), ImageEnhance.Sharpness(image).enhance(0.3))
+        assert_same(pixels.saturated(image, 1.3), ImageEnhance.Color(image).enhance(1.3))
         assert_same(pixels.resized(image, (10, 12), BICUBIC), image.resize((10, 12), BICUBIC))
         matrix = (1, 0.2, 0, 0, 1, 0)
         expected = image.transform(image.size, Image.Transform.AFFINE, matrix, BICUBIC, fillcolor=(1, 2, 3))
         assert_same(pixels.affine(image, matrix, BICUBIC, (1, 2, 3)), expected)
-    assert len(said) == (2 if kernels == "on" else 0)
+    assert len(said) == (3 if kernels == "on" else 0)
     assert all("it serves, slower" in line for line in said)
 
 

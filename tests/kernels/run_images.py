@@ -9,7 +9,7 @@ import sys
 os.environ["MINDCV_KERNELS_ISA"] = sys.argv[1]
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from mindcv.kernels import images, status
 from mindcv.kernels.images import Side
@@ -27,7 +27,16 @@ def picture(rng, width, height, channels):
 
 
 def raw(image):
-    return image.tobytes("raw", "RGBX" if image.mode == "RGB" else "L")
+    """The pixels as the kernels take them."""
+    values = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "L")
+    return np.frombuffer(values, np.uint8).reshape(image.height, image.width, -1)
+
+
+def amid_others(rng, pixels):
+    """The same pixels as a part of a larger image, so that there are gaps between rows."""
+    (top, bottom), (left, right) = rng.integers(0, 5, (2, 2))
+    larger = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), constant_values=255)
+    return larger[top : top + pixels.shape[0], left : left + pixels.shape[1]]
 
 
 def as_pillow_has_it(image, found):
@@ -57,7 +66,7 @@ def check_weights(rng):
         sides = [Side(400, new, 0, new) for new in new_size]
         for name in images.FILTERS:
             expected = np.asarray(in_order(image, new_size, Image.Resampling[name.upper()], False))
-            found = images.resize(raw(image), 4, name, *sides, False)
+            found = images.resize(raw(image), name, *sides, False)
             np.testing.assert_array_equal(found[:, :, :3], expected, f"{name} {new_size}")
 
 
@@ -72,17 +81,17 @@ def check_resize(rng):
     for number in range(240):
         size, new_size = lengths(rng, number)
         image = picture(rng, *size, 1 if number % 4 == 0 else 3)
-        pixels, channels = raw(image), 1 if image.mode == "L" else 4
+        pixels = raw(image) if number % 2 else amid_others(rng, raw(image))
         for name in images.FILTERS:
             down_first = bool(rng.integers(2))
             expected = np.asarray(in_order(image, new_size, Image.Resampling[name.upper()], down_first))
             sides = [Side(old, new, 0, new) for old, new in zip(size, new_size)]
-            found = images.resize(pixels, channels, name, *sides, down_first)
+            found = images.resize(pixels, name, *sides, down_first)
             np.testing.assert_array_equal(as_pillow_has_it(image, found), expected, f"{name} {size} {new_size}")
             (left, columns), (top, rows) = (part(rng, length) for length in new_size)
             flips = rng.integers(2, size=2).astype(bool).tolist()
             sides = Side(size[0], new_size[0], left, columns, flips[0]), Side(size[1], new_size[1], top, rows, flips[1])
-            found = images.resize(pixels, channels, name, *sides, down_first)
+            found = images.resize(pixels, name, *sides, down_first)
             expected = expected[top : top + rows, left : left + columns]
             expected = expected[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
             np.testing.assert_array_equal(as_pillow_has_it(image, found), expected, f"{name} {size} {new_size} {sides}")
@@ -113,7 +122,7 @@ def check_affine(rng):
         for matrix in matrices(rng, width, height):
             for is_cubic, resample in enumerate((Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)):
                 expected = image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
-                found = images.affine(raw(image), width, height, matrix, bool(is_cubic), fill)
+                found = images.affine(raw(image), matrix, bool(is_cubic), fill)
                 message = f"{width} x {height}, {matrix}, {resample}"
                 np.testing.assert_array_equal(found[:, :, :3], np.asarray(expected), message)
                 count += 1
@@ -136,6 +145,73 @@ def check_planes(rng):
     return count
 
 
+def check_look_up(rng):
+    """Against NumPy's indexing."""
+    count = 0
+    for number in range(60):
+        channels = 1 if number % 4 == 0 else 3
+        image = picture(rng, *rng.integers(1, 70, 2).tolist(), channels)
+        tables = rng.integers(0, 256, (channels, 256), np.uint8)
+        found = as_pillow_has_it(image, images.look_up(raw(image), tables))
+        values = np.asarray(image)
+        expected = tables[np.arange(3), values] if channels == 3 else tables[0, values]
+        np.testing.assert_array_equal(found, expected)
+        count += 1
+    return count
+
+
+def check_enhancements(rng):
+    """Small images, whose border is all there is, and large ones; factors on both sides of 0..1."""
+    count = 0
+    for number in range(80):
+        image = picture(rng, *rng.integers(1, (5, 90)[number % 2], 2).tolist(), 1 if number % 4 == 0 else 3)
+        for factor in (0.0, 1.0, *rng.uniform([0, 0, 1, -1], [1, 0.2, 3, 0]).tolist()):
+            expected = np.asarray(ImageEnhance.Sharpness(image).enhance(factor))
+            np.testing.assert_array_equal(as_pillow_has_it(image, images.sharpen(raw(image), factor)), expected)
+            if image.mode == "RGB":
+                expected = np.asarray(ImageEnhance.Color(image).enhance(factor))
+                np.testing.assert_array_equal(as_pillow_has_it(image, images.saturate(raw(image), factor)), expected)
+            count += 1
+    return count
+
+
+def check_blur(rng):
+    """Every sum of nine values that there can be, each against the rounded quotient."""
+    for total in range(13 * 255 + 1):
+        around, middle = total, 0
+        while around > 8 * 255:
+            around, middle = around - 5, middle + 1
+        values = np.zeros((3, 3), np.uint8)
+        values.flat[[0, 1, 2, 3, 5, 6, 7, 8]] = [around * (i + 1) // 8 - around * i // 8 for i in range(8)]
+        values[1, 1] = middle
+        found = images.sharpen(np.ascontiguousarray(values[:, :, None]), 0.0)[1, 1, 0]
+        assert found == (2 * total + 13) // 26, total
+    return 1
+
+
+def check_mix(rng):
+    """Against NumPy's own steps, each of which rounds; the last pairs are of an image with itself."""
+    count = 0
+    for number in range(60):
+        shape = (int(rng.integers(1, 4)), *rng.integers(1, 30, 2).tolist())
+        image, partner = rng.standard_normal((2, *shape), np.float32)
+        if number % 10 == 0:
+            partner.flat[0], image.flat[-1] = np.inf, -0.0
+        if number >= 50:
+            partner = image
+        shares = rng.random(2, np.float32) if number < 50 else rng.random(1, np.float32).repeat(2)
+        expected = []
+        for one, other, share in ((image, partner, shares[0]), (partner, image, shares[1])):
+            mixed = one.copy()
+            mixed *= share
+            mixed += other * (np.float32(1) - share)
+            expected.append(mixed)
+        images.mix(image, partner, *shares)
+        assert [image.tobytes(), partner.tobytes()] == [mixed.tobytes() for mixed in expected]
+        count += 1
+    return count
+
+
 if __name__ == "__main__":
     isa, seed = sys.argv[1:]
     if status().instruction_set != isa:
@@ -143,4 +219,5 @@ if __name__ == "__main__":
     else:
         rng = np.random.default_rng(int(seed))
         check_weights(rng)
-        sys.stdout.write(f"{check_resize(rng)} {check_affine(rng)} {check_planes(rng)}")
+        checks = (check_resize, check_affine, check_planes, check_mix, check_look_up, check_enhancements, check_blur)
+        sys.stdout.write(" ".join(str(check(rng)) for check in checks))

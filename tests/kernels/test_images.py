@@ -27,4 +27,5 @@ def test_bits(isa, tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
     if run.stdout == "skipped":
         pytest.skip(f"this processor has no {isa}")
-    assert run.stdout.split() == ["2400", "1620", "120"]  # comparisons of resizing, affine maps and normalisation
+    # Comparisons of resizing, affine maps, normalisation, blending, tables and enhancements.
+    assert run.stdout.split() == ["2400", "1620", "120", "60", "60", "480", "1"]

@@ -1,13 +1,16 @@
 // Compiled once for each instruction set, with MINDCV_ISA set by the build, and without fused multiply-add: what is
 // computed in floating point here is to have the bits of Pillow and NumPy.
 #include "affine.h"
+#include "enhance.h"
+#include "lookup.h"
 #include "planes.h"
 #include "resize.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
-extern const ImageKernels kImageKernels = {resize_horizontal, resize_vertical, to_planes, affine};
+extern const ImageKernels kImageKernels = {resize_horizontal, resize_vertical, to_planes, mix,
+                                           look_up,           sharpen,         saturate,  affine};
 
 }  // namespace MINDCV_ISA
 }  // namespace mindcv

@@ -167,6 +167,24 @@ extern "C" void mindcv_to_planes(const uint8_t* source, int64_t pixels, int32_t 
   kernels().images->to_planes(source, pixels, planes, mean, std, out);
 }
 
+extern "C" void mindcv_mix(float* a, float* b, int64_t count, float share_a, float share_b) {
+  kernels().images->mix(a, b, count, share_a, share_b);
+}
+
+extern "C" void mindcv_look_up(const uint8_t* source, int64_t pixels, int32_t channels, const uint8_t* tables,
+                               uint8_t* out) {
+  kernels().images->look_up(source, pixels, channels, tables, out);
+}
+
+extern "C" void mindcv_sharpen(const uint8_t* source, int64_t width, int64_t height, int32_t channels, float factor,
+                               uint8_t* out) {
+  kernels().images->sharpen(source, width, height, channels, factor, out);
+}
+
+extern "C" void mindcv_saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
+  kernels().images->saturate(source, pixels, factor, out);
+}
+
 extern "C" void mindcv_affine(const uint8_t* source, int64_t width, int64_t height, int32_t is_cubic, const double* m,
                               const uint8_t* fill, uint8_t* out) {
   kernels().images->affine(source, width, height, is_cubic != 0, m, fill, out);

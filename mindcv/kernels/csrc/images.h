@@ -33,6 +33,13 @@ struct ImageKernels {
   void (*resize_vertical)(const uint8_t* source, int64_t stride, int64_t bytes, const Taps& taps, uint8_t* out);
   // Pixels to `planes` float32 planes of (value - mean) / std.
   void (*to_planes)(const uint8_t* source, int64_t pixels, int planes, const float* mean, const float* std, float* out);
+  // Each of two images of `count` values becomes share * itself + (1 - share) * the other, rounded at each step.
+  void (*mix)(float* a, float* b, int64_t count, float share_a, float share_b);
+  // Pixels through a table of 256 values for each channel that means something.
+  void (*look_up)(const uint8_t* source, int64_t pixels, int channels, const uint8_t* tables, uint8_t* out);
+  // Blends with the image blurred, or with its grey (of 4 bytes): factor 0 is that, 1 the image, and it may be any.
+  void (*sharpen)(const uint8_t* source, int64_t width, int64_t height, int channels, float factor, uint8_t* out);
+  void (*saturate)(const uint8_t* source, int64_t pixels, float factor, uint8_t* out);
   // What is at (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]) of the source, for (x, y) the centres of the pixels of
   // a result of the same size; `fill` where that is outside. Pixels of 4 bytes.
   void (*affine)(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m,

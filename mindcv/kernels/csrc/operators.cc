@@ -10,7 +10,7 @@
 #include "kernels.h"
 #include "pool.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ namespace {
 using mindcv::Kernels;
 using mindcv::kernels;
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
 // Linux gives the tile registers' state to processes that ask for it.
 bool may_use_tiles() {
   constexpr int kRequest = 0x1023, kTileData = 18;
@@ -43,7 +43,7 @@ bool has_avx512_bf16() {
 const Kernels* choose() {
   const Kernels* found[4];
   int count = 0;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

@@ -1,4 +1,4 @@
-// Bytes to normalised float32 planes.
+// Bytes to normalised float32 planes, and blends of such images.
 #pragma once
 #include "resize.h"
 
@@ -20,6 +20,23 @@ inline void to_planes(const uint8_t* source, int64_t pixels, int planes, const f
   }
   for (; i < pixels; ++i) {
     for (int c = 0; c < planes; ++c) out[c * pixels + i] = (source[step * i + c] - mean[c]) / std[c];
+  }
+}
+
+// Blends two images of `count` values with one another, each with its own share of itself; NumPy's a *= s, a += b (1 -
+// s). They may be the same one.
+inline void mix(float* a, float* b, int64_t count, float share_a, float share_b) {
+  const float rest_a = 1.0f - share_a, rest_b = 1.0f - share_b;
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    const Vec own = load(a + i), other = load(b + i);
+    store(a + i, own * splat(share_a) + other * splat(rest_a));
+    store(b + i, other * splat(share_b) + own * splat(rest_b));
+  }
+  for (; i < count; ++i) {
+    const float own = a[i], other = b[i];
+    a[i] = own * share_a + other * rest_a;
+    b[i] = other * share_b + own * rest_b;
   }
 }
 

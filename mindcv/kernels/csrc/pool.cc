@@ -42,12 +42,17 @@ int wanted_threads() {
 struct Job {
   void (*task)(void*, int64_t) = nullptr;
   void* context = nullptr;
-  int64_t count = 0;
+};
+
+// The next of a thread's share of the tasks, and where the share ends.
+struct alignas(kLine) Share {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
 };
 
 class Pool {
  public:
-  Pool() : threads_(wanted_threads()) {}
+  Pool() : threads_(wanted_threads()), shares_(static_cast<size_t>(threads_)) {}
 
   int threads() const { return threads_; }
 
@@ -59,13 +64,17 @@ class Pool {
     start();
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {task, context, count};
-      next_.store(0, std::memory_order_relaxed);
+      job_ = {task, context};
+      for (int64_t i = 0; i < threads_; ++i) {
+        Share& share = shares_[static_cast<size_t>(i)];
+        share.next.store(count * i / threads_, std::memory_order_relaxed);
+        share.end = count * (i + 1) / threads_;
+      }
       busy_.store(threads_ - 1, std::memory_order_relaxed);
       round_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    work(job_);
+    work(job_, 0);
     for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
       if (spin < kSpins) {
         relax();
@@ -81,12 +90,12 @@ class Pool {
   void start() {
     if (!workers_.empty()) return;
     for (int i = 1; i < threads_; ++i) {
-      workers_.emplace_back([this] { loop(); });
+      workers_.emplace_back([this, i] { loop(i); });
       workers_.back().detach();
     }
   }
 
-  void loop() {
+  void loop(int thread) {
     uint64_t seen = 0;
     for (;;) {
       for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
@@ -96,21 +105,28 @@ class Pool {
       }
       // Every worker takes part in every round, so the job cannot change before this one has said that it is done.
       seen = round_.load(std::memory_order_acquire);
-      work(job_);
+      work(job_, thread);
       busy_.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  void work(const Job& job) {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < job.count;) job.task(job.context, i);
+  // Each thread has the same share of the tasks in each of a kernel's steps, so that it finds what it has made itself
+  // in its own cache; then it helps the others.
+  void work(const Job& job, int thread) {
+    for (int i = 0; i < threads_; ++i) {
+      Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+        job.task(job.context, task);
+      }
+    }
   }
 
   const int threads_;
+  std::vector<Share> shares_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
   Job job_;
-  std::atomic<int64_t> next_{0};
   std::atomic<int> busy_{0};
   std::atomic<uint64_t> round_{0};
 };

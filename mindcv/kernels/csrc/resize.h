@@ -5,6 +5,10 @@
 #include "images.h"
 #include "simd.h"
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace mindcv {
 namespace MINDCV_ISA {
 
@@ -16,6 +20,11 @@ MINDCV_INLINE Int load_bytes(const uint8_t* p) {
   return (Int)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__AVX2__)
   return (Int)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__aarch64__)
+  uint32_t word;
+  memcpy(&word, p, sizeof(word));
+  const uint16x8_t halves = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word)));
+  return (Int)vmovl_u16(vget_low_u16(halves));
 #else
   Int v;
   for (int i = 0; i < kWidth; ++i) v[i] = p[i];
@@ -31,6 +40,10 @@ MINDCV_INLINE void store_sums(uint8_t* p, Int sum) {
 #elif defined(__AVX2__)
   const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
+#elif defined(__aarch64__)
+  const uint16x4_t halves = vqmovun_s32((int32x4_t)v);
+  const uint32_t word = vget_lane_u32(vreinterpret_u32_u8(vqmovn_u16(vcombine_u16(halves, halves))), 0);
+  memcpy(p, &word, sizeof(word));
 #else
   for (int i = 0; i < kWidth; ++i) p[i] = static_cast<uint8_t>(v[i] < 0 ? 0 : v[i] > 255 ? 255 : v[i]);
 #endif
@@ -125,6 +138,17 @@ inline void horizontal_lanes(const uint8_t* const* rows, const Taps& taps, uint8
     for (int i = 0; i < kLaneRows; ++i) memcpy(outs[i] + 4 * x, found + 4 * i, 4);
   }
 }
+#elif defined(__aarch64__)
+// A row of four-byte pixels, the channels of one in a vector.
+inline void horizontal_pixels(const uint8_t* row, const Taps& taps, uint8_t* out) {
+  const int32_t* weights = taps.weights;
+  for (int64_t x = 0; x < taps.outputs; ++x, weights += taps.width) {
+    const uint8_t* pixel = row + 4 * taps.first[x];
+    Int sum = Int{} + kHalf;
+    for (int64_t t = 0; t < taps.width; ++t) sum += load_bytes(pixel + 4 * t) * weights[t];
+    store_sums(out + 4 * x, sum);
+  }
+}
 #endif
 
 // Rows of pixels of one or four bytes, `stride` bytes apart, to rows of taps.outputs such pixels, without gaps.
@@ -142,6 +166,8 @@ inline void resize_horizontal(const uint8_t* source, int64_t stride, int64_t row
     }
     horizontal_lanes(from, taps, to);
   }
+#elif defined(__aarch64__)
+  for (; channels == 4 && y < rows; ++y) horizontal_pixels(source + y * stride, taps, out + y * out_stride);
 #endif
   for (; y < rows; ++y) {
     const uint8_t* row = source + y * stride;

@@ -1,0 +1,74 @@
+"""Operations by tables, against the functions of Pillow that they stand for; with kernels and without."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from mindcv.data import tone
+from mindcv.kernels import status
+
+RNG = np.random.default_rng(8)
+
+
+@pytest.fixture(params=["on", "off"], autouse=True)
+def kernels(request, monkeypatch):
+    monkeypatch.setenv("MINDCV_KERNELS", request.param)
+    if request.param == "on" and shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler, so there are no kernels")
+    assert status().is_used == (request.param == "on")
+
+
+def pictures(mode):
+    """Noise in all or a part of the range, few and many pixels, one value, and two."""
+    channels = len(mode)
+    for number in range(40):
+        width, height = RNG.integers(1, (5, 90)[number % 2], 2)
+        low, high = np.sort(RNG.integers(0, 257, 2)) if number % 3 else (0, 256)
+        values = RNG.integers(low, max(high, low + 1), (height, width, channels)).clip(0, 255).astype(np.uint8)
+        if number % 5 == 0:
+            values = np.where(values > values.mean(), 255 - number, number)
+        yield Image.fromarray(values.astype(np.uint8).squeeze(2) if mode == "L" else values.astype(np.uint8))
+    yield Image.new(mode, (4, 3), "white")
+    yield Image.fromarray(np.arange(256, dtype=np.uint8).repeat(3)[None]).convert(mode)
+
+
+def solarize_add(image, addition):
+    values = np.asarray(image).astype(int)
+    return Image.fromarray(np.where(values < 128, np.minimum(values + addition, 255), values).astype(np.uint8))
+
+
+FACTORS = (0, 0.1, 0.37, 0.5, 1, 1.0001, 1.44, 1.9, 2.7)
+CASES = {
+    "invert": (tone.invert, ImageOps.invert, [()]),
+    "posterize": (tone.posterize, ImageOps.posterize, [(bits,) for bits in range(1, 9)]),
+    "solarize": (tone.solarize, ImageOps.solarize, [(0,), (1,), (128,), (191.25,), (255,), (256,)]),
+    "solarize_add": (tone.solarize_add, solarize_add, [(0,), (1,), (99,), (110,), (200,)]),
+    "autocontrast": (tone.autocontrast, ImageOps.autocontrast, [()]),
+    "equalize": (tone.equalize, ImageOps.equalize, [()]),
+    "brightness": (tone.brightness, lambda i, f: ImageEnhance.Brightness(i).enhance(f), [(f,) for f in FACTORS]),
+    "contrast": (tone.contrast, lambda i, f: ImageEnhance.Contrast(i).enhance(f), [(f,) for f in FACTORS]),
+}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("name", CASES)
+def test_what_pillow_does(name, mode):
+    function, of_pillow, arguments = CASES[name]
+    for image in pictures(mode):
+        image.info["comment"] = b"kept"
+        for values in arguments:
+            found, expected = function(image, *values), of_pillow(image, *values)
+            assert (found.mode, found.size, found.info) == (mode, image.size, image.info)
+            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), f"{name} {values}")
+
+
+def test_the_image_itself_stays():
+    image = next(pictures("RGB"))
+    before = image.tobytes()
+    for function, _, arguments in CASES.values():
+        function(image, *arguments[0])
+    assert image.tobytes() == before
