@@ -161,15 +161,15 @@ class BlockForward {
     const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
       normalise(rows, part, a, place);
     };
-    filled_product<G>(memory_, rows, right1, kDepth, normalised, [&](Rows rows, int64_t col, const float* tile) {
-      widen(rows, col, tile, g_tile(rows.tile, col), &squares);
+    filled_product<G>(memory_, rows, right1, kDepth, normalised, [&](int64_t row, int64_t col, const float* tile) {
+      widen(row, col, tile, g_tile(row, col), &squares);
     });
     const float* factor = response(squares);
     const auto responded = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
       respond(factor, rows, part, a, place);
     };
     filled_product<G>(memory_, rows, right2, kDepth, responded,
-                      [&](Rows rows, int64_t col, const float* tile) { narrow(rows, col, tile); });
+                      [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); });
   }
 
   // V1: each row goes through both products by itself. So a task makes some rows' wide map part by part, as the second
@@ -184,8 +184,8 @@ class BlockForward {
         normalise(rows, part, a, place);
       };
       filled_product<G>(memory_, rows, right1, kDepth, normalised,
-                        [&](Rows rows, int64_t col, float* tile) { widen_into(q, rows.tile, col, rows, col, tile); });
-      product<G>(q, right2, rows, [&](Rows rows, int64_t col, const float* tile) { narrow(rows, col, tile); });
+                        [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col, row, col, tile); });
+      product<G>(q, right2, rows, [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); });
       return;
     }
     parallel(ceil_div(tiles, height), [&](int64_t task) {
@@ -207,21 +207,18 @@ class BlockForward {
     float* sums = reinterpret_cast<float*>(scratch + y_bytes + q_bytes);
     typename G::A y = G::a_in(scratch, rows, c), q{};
     for (int64_t i = 0; i < count; ++i) normalise({first + i, 0, kTile}, {0, c}, y, i);
-    const auto moved = [&](Rows rows) { return Rows{first + rows.tile, rows.begin, rows.end}; };
     const auto widened = [&](Range part) {
       q = G::a_in(scratch + y_bytes, rows, part.count());
       const Range cols{part.begin / kTile, ceil_div(part.end, kTile)};
       multiply_block<G>(
           {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {},
           [&](int64_t col) { return Place<G>{&right1.packed, col}; },
-          [&](Rows rows, int64_t col, float* tile) {
-            widen_into(q, rows.tile, col - cols.begin, moved(rows), col, tile);
-          });
+          [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col - cols.begin, first + row, col, tile); });
     };
     multiply_block<G>(
         {&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
         [&](int64_t col) { return Place<G>{&right2.packed, col}; },
-        [&](Rows rows, int64_t col, const float* tile) { narrow(moved(rows), col, tile); });
+        [&](int64_t row, int64_t col, const float* tile) { narrow(first + row, col, tile); });
   }
 
   // Rows of u, normalised (in place), and of that the columns `part`, as rows of the tile `place` of pwconv1's left
@@ -249,17 +246,17 @@ class BlockForward {
     return g_ + (row_tile * ceil_div(wide_, kTile) + col_tile) * kTile * kTile;
   }
 
-  // Rows of a tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for
-  // example); and the sums of its squares.
-  void widen(Rows rows, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
-    const int64_t row = rows.tile * kTile, col = col_tile * kTile;
-    const int64_t last = least(rows.end, s_.rows() - row), cols = least(kTile, wide_ - col);
-    if (squares != nullptr && rows.begin == 0) squares->clear(rows.tile, col, cols);
-    each_image(row, rows.begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for example); and
+  // the sums of its squares.
+  void widen(int64_t row_tile, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile;
+    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
+    if (squares != nullptr) squares->clear(row_tile, col, cols);
+    each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec bias = load_part(p_.bias1 + col + j, cols - j);
-        Vec total = sums != nullptr ? load(sums + j) : Vec{};  // one row after the other, whatever the parts
+        Vec total{};
         for (int64_t i = begin; i < end; ++i) {
           const Vec z = load(tile + i * kTile + j) + bias;
           if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
@@ -273,10 +270,10 @@ class BlockForward {
   }
 
   // The same without a response: g is at once the left side of pwconv2, in the tile (place, col_place) of it.
-  void widen_into(typename G::A& q, int64_t place, int64_t col_place, Rows rows, int64_t col_tile, float* tile) {
-    widen(rows, col_tile, tile, tile, nullptr);
-    G::put_a(q, place, col_place, tile, kTile, least(kTile, s_.rows() - rows.tile * kTile),
-             least(kTile, wide_ - col_tile * kTile), rows.begin, rows.end);
+  void widen_into(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile, float* tile) {
+    widen(row_tile, col_tile, tile, tile, nullptr);
+    G::put_a(q, place, col_place, tile, kTile, least(kTile, s_.rows() - row_tile * kTile),
+             least(kTile, wide_ - col_tile * kTile));
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
@@ -317,11 +314,11 @@ class BlockForward {
     }
   }
 
-  // Rows of a tile of pwconv2's product, to the output.
-  void narrow(Rows rows, int64_t col_tile, const float* tile) {
-    const int64_t row = rows.tile * kTile, col = col_tile * kTile, c = s_.c;
-    const int64_t last = least(rows.end, s_.rows() - row), cols = least(kTile, c - col);
-    each_image(row, rows.begin, last, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+  // A tile of pwconv2's product, to the output.
+  void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
+    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, c - col);
+    each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
       const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = (row0_ + row + i) * c + col;

@@ -151,17 +151,17 @@ class BlockBackward {
     const int64_t rows = s_.rows();
     const bool is_v2 = p_.grn_gamma != nullptr;
     RowSums sums(memory_, rows, rows, wide_);
-    const auto use = [&](Rows part, int64_t col_tile, float* dz) {
-      const int64_t row = part.tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), last = least(part.end, count), cols = least(kTile, wide_ - col);
-      float* q = is_v2 ? nullptr : static_cast<float*>(thread_scratch(kTile * kTile * 4));
-      if (part.begin == 0) sums.clear(part.tile, col, cols);
+    const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      alignas(64) float q[kTile * kTile];
+      sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
         const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{},
                   g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
         Vec total = load(sum_at + j);
-        for (int64_t i = part.begin; i < last; ++i) {
+        for (int64_t i = 0; i < count; ++i) {
           const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
           const Normal n = normal(z);
           const Vec g = z * n.phi;
@@ -177,9 +177,8 @@ class BlockBackward {
         }
         store(sum_at + j, total);
       }
-      if (part.end < kTile) return;
-      G::put_both(dz_, dz_right_, part.tile, col_tile, dz, kTile, count, cols);
-      if (!is_v2) G::put_b(q_, part.tile, col_tile, q, kTile, count, cols);
+      G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
+      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
     };
     product<G>(de_, weight2, rows, use);
     add_sums(sums, wide_, d_.bias1);
@@ -240,11 +239,11 @@ class BlockBackward {
   void back_to_q(const Right<G>& weight2, float* dq, const float* de_sum) {
     const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
     RowSums with_g(memory_, rows, s_.pixels(), wide_);
-    const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
-      const int64_t row = part.tile * kTile, col = col_tile * kTile;
-      const int64_t last = least(part.end, rows - row), cols = least(kTile, wide_ - col);
-      if (part.begin == 0) with_g.clear(part.tile, col, cols);
-      each_image(row, part.begin, last, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      with_g.clear(row_tile, col, cols);
+      each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* sum_at = with_g.at(row + begin, col);
         for (int64_t j = 0; j < cols; j += kWidth) {
           Vec total = load(sum_at + j);
@@ -353,10 +352,10 @@ class BlockBackward {
 
   void back_to_u(const Right<G>& weight1, float* du) {
     const int64_t rows = s_.rows(), c = s_.c;
-    const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
-      const int64_t row = part.tile * kTile, col = col_tile * kTile;
+    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+      const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = least(kTile, c - col);
-      for (int64_t i = part.begin; i < least(part.end, rows - row); ++i) {
+      for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
         for (int64_t j = 0; j < cols; j += kWidth)
           store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }

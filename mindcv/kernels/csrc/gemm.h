@@ -100,16 +100,15 @@ inline int64_t block_sums(int64_t k, int64_t depth, int64_t rows, int64_t cols) 
   return round_up(k, kTile) > depth ? rows * cols * kTile * kTile : 0;
 }
 
-// Computes a block, one part of k after the other, in each column by column. Calls use(rows, col, tile) for each tile,
-// in that order, in parts; `tile`, a float [32][32], may be written. make(part) is called before a part of k is
-// multiplied, prepare(col) gives B, and where in it the column is.
+// Computes a block, one part of k after the other, in each column by column. Calls use(row, col, tile) for each tile of
+// 32 x 32, a float [32][32] that may be written, in that order. make(part) is called before a part of k is multiplied,
+// prepare(col) gives B, and where in it the column is.
 template <class G, class Make, class Prepare, class Use>
 void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&& use) {
-  // A tile is used while the next one is computed, some rows at a time.
-  constexpr int64_t kRows = 2;
+  // A tile is used only after the next one is computed: the tile registers' stores take their time.
   alignas(64) float ring[2][kTile * kTile];
   float* last = nullptr;
-  int64_t count = 0, last_row = 0, last_col = 0, used = kTile;
+  int64_t count = 0, last_row = 0, last_col = 0;
   const int64_t end = round_up(block.k, kTile);
   for (int64_t k0 = 0; k0 < end; k0 += block.depth) {
     const int64_t k1 = least(end, k0 + block.depth);
@@ -120,25 +119,18 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
         float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % 2];
-        const auto use_some = [&]() __attribute__((noinline)) {
-          if (used == kTile) return;
-          use(Rows{last_row, used, used + kRows}, last_col, last);
-          used += kRows;
-        };
         const bool turns = row + 1 == block.rows.end;
         const Product at{
             row, place, k0, k1, block.has_part ? k0 : 0, turns ? block.rows.begin : row + 1, turns ? place + 1 : place};
-        G::multiply(*block.a, *b, at, k0 > 0, tile, use_some);
-        if (used < kTile) use(Rows{last_row, used, kTile}, last_col, last);
-        if (k1 < end) continue;
-        last = tile;
+        G::multiply(*block.a, *b, at, k0 > 0, tile);
+        if (last != nullptr) use(last_row, last_col, last);
+        last = k1 < end ? nullptr : tile;
         last_row = row;
         last_col = col;
-        used = 0;
       }
     }
   }
-  if (last != nullptr) use(Rows{last_row, 0, kTile}, last_col, last);
+  if (last != nullptr) use(last_row, last_col, last);
 }
 
 // Calls use(rows, col, tile) for every 32 x 32 tile of A [m, k] times the right side, in parts; `col` counts tiles. A
@@ -147,7 +139,10 @@ template <class G, class Use>
 void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {
   const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
   const int64_t blocks = right.is_packed ? ceil_div(row_tiles, kBlockTiles) : 1;
-  const int64_t height = ceil_div(row_tiles, blocks), cuts = least(col_tiles, ceil_div(2 * pool_threads(), blocks));
+  // One block is cut into as many tasks as there are threads, so that each fetches A once; several, for balance, into
+  // more.
+  const int64_t tasks = blocks == 1 ? pool_threads() : 2 * pool_threads();
+  const int64_t height = ceil_div(row_tiles, blocks), cuts = least(col_tiles, ceil_div(tasks, blocks));
   const auto nothing = [](Range) {};
   parallel(blocks * cuts, [&](int64_t task) {
     const int64_t row = task / cuts * height, cut = task % cuts;
@@ -215,10 +210,7 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
           for (int64_t i = 0; i < count; ++i) fill(Rows{first + i, 0, kTile}, part, a, i);
         },
         [&](int64_t col) { return Place<G>{&right.packed, col}; },
-        [&](Rows part, int64_t col, float* tile) {
-          part.tile += first;
-          use(part, col, tile);
-        });
+        [&](int64_t row, int64_t col, float* tile) { use(first + row, col, tile); });
   });
 }
 
@@ -240,7 +232,7 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
         for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
           const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
           const Product at{row, col, part, least(part + kDepth, end), 0, turns ? row0 : row + 1, turns ? col + 1 : col};
-          G::multiply(a, b, at, false, tile, [] {});
+          G::multiply(a, b, at, false, tile);
           use(row, col, tile);
         }
       }

@@ -127,14 +127,11 @@ struct Amx {
     _tile_loadconfig(&config);
   }
 
-  // `meanwhile()`, some work for the vector units, is called after each few products: the multiplier takes its time
-  // over what it is given, and a processor does not look far enough ahead to find other work by itself.
-  template <class Meanwhile>
-  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile&& meanwhile) {
+  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
     if (__builtin_expect(is_special(a, b, at), 0)) {
-      multiply_special(a, b, at, adds, out, meanwhile);
+      multiply_special(a, b, at, adds, out);
     } else {
-      multiply_tiles(a, b, at, adds, out, meanwhile);
+      multiply_tiles(a, b, at, adds, out);
     }
   }
 
@@ -149,35 +146,31 @@ struct Amx {
   }
 
   // Part by part, so that the same ones go through plain loops however k is cut.
-  template <class Meanwhile>
   __attribute__((noinline)) static void multiply_special(const A& a, const B& b, const Product& at, bool adds,
-                                                         float* out, Meanwhile& meanwhile) {
+                                                         float* out) {
     for (Product part = at; part.k0 < at.k1; part.k0 = part.k1, adds = true) {
       part.k1 = least(at.k1, part.k0 + kDepth);
       if (is_special(a, b, part)) {
         multiply_plainly(a.at(at.row, (part.k0 - at.a_k0) / kTile), b.at(at.col, part.k0 / kTile),
                          (part.k1 - part.k0) / kTile, adds, out);
       } else {
-        multiply_tiles(a, b, part, adds, out, meanwhile);
+        multiply_tiles(a, b, part, adds, out);
       }
     }
   }
 
-  template <class Meanwhile>
-  static void multiply_tiles(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile& meanwhile) {
+  static void multiply_tiles(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const bool has_right = !b.is_half(at.col);
     if (a.is_half(at.row)) {
-      has_right ? multiply_part<false, true>(a, b, at, adds, out, meanwhile)
-                : multiply_part<false, false>(a, b, at, adds, out, meanwhile);
+      has_right ? multiply_part<false, true>(a, b, at, adds, out) : multiply_part<false, false>(a, b, at, adds, out);
     } else {
-      has_right ? multiply_part<true, true>(a, b, at, adds, out, meanwhile)
-                : multiply_part<true, false>(a, b, at, adds, out, meanwhile);
+      has_right ? multiply_part<true, true>(a, b, at, adds, out) : multiply_part<true, false>(a, b, at, adds, out);
     }
   }
 
   // With the lower half of the rows or without, with the right half of the columns or without.
-  template <bool kLower, bool kRight, class Meanwhile>
-  static void multiply_part(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile& meanwhile) {
+  template <bool kLower, bool kRight>
+  static void multiply_part(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const int64_t a_step = (at.k0 - at.a_k0) / kTile;
     const uint32_t* pa = a.at(at.row, a_step);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
@@ -196,7 +189,7 @@ struct Amx {
     for (int64_t s = 1; s <= steps; ++s) {
       const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, a_step);
       const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
-      step<kLower, kRight>(pa, pb, next_a, next_b, meanwhile);
+      step<kLower, kRight>(pa, pb, next_a, next_b);
       pa = next_a;
       pb = next_b;
     }
@@ -206,16 +199,15 @@ struct Amx {
     if (kLower && kRight) _tile_stored(3, out + 16 * kTile + 16, kTile * 4);
   }
 
-  template <bool kLower, bool kRight, class Meanwhile>
-  MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
-                                 Meanwhile& meanwhile) {
+  template <bool kLower, bool kRight>
+  MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a,
+                                 const uint32_t* next_b) {
     const auto dot = [&](int block) __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
       if (kRight) _tile_dpbf16ps(1, 4, 7);
       if (kLower) _tile_dpbf16ps(2, 5, 6);
       if (kLower && kRight) _tile_dpbf16ps(3, 5, 7);
       fetch(next_a, next_b, block);
-      meanwhile();
     };
     load_a<kLower>(pa, kParts - 1);
     load_b<kRight>(pb, 0);

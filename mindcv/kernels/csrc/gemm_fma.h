@@ -100,10 +100,8 @@ struct Fma {
   static void begin() {}
 
   // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole
-  // tiles; with `adds` it is added to what out holds. `meanwhile()` is work for the vector units: not called here,
-  // where they are what multiplies.
-  template <class Meanwhile>
-  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out, Meanwhile&&) {
+  // tiles; with `adds` it is added to what out holds.
+  static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const float* from = a.data + at.row * kTile * a.row_step + (at.k0 - at.a_k0) * a.k_step;
     const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;
     const int64_t k = at.k1 - at.k0;

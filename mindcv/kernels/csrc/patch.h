@@ -90,10 +90,10 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
       G::put_a(a, place, j / kTile, patches + j, length, count, least(kTile, length - j), part.begin, part.end);
     }
   };
-  const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
+  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
-    for (int64_t i = part.begin; i < least(part.end, rows - part.tile * kTile); ++i) {
-      float* to = out + (part.tile * kTile + i) * s.o + col;
+    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+      float* to = out + (row_tile * kTile + i) * s.o + col;
       for (int64_t j = 0; j < cols; j += kWidth)
         store_part(to + j, load(tile + i * kTile + j) + load_part(p.bias + col + j, cols - j), cols - j);
     }
@@ -122,11 +122,11 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
       G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, least(kTile, s.o - j));
     }
   });
-  const auto use = [&](Rows part, int64_t col_tile, const float* tile) {
-    for (int64_t i = part.begin; i < least(part.end, rows - part.tile * kTile); ++i) {
+  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
       const int64_t last = least(length, (col_tile + 1) * kTile);
       for (int64_t j = col_tile * kTile; j < last; ++j) {
-        dx[line_offset(s, part.tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
+        dx[line_offset(s, row_tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
       }
     }
   };
