@@ -138,16 +138,33 @@ def test_block_is_its_formula(isa, is_v2, tmp_path):
             assert abs((grad * direction).sum() - expected) < 1e-5 * size, f"{shape}: input {i}"
 
 
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
 @pytest.mark.parametrize("isa", SETS)
-def test_threads_do_not_change_a_bit(isa, tmp_path):
-    inputs, dout = block_inputs(5, 14, 14, 72, True), random(5, 14, 14, 72)
-    runs = [block_and_gradients(tmp_path, inputs, True, dout, isa, threads) for threads in (1, 2, 3, 2)]
+def test_threads_do_not_change_a_bit(isa, is_v2, tmp_path):
+    """Of few threads each makes its own rows of the products; with 400 channels these are computed in parts."""
+    for shape in ((5, 14, 14, 72), (2, 12, 12, 400)):
+        inputs, dout = block_inputs(*shape, is_v2), random(*shape)
+        runs = [block_and_gradients(tmp_path, inputs, is_v2, dout, isa, threads) for threads in (1, 2, 3)]
+        if runs[0] is None:
+            pytest.skip(f"this processor has no {isa}")
+        for out, grads in runs[1:]:
+            np.testing.assert_array_equal(out, runs[0][0])
+            for grad, first in zip(grads, runs[0][1]):
+                np.testing.assert_array_equal(grad, first)
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_threads_do_not_change_a_bit_beside_special_values(isa, tmp_path):
+    inputs = block_inputs(2, 12, 12, 400, False)
+    inputs[0][0, 5, 5, 7], inputs[7][3, 900] = np.nan, np.inf
+    calls = block_calls(inputs, False, None)[:1]
+    runs = [run_library(tmp_path, calls, isa, threads) for threads in (1, 2, 3)]
     if runs[0] is None:
         pytest.skip(f"this processor has no {isa}")
-    for out, grads in runs[1:]:
-        np.testing.assert_array_equal(out, runs[0][0])
-        for grad, first in zip(grads, runs[0][1]):
-            np.testing.assert_array_equal(grad, first)
+    ((first,),) = runs[0]
+    assert 0 < np.isnan(first).sum() < first.size / 2
+    for ((out,),) in runs[1:]:
+        np.testing.assert_array_equal(out, first)
 
 
 @pytest.mark.parametrize("isa", SETS)

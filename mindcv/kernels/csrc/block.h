@@ -40,8 +40,8 @@ struct BlockGrads {
       *scale;
 };
 
-// V2's response multiplies each channel of an image by a number. Where an image has more pixels than channels (the
-// first stages) it is cheaper to multiply pwconv2's weight by these, once an image, than the wide map.
+// Where an image has more pixels than channels (the first stages), its wide map alone is as much as a cache holds, and
+// V2 takes one image at a time: backward its response is then differentiated through the weight's gradient (see there).
 inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
   return p.grn_gamma != nullptr && s.pixels() >= s.c;
 }
@@ -251,7 +251,6 @@ class BlockForward {
   void widen(int64_t row_tile, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
-    if (squares != nullptr) squares->clear(row_tile, col, cols);
     each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for (int64_t j = 0; j < cols; j += kWidth) {

@@ -23,6 +23,10 @@ constexpr int64_t kFewRows = 256;
 // cache of 2 MiB while the panels of B come by, each of which is fetched once for all of these rows.
 constexpr int64_t kBlockTiles = 12;
 
+// The same where A and what is made of the product are maps in memory, and B is of so few values that fetching it three
+// times as often costs less than the room that it leaves to them.
+constexpr int64_t kMapTiles = 4, kFewValues = 384 * 1536;
+
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k].
 struct Weight {
   const float* w;
@@ -133,12 +137,13 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
   if (last != nullptr) use(last_row, last_col, last);
 }
 
-// Calls use(rows, col, tile) for every 32 x 32 tile of A [m, k] times the right side, in parts; `col` counts tiles. A
-// tile is computed in the same way whatever the tasks are, which depend on the number of threads.
+// Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times the right side; row and col count tiles. A tile is
+// computed in the same way whatever the tasks are, which depend on the number of threads.
 template <class G, class Use>
 void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {
   const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
-  const int64_t blocks = right.is_packed ? ceil_div(row_tiles, kBlockTiles) : 1;
+  const bool is_small = row_tiles > kBlockTiles && k * right.weight.n <= kFewValues;
+  const int64_t blocks = right.is_packed ? ceil_div(row_tiles, is_small ? kMapTiles : kBlockTiles) : 1;
   // One block is cut into as many tasks as there are threads, so that each fetches A once; several, for balance, into
   // more.
   const int64_t tasks = blocks == 1 ? pool_threads() : 2 * pool_threads();
@@ -218,7 +223,7 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
 // one part of k after another, and adds up.
 template <class G, class Use>
 void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
-  constexpr int64_t kBlock = 4, kLeastTasks = 6;
+  constexpr int64_t kPart = 2 * kDepth, kBlock = 4, kLeastTasks = 6;
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   const int64_t row_blocks = ceil_div(row_tiles, kBlock);
   const int64_t width = most(1, least(kBlock, col_tiles * row_blocks / kLeastTasks));
@@ -227,11 +232,11 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
     const int64_t row0 = task / col_blocks * kBlock, col0 = task % col_blocks * width;
     G::begin();
     alignas(64) float tile[kTile * kTile];
-    for (int64_t part = 0; part < end; part += kDepth) {
+    for (int64_t part = 0; part < end; part += kPart) {
       for (int64_t col = col0; col < least(col0 + width, col_tiles); ++col) {
         for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
           const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
-          const Product at{row, col, part, least(part + kDepth, end), 0, turns ? row0 : row + 1, turns ? col + 1 : col};
+          const Product at{row, col, part, least(part + kPart, end), 0, turns ? row0 : row + 1, turns ? col + 1 : col};
           G::multiply(a, b, at, false, tile);
           use(row, col, tile);
         }
