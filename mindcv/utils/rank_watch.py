@@ -1,15 +1,16 @@
 """Says which worker of a job ended badly, and where its log is.
 
 msrun ends a job when a worker dies, but names neither; it does show the errors in the log of its scheduler. So the
-scheduler's process watches the workers beside it and writes there. Linux only: it reads /proc.
+scheduler's process watches the workers beside it and writes there. Linux only, from 5.3 on: it reads /proc, and has the
+system tell it of an end at once.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -17,7 +18,7 @@ from typing import Optional
 __all__ = ["watch_workers"]
 
 _PROC = Path("/proc")
-_PAUSE = 0.2  # seconds; msrun looks once a second, and then ends the other workers
+_PAUSE = 0.2  # seconds between two looks for new workers
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def watch_workers() -> None:
 
     A process and not a thread: MindSpore's scheduler waits for its workers without letting Python run.
     """
-    if sys.platform != "linux":
+    if not hasattr(os, "pidfd_open"):
         return
     sys.stderr.flush()
     scheduler, launcher = os.getpid(), os.getppid()
@@ -47,20 +48,24 @@ def watch_workers() -> None:
 
 
 def _watch(scheduler: int, launcher: int) -> None:
-    workers: dict[int, _Worker] = {}
+    seen: set[int] = set()
+    running: dict[int, _Worker] = {}  # by the descriptors that tell of their ends
     while os.getppid() == scheduler:
         for pid in _children_of(launcher):
-            worker = _worker(pid) if pid not in workers else None
+            worker = _worker(pid) if pid not in seen else None
             if worker is not None:
-                workers[pid] = worker
-        for worker in workers.values():
+                seen.add(pid)
+                running[os.pidfd_open(pid)] = worker
+        # How a process ended can be read only until msrun takes note of it, which looks once a second.
+        for descriptor in select.select(list(running), [], [], _PAUSE)[0]:
+            worker = running.pop(descriptor)
+            os.close(descriptor)
             end = _bad_end(worker.pid)
             if end:
                 # The word in brackets is what msrun looks for.
                 sys.stderr.write(f"[ERROR] rank {worker.rank} {end}; its log is {worker.log}\n")
                 sys.stderr.flush()
                 return
-        time.sleep(_PAUSE)
 
 
 def _children_of(parent: int) -> list[int]:
