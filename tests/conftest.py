@@ -2,12 +2,16 @@
 
 import gc
 import json
+import shutil
+import sys
 import zlib
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
+
+from mindcv.kernels import status
 
 DATA = Path(__file__).parent / "data"
 SIZES = {
@@ -37,6 +41,27 @@ def no_cells_at_exit():
     """Cells that live until the interpreter ends print hundreds of lines."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """The folder of the tools where Python looks for modules, as it is when one is run."""
+    folder = str(Path(__file__).parents[1] / "tools")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(params=["on", "off"])
+def kernels(request, monkeypatch):
+    """With the C++ kernels and without: a test runs twice."""
+    monkeypatch.setenv("MINDCV_KERNELS", request.param)
+    if request.param == "on" and shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler, so there are no kernels")
+    assert status().is_used == (request.param == "on")
+    return request.param
 
 
 class Reference:

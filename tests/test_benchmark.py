@@ -21,14 +21,7 @@ TOOLS = ROOT / "tools"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tools():
-    """The folder of the tools where Python looks for modules, as it is when one is run."""
-    sys.path.insert(0, str(TOOLS))
-    yield
-    sys.path.remove(str(TOOLS))
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("tools")
 
 
 def run(cwd, *arguments):

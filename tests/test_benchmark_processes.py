@@ -19,17 +19,10 @@ ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
-pytestmark = pytest.mark.skipif(CORES < 2, reason="each process is bound to a core of its own")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tools():
-    """The folder of the tools where Python looks for modules, as it is when one is run."""
-    sys.path.insert(0, str(TOOLS))
-    yield
-    sys.path.remove(str(TOOLS))
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
+pytestmark = [
+    pytest.mark.usefixtures("tools"),
+    pytest.mark.skipif(CORES < 2, reason="each process is bound to a core of its own"),
+]
 
 
 # A launcher: starts the processes its first words say, as torchrun does. When one fails it ends the others, and takes

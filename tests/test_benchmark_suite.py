@@ -17,14 +17,7 @@ from mindcv.utils.errors import ConfigError, UserError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tools():
-    """The folder of the tools where Python looks for modules, as it is when one is run."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    yield
-    sys.path.remove(str(ROOT / "tools"))
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("tools")
 
 
 def parsed(*arguments):

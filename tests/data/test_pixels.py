@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
@@ -21,7 +19,7 @@ from mindcv.data.transforms import (
     Resize,
     ToArray,
 )
-from mindcv.kernels import images, status
+from mindcv.kernels import images
 from mindcv.utils.logger import logger
 
 RNG = np.random.default_rng(11)
@@ -30,13 +28,7 @@ BICUBIC = Image.Resampling.BICUBIC
 MEAN, STD = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
 
 
-@pytest.fixture(params=["on", "off"], autouse=True)
-def kernels(request, monkeypatch):
-    monkeypatch.setenv("MINDCV_KERNELS", request.param)
-    if request.param == "on" and shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler, so there are no kernels")
-    assert status().is_used == (request.param == "on")
-    return request.param
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def picture(width, height, mode="RGB"):

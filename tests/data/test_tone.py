@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from mindcv.data import tone
-from mindcv.kernels import status
 
 RNG = np.random.default_rng(8)
 
 
-@pytest.fixture(params=["on", "off"], autouse=True)
-def kernels(request, monkeypatch):
-    monkeypatch.setenv("MINDCV_KERNELS", request.param)
-    if request.param == "on" and shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler, so there are no kernels")
-    assert status().is_used == (request.param == "on")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def pictures(mode):

@@ -67,12 +67,7 @@ struct Fma {
   // 0. put_a may do it in parts: rows [begin, end) of the tile.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    float* to = a.data + row * kTile * a.row_step + col * kTile;
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < kTile; ++j) {
-        to[i * a.row_step + j] = i < rows && j < cols ? value(tile[i * step + j]) : 0.0f;
-      }
-    }
+    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols, begin, end);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
@@ -117,8 +112,9 @@ struct Fma {
  private:
   static float value(float x) { return kRounds ? rounded_to_bf16(x) : x; }
 
-  static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols) {
-    for (int64_t i = 0; i < kTile; ++i) {
+  static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols,
+                   int64_t begin = 0, int64_t end = kTile) {
+    for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? value(from[i * step + j]) : 0.0f;
     }
   }
