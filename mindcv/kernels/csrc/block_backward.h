@@ -16,42 +16,28 @@ class BlockBackward {
     clear_sums();
     const int64_t c = all_.c;
     const Right<G> weight1 = packed_right({p_.weight1, wide_, c, false});
-    const Right<G> weight2 = packed_right({scaled_weight2(), c, wide_, false});
-    const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
-    de_ = G::new_a(memory_, rows, c);
-    de_turned_ = G::new_a_transposed(memory_, c, rows);
-    y_turned_ = G::new_a_transposed(memory_, c, rows);
-    dz_ = G::new_a(memory_, rows, wide_);
-    dz_right_ = G::new_b(memory_, rows, wide_);
-    q_ = G::new_b(memory_, rows, wide_);
+    const Right<G> weight2 = packed_right({p_.weight2, c, wide_, false});
     const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
-    float* dq = is_v2 && !is_single ? memory_.floats(rows * round_up(wide_, kTile)) : nullptr;
+    const int64_t images = group_images(all_, p_), group_rows = images * all_.pixels();
+    // V1 goes through all products with few rows at a time, whose wide maps stay in the caches; but with no fewer than
+    // there are columns in the gradients of the weights, to which each part is added.
+    const int64_t part_rows = is_v2 ? group_rows : least(group_rows, most(kDepth, round_up(c, kTile)));
+    float* dq = is_v2 && !is_single ? memory_.floats(group_rows * round_up(wide_, kTile)) : nullptr;
     float* products = is_single ? memory_.floats(c * wide_) : nullptr;
-    float* du = memory_.floats(rows * c);
+    float* du = memory_.floats(group_rows * c);
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
-      memory_.rewind(mark);
       s_ = all_;
       s_.n = least(images, all_.n - image);
-      row0_ = image * all_.pixels();
       image0_ = image;
-      G::clear(dz_right_);
-      G::clear(q_);
-      const float* de_sum = pack_rows();
-      if (is_single) {
-        respond_to_image(products, de_sum);
-        back_to_z(weight2);
-      } else if (is_v2) {
-        back_to_q(weight2, dq, de_sum);
-        back_through_response(dq);
-        weight2_gradient(d_.weight2);
-      } else {
-        back_to_z(weight2);
-        weight2_gradient(d_.weight2);
+      const int64_t first = image * all_.pixels(), last = first + s_.rows();
+      for (row0_ = first; row0_ < last; row0_ += part_rows) {
+        memory_.rewind(mark);
+        rows_ = least(part_rows, last - row0_);
+        back_to_u(weight1, weight2, dq, products, du + (row0_ - first) * c);
       }
-      weight1_gradient();
-      back_to_u(weight1, du);
-      depthwise_backward(memory_, s_, x_ + row0_ * c, p_.dw_weight, du, dout_ + row0_ * c, d_.dx + row0_ * c,
+      memory_.rewind(mark);
+      depthwise_backward(memory_, s_, x_ + first * c, p_.dw_weight, du, dout_ + first * c, d_.dx + first * c,
                          d_.dw_weight);
     }
     undo_scale();
@@ -60,15 +46,38 @@ class BlockBackward {
  private:
   Right<G> packed_right(const Weight& weight) { return {weight, packed<G>(memory_, weight), true}; }
 
+  // The gradients of all weights but the depthwise ones, for rows_ rows from row0_, and du.
+  void back_to_u(const Right<G>& weight1, const Right<G>& weight2, float* dq, float* products, float* du) {
+    dr_ = G::new_a(memory_, rows_, all_.c);
+    de_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
+    y_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
+    dz_ = G::new_a(memory_, rows_, wide_);
+    dz_right_ = G::new_b(memory_, rows_, wide_);
+    q_ = G::new_b(memory_, rows_, wide_);
+    const float* de_sum = pack_rows();
+    if (products != nullptr) {
+      respond_to_image(products, de_sum);
+      back_to_z(weight2);
+    } else if (dq != nullptr) {
+      back_to_q(weight2, dq, de_sum);
+      back_through_response(dq);
+      weight2_gradient(d_.weight2, row0_ > 0);
+    } else {
+      back_to_z(weight2);
+      weight2_gradient(d_.weight2, row0_ > 0);
+    }
+    weight1_gradient(row0_ > 0);
+    back_to_y(weight1, du);
+    back_through_norm(du);
+  }
+
   void clear_sums() {
     const int64_t c = all_.c;
     clear(d_.dw_weight, c * kTaps);
     clear(d_.dw_bias, c);
     clear(d_.norm_gamma, c);
     clear(d_.norm_beta, c);
-    clear(d_.weight1, wide_ * c);
     clear(d_.bias1, wide_);
-    clear(d_.weight2, c * wide_);
     clear(d_.bias2, c);
     if (p_.grn_gamma != nullptr) {
       clear(d_.grn_gamma, wide_);
@@ -77,18 +86,9 @@ class BlockBackward {
   }
   static void clear(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * 4); }
 
-  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout, and gamma is multiplied into the
-  // weight instead: so the gradient of gamma comes from that of the weight, and r need not be known.
-  const float* scaled_weight2() {
-    if (p_.scale == nullptr) return p_.weight2;
-    float* scaled = memory_.floats(all_.c * wide_);
-    parallel(all_.c, [&](int64_t o) {
-      for (int64_t i = 0; i < wide_; ++i) scaled[o * wide_ + i] = p_.weight2[o * wide_ + i] * p_.scale[o];
-    });
-    return scaled;
-  }
-
-  // r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) + bias2 * sum(de).
+  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout in the sums over rows, so that r need
+  // not be known for the gradient of gamma: r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) + bias2 *
+  // sum(de).
   void undo_scale() {
     if (p_.scale == nullptr) return;
     parallel(all_.c, [&](int64_t o) {
@@ -106,18 +106,18 @@ class BlockBackward {
     });
   }
 
-  // de and y of the group, as the products want them, and the sum of de over its rows.
+  // de (dr as the left side of a product) and y, as the products want them, and the sum of de over the rows.
   const float* pack_rows() {
-    const int64_t rows = s_.rows(), c = s_.c;
+    const int64_t rows = rows_, c = s_.c;
     RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile, count = least(kTile, rows - first);
-      float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(2 * kTile * c) * 4));
-      float* y = de + kTile * c;
+      float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(3 * kTile * c) * 4));
+      float *y = de + kTile * c, *dr = p_.scale == nullptr ? de : y + kTile * c;
       sums.clear(tile, 0, c);
       float* total = sums.at(first, 0);
-      each_image(first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-        const Vec keep = splat(p_.keep[image0_ + image]);
+      each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        const Vec keep = splat(p_.keep[image]);
         for (int64_t j = 0; j < c; j += kWidth) {
           const Vec gamma = load_part(p_.norm_gamma + j, c - j), beta = load_part(p_.norm_beta + j, c - j);
           Vec sum_j = load(total + j);
@@ -125,6 +125,7 @@ class BlockBackward {
             const int64_t at = (row0_ + first + i) * c + j;
             const Vec v = load_part(dout_ + at, c - j) * keep;
             store_part(de + i * c + j, v, c - j);
+            if (p_.scale != nullptr) store_part(dr + i * c + j, v * load_part(p_.scale + j, c - j), c - j);
             sum_j += v;
             store_part(y + i * c + j, load_part(saved_.xhat + at, c - j) * gamma + beta, c - j);
           }
@@ -133,7 +134,7 @@ class BlockBackward {
       });
       for (int64_t j = 0; j < c; j += kTile) {
         const int64_t cols = least(kTile, c - j);
-        G::put_a(de_, tile, j / kTile, de + j, c, count, cols);
+        G::put_a(dr_, tile, j / kTile, dr + j, c, count, cols);
         G::put_a_transposed(de_turned_, tile, j / kTile, de + j, c, count, cols);
         G::put_a_transposed(y_turned_, tile, j / kTile, y + j, c, count, cols);
       }
@@ -145,16 +146,17 @@ class BlockBackward {
     return total;
   }
 
-  // From de to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
+  // From dr to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
   // before.
   void back_to_z(const Right<G>& weight2) {
-    const int64_t rows = s_.rows();
+    const int64_t rows = rows_;
     const bool is_v2 = p_.grn_gamma != nullptr;
     RowSums sums(memory_, rows, rows, wide_);
     const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
+      fetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
       for (int64_t j = 0; j < cols; j += kWidth) {
@@ -180,15 +182,25 @@ class BlockBackward {
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
       if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
     };
-    product<G>(de_, weight2, rows, use);
+    product<G>(dr_, weight2, rows, use);
     add_sums(sums, wide_, d_.bias1);
+  }
+
+  // Into the cache, a tile of z that is wanted after the next product: its rows are too far apart for the processor to
+  // foresee.
+  void fetch_z(int64_t row, int64_t col) const {
+    const float* z = saved_.z + (row0_ + row) * wide_ + col;
+    for (int64_t i = 0; i < kTile; ++i, z += wide_) {
+      __builtin_prefetch(z);
+      __builtin_prefetch(z + kTile / 2);
+    }
   }
 
   // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so
   // the response can be differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum
   // of de) beta.
   void respond_to_image(float* products, const float* de_sum) {
-    const int64_t rows = s_.rows(), c = s_.c, step = round_up(wide_, kTile);
+    const int64_t rows = rows_, c = s_.c, step = round_up(wide_, kTile);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
       const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
       alignas(64) float g[kTile * kTile];
@@ -201,8 +213,7 @@ class BlockBackward {
         G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols);
       }
     });
-    clear(products, c * wide_);
-    weight2_gradient(products);
+    weight2_gradient(products, false);
     g_factor_ = memory_.floats(step);
     dq_factor_ = memory_.floats(step);
     add_to_grn_beta(de_sum);
@@ -219,8 +230,8 @@ class BlockBackward {
       for (int64_t i = 0; i < wide_; i += kWidth) {
         float* to = d_.weight2 + o * wide_ + i;
         const Vec grown = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
-        store_part(to, load_part(to, wide_ - i) + (grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o]),
-                   wide_ - i);
+        const Vec v = grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o];
+        store_part(to, row0_ > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
       }
     });
   }
@@ -237,11 +248,12 @@ class BlockBackward {
 
   // V2, several images: dq, and the sums over each image's pixels that the response needs.
   void back_to_q(const Right<G>& weight2, float* dq, const float* de_sum) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums with_g(memory_, rows, s_.pixels(), wide_);
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      fetch_z(row + kTile, col);
       with_g.clear(row_tile, col, cols);
       each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* sum_at = with_g.at(row + begin, col);
@@ -257,7 +269,7 @@ class BlockBackward {
         }
       });
     };
-    product<G>(de_, weight2, rows, use);
+    product<G>(dr_, weight2, rows, use);
     add_to_grn_beta(de_sum);
     g_factor_ = memory_.floats(s_.n * step);
     dq_factor_ = memory_.floats(s_.n * step);
@@ -292,7 +304,7 @@ class BlockBackward {
   }
 
   void back_through_response(const float* dq) {
-    const int64_t rows = s_.rows(), step = round_up(wide_, kTile);
+    const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums sums(memory_, rows, rows, wide_);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
       const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
@@ -327,40 +339,46 @@ class BlockBackward {
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // Adds the sum over rows of de q, q as q_ holds it.
-  void weight2_gradient(float* grad) {
-    const int64_t rows = s_.rows(), c = s_.c;
-    long_product<G>(de_turned_, q_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      for (int64_t i = 0; i < least(kTile, c - row); ++i) {
-        float* to = grad + (row + i) * wide_ + col;
-        for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) to[j] += tile[i * kTile + j];
-      }
-    });
+  // The sum over the rows of de q, q as q_ holds it; with `adds` it is added to what is there.
+  void weight2_gradient(float* grad, bool adds) {
+    const int64_t c = s_.c;
+    long_product<G>(de_turned_, q_, c, wide_, rows_,
+                    [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+                      const int64_t row = row_tile * kTile, col = col_tile * kTile;
+                      put_tile(tile, least(kTile, c - row), least(kTile, wide_ - col), adds || !is_first,
+                               grad + row * wide_ + col, wide_);
+                    });
   }
 
-  void weight1_gradient() {
-    const int64_t rows = s_.rows(), c = s_.c;
-    long_product<G>(y_turned_, dz_right_, c, wide_, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      for (int64_t j = 0; j < least(kTile, wide_ - col); ++j) {
-        float* to = d_.weight1 + (col + j) * c + row;
-        for (int64_t i = 0; i < least(kTile, c - row); ++i) to[i] += tile[i * kTile + j];
-      }
-    });
+  // The same of dz y, computed as y dz.
+  void weight1_gradient(bool adds) {
+    const int64_t c = s_.c;
+    long_product<G>(y_turned_, dz_right_, c, wide_, rows_,
+                    [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+                      const int64_t row = col_tile * kTile, col = row_tile * kTile;
+                      alignas(64) float turned[kTile * kTile];
+                      transpose_tile(tile, turned);
+                      put_tile(turned, least(kTile, wide_ - row), least(kTile, c - col), adds || !is_first,
+                               d_.weight1 + row * c + col, c);
+                    });
   }
 
-  void back_to_u(const Right<G>& weight1, float* du) {
-    const int64_t rows = s_.rows(), c = s_.c;
+  void back_to_y(const Right<G>& weight1, float* dy) {
+    const int64_t rows = rows_, c = s_.c;
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = least(kTile, c - col);
       for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
         for (int64_t j = 0; j < cols; j += kWidth)
-          store_part(du + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
+          store_part(dy + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
     };
     product<G>(dz_, weight1, rows, use);
+  }
+
+  // From dy to du, in place.
+  void back_through_norm(float* du) {
+    const int64_t rows = rows_, c = s_.c;
     RowSums gamma(memory_, rows, rows, c), beta(memory_, rows, rows, c), bias(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile;
@@ -393,9 +411,9 @@ class BlockBackward {
   const float* dout_;
   const BlockGrads d_;
   const int64_t wide_;
-  MapShape s_{};  // of the group
-  int64_t row0_ = 0, image0_ = 0;
-  typename G::A de_{}, de_turned_{}, y_turned_{}, dz_{};
+  MapShape s_{};  // of the group of images
+  int64_t row0_ = 0, rows_ = 0, image0_ = 0;
+  typename G::A dr_{}, de_turned_{}, y_turned_{}, dz_{};
   typename G::B dz_right_{}, q_{};
   float *dq_factor_ = nullptr, *g_factor_ = nullptr;
 };

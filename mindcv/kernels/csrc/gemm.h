@@ -27,6 +27,23 @@ constexpr int64_t kBlockTiles = 12;
 // times as often costs less than the room that it leaves to them.
 constexpr int64_t kMapTiles = 4, kFewValues = 384 * 1536;
 
+inline void transpose_tile(const float* from, float* to) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < kTile; i += 16) {
+    for (int j = 0; j < kTile; j += 16) {
+      __m512i rows[16];
+      for (int k = 0; k < 16; ++k) rows[k] = _mm512_loadu_si512(from + (i + k) * kTile + j);
+      transpose(rows);
+      for (int k = 0; k < 16; ++k) _mm512_storeu_si512(to + (j + k) * kTile + i, rows[k]);
+    }
+  }
+#else
+  for (int i = 0; i < kTile; ++i) {
+    for (int j = 0; j < kTile; ++j) to[j * kTile + i] = from[i * kTile + j];
+  }
+#endif
+}
+
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k].
 struct Weight {
   const float* w;
@@ -65,11 +82,12 @@ typename G::B packed(Session& memory, const Weight& weight) {
   return b;
 }
 
-// B, and which panel of it.
+// B, which panel of it, and whether the next columns' panels follow.
 template <class G>
 struct Place {
   const typename G::B* b;
   int64_t panel;
+  bool is_whole;
 };
 
 // The right side of a product: a weight, and its packed form, which is missing (is_packed false) for few rows.
@@ -89,6 +107,10 @@ struct Range {
   int64_t begin, end;
   int64_t count() const { return end - begin; }
 };
+
+inline Range part_of(int64_t count, int64_t part, int64_t parts) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
 
 // Tiles of A's rows times tiles of B's columns, multiplied in parts of k.
 template <class G>
@@ -119,14 +141,24 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
     make(Range{k0, least(k1, block.k)});
     G::begin();
     for (int64_t col = block.cols.begin; col < block.cols.end; ++col) {
-      const auto [b, place] = prepare(col);
+      const Place<G> place = prepare(col);
+      const bool is_last = col + 1 == block.cols.end;
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
         float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % 2];
         const bool turns = row + 1 == block.rows.end;
-        const Product at{
-            row, place, k0, k1, block.has_part ? k0 : 0, turns ? block.rows.begin : row + 1, turns ? place + 1 : place};
-        G::multiply(*block.a, *b, at, k0 > 0, tile);
+        // While all rows meet one panel of B, the next comes from memory, a part with each row.
+        const int64_t shares = place.is_whole && !(is_last && k1 == end) ? block.rows.count() : 0;
+        const Product at{row,
+                         place.panel,
+                         k0,
+                         k1,
+                         block.has_part ? k0 : 0,
+                         turns ? block.rows.begin : row + 1,
+                         turns ? place.panel + 1 : place.panel,
+                         {is_last ? place.panel + block.cols.begin - col : place.panel + 1, is_last ? k1 : k0,
+                          row - block.rows.begin, shares}};
+        G::multiply(*block.a, *place.b, at, k0 > 0, tile);
         if (last != nullptr) use(last_row, last_col, last);
         last = k1 < end ? nullptr : tile;
         last_row = row;
@@ -137,24 +169,49 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
   if (last != nullptr) use(last_row, last_col, last);
 }
 
+// Into how many parts a product's rows and columns are cut for its tasks.
+struct Cuts {
+  int64_t rows, cols;
+};
+
+// One task a thread, and of such cuts those with which the busiest thread has the least to do, or else to fetch.
+inline Cuts cut_for_threads(int64_t row_tiles, int64_t col_tiles) {
+  const int64_t threads = pool_threads();
+  Cuts best{1, 1};
+  int64_t least_work = row_tiles * col_tiles, least_fetched = row_tiles + col_tiles;
+  for (int64_t rows = 1; rows <= least(row_tiles, threads); ++rows) {
+    const int64_t cols = least(col_tiles, ceil_div(threads, rows)), tasks = rows * cols;
+    const int64_t height = ceil_div(row_tiles, rows), width = ceil_div(col_tiles, cols);
+    const int64_t work = ceil_div(tasks, threads) * height * width, fetched = height + width;
+    if (work > least_work || (work == least_work && fetched >= least_fetched)) continue;
+    best = {rows, cols};
+    least_work = work;
+    least_fetched = fetched;
+  }
+  return best;
+}
+
+inline Cuts cut_product(int64_t row_tiles, int64_t col_tiles, const Weight& weight, bool is_packed) {
+  const int64_t threads = pool_threads();
+  if (!is_packed) return {1, least(col_tiles, threads)};
+  if (row_tiles <= kBlockTiles) return cut_for_threads(row_tiles, col_tiles);
+  const int64_t rows = ceil_div(row_tiles, weight.k * weight.n <= kFewValues ? kMapTiles : kBlockTiles);
+  return {rows, least(col_tiles, ceil_div(2 * threads, rows))};
+}
+
 // Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times the right side; row and col count tiles. A tile is
 // computed in the same way whatever the tasks are, which depend on the number of threads.
 template <class G, class Use>
 void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {
   const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
-  const bool is_small = row_tiles > kBlockTiles && k * right.weight.n <= kFewValues;
-  const int64_t blocks = right.is_packed ? ceil_div(row_tiles, is_small ? kMapTiles : kBlockTiles) : 1;
-  // One block is cut into as many tasks as there are threads, so that each fetches A once; several, for balance, into
-  // more.
-  const int64_t tasks = blocks == 1 ? pool_threads() : 2 * pool_threads();
-  const int64_t height = ceil_div(row_tiles, blocks), cuts = least(col_tiles, ceil_div(tasks, blocks));
+  const Cuts cuts = cut_product(row_tiles, col_tiles, right.weight, right.is_packed);
   const auto nothing = [](Range) {};
-  parallel(blocks * cuts, [&](int64_t task) {
-    const int64_t row = task / cuts * height, cut = task % cuts;
-    const Range rows{row, least(row + height, row_tiles)}, cols{col_tiles * cut / cuts, col_tiles * (cut + 1) / cuts};
+  parallel(cuts.rows * cuts.cols, [&](int64_t task) {
+    const Range rows = part_of(row_tiles, task / cuts.cols, cuts.rows);
+    const Range cols = part_of(col_tiles, task % cuts.cols, cuts.cols);
     if (right.is_packed) {
       float* sums = static_cast<float*>(thread_scratch(block_sums(k, kDepth, rows.count(), cols.count()) * 4, 1));
-      const auto whole = [&](int64_t col) { return Place<G>{&right.packed, col}; };
+      const auto whole = [&](int64_t col) { return Place<G>{&right.packed, col, true}; };
       multiply_block<G>({&a, false, k, kDepth, rows, cols, sums}, nothing, whole, use);
       return;
     }
@@ -162,7 +219,7 @@ void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use
     const auto pack_one = [&](int64_t col) {
       G::clear(panel);
       pack_panel<G>(right.weight, col, panel, 0);
-      return Place<G>{&panel, 0};
+      return Place<G>{&panel, 0, false};
     };
     multiply_block<G>({&a, false, k, round_up(k, kTile), rows, cols, nullptr}, nothing, pack_one, use);
   });
@@ -214,31 +271,44 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
           a = G::a_in(scratch, rows, part.count());
           for (int64_t i = 0; i < count; ++i) fill(Rows{first + i, 0, kTile}, part, a, i);
         },
-        [&](int64_t col) { return Place<G>{&right.packed, col}; },
+        [&](int64_t col) { return Place<G>{&right.packed, col, true}; },
         [&](int64_t row, int64_t col, float* tile) { use(first + row, col, tile); });
   });
 }
 
-// The same for few rows and columns and a long k, as for the gradients of weights: use(row, col, tile) is called for
-// one part of k after another, and adds up.
+// The first rows and columns of a tile to a matrix in memory, or added to it.
+inline void put_tile(const float* tile, int64_t rows, int64_t cols, bool adds, float* to, int64_t step) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < cols; j += kWidth) {
+      float* at = to + i * step + j;
+      const Vec v = load(tile + i * kTile + j);
+      store_part(at, adds ? load_part(at, cols - j) + v : v, cols - j);
+    }
+  }
+}
+
+// The same for few rows and columns and a long k, as for the gradients of weights: use(row, col, is_first, tile) is
+// called for one part of k after another, and adds up.
 template <class G, class Use>
 void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int64_t n, int64_t k, Use&& use) {
-  constexpr int64_t kPart = 2 * kDepth, kBlock = 4, kLeastTasks = 6;
-  const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
-  const int64_t row_blocks = ceil_div(row_tiles, kBlock);
-  const int64_t width = most(1, least(kBlock, col_tiles * row_blocks / kLeastTasks));
-  const int64_t col_blocks = ceil_div(col_tiles, width), end = round_up(k, kTile);
-  parallel(row_blocks * col_blocks, [&](int64_t task) {
-    const int64_t row0 = task / col_blocks * kBlock, col0 = task % col_blocks * width;
+  constexpr int64_t kPart = 2 * kDepth, kMost = 4;
+  const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile), end = round_up(k, kTile);
+  const int64_t row_cuts = ceil_div(row_tiles, kMost), least_cuts = ceil_div(3 * pool_threads(), row_cuts);
+  const int64_t col_cuts = most(ceil_div(col_tiles, kMost), least(col_tiles, least_cuts));
+  // In the order of columns: those that a thread has made in the product before are its own here too.
+  parallel(row_cuts * col_cuts, [&](int64_t task) {
+    const Range rows = part_of(row_tiles, task % row_cuts, row_cuts);
+    const Range cols = part_of(col_tiles, task / row_cuts, col_cuts);
     G::begin();
     alignas(64) float tile[kTile * kTile];
     for (int64_t part = 0; part < end; part += kPart) {
-      for (int64_t col = col0; col < least(col0 + width, col_tiles); ++col) {
-        for (int64_t row = row0; row < least(row0 + kBlock, row_tiles); ++row) {
-          const bool turns = row + 1 == least(row0 + kBlock, row_tiles);
-          const Product at{row, col, part, least(part + kPart, end), 0, turns ? row0 : row + 1, turns ? col + 1 : col};
+      for (int64_t col = cols.begin; col < cols.end; ++col) {
+        for (int64_t row = rows.begin; row < rows.end; ++row) {
+          const bool turns = row + 1 == rows.end;
+          const int64_t next_row = turns ? rows.begin : row + 1, next_col = turns ? col + 1 : col;
+          const Product at{row, col, part, least(part + kPart, end), 0, next_row, next_col, {}};
           G::multiply(a, b, at, false, tile);
-          use(row, col, tile);
+          use(row, col, part == 0, tile);
         }
       }
     }

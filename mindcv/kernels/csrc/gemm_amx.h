@@ -54,7 +54,7 @@ struct Amx {
 
   static A new_a(Session& memory, int64_t m, int64_t k) { return a_in(memory.bytes(a_bytes(m, k)), m, k); }
   static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
-  static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
+  static B new_b(Session& memory, int64_t k, int64_t n) { return new_a(memory, n, k); }
 
   // B in memory of its own: first the flags, in whole lines of the cache, then the blocks.
   static size_t flag_bytes(int64_t k, int64_t n) {
@@ -79,46 +79,36 @@ struct Amx {
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    uint32_t* to = a.at(row, col);
-    for (int64_t i = begin; i < end; ++i) {
-      __m512i parts[kParts] = {};
-      if (i < rows) split_row(a.flag(row, col), tile + i * step, cols, parts);
-      for (int p = 0; p < kParts; ++p) _mm512_storeu_si512(to + (p * 2 + i / 16) * kBlock + i % 16 * 16, parts[p]);
-    }
-  }
-  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
-                               int64_t cols) {
-    uint32_t* to = b.at(row, col);
-    for (int half = 0; half < 2; ++half) {
-      Halves halves;
-      split_rows(b.flag(row, col), tile + half * 16 * step, step, rows - half * 16, cols, halves);
-      for (int p = 0; p < kParts; ++p) put_block<true>(to + (p * 2 + half) * kBlock, halves[p]);
-    }
+    put_rows(a.flag(row, col), a.at(row, col), tile, step, rows, cols, begin, end);
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_pairs<false>(b.flag(col, row), b.at(col, row), tile, step, rows, cols);
+    put_pairs(b.flag(col, row), b.at(col, row), tile, step, rows, cols);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    put_pairs<true>(a.flag(col, row), a.at(col, row), tile, step, rows, cols);
+    put_pairs(a.flag(col, row), a.at(col, row), tile, step, rows, cols);
+    transpose_blocks(a.at(col, row));
+  }
+  static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
+                               int64_t cols) {
+    put_rows(b.flag(row, col), b.at(row, col), tile, step, rows, cols, 0, kTile);
+    transpose_blocks(b.at(row, col));
   }
 
   // put_a and put_b of the same tile.
   static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                        int64_t cols) {
     uint32_t *to_a = a.at(row, col), *to_b = b.at(col, row);
-    int found = 0;
-    for (int half = 0; half < 2; ++half) {
-      Halves halves;
-      split_rows(&found, tile + half * 16 * step, step, rows - half * 16, cols, halves);
-      for (int p = 0; p < kParts; ++p) {
-        put_block<false>(to_a + (p * 2 + half) * kBlock, halves[p]);
-        store_pairs(to_b + p * 2 * kBlock, halves[p], half);
-      }
+    bool is_special = false;
+    for (int64_t i = 0; i < kTile; i += 2) {
+      const Row even = split_row(is_special, tile + i * step, i < rows ? cols : 0);
+      const Row odd = split_row(is_special, tile + (i + 1) * step, i + 1 < rows ? cols : 0);
+      store_row(to_a, i, even);
+      store_row(to_a, i + 1, odd);
+      store_pair(to_b, i / 2, even, odd);
     }
-    if (found == 0) return;
-    __atomic_store_n(a.flag(row, col), 1, __ATOMIC_RELAXED);
-    __atomic_store_n(b.flag(col, row), 1, __ATOMIC_RELAXED);
+    mark(a.flag(row, col), is_special);
+    mark(b.flag(col, row), is_special);
   }
 
   // The registers' shapes are a thread's own state, which others set too (MindSpore's oneDNN does).
@@ -168,6 +158,17 @@ struct Amx {
     }
   }
 
+  // The words from begin to end of each block of a step.
+  struct Lines {
+    const uint32_t* data;
+    int64_t begin, end;
+  };
+
+  static Lines share_of(const B& b, const Ahead& ahead) {
+    const int64_t words = ceil_div(kBlock / 16, ahead.shares) * 16, begin = ahead.share * words;
+    return {b.at(ahead.col, ahead.k0 / kTile), begin, least(begin + words, kBlock)};
+  }
+
   // With the lower half of the rows or without, with the right half of the columns or without.
   template <bool kLower, bool kRight>
   static void multiply_part(const A& a, const B& b, const Product& at, bool adds, float* out) {
@@ -175,6 +176,8 @@ struct Amx {
     const uint32_t* pa = a.at(at.row, a_step);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
+    Lines ahead{pb, 0, 0};
+    if (at.ahead.shares > 0) ahead = share_of(b, at.ahead);
     if (adds) {
       _tile_loadd(0, out, kTile * 4);
       if (kRight) _tile_loadd(1, out + 16, kTile * 4);
@@ -186,10 +189,16 @@ struct Amx {
       _tile_zero(2);
       _tile_zero(3);
     }
-    for (int64_t s = 1; s <= steps; ++s) {
+    // A store of a tile that comes 2,000 cycles after the last one holds up the multiplier for 250 ns, as long as two
+    // steps of three parts take (measured on one kind of processor). One in between, of a register whose values are no
+    // longer wanted, costs nothing.
+    constexpr int64_t kStepsBetween = 6 / kParts;
+    alignas(64) uint32_t awake[kBlock / 16];
+    for (int64_t s = 1; s <= steps; ++s, ahead.data += kStep) {
       const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, a_step);
       const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
-      step<kLower, kRight>(pa, pb, next_a, next_b);
+      step<kLower, kRight>(pa, pb, next_a, next_b, ahead);
+      if (s % kStepsBetween == 0) _tile_stored(4, awake, 0);
       pa = next_a;
       pb = next_b;
     }
@@ -200,19 +209,19 @@ struct Amx {
   }
 
   template <bool kLower, bool kRight>
-  MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a,
-                                 const uint32_t* next_b) {
+  MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
+                                 const Lines& ahead) {
     const auto dot = [&](int block) __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
       if (kRight) _tile_dpbf16ps(1, 4, 7);
       if (kLower) _tile_dpbf16ps(2, 5, 6);
       if (kLower && kRight) _tile_dpbf16ps(3, 5, 7);
-      fetch(next_a, next_b, block);
+      fetch(next_a, next_b, ahead, block);
     };
     load_a<kLower>(pa, kParts - 1);
     load_b<kRight>(pb, 0);
     if constexpr (kParts == 1) {
-      fetch(next_a, next_b, 1);
+      fetch(next_a, next_b, ahead, 1);
       dot(0);
     } else {
       // An order in which each product finds one of its factors loaded, the small products first.
@@ -241,48 +250,48 @@ struct Amx {
   }
   // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the
   // processor's own prefetching.
-  MINDCV_INLINE static void fetch(const uint32_t* next_a, const uint32_t* next_b, int block) {
+  MINDCV_INLINE static void fetch(const uint32_t* next_a, const uint32_t* next_b, const Lines& ahead, int block) {
     for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += 16) {
       __builtin_prefetch(next_a + i, 0, 3);
       __builtin_prefetch(next_b + i, 0, 3);
     }
+    // Into the second-level cache: the first one's few buffers for lines would be taken up by what comes from afar.
+    for (int64_t i = ahead.begin; i < ahead.end; i += 16) __builtin_prefetch(ahead.data + block * kBlock + i, 0, 2);
   }
-  // 16 rows of a tile, split: [part][row], 32 bfloat16 each.
-  typedef __m512i Halves[kParts][16];
+  // A row of a tile, split: 32 bfloat16 in each part.
+  struct Row {
+    __m512i parts[kParts];
+  };
 
   static __m512i rounded(__m512 left, __m512 right) { return (__m512i)_mm512_cvtne2ps_pbh(right, left); }
   static __m512 widened(__m256i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
 
-  static void split_rows(int* special, const float* tile, int64_t step, int64_t rows, int64_t cols, Halves& halves) {
-    for (int i = 0; i < 16; ++i) {
-      __m512i parts[kParts] = {};
-      if (i < rows) split_row(special, tile + i * step, cols, parts);
-      for (int p = 0; p < kParts; ++p) halves[p][i] = parts[p];
-    }
-  }
-
-  MINDCV_INLINE static void split_row(int* special, const float* row, int64_t cols, __m512i (&parts)[kParts]) {
+  MINDCV_INLINE static Row split_row(bool& is_special, const float* row, int64_t cols) {
     __m512 left = (__m512)load_some(row, cols), right = (__m512)load_some(row + 16, cols - 16);
     const __m512i exponent = _mm512_set1_epi16(0x7f80);
-    parts[0] = rounded(left, right);
-    if (__builtin_expect(_mm512_cmpeq_epi16_mask(_mm512_and_si512(parts[0], exponent), exponent) != 0, 0)) {
-      __atomic_store_n(special, 1, __ATOMIC_RELAXED);
-      if (kParts > 1) {
-        split_special(left, right, parts);
-        return;
-      }
+    Row split;
+    split.parts[0] = rounded(left, right);
+    const __m512i high = _mm512_and_si512(split.parts[0], exponent);
+    if (__builtin_expect(_mm512_cmpeq_epi16_mask(high, exponent) != 0, 0)) {
+      is_special = true;
+      return kParts > 1 ? split_special(left, right) : split;
     }
     for (int p = 1; p < kParts; ++p) {
-      left = _mm512_sub_ps(left, widened(_mm512_castsi512_si256(parts[p - 1])));
-      right = _mm512_sub_ps(right, widened(_mm512_extracti64x4_epi64(parts[p - 1], 1)));
-      parts[p] = rounded(left, right);
+      left = _mm512_sub_ps(left, widened(_mm512_castsi512_si256(split.parts[p - 1])));
+      right = _mm512_sub_ps(right, widened(_mm512_extracti64x4_epi64(split.parts[p - 1], 1)));
+      split.parts[p] = rounded(left, right);
     }
+    return split;
+  }
+
+  static void mark(int* flag, bool is_special) {
+    if (is_special) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
   }
 
   // A finite value that would round to infinity is cut off instead; of infinities and NaN nothing is left.
-  __attribute__((noinline)) static void split_special(__m512 left, __m512 right, __m512i (&parts)[kParts]) {
+  __attribute__((noinline)) static Row split_special(__m512 left, __m512 right) {
     float x[32];
     uint16_t words[kParts][32];
     _mm512_storeu_ps(x, left);
@@ -302,69 +311,55 @@ struct Amx {
         x[i] = is_finite ? x[i] - part : 0.0f;
       }
     }
-    for (int p = 0; p < kParts; ++p) parts[p] = _mm512_loadu_si512(words[p]);
+    Row split;
+    for (int p = 0; p < kParts; ++p) split.parts[p] = _mm512_loadu_si512(words[p]);
+    return split;
   }
 
   static Vec load_some(const float* p, int64_t count) { return count > 0 ? load_part(p, count) : Vec{}; }
 
-  // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns; or (kSwap) the transposed
-  // blocks.
-  template <bool kSwap>
-  static void put_pairs(int* special, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    for (int half = 0; half < 2; ++half) {
-      Halves halves;
-      split_rows(special, tile + half * 16 * step, step, rows - half * 16, cols, halves);
-      for (int p = 0; p < kParts; ++p) store_pairs(to + p * 2 * kBlock, halves[p], half);
+  // Blocks whose rows are the rows of the source.
+  static void put_rows(int* flag, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                       int64_t begin, int64_t end) {
+    bool is_special = false;
+    for (int64_t i = begin; i < end; ++i) {
+      store_row(to, i, split_row(is_special, tile + i * step, i < rows ? cols : 0));
     }
-    if (!kSwap) return;
+    mark(flag, is_special);
+  }
+  MINDCV_INLINE static void store_row(uint32_t* to, int64_t i, const Row& row) {
+    for (int p = 0; p < kParts; ++p) {
+      _mm512_storeu_si512(to + (p * 2 + i / 16) * kBlock + i % 16 * 16, row.parts[p]);
+    }
+  }
+
+  // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns.
+  static void put_pairs(int* flag, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+    bool is_special = false;
+    for (int64_t i = 0; i < kTile; i += 2) {
+      const Row even = split_row(is_special, tile + i * step, i < rows ? cols : 0);
+      const Row odd = split_row(is_special, tile + (i + 1) * step, i + 1 < rows ? cols : 0);
+      store_pair(to, i / 2, even, odd);
+    }
+    mark(flag, is_special);
+  }
+  MINDCV_INLINE static void store_pair(uint32_t* to, int64_t i, const Row& even, const Row& odd) {
+    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i first = _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(32)), 16));
+    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+    for (int p = 0; p < kParts; ++p) {
+      uint32_t* place = to + p * 2 * kBlock + i * 16;
+      _mm512_storeu_si512(place, _mm512_permutex2var_epi16(even.parts[p], first, odd.parts[p]));
+      _mm512_storeu_si512(place + kBlock, _mm512_permutex2var_epi16(even.parts[p], second, odd.parts[p]));
+    }
+  }
+
+  static void transpose_blocks(uint32_t* blocks) {
     for (int i = 0; i < kParts * 2; ++i) {
       __m512i row[16];
-      for (int j = 0; j < 16; ++j) row[j] = _mm512_loadu_si512(to + i * kBlock + 16 * j);
-      put_block<true>(to + i * kBlock, row);
-    }
-  }
-
-  // Pairs of neighbouring rows, of columns 0 to 15 and 16 to 31. Rows 0 to 15 make pairs 0 to 7; rows 16 to 31 (half 1)
-  // 8 to 15.
-  static void store_pairs(uint32_t* to, const __m512i (&rows)[16], int half) {
-    const __m512i even = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i first = _mm512_or_si512(even, _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(32)), 16));
-    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-    for (int i = 0; i < 8; ++i) {
-      uint32_t* place = to + (half * 8 + i) * 16;
-      _mm512_storeu_si512(place, _mm512_permutex2var_epi16(rows[2 * i], first, rows[2 * i + 1]));
-      _mm512_storeu_si512(place + kBlock, _mm512_permutex2var_epi16(rows[2 * i], second, rows[2 * i + 1]));
-    }
-  }
-
-  template <bool kSwap>
-  static void put_block(uint32_t* to, __m512i row[16]) {
-    if (kSwap) transpose(row);
-    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + 16 * i, row[i]);
-  }
-
-  // 16 x 16 words, in four rounds; round r exchanges what lies 2^r apart.
-  static void transpose(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 8; ++i) {
-      t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-      t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; ++i) {
-      for (int j = 0; j < 2; ++j) {
-        r[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + j + 2]);
-        r[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + j + 2]);
-      }
-    }
-    for (int i = 0; i < 2; ++i) {
-      for (int j = 0; j < 4; ++j) {
-        t[8 * i + j] = _mm512_shuffle_i32x4(r[8 * i + j], r[8 * i + j + 4], 0x88);
-        t[8 * i + j + 4] = _mm512_shuffle_i32x4(r[8 * i + j], r[8 * i + j + 4], 0xdd);
-      }
-    }
-    for (int j = 0; j < 8; ++j) {
-      r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-      r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+      for (int j = 0; j < 16; ++j) row[j] = _mm512_loadu_si512(blocks + i * kBlock + 16 * j);
+      transpose(row);
+      for (int j = 0; j < 16; ++j) _mm512_storeu_si512(blocks + i * kBlock + 16 * j, row[j]);
     }
   }
 

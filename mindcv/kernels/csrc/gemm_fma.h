@@ -26,9 +26,15 @@ struct FmaB {
 // Products are computed in parts of this much of k.
 constexpr int64_t kDepth = 384;
 
-// Which tile, over which part of k; where A begins along k; and which tile comes next, for the caches.
+// What is on its way into the cache while a tile is multiplied: of 32 columns of B, from k0 on, one of `shares` parts.
+struct Ahead {
+  int64_t col, k0, share, shares;
+};
+
+// Which tile, over which part of k; where A begins along k; and for the caches which tile comes next, and what then.
 struct Product {
   int64_t row, col, k0, k1, a_k0, next_row, next_col;
+  Ahead ahead;
 };
 
 // The bfloat16 nearest to x, as a float32.

@@ -139,7 +139,6 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   const int64_t rows = s.patches(), length = s.patch();
   typename G::A left = G::new_a_transposed(memory, s.o, rows);
   typename G::B right = G::new_b(memory, rows, length);
-  G::clear(right);
   const int64_t tiles = ceil_div(rows, kTile), wide = round_up(s.o, kWidth);
   float* parts = memory.floats(tiles * wide);
   parallel(tiles, [&](int64_t tile) {
@@ -164,14 +163,11 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   }
   // k's parts are added up in the order of a patch, and put in the weight's order at the end.
   float* sums = s.channels_first ? dweight : memory.floats(s.o * length);
-  memset(sums, 0, static_cast<size_t>(s.o * length) * 4);
-  long_product<G>(left, right, s.o, length, rows, [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-    const int64_t col = col_tile * kTile;
-    for (int64_t i = 0; i < least(kTile, s.o - row_tile * kTile); ++i) {
-      float* to = sums + (row_tile * kTile + i) * length + col;
-      for (int64_t j = 0; j < least(kTile, length - col); ++j) to[j] += tile[i * kTile + j];
-    }
-  });
+  const auto use = [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+    const int64_t row = row_tile * kTile, col = col_tile * kTile;
+    put_tile(tile, least(kTile, s.o - row), least(kTile, length - col), !is_first, sums + row * length + col, length);
+  };
+  long_product<G>(left, right, s.o, length, rows, use);
   if (s.channels_first) return;
   parallel(s.o, [&](int64_t o) {
     for (int64_t t = 0; t < s.k * s.k; ++t) {
