@@ -306,7 +306,8 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
         for (int64_t row = rows.begin; row < rows.end; ++row) {
           const bool turns = row + 1 == rows.end;
           const int64_t next_row = turns ? rows.begin : row + 1, next_col = turns ? col + 1 : col;
-          const Product at{row, col, part, least(part + kPart, end), 0, next_row, next_col, {}};
+          const Ahead ahead{col + 1, part, row - rows.begin, col + 1 < cols.end ? rows.count() : 0};
+          const Product at{row, col, part, least(part + kPart, end), 0, next_row, next_col, ahead};
           G::multiply(a, b, at, false, tile);
           use(row, col, part == 0, tile);
         }
