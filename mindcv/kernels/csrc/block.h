@@ -126,8 +126,8 @@ class BlockForward {
     const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
     g_ = is_v2 ? memory_.floats(ceil_div(rows, kTile) * kTile * round_up(wide_, kTile)) : nullptr;
-    const Right<G> right1 = right_side(p_.weight1, p_.packed1, all_.c, wide_);
-    const Right<G> right2 = right_side(p_.weight2, p_.packed2, wide_, all_.c);
+    const Right<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
+    const Right<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
       memory_.rewind(mark);
@@ -146,12 +146,10 @@ class BlockForward {
   }
 
  private:
-  // Weights are packed once for all groups of images, or, for few rows, in the products.
-  Right<G> right_side(const float* weight, void* packed, int64_t k, int64_t n) {
+  Right<G> right_of(const float* weight, void* packed, int64_t k, int64_t n) {
     const Weight source{weight, k, n, true};
     if (packed != nullptr) return {source, G::b_in(packed, k, n), true};
-    if (all_.rows() <= kFewRows) return {source, {}, false};
-    return {source, mindcv::MINDCV_ISA::packed<G>(memory_, source), true};
+    return right_side<G>(memory_, source, all_.rows());
   }
 
   // V2: the response needs the whole wide map of an image, which is kept, before the second product can begin.

@@ -15,8 +15,8 @@ class BlockBackward {
   void run() {
     clear_sums();
     const int64_t c = all_.c;
-    const Right<G> weight1 = packed_right({p_.weight1, wide_, c, false});
-    const Right<G> weight2 = packed_right({p_.weight2, c, wide_, false});
+    const Right<G> weight1 = right_side<G>(memory_, {p_.weight1, wide_, c, false}, all_.rows());
+    const Right<G> weight2 = right_side<G>(memory_, {p_.weight2, c, wide_, false}, all_.rows());
     const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
     const int64_t images = group_images(all_, p_), group_rows = images * all_.pixels();
     // V1 goes through all products with few rows at a time, whose wide maps stay in the caches; but with no fewer than
@@ -44,8 +44,6 @@ class BlockBackward {
   }
 
  private:
-  Right<G> packed_right(const Weight& weight) { return {weight, packed<G>(memory_, weight), true}; }
-
   // The gradients of all weights but the depthwise ones, for rows_ rows from row0_, and du.
   void back_to_u(const Right<G>& weight1, const Right<G>& weight2, float* dq, float* products, float* du) {
     dr_ = G::new_a(memory_, rows_, all_.c);

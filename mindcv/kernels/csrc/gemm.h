@@ -98,6 +98,13 @@ struct Right {
   bool is_packed;
 };
 
+// For one call: packed at once for all of `rows` rows, or, for few rows, in the products.
+template <class G>
+Right<G> right_side(Session& memory, const Weight& weight, int64_t rows) {
+  if (rows <= kFewRows) return {weight, {}, false};
+  return {weight, packed<G>(memory, weight), true};
+}
+
 // Rows [begin, end) of the 32 rows `tile` of a matrix.
 struct Rows {
   int64_t tile, begin, end;
