@@ -154,17 +154,12 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
         float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % 2];
         const bool turns = row + 1 == block.rows.end;
-        // While all rows meet one panel of B, the next comes from memory, a part with each row.
+        const int64_t next_row = turns ? block.rows.begin : row + 1, next_panel = turns ? place.panel + 1 : place.panel;
+        // While all rows meet one panel of B, the panel after it comes from memory, a part with each row.
+        const int64_t panel_after = is_last ? place.panel + block.cols.begin - col : place.panel + 1;
         const int64_t shares = place.is_whole && !(is_last && k1 == end) ? block.rows.count() : 0;
-        const Product at{row,
-                         place.panel,
-                         k0,
-                         k1,
-                         block.has_part ? k0 : 0,
-                         turns ? block.rows.begin : row + 1,
-                         turns ? place.panel + 1 : place.panel,
-                         {is_last ? place.panel + block.cols.begin - col : place.panel + 1, is_last ? k1 : k0,
-                          row - block.rows.begin, shares}};
+        const Ahead ahead{panel_after, is_last ? k1 : k0, row - block.rows.begin, shares};
+        const Product at{row, place.panel, k0, k1, block.has_part ? k0 : 0, next_row, next_panel, ahead};
         G::multiply(*block.a, *place.b, at, k0 > 0, tile);
         if (last != nullptr) use(last_row, last_col, last);
         last = k1 < end ? nullptr : tile;
