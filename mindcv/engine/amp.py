@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import nn, ops
 
-from mindcv.models.layers import ProductCell, is_on_cpu, uses_kernels
+from mindcv.kernels.form import is_on_cpu, uses_kernels
+from mindcv.models.layers import ProductCell
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["AMP_DTYPES", "AMP_LEVELS", "apply_amp"]

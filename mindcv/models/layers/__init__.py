@@ -7,7 +7,6 @@ from mindcv.models.layers.block import Block
 from mindcv.models.layers.dense import Dense, ProductCell
 from mindcv.models.layers.depthwise import DepthwiseConv
 from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, SampleCounter, number_samples
-from mindcv.models.layers.form import is_on_cpu, uses_kernels
 from mindcv.models.layers.gelu import GELU
 from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer_norm import LayerNorm
@@ -31,6 +30,4 @@ __all__ = [
     "SampleCounter",
     "number_samples",
     "StemConv",
-    "is_on_cpu",
-    "uses_kernels",
 ]

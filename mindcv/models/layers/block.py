@@ -7,7 +7,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import nn
 
-from mindcv.models.layers.form import is_on_cpu, kernel_is_bf16, uses_kernels
+from mindcv.kernels.form import is_on_cpu, kernel_is_bf16, uses_kernels
 
 __all__ = ["Block"]
 

@@ -3,8 +3,8 @@
 import mindspore as ms
 from mindspore import nn, ops
 
+from mindcv.kernels.form import is_on_cpu
 from mindcv.models.layers.dense import ProductCell
-from mindcv.models.layers.form import is_on_cpu
 from mindcv.models.layers.fourier import FourierConvolution
 
 __all__ = ["DepthwiseConv"]

@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.kernels import LayerNormKernel
-from mindcv.models.layers.form import is_on_cpu, uses_kernels
+from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers.sums import outer, spread_channels, sum_channels, sum_rows, times_vector
 
 __all__ = ["LayerNorm"]

@@ -8,8 +8,8 @@ import mindspore as ms
 from mindspore import ops
 
 from mindcv.kernels import PatchConvKernel
+from mindcv.kernels.form import kernel_is_bf16, uses_kernels
 from mindcv.models.layers.dense import ProductCell
-from mindcv.models.layers.form import kernel_is_bf16, uses_kernels
 
 __all__ = ["PatchConv", "StemConv"]
 

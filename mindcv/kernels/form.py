@@ -1,4 +1,4 @@
-"""The one place that looks at the device: which form of a layer runs there."""
+"""The one place that looks at the device: which form of a layer or an optimizer runs there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import nn
 
-from mindcv.kernels import is_available
+from mindcv.kernels.library import is_available
 
 __all__ = ["is_on_cpu", "kernel_is_bf16", "uses_kernels"]
 
@@ -18,7 +18,7 @@ def is_on_cpu() -> bool:
 
 
 def uses_kernels() -> bool:
-    """Whether layers made now run as this library's C++ kernels."""
+    """Whether layers and optimizers made now run as this library's C++ kernels."""
     return is_on_cpu() and is_available()
 
 
