@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "models": {"convert", "kernels", "utils"},  # create_model reads checkpoints
     **{name: {"utils"} for name in DOMAINS},
     "data": {"kernels", "utils"},
+    "optim": {"kernels", "utils"},
     "config_parsing": {"utils"},
     "config_checks": {"utils"},
     "config": {"config_checks", "config_parsing", "utils"},

@@ -11,10 +11,12 @@ from typing import Optional
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.ops import signature
 
 from mindcv.kernels.library import library_path, packed_size
 
 __all__ = [
+    "AdamWKernel",
     "BlockV1Kernel",
     "BlockV2Kernel",
     "LayerNormKernel",
@@ -230,3 +232,31 @@ class LayerNormKernel(nn.Cell):
 
     def construct(self, x, gamma, beta):
         return self.forward(x, gamma, beta)[0]
+
+
+class AdamWKernel(nn.Cell):
+    """A step of AdamW on all of a network's parameters, in place, in one pass over their memory.
+
+    Args:
+        count: of parameters, n.
+
+    Inputs:
+        weights, moments1, moments2: n parameters each.
+        gradients: n tensors.
+        rates, decays: [n].
+        constants: [4]: both betas; eps times the root, and the quotient, of the corrections, see `mindcv.optim.AdamW`.
+
+    Returns:
+        A tensor [1] of no meaning.
+    """
+
+    def __init__(self, count: int):
+        super().__init__(auto_prefix=False)
+        self.operator = _operator("AdamW", 1, lambda *_: ([1],))
+        # Without these MindSpore gives the operator copies, and may drop it, as nothing uses what it returns.
+        self.operator.add_prim_attr("side_effect_mem", True)
+        written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(3 * count)]
+        self.operator.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(count + 3))))
+
+    def construct(self, weights, moments1, moments2, gradients, rates, decays, constants):
+        return self.operator(*weights, *moments1, *moments2, *gradients, rates, decays, constants)

@@ -104,6 +104,10 @@ class GroupOptimizer(nn.Optimizer):
             rates = rates + (ops.reshape(current, ()),)
         return ops.unstack(ops.gather(ops.stack(rates), self.rate_index, 0) * self.scale_vector)
 
+    def rate_vector(self, lr: Union[Tensor, tuple[Tensor, ...]]) -> Tensor:
+        """What `get_lr` gives as one rate for each parameter, [P]."""
+        return ops.stack(lr) if self.is_group_lr else ops.tile(ops.reshape(lr, (1,)), (len(self.parameters),))
+
     def gradients_centralization(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradients; those of groups that ask for it less their mean over all axes but the first."""
         if self.has_centralization:

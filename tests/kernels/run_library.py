@@ -1,7 +1,8 @@
 """Calls functions of the kernel library directly, in a process of its own: no MindSpore, any set and any threads.
 
 python run_library.py LIBRARY THREADS IN.npz OUT.npz; MINDCV_KERNELS_ISA names the instruction set. IN holds `calls`,
-a list of names; the inputs of call i as `i_in_0`, `i_in_1`, ... and its outputs' shapes as `i_out_0`, ...
+a list of names; the inputs of call i as `i_in_0`, `i_in_1`, ... and its outputs' shapes as `i_out_0`, ... OUT holds the
+outputs as `i_0`, `i_1`, ... and the inputs as the call left them, `i_left_0`, ...
 """
 
 import ctypes
@@ -38,6 +39,7 @@ def main():
         shapes = [tuple(data[f"{i}_out_{j}"]) for j in range(sum(key.startswith(f"{i}_out_") for key in data.files))]
         for j, output in enumerate(call(library, str(name), inputs, shapes)):
             found[f"{i}_{j}"] = output
+        found.update({f"{i}_left_{j}": array for j, array in enumerate(inputs)})
     np.savez(target, **found)
 
 

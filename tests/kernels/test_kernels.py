@@ -327,6 +327,69 @@ def test_bfloat16_products(isa, tmp_path):
     assert relative(found[0][0], expected) < 1e-6
 
 
+# A scalar, none, one vector's part, and more than what a thread takes at once.
+ADAMW_SHAPES = [(), (0,), (7,), (3, 11_111), (40, 1, 7, 7)]
+ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-3
+ADAMW_RATES, ADAMW_DECAYS = [0.1, 0.0, 0.02, 0.03, 0.0], [0.0, 0.3, 0.3, 0.5, 0.1]
+
+
+def adamw_step(tmp_path, state, isa, threads=2):
+    """Weights, first and second moments after the first step, from these and gradients, each a list; or None."""
+    beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
+    root = math.sqrt(1 - beta2)
+    constants = np.array([beta1, beta2, ADAMW_EPS * root, root / (1 - beta1)], np.float32)
+    count = len(ADAMW_SHAPES)
+    flat = [a for arrays in state for a in arrays]
+    arguments = [*flat, np.array(ADAMW_RATES, np.float32), np.array(ADAMW_DECAYS, np.float32), constants]
+    if run_library(tmp_path, [("AdamW", arguments, [(1,)])], isa, threads) is None:
+        return None
+    left = np.load(tmp_path / "out.npz")
+    for i in range(3 * count, len(arguments)):
+        np.testing.assert_array_equal(left[f"0_left_{i}"], arguments[i])
+    return [[left[f"0_left_{part * count + i}"] for i in range(count)] for part in range(3)]
+
+
+def adamw_state():
+    weights, moments1, gradients = ([np.asarray(random(*shape)) for shape in ADAMW_SHAPES] for _ in range(3))
+    moments2 = [np.asarray(random(*shape) ** 2, np.float32) for shape in ADAMW_SHAPES]
+    return weights, moments1, moments2, gradients
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_adamw_is_its_formula(isa, tmp_path):
+    state = adamw_state()
+    found = adamw_step(tmp_path, state, isa)
+    if found is None:
+        pytest.skip(f"this processor has no {isa}")
+    beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
+    for i, (w, m, v, g) in enumerate(zip(*state)):
+        w, m, v, g = (a.astype(np.float64) for a in (w, m, v, g))
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        w = w * (1 - ADAMW_RATES[i] * ADAMW_DECAYS[i])
+        w = w - ADAMW_RATES[i] * (m / (1 - beta1)) / (np.sqrt(v / (1 - beta2)) + ADAMW_EPS)
+        for part, expected in enumerate((w, m, v)):
+            assert found[part][i].shape == expected.shape
+            np.testing.assert_allclose(found[part][i], expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_adamw_on_any_threads_and_beside_nan(isa, tmp_path):
+    """The same bits; and what is not finite stays where it is."""
+    state = adamw_state()
+    runs = [adamw_step(tmp_path, state, isa, threads) for threads in (1, 2, 3)]
+    if runs[0] is None:
+        pytest.skip(f"this processor has no {isa}")
+    state[3][3][1, 500] = np.nan
+    with_nan = adamw_step(tmp_path, state, isa)
+    for part in range(3):
+        for i, expected in enumerate(runs[0][part]):
+            assert expected.tobytes() == runs[1][part][i].tobytes() == runs[2][part][i].tobytes()
+            expected = expected.copy()
+            if i == 3:
+                expected[1, 500] = np.nan
+            np.testing.assert_array_equal(with_nan[part][i], expected)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
 def test_packed_weights_give_the_same_bits(name, bf16):

@@ -197,7 +197,7 @@ def test_adam(mode, nesterov):
 
 
 @pytest.mark.parametrize(("betas", "eps"), [((0.9, 0.999), 1e-8), ((0.8, 0.95), 1e-2)])
-def test_adamw(mode, betas, eps):
+def test_adamw(mode, kernels, betas, eps):
     params = make_params()
     optimizer = create_optimizer(params, "adamw", lr=0.01, weight_decay=0.3, eps=eps, betas=betas)
     expected = numpy_adam(lambda step: 0.01, lambda name: 0.3, betas, eps, decoupled=True)
@@ -270,7 +270,7 @@ def test_rates_decays_and_scales_of_groups(mode, opt):
 
 @pytest.mark.parametrize("lr", [0.02, TABLE], ids=["number", "table"])
 @pytest.mark.parametrize("opt", ["adamw", "momentum"])
-def test_scales_of_a_common_rate(mode, opt, lr):
+def test_scales_of_a_common_rate(mode, kernels, opt, lr):
     params = make_params()
     groups = [{"params": params[:1], "lr_scale": 0.5}, {"params": params[1:], "lr_scale": 2.0}]
     optimizer = create_optimizer(groups, opt, lr=lr, eps=1e-8)
@@ -369,7 +369,7 @@ class TrainStep(nn.Cell):
         return loss
 
 
-def test_adamw_inside_a_training_cell(mode):
+def test_adamw_inside_a_training_cell(mode, kernels):
     network = nn.Dense(3, 2, weight_init="ones", has_bias=False)
     optimizer = create_optimizer(network, "adamw", lr=[0.1, 0.05], weight_decay=0.5, eps=1e-8)
     step = TrainStep(network, optimizer)

@@ -4,6 +4,7 @@
 #if defined(__AMX_BF16__)
 #include "gemm_amx.h"
 #endif
+#include "adamw.h"
 #include "block.h"
 #include "block_backward.h"
 #include "patch.h"
@@ -168,6 +169,22 @@ void run_norm_backward(void** a, int64_t rows, int64_t c) {
   norm_backward(rows, c, in(a, 0), in(a, 1), in(a, 2), in(a, 3), out(a, 4), out(a, 5), out(a, 6));
 }
 
+// Of n tensors: weights [n], first moments [n], second moments [n], which all change; gradients [n]; then the rates
+// [n], the decays [n] and the constants [4], each in one array. What goes out has no meaning.
+void run_adamw(int count, void** a, const int* dims, int64_t** shapes) {
+  const int n = (count - 4) / 4;
+  const float *rates = in(a, 4 * n), *decays = in(a, 4 * n + 1), *k = in(a, 4 * n + 2);
+  Session memory;
+  auto* tensors = static_cast<AdamWTensor*>(memory.bytes(static_cast<size_t>(n) * sizeof(AdamWTensor)));
+  for (int i = 0; i < n; ++i) {
+    int64_t size = 1;
+    for (int axis = 0; axis < dims[i]; ++axis) size *= shapes[i][axis];
+    tensors[i] = {out(a, i), out(a, n + i), out(a, 2 * n + i), in(a, 3 * n + i), rates[i], decays[i], size};
+  }
+  adamw(memory, {k[0], k[1], k[2], k[3]}, tensors, n);
+  *out(a, count - 1) = 0.0f;
+}
+
 }  // namespace
 }  // namespace MINDCV_ISA
 
@@ -188,6 +205,7 @@ const Kernels MINDCV_TABLE = {
     MINDCV_ISA::run_patch_backward_params,
     MINDCV_ISA::run_norm_forward,
     MINDCV_ISA::run_norm_backward,
+    MINDCV_ISA::run_adamw,
     &MINDCV_ISA::kImageKernels,
 };
 

@@ -24,6 +24,8 @@ struct Kernels {
   void (*patch_backward_params)(bool bf16, bool images, void** args, int64_t** shapes);
   void (*norm_forward)(void** args, int64_t rows, int64_t channels);
   void (*norm_backward)(void** args, int64_t rows, int64_t channels);
+  // `count` arguments in all, with `dims` axes each.
+  void (*adamw)(int count, void** args, const int* dims, int64_t** shapes);
   const ImageKernels* images;
 };
 

@@ -152,6 +152,9 @@ MINDCV_OPERATOR(Norm) {
 MINDCV_OPERATOR(NormGrad) {
   return guarded([&] { kernels().norm_backward(args, rows_of(dims[0], shapes[0]), shapes[0][dims[0] - 1]); });
 }
+MINDCV_OPERATOR(AdamW) {
+  return guarded([&] { kernels().adamw(count, args, dims, shapes); });
+}
 
 extern "C" const char* mindcv_kernels_isa() { return kernels().name; }
 extern "C" int64_t mindcv_packed_floats(int bf16, int64_t k, int64_t n) {

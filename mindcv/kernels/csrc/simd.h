@@ -82,6 +82,17 @@ MINDCV_INLINE Vec absolute(Vec v) {
   return v;
 }
 
+MINDCV_INLINE Vec square_root(Vec v) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_sqrt_ps((__m256)v);
+#else
+  for (int i = 0; i < kWidth; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+#endif
+}
+
 // 1 / v for v from 1 to infinity, to about one unit in the last place (or, of infinity, near 0).
 MINDCV_INLINE Vec reciprocal(Vec v) {
 #if defined(__AVX512F__)

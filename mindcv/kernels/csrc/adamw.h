@@ -1,0 +1,57 @@
+// AdamW's step on many tensors at once, in one pass over their memory.
+#pragma once
+#include "gemm.h"
+#include "simd.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+// The same for all tensors: a moment's decay; eps times the root, and the quotient, of the corrections, see adamw.py.
+struct AdamWConstants {
+  float beta1, beta2, eps, correction;
+};
+
+struct AdamWTensor {
+  float *weight, *moment1, *moment2;
+  const float* gradient;
+  float rate, decay;
+  int64_t count;
+};
+
+// `count` values from `first` on.
+inline void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t first, int64_t count) {
+  float *w = t.weight + first, *m = t.moment1 + first, *v = t.moment2 + first;
+  const float* gradient = t.gradient + first;
+  const float new1 = 1.0f - k.beta1, new2 = 1.0f - k.beta2;
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const int64_t left = count - i;
+    const Vec g = load_part(gradient + i, left), weight = load_part(w + i, left);
+    const Vec moment1 = k.beta1 * load_part(m + i, left) + new1 * g;
+    const Vec moment2 = k.beta2 * load_part(v + i, left) + new2 * g * g;
+    const Vec change = k.correction * moment1 / (square_root(moment2) + k.eps) + t.decay * weight;
+    store_part(m + i, moment1, left);
+    store_part(v + i, moment2, left);
+    store_part(w + i, weight - t.rate * change, left);
+  }
+}
+
+// The tensors [count], in pieces of as many values for each thread to take.
+inline void adamw(Session& memory, const AdamWConstants& constants, const AdamWTensor* tensors, int64_t count) {
+  constexpr int64_t kPiece = 1 << 14;
+  // Of each tensor the number of its first piece; last, how many there are.
+  auto* starts = static_cast<int64_t*>(memory.bytes(static_cast<size_t>(count + 1) * sizeof(int64_t)));
+  starts[0] = 0;
+  for (int64_t i = 0; i < count; ++i) starts[i + 1] = starts[i] + ceil_div(tensors[i].count, kPiece);
+  parallel(starts[count], [&](int64_t piece) {
+    int64_t low = 0, high = count;  // the last tensor that starts at or before the piece
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      (starts[middle] <= piece ? low : high) = middle;
+    }
+    const int64_t first = (piece - starts[low]) * kPiece;
+    adamw_part(constants, tensors[low], first, least(kPiece, tensors[low].count - first));
+  });
+}
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv
