@@ -178,7 +178,7 @@ class BlockBackward {
         store(sum_at + j, total);
       }
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
-      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols);
+      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols, q);
     };
     product<G>(dr_, weight2, rows, use);
     add_sums(sums, wide_, d_.bias1);
@@ -208,7 +208,7 @@ class BlockBackward {
           const float* z = saved_.z + (row0_ + row + i) * wide_ + col;
           for (int64_t j = 0; j < cols; j += kWidth) store(g + i * kTile + j, gelu(load_part(z + j, cols - j)));
         }
-        G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols);
+        G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols, g);
       }
     });
     weight2_gradient(products, false);
@@ -331,7 +331,7 @@ class BlockBackward {
           }
         });
         G::put_both(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
-        G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols);
+        G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols, q);
       }
     });
     add_sums(sums, wide_, d_.bias1);

@@ -61,10 +61,11 @@ void pack_panel(const Weight& weight, int64_t col, typename G::B& b, int64_t to)
     const int64_t row0 = weight.is_transposed ? col * kTile : k, col0 = weight.is_transposed ? k : col * kTile;
     const int64_t have_rows = weight.is_transposed ? cols : part, have_cols = weight.is_transposed ? part : cols;
     const float* tile = weight.w + row0 * step + col0;
+    const float* next = k + kTile < weight.k ? tile + (weight.is_transposed ? kTile : kTile * step) : tile;
     if (weight.is_transposed) {
-      G::put_b_transposed(b, to, k / kTile, tile, step, have_rows, have_cols);
+      G::put_b_transposed(b, to, k / kTile, tile, step, have_rows, have_cols, next);
     } else {
-      G::put_b(b, k / kTile, to, tile, step, have_rows, have_cols);
+      G::put_b(b, k / kTile, to, tile, step, have_rows, have_cols, next);
     }
   }
 }

@@ -79,19 +79,20 @@ struct Amx {
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    put_rows(a.flag(row, col), a.at(row, col), tile, step, rows, cols, begin, end);
+    put_rows(a.flag(row, col), a.at(row, col), tile, step, rows, cols, begin, end, tile);
   }
-  static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    put_pairs(b.flag(col, row), b.at(col, row), tile, step, rows, cols);
+  static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                    const float* next) {
+    put_pairs(b.flag(col, row), b.at(col, row), tile, step, rows, cols, next);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    put_pairs(a.flag(col, row), a.at(col, row), tile, step, rows, cols);
+    put_pairs(a.flag(col, row), a.at(col, row), tile, step, rows, cols, tile);
     transpose_blocks(a.at(col, row));
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
-                               int64_t cols) {
-    put_rows(b.flag(row, col), b.at(row, col), tile, step, rows, cols, 0, kTile);
+                               int64_t cols, const float* next) {
+    put_rows(b.flag(row, col), b.at(row, col), tile, step, rows, cols, 0, kTile, next);
     transpose_blocks(b.at(row, col));
   }
 
@@ -320,9 +321,10 @@ struct Amx {
 
   // Blocks whose rows are the rows of the source.
   static void put_rows(int* flag, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols,
-                       int64_t begin, int64_t end) {
+                       int64_t begin, int64_t end, const float* next) {
     bool is_special = false;
     for (int64_t i = begin; i < end; ++i) {
+      fetch_row(next + i * step);
       store_row(to, i, split_row(is_special, tile + i * step, i < rows ? cols : 0));
     }
     mark(flag, is_special);
@@ -334,9 +336,12 @@ struct Amx {
   }
 
   // Blocks whose 16 rows are pairs of rows of the source, and whose columns are its columns.
-  static void put_pairs(int* flag, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols) {
+  static void put_pairs(int* flag, uint32_t* to, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                        const float* next) {
     bool is_special = false;
     for (int64_t i = 0; i < kTile; i += 2) {
+      fetch_row(next + i * step);
+      fetch_row(next + (i + 1) * step);
       const Row even = split_row(is_special, tile + i * step, i < rows ? cols : 0);
       const Row odd = split_row(is_special, tile + (i + 1) * step, i + 1 < rows ? cols : 0);
       store_pair(to, i / 2, even, odd);

@@ -37,6 +37,12 @@ struct Product {
   Ahead ahead;
 };
 
+// Starts to fetch 32 values into the second-level cache; what is outside of the matrix does no harm.
+MINDCV_INLINE void fetch_row(const float* row) {
+  __builtin_prefetch(row, 0, 2);
+  __builtin_prefetch(row + 16, 0, 2);
+}
+
 // The bfloat16 nearest to x, as a float32.
 inline float rounded_to_bf16(float x) {
   uint32_t bits;
@@ -70,22 +76,25 @@ struct Fma {
   static void clear(B&) {}
 
   // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes
-  // 0. put_a may do it in parts: rows [begin, end) of the tile.
+  // 0. put_a may do it in parts: rows [begin, end) of the tile. put_b is told which tile comes `next`, or this one
+  // again: its rows lie far apart, which no processor guesses, and are fetched meanwhile.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols, begin, end);
+    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols, begin, end, tile);
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    copy(a.data + row * kTile * a.k_step + col * kTile, a.k_step, tile, step, rows, cols);
+    copy(a.data + row * kTile * a.k_step + col * kTile, a.k_step, tile, step, rows, cols, 0, kTile, tile);
   }
-  static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols) {
-    copy(b.data + col * kTile * b.k + row * kTile * kTile, kTile, tile, step, rows, cols);
+  static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
+                    const float* next) {
+    copy(b.data + col * kTile * b.k + row * kTile * kTile, kTile, tile, step, rows, cols, 0, kTile, next);
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
-                               int64_t cols) {
+                               int64_t cols, const float* next) {
     float* to = b.data + row * kTile * b.k + col * kTile * kTile;
     for (int64_t k = 0; k < kTile; ++k) {
+      fetch_row(next + k * step);
       for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? value(tile[n * step + k]) : 0.0f;
     }
   }
@@ -94,7 +103,7 @@ struct Fma {
   static void put_both(A& a, B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                        int64_t cols) {
     put_a(a, row, col, tile, step, rows, cols);
-    put_b(b, row, col, tile, step, rows, cols);
+    put_b(b, row, col, tile, step, rows, cols, tile);
   }
 
   // Called by each thread before its products, with nothing else in between.
@@ -119,8 +128,9 @@ struct Fma {
   static float value(float x) { return kRounds ? rounded_to_bf16(x) : x; }
 
   static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols,
-                   int64_t begin = 0, int64_t end = kTile) {
+                   int64_t begin, int64_t end, const float* next) {
     for (int64_t i = begin; i < end; ++i) {
+      fetch_row(next + i * step);
       for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? value(from[i * step + j]) : 0.0f;
     }
   }

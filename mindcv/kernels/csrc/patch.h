@@ -146,7 +146,7 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     gather_patches(s, x, first, count, patches);
     for (int64_t j = 0; j < length; j += kTile)
-      G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j));
+      G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j), patches + j);
     for (int64_t j = 0; j < s.o; j += kTile) {
       G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, least(kTile, s.o - j));
     }
