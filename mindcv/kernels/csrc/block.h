@@ -210,12 +210,12 @@ class BlockForward {
       const Range cols{part.begin / kTile, ceil_div(part.end, kTile)};
       multiply_block<G>(
           {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {},
-          [&](int64_t col) { return Place<G>{&right1.packed, col, true}; },
+          [&](int64_t col, Range) { return Place<G>{&right1.packed, col, true}; },
           [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col - cols.begin, first + row, col, tile); });
     };
     multiply_block<G>(
         {&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
-        [&](int64_t col) { return Place<G>{&right2.packed, col, true}; },
+        [&](int64_t col, Range) { return Place<G>{&right2.packed, col, true}; },
         [&](int64_t row, int64_t col, const float* tile) { narrow(first + row, col, tile); });
   }
 

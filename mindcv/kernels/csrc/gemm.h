@@ -51,17 +51,22 @@ struct Weight {
   bool is_transposed;
 };
 
-// Columns [32 col, 32 col + 32) of B into panel `to` of `b`.
+struct Range {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+
+// Columns [32 col, 32 col + 32) of B, of k the `part` that begins with a whole 32, into panel `to` of `b`.
 template <class G>
-void pack_panel(const Weight& weight, int64_t col, typename G::B& b, int64_t to) {
+void pack_panel(const Weight& weight, int64_t col, Range part, typename G::B& b, int64_t to) {
   const int64_t step = weight.is_transposed ? weight.k : weight.n;
   const int64_t cols = least(kTile, weight.n - col * kTile);
-  for (int64_t k = 0; k < weight.k; k += kTile) {
-    const int64_t part = least(kTile, weight.k - k);
+  for (int64_t k = part.begin; k < part.end; k += kTile) {
+    const int64_t depth = least(kTile, weight.k - k);
     const int64_t row0 = weight.is_transposed ? col * kTile : k, col0 = weight.is_transposed ? k : col * kTile;
-    const int64_t have_rows = weight.is_transposed ? cols : part, have_cols = weight.is_transposed ? part : cols;
+    const int64_t have_rows = weight.is_transposed ? cols : depth, have_cols = weight.is_transposed ? depth : cols;
     const float* tile = weight.w + row0 * step + col0;
-    const float* next = k + kTile < weight.k ? tile + (weight.is_transposed ? kTile : kTile * step) : tile;
+    const float* next = k + kTile < part.end ? tile + (weight.is_transposed ? kTile : kTile * step) : tile;
     if (weight.is_transposed) {
       G::put_b_transposed(b, to, k / kTile, tile, step, have_rows, have_cols, next);
     } else {
@@ -73,7 +78,7 @@ void pack_panel(const Weight& weight, int64_t col, typename G::B& b, int64_t to)
 template <class G>
 void pack(const Weight& weight, typename G::B& b) {
   G::clear(b);
-  parallel(ceil_div(weight.n, kTile), [&](int64_t col) { pack_panel<G>(weight, col, b, col); });
+  parallel(ceil_div(weight.n, kTile), [&](int64_t col) { pack_panel<G>(weight, col, {0, weight.k}, b, col); });
 }
 
 template <class G>
@@ -111,11 +116,6 @@ struct Rows {
   int64_t tile, begin, end;
 };
 
-struct Range {
-  int64_t begin, end;
-  int64_t count() const { return end - begin; }
-};
-
 inline Range part_of(int64_t count, int64_t part, int64_t parts) {
   return {count * part / parts, count * (part + 1) / parts};
 }
@@ -136,7 +136,7 @@ inline int64_t block_sums(int64_t k, int64_t depth, int64_t rows, int64_t cols) 
 
 // Computes a block, one part of k after the other, in each column by column. Calls use(row, col, tile) for each tile of
 // 32 x 32, a float [32][32] that may be written, in that order. make(part) is called before a part of k is multiplied,
-// prepare(col) gives B, and where in it the column is.
+// prepare(col, part) gives B, and where in it the column is.
 template <class G, class Make, class Prepare, class Use>
 void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&& use) {
   // A tile is used only after the next one is computed: the tile registers' stores take their time.
@@ -146,10 +146,11 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
   const int64_t end = round_up(block.k, kTile);
   for (int64_t k0 = 0; k0 < end; k0 += block.depth) {
     const int64_t k1 = least(end, k0 + block.depth);
-    make(Range{k0, least(k1, block.k)});
+    const Range part{k0, least(k1, block.k)};
+    make(part);
     G::begin();
     for (int64_t col = block.cols.begin; col < block.cols.end; ++col) {
-      const Place<G> place = prepare(col);
+      const Place<G> place = prepare(col, part);
       const bool is_last = col + 1 == block.cols.end;
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
@@ -212,19 +213,22 @@ void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use
   parallel(cuts.rows * cuts.cols, [&](int64_t task) {
     const Range rows = part_of(row_tiles, task / cuts.cols, cuts.rows);
     const Range cols = part_of(col_tiles, task % cuts.cols, cuts.cols);
+    const size_t sum_bytes = static_cast<size_t>(block_sums(k, kDepth, rows.count(), cols.count())) * 4;
+    const size_t panel_bytes = right.is_packed ? 0 : G::b_bytes(k, kTile);
+    char* scratch = static_cast<char*>(thread_scratch(sum_bytes + panel_bytes, 1));
+    const Block<G> block{&a, false, k, kDepth, rows, cols, reinterpret_cast<float*>(scratch)};
     if (right.is_packed) {
-      float* sums = static_cast<float*>(thread_scratch(block_sums(k, kDepth, rows.count(), cols.count()) * 4, 1));
-      const auto whole = [&](int64_t col) { return Place<G>{&right.packed, col, true}; };
-      multiply_block<G>({&a, false, k, kDepth, rows, cols, sums}, nothing, whole, use);
+      const auto whole = [&](int64_t col, Range) { return Place<G>{&right.packed, col, true}; };
+      multiply_block<G>(block, nothing, whole, use);
       return;
     }
-    typename G::B panel = G::b_in(thread_scratch(G::b_bytes(k, kTile), 1), k, kTile);
-    const auto pack_one = [&](int64_t col) {
+    typename G::B panel = G::b_in(scratch + sum_bytes, k, kTile);
+    const auto pack_one = [&](int64_t col, Range part) {
       G::clear(panel);
-      pack_panel<G>(right.weight, col, panel, 0);
+      pack_panel<G>(right.weight, col, part, panel, 0);
       return Place<G>{&panel, 0, false};
     };
-    multiply_block<G>({&a, false, k, round_up(k, kTile), rows, cols, nullptr}, nothing, pack_one, use);
+    multiply_block<G>(block, nothing, pack_one, use);
   });
 }
 
@@ -274,7 +278,7 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
           a = G::a_in(scratch, rows, part.count());
           for (int64_t i = 0; i < count; ++i) fill(Rows{first + i, 0, kTile}, part, a, i);
         },
-        [&](int64_t col) { return Place<G>{&right.packed, col, true}; },
+        [&](int64_t col, Range) { return Place<G>{&right.packed, col, true}; },
         [&](int64_t row, int64_t col, float* tile) { use(first + row, col, tile); });
   });
 }
