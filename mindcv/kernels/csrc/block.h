@@ -51,7 +51,7 @@ inline int64_t group_images(const MapShape& s, const BlockParams& p) {
   return takes_single_images(s, p) ? 1 : most(1, least(s.n, 3136 / most(1, s.pixels())));
 }
 
-// Sums over rows of one group, for each tile of 32 rows and each image in it, per channel. A tile's part is written by
+// Sums over rows of one group, for each tile of rows and each image in it, per channel. A tile's part is written by
 // one thread in the order of its rows, and the parts are added up in order.
 class RowSums {
  public:

@@ -1,8 +1,8 @@
 // Products of packed matrices, spread over the threads.
 #pragma once
-#include "gemm_fma.h"
 #include "pool.h"
 #include "simd.h"
+#include "tiles.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
@@ -21,7 +21,7 @@ constexpr int64_t kFewRows = 256;
 
 // Tiles of rows in a block of a product, at most. kDepth of their columns, in either arithmetic, stay in a second-level
 // cache of 2 MiB while the panels of B come by, each of which is fetched once for all of these rows.
-constexpr int64_t kBlockTiles = 12;
+constexpr int64_t kBlockTiles = kTile == 32 ? 12 : 4;
 
 // The same where A and what is made of the product are maps in memory, and B is of so few values that fetching it three
 // times as often costs less than the room that it leaves to them.
@@ -56,7 +56,7 @@ struct Range {
   int64_t count() const { return end - begin; }
 };
 
-// Columns [32 col, 32 col + 32) of B, of k the `part` that begins with a whole 32, into panel `to` of `b`.
+// The tile `col` of B's columns, of k the `part` that begins with a whole tile, into the tile `to` of `b`.
 template <class G>
 void pack_panel(const Weight& weight, int64_t col, Range part, typename G::B& b, int64_t to) {
   const int64_t step = weight.is_transposed ? weight.k : weight.n;
@@ -111,7 +111,7 @@ Right<G> right_side(Session& memory, const Weight& weight, int64_t rows) {
   return {weight, packed<G>(memory, weight), true};
 }
 
-// Rows [begin, end) of the 32 rows `tile` of a matrix.
+// Rows [begin, end) of the rows `tile` of a matrix.
 struct Rows {
   int64_t tile, begin, end;
 };
@@ -134,13 +134,14 @@ inline int64_t block_sums(int64_t k, int64_t depth, int64_t rows, int64_t cols) 
   return round_up(k, kTile) > depth ? rows * cols * kTile * kTile : 0;
 }
 
-// Computes a block, one part of k after the other, in each column by column. Calls use(row, col, tile) for each tile of
-// 32 x 32, a float [32][32] that may be written, in that order. make(part) is called before a part of k is multiplied,
+// Computes a block, one part of k after the other, in each column by column. Calls use(row, col, tile) for each tile, a
+// float [kTile][kTile] that may be written, in that order. make(part) is called before a part of k is multiplied,
 // prepare(col, part) gives B, and where in it the column is.
 template <class G, class Make, class Prepare, class Use>
 void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&& use) {
-  // A tile is used only after the next one is computed: the tile registers' stores take their time.
-  alignas(64) float ring[2][kTile * kTile];
+  // Tile registers' stores take their time: such a tile is used only after the next one is computed.
+  constexpr int kRing = G::kStoresLate ? 2 : 1;
+  alignas(64) float ring[kRing][kTile * kTile];
   float* last = nullptr;
   int64_t count = 0, last_row = 0, last_col = 0;
   const int64_t end = round_up(block.k, kTile);
@@ -154,7 +155,7 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
       const bool is_last = col + 1 == block.cols.end;
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
-        float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % 2];
+        float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % kRing];
         const bool turns = row + 1 == block.rows.end;
         const int64_t next_row = turns ? block.rows.begin : row + 1, next_panel = turns ? place.panel + 1 : place.panel;
         // While all rows meet one panel of B, the panel after it comes from memory, a part with each row.
@@ -163,6 +164,10 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
         const Ahead ahead{panel_after, is_last ? k1 : k0, row - block.rows.begin, shares};
         const Product at{row, place.panel, k0, k1, block.has_part ? k0 : 0, next_row, next_panel, ahead};
         G::multiply(*block.a, *place.b, at, k0 > 0, tile);
+        if (!G::kStoresLate) {
+          if (k1 == end) use(row, col, tile);
+          continue;
+        }
         if (last != nullptr) use(last_row, last_col, last);
         last = k1 < end ? nullptr : tile;
         last_row = row;
@@ -203,7 +208,7 @@ inline Cuts cut_product(int64_t row_tiles, int64_t col_tiles, const Weight& weig
   return {rows, least(col_tiles, ceil_div(2 * threads, rows))};
 }
 
-// Calls use(row, col, tile) for every 32 x 32 tile of A [m, k] times the right side; row and col count tiles. A tile is
+// Calls use(row, col, tile) for every tile of A [m, k] times the right side; row and col count tiles. A tile is
 // computed in the same way whatever the tasks are, which depend on the number of threads.
 template <class G, class Use>
 void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {

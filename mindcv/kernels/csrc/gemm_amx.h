@@ -8,14 +8,22 @@
 // Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: 32 rows or columns
 // that hold one are marked, and their products are taken by plain loops.
 #pragma once
-#include "gemm_fma.h"
-#include "pool.h"
-#include "simd.h"
+#include "tiles.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
 constexpr int64_t kBlock = 16 * 16;  // a tile register: 16 rows of 16 pairs of bfloat16, in 32-bit words
+
+// The bfloat16 nearest to x, as a float32.
+inline float rounded_to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return x;  // NaN
+  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+  memcpy(&x, &bits, 4);
+  return x;
+}
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -47,6 +55,7 @@ struct AmxMatrix {
 // With three parts products of float32; with one, of numbers rounded to bfloat16.
 template <int kParts>
 struct Amx {
+  static constexpr bool kStoresLate = true;
   using Matrix = AmxMatrix<kParts>;
   using A = Matrix;
   using B = Matrix;

@@ -1,102 +1,92 @@
 // Matrix products from multiply-add instructions, on any processor.
-//
-// Both arithmetics (this one and gemm_amx.h) offer the same: operands in a packed form that is written in tiles, and
-// the product of 32 rows of A with 32 columns of B, over all of K, as one tile of float32.
 #pragma once
-#include "pool.h"
-#include "simd.h"
+#include "tiles.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
-constexpr int kTile = 32;
+// What the registers sum up at once: a strip of rows times a panel of columns. Besides the sums, they hold a vector for
+// each column of these and one for the rows.
+#if defined(__AVX512F__)
+constexpr int kStrip = 8, kPanelVecs = 3;
+#elif defined(__aarch64__)
+constexpr int kStrip = 6, kPanelVecs = 4;
+#else
+constexpr int kStrip = 6, kPanelVecs = 2;
+#endif
+constexpr int kPanel = kPanelVecs * kWidth;
+constexpr int kRun = 16;  // values of k that lie together in A: a cache line
+static_assert(kTile % kStrip == 0 && kTile % kPanel == 0 && kTile % kRun == 0);
 
-// A [m, k] in float32: as it came, or with its axes swapped.
+// A [m, k] in float32, in strips of rows, each [k / kRun][kStrip][kRun].
 struct FmaA {
   float* data;
-  int64_t row_step, k_step;
+  int64_t m, k;
+  float* at(int64_t row, int64_t col) const { return data + row * round_up(k, kTile) + col * kStrip; }
 };
 
-// B [k, n] in panels of 32 columns, each [k][32].
+// B [k, n] in panels of columns, each [k][kPanel].
 struct FmaB {
   float* data;
-  int64_t k;
+  int64_t k, n;
+  float* at(int64_t row, int64_t col) const { return data + col * round_up(k, kTile) + row * kPanel; }
 };
-
-// Products are computed in parts of this much of k.
-constexpr int64_t kDepth = 384;
-
-// What is on its way into the cache while a tile is multiplied: of 32 columns of B, from k0 on, one of `shares` parts.
-struct Ahead {
-  int64_t col, k0, share, shares;
-};
-
-// Which tile, over which part of k; where A begins along k; and for the caches which tile comes next, and what then.
-struct Product {
-  int64_t row, col, k0, k1, a_k0, next_row, next_col;
-  Ahead ahead;
-};
-
-// Starts to fetch 32 values into the second-level cache; what is outside of the matrix does no harm.
-MINDCV_INLINE void fetch_row(const float* row) {
-  __builtin_prefetch(row, 0, 2);
-  __builtin_prefetch(row + 16, 0, 2);
-}
-
-// The bfloat16 nearest to x, as a float32.
-inline float rounded_to_bf16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return x;  // NaN
-  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
-  memcpy(&x, &bits, 4);
-  return x;
-}
 
 // Products of float32, or of numbers rounded to bfloat16 (as fast, for processors that cannot multiply these).
 template <bool kRounds>
 struct Fma {
+  static constexpr bool kStoresLate = false;
   using A = FmaA;
   using B = FmaB;
 
   static A new_a(Session& memory, int64_t m, int64_t k) { return a_in(memory.bytes(a_bytes(m, k)), m, k); }
-  // The same matrix, to be written from its transposed form, [k, m].
-  static A new_a_transposed(Session& memory, int64_t m, int64_t k) {
-    return {memory.floats(round_up(m, kTile) * round_up(k, kTile)), 1, round_up(m, kTile)};
-  }
+  // To be written from its transposed form, [k, m].
+  static A new_a_transposed(Session& memory, int64_t m, int64_t k) { return new_a(memory, m, k); }
   static B new_b(Session& memory, int64_t k, int64_t n) { return b_in(memory.bytes(b_bytes(k, n)), k, n); }
 
   // A and B in memory of their own.
   static size_t a_bytes(int64_t m, int64_t k) { return b_bytes(k, m); }
-  static A a_in(void* memory, int64_t, int64_t k) { return {static_cast<float*>(memory), round_up(k, kTile), 1}; }
+  static A a_in(void* memory, int64_t m, int64_t k) { return {static_cast<float*>(memory), m, k}; }
   static size_t b_bytes(int64_t k, int64_t n) {
     return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4;
   }
-  static B b_in(void* memory, int64_t k, int64_t) { return {static_cast<float*>(memory), round_up(k, kTile)}; }
+  static B b_in(void* memory, int64_t k, int64_t n) { return {static_cast<float*>(memory), k, n}; }
   static void clear(B&) {}
 
-  // Tile (row, col) of the source, in units of 32, of which `rows` x `cols` values exist; the rest of the tile becomes
-  // 0. put_a may do it in parts: rows [begin, end) of the tile. put_b is told which tile comes `next`, or this one
-  // again: its rows lie far apart, which no processor guesses, and are fetched meanwhile.
+  // Tile (row, col) of the source, in units of kTile, of which `rows` x `cols` values exist; what is left of a strip or
+  // panel becomes 0. put_a may do it in parts: rows [begin, end) of the tile. put_b is told which tile comes `next`, or
+  // this one again: its rows lie far apart, which no processor guesses, and are fetched meanwhile.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    copy(a.data + row * kTile * a.row_step + col * kTile, a.row_step, tile, step, rows, cols, begin, end, tile);
+    for (int64_t i = begin; i < least(end, round_up(rows, kStrip)); ++i) {
+      float* to = a.at(row * kTile + i / kStrip * kStrip, col * kTile) + i % kStrip * kRun;
+      for (int64_t j = 0; j < cols; j += kRun, to += kStrip * kRun) {
+        put_values(to, tile + i * step + j, kRun, i < rows ? cols - j : 0);
+      }
+    }
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    copy(a.data + row * kTile * a.k_step + col * kTile, a.k_step, tile, step, rows, cols, 0, kTile, tile);
+    alignas(64) float turned[kTile * kTile];
+    turn(turned, tile, step, rows, cols);
+    put_a(a, col, row, turned, kTile, cols, rows);
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     const float* next) {
-    copy(b.data + col * kTile * b.k + row * kTile * kTile, kTile, tile, step, rows, cols, 0, kTile, next);
+    for (int64_t i = 0; i < rows; ++i) {
+      fetch_row(next + i * step);
+      float* to = b.at(row * kTile + i, col * kTile);
+      for (int64_t j = 0; j < cols; j += kPanel, to += kPanel * round_up(b.k, kTile)) {
+        put_values(to, tile + i * step + j, kPanel, cols - j);
+      }
+    }
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols, const float* next) {
-    float* to = b.data + row * kTile * b.k + col * kTile * kTile;
-    for (int64_t k = 0; k < kTile; ++k) {
-      fetch_row(next + k * step);
-      for (int64_t n = 0; n < kTile; ++n) to[k * kTile + n] = n < rows && k < cols ? value(tile[n * step + k]) : 0.0f;
-    }
+    alignas(64) float turned[kTile * kTile];
+    for (int64_t i = 0; i < rows; ++i) fetch_row(next + i * step);
+    turn(turned, tile, step, rows, cols);
+    put_b(b, col, row, turned, kTile, cols, rows, turned);
   }
 
   // put_a and put_b of the same tile.
@@ -109,48 +99,66 @@ struct Fma {
   // Called by each thread before its products, with nothing else in between.
   static void begin() {}
 
-  // out [32, 32] = rows [32 row, 32 row + 32) of A times columns [32 col, 32 col + 32) of B, over k in [k0, k1), whole
-  // tiles; with `adds` it is added to what out holds.
+  // out [kTile, kTile] = rows of A's tile at.row times columns of B's tile at.col, over k in [k0, k1); with `adds` it
+  // is added to what out holds. Strips and panels without a row or column are left out.
   static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
-    const float* from = a.data + at.row * kTile * a.row_step + (at.k0 - at.a_k0) * a.k_step;
-    const float* panel = b.data + at.col * kTile * b.k + at.k0 * kTile;
-    const int64_t k = at.k1 - at.k0;
-    constexpr int kVecs = kWidth == 4 ? 4 : 2;
-    constexpr int kRows = kWidth == 16 ? 8 : 4;
-    for (int64_t n = 0; n < kTile; n += kVecs * kWidth) {
-      for (int64_t m = 0; m < kTile; m += kRows) {
-        strip<kRows, kVecs>(from + m * a.row_step, a.row_step, a.k_step, panel + n, k, adds, out + m * kTile + n);
+    const int64_t rows = least(kTile, a.m - at.row * kTile), cols = least(kTile, b.n - at.col * kTile);
+    const int64_t end = least(at.k1, b.k);
+    for (int64_t n = 0; n < cols; n += kPanel) {
+      const float* panel = b.at(at.k0, at.col * kTile + n);
+      for (int64_t m = 0; m < rows; m += kStrip) {
+        strip<kPanelVecs>(a.at(at.row * kTile + m, at.k0 - at.a_k0), panel, end - at.k0, adds, out + m * kTile + n);
       }
     }
   }
 
  private:
-  static float value(float x) { return kRounds ? rounded_to_bf16(x) : x; }
+  // The bfloat16 nearest to each value, as a float32.
+  MINDCV_INLINE static Vec rounded_to_bf16(Vec v) {
+    typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
+    Bits bits;
+    memcpy(&bits, &v, sizeof(v));
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    Vec near;
+    memcpy(&near, &bits, sizeof(v));
+    return v == v ? near : v;  // not NaN
+  }
 
-  static void copy(float* to, int64_t to_step, const float* from, int64_t step, int64_t rows, int64_t cols,
-                   int64_t begin, int64_t end, const float* next) {
-    for (int64_t i = begin; i < end; ++i) {
-      fetch_row(next + i * step);
-      for (int64_t j = 0; j < kTile; ++j) to[i * to_step + j] = i < rows && j < cols ? value(from[i * step + j]) : 0.0f;
+  // `size` values, of which `count` exist and the others are 0.
+  MINDCV_INLINE static void put_values(float* to, const float* from, int64_t size, int64_t count) {
+    for (int64_t j = 0; j < size; j += kWidth) {
+      Vec v = count > j ? load_part(from + j, count - j) : Vec{};
+      store(to + j, kRounds ? rounded_to_bf16(v) : v);
     }
   }
 
-  template <int kRows, int kVecs>
-  static void strip(const float* a, int64_t row_step, int64_t k_step, const float* b, int64_t k, bool adds,
-                    float* out) {
-    Vec acc[kRows][kVecs] = {};
-    for (int m = 0; m < kRows && adds; ++m) {
+  // A tile with its axes swapped; what does not exist becomes 0.
+  static void turn(float* to, const float* from, int64_t step, int64_t rows, int64_t cols) {
+    for (int64_t j = 0; j < cols; ++j) {
+      for (int64_t i = 0; i < rows; ++i) to[j * kTile + i] = from[i * step + j];
+    }
+  }
+
+  template <int kVecs>
+  static void strip(const float* a, const float* b, int64_t k, bool adds, float* out) {
+    Vec acc[kStrip][kVecs] = {};
+    for (int m = 0; m < kStrip && adds; ++m) {
       for (int v = 0; v < kVecs; ++v) acc[m][v] = load(out + m * kTile + v * kWidth);
     }
-    for (int64_t p = 0; p < k; ++p) {
+    const auto step = [&](int64_t p) __attribute__((always_inline)) {
       Vec right[kVecs];
-      for (int v = 0; v < kVecs; ++v) right[v] = load(b + p * kTile + v * kWidth);
-      for (int m = 0; m < kRows; ++m) {
-        const Vec left = splat(a[m * row_step + p * k_step]);
+      for (int v = 0; v < kVecs; ++v) right[v] = load(b + p * kPanel + v * kWidth);
+      for (int m = 0; m < kStrip; ++m) {
+        const Vec left = splat(a[m * kRun + p]);
         for (int v = 0; v < kVecs; ++v) acc[m][v] += left * right[v];
       }
+    };
+    for (; k >= kRun; k -= kRun, a += kStrip * kRun, b += kRun * kPanel) {
+#pragma GCC unroll 4
+      for (int64_t p = 0; p < kRun; ++p) step(p);
     }
-    for (int m = 0; m < kRows; ++m) {
+    for (int64_t p = 0; p < k; ++p) step(p);
+    for (int m = 0; m < kStrip; ++m) {
       for (int v = 0; v < kVecs; ++v) store(out + m * kTile + v * kWidth, acc[m][v]);
     }
   }

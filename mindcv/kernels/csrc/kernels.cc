@@ -3,6 +3,8 @@
 
 #if defined(__AMX_BF16__)
 #include "gemm_amx.h"
+#else
+#include "gemm_fma.h"
 #endif
 #include "adamw.h"
 #include "block.h"

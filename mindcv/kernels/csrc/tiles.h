@@ -1,0 +1,39 @@
+// What both arithmetics of matrix products (gemm_fma.h, gemm_amx.h) share. They offer the same: operands in a packed
+// form that is written in tiles, and the product of a tile's rows of A with a tile's columns of B, over a part of k, as
+// one tile of float32.
+#pragma once
+#include "pool.h"
+#include "simd.h"
+
+namespace mindcv {
+namespace MINDCV_ISA {
+
+// Rows and columns of a tile. The tile multiplier's registers make 32; a multiple of 6, 8 and 16 serves the others.
+#if defined(__AMX_BF16__)
+constexpr int kTile = 32;
+#else
+constexpr int kTile = 48;
+#endif
+
+// Products are computed in parts of this much of k.
+constexpr int64_t kDepth = 384;
+
+// What is on its way into the cache while a tile is multiplied: of a tile's columns of B, from k0 on, one of `shares`
+// parts.
+struct Ahead {
+  int64_t col, k0, share, shares;
+};
+
+// Which tile, over which part of k; where A begins along k; and for the caches which tile comes next, and what then.
+struct Product {
+  int64_t row, col, k0, k1, a_k0, next_row, next_col;
+  Ahead ahead;
+};
+
+// Starts to fetch a tile's row into the second-level cache; what is outside of the matrix does no harm.
+MINDCV_INLINE void fetch_row(const float* row) {
+  for (int i = 0; i < kTile; i += 16) __builtin_prefetch(row + i, 0, 2);
+}
+
+}  // namespace MINDCV_ISA
+}  // namespace mindcv
