@@ -31,9 +31,20 @@ struct BlockParams {
 struct BlockSaved {
   float* xhat;    // [rows, C]: u normalised, before norm's gamma and beta
   float* factor;  // [rows]: what it was normalised by
-  float* z;       // [rows, 4C]
+  float* z;       // [rows, 4C], in tiles: see tile_of
   float* norms;   // [N, 4C]: L2 norm of g over the pixels of each image; null in V1
 };
+
+// Where a map [rows, width] has its tile (row, col), counted in values, whose `count` rows follow each other in `step`
+// values. A map that is made and used in tiles is kept in them: rows of a tile that are a whole row of the map apart
+// come from memory one by one.
+struct TileInMap {
+  float* data;
+  int64_t step;
+};
+inline TileInMap tile_of(float* map, int64_t width, int64_t row, int64_t col, int64_t count) {
+  return {map + row * width + col * count, least(kTile, width - col)};
+}
 
 struct BlockGrads {
   float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2,
@@ -249,20 +260,23 @@ class BlockForward {
   void widen(int64_t row_tile, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
+    const bool saves = saved_.z != nullptr;
+    const TileInMap kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap{};
     each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
-      for (int64_t j = 0; j < cols; j += kWidth) {
-        const Vec bias = load_part(p_.bias1 + col + j, cols - j);
-        Vec total{};
+      by_columns(cols, [&](int64_t j, auto number) {
+        constexpr int N = number.value;
+        const Vecs<N> bias = load_vecs<N>(p_.bias1 + col + j, cols - j);
+        Vecs<N> total{};
         for (int64_t i = begin; i < end; ++i) {
-          const Vec z = load(tile + i * kTile + j) + bias;
-          if (saved_.z != nullptr) store_part(saved_.z + (row0_ + row + i) * wide_ + col + j, z, cols - j);
-          const Vec v = gelu(z);
-          store(g + i * kTile + j, v);
-          total += v * v;
+          const Vecs<N> z = load_vecs<N>(tile + i * kTile + j) + bias;
+          if (saves) store_vecs(kept.data + i * kept.step + j, z, cols - j);
+          const Vecs<N> v = gelu(z);
+          store_vecs(g + i * kTile + j, v);
+          total = total + v * v;
         }
-        if (sums != nullptr) store(sums + j, total);
-      }
+        if (sums != nullptr) store_vecs(sums + j, total);
+      });
     });
   }
 

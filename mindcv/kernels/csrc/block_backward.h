@@ -22,7 +22,7 @@ class BlockBackward {
     // V1 goes through all products with few rows at a time, whose wide maps stay in the caches; but with no fewer than
     // there are columns in the gradients of the weights, to which each part is added.
     const int64_t part_rows = is_v2 ? group_rows : least(group_rows, most(kDepth, round_up(c, kTile)));
-    float* dq = is_v2 && !is_single ? memory_.floats(group_rows * round_up(wide_, kTile)) : nullptr;
+    float* dq = is_v2 && !is_single ? memory_.floats(group_rows * wide_) : nullptr;
     float* products = is_single ? memory_.floats(c * wide_) : nullptr;
     float* du = memory_.floats(group_rows * c);
     const Session::Mark mark = memory_.mark();
@@ -154,29 +154,31 @@ class BlockBackward {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
+      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       fetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
-      for (int64_t j = 0; j < cols; j += kWidth) {
-        const Vec dq_factor = is_v2 ? load(dq_factor_ + col + j) : Vec{},
-                  g_factor = is_v2 ? load(g_factor_ + col + j) : Vec{};
-        Vec total = load(sum_at + j);
+      by_columns(cols, [&](int64_t j, auto number) {
+        constexpr int N = number.value;
+        const Vecs<N> dq_factor = is_v2 ? load_vecs<N>(dq_factor_ + col + j) : Vecs<N>{},
+                      g_factor = is_v2 ? load_vecs<N>(g_factor_ + col + j) : Vecs<N>{};
+        Vecs<N> total = load_vecs<N>(sum_at + j);
         for (int64_t i = 0; i < count; ++i) {
-          const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
-          const Normal n = normal(z);
-          const Vec g = z * n.phi;
-          Vec dg = load(dz + i * kTile + j);
+          const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j);
+          const Normal<N> n = normal(z);
+          const Vecs<N> g = z * n.phi;
+          Vecs<N> dg = load_vecs<N>(dz + i * kTile + j);
           if (is_v2) {
             dg = dg * dq_factor + g * g_factor;
           } else {
-            store(q + i * kTile + j, g);
+            store_vecs(q + i * kTile + j, g);
           }
-          const Vec v = dg * (n.phi + z * n.density);
-          store(dz + i * kTile + j, v);
-          total += v;
+          const Vecs<N> v = dg * (n.phi + z * n.density);
+          store_vecs(dz + i * kTile + j, v);
+          total = total + v;
         }
-        store(sum_at + j, total);
-      }
+        store_vecs(sum_at + j, total);
+      });
       G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
       if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols, q);
     };
@@ -184,14 +186,12 @@ class BlockBackward {
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // Into the cache, a tile of z that is wanted after the next product: its rows are too far apart for the processor to
-  // foresee.
+  // Into the cache, a tile of z that is wanted after the next product.
   void fetch_z(int64_t row, int64_t col) const {
-    const float* z = saved_.z + (row0_ + row) * wide_ + col;
-    for (int64_t i = 0; i < kTile; ++i, z += wide_) {
-      __builtin_prefetch(z);
-      __builtin_prefetch(z + kTile / 2);
-    }
+    if (row >= rows_) return;
+    const int64_t count = least(kTile, rows_ - row);
+    const TileInMap z = tile_of(saved_.z, wide_, row0_ + row, col, count);
+    for (int64_t i = 0; i < count * z.step; i += 16) __builtin_prefetch(z.data + i);
   }
 
   // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so
@@ -204,9 +204,12 @@ class BlockBackward {
       alignas(64) float g[kTile * kTile];
       for (int64_t col = 0; col < wide_; col += kTile) {
         const int64_t cols = least(kTile, wide_ - col);
+        const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
         for (int64_t i = 0; i < count; ++i) {
-          const float* z = saved_.z + (row0_ + row + i) * wide_ + col;
-          for (int64_t j = 0; j < cols; j += kWidth) store(g + i * kTile + j, gelu(load_part(z + j, cols - j)));
+          const float* z = z_tile.data + i * z_tile.step;
+          by_columns(cols, [&](int64_t j, auto number) {
+            store_vecs(g + i * kTile + j, gelu(load_vecs<number.value>(z + j, cols - j)));
+          });
         }
         G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols, g);
       }
@@ -251,20 +254,23 @@ class BlockBackward {
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+      const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
       fetch_z(row + kTile, col);
       with_g.clear(row_tile, col, cols);
       each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* sum_at = with_g.at(row + begin, col);
-        for (int64_t j = 0; j < cols; j += kWidth) {
-          Vec total = load(sum_at + j);
+        by_columns(cols, [&](int64_t j, auto number) {
+          constexpr int N = number.value;
+          Vecs<N> total = load_vecs<N>(sum_at + j);
           for (int64_t i = begin; i < end; ++i) {
-            const Vec v = load(tile + i * kTile + j);
-            const Vec g = gelu(load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j));
-            store(dq + (row + i) * step + col + j, v);
-            total += v * g;
+            const Vecs<N> v = load_vecs<N>(tile + i * kTile + j);
+            const Vecs<N> g = gelu(load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j));
+            store_vecs(dq_tile.data + i * dq_tile.step + j, v, cols - j);
+            total = total + v * g;
           }
-          store(sum_at + j, total);
-        }
+          store_vecs(sum_at + j, total);
+        });
       });
     };
     product<G>(dr_, weight2, rows, use);
@@ -301,7 +307,7 @@ class BlockBackward {
     }
   }
 
-  void back_through_response(const float* dq) {
+  void back_through_response(float* dq) {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums sums(memory_, rows, rows, wide_);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
@@ -311,24 +317,27 @@ class BlockBackward {
         const int64_t cols = least(kTile, wide_ - col);
         sums.clear(row_tile, col, cols);
         float* total = sums.at(row, col);
+        const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+        const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
         each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-          for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec grow = load(dq_factor_ + image * step + col + j),
-                      g_factor = load(g_factor_ + image * step + col + j);
-            const Vec beta = load_part(p_.grn_beta + col + j, cols - j);
-            Vec sum_j = load(total + j);
+          by_columns(cols, [&](int64_t j, auto number) {
+            constexpr int N = number.value;
+            const Vecs<N> grow = load_vecs<N>(dq_factor_ + image * step + col + j),
+                          g_factor = load_vecs<N>(g_factor_ + image * step + col + j);
+            const Vecs<N> beta = load_vecs<N>(p_.grn_beta + col + j, cols - j);
+            Vecs<N> sum_j = load_vecs<N>(total + j);
             for (int64_t i = begin; i < end; ++i) {
-              const Vec z = load_part(saved_.z + (row0_ + row + i) * wide_ + col + j, cols - j);
-              const Normal n = normal(z);
-              const Vec g = z * n.phi;
-              const Vec dg = load(dq + (row + i) * step + col + j) * grow + g * g_factor;
-              const Vec v = dg * (n.phi + z * n.density);
-              store(dz + i * kTile + j, v);
-              store(q + i * kTile + j, g * grow + beta);
-              sum_j += v;
+              const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j);
+              const Normal<N> n = normal(z);
+              const Vecs<N> g = z * n.phi;
+              const Vecs<N> dg = load_vecs<N>(dq_tile.data + i * dq_tile.step + j, cols - j) * grow + g * g_factor;
+              const Vecs<N> v = dg * (n.phi + z * n.density);
+              store_vecs(dz + i * kTile + j, v);
+              store_vecs(q + i * kTile + j, g * grow + beta);
+              sum_j = sum_j + v;
             }
-            store(total + j, sum_j);
-          }
+            store_vecs(total + j, sum_j);
+          });
         });
         G::put_both(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
         G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols, q);
@@ -355,7 +364,7 @@ class BlockBackward {
                     [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
                       const int64_t row = col_tile * kTile, col = row_tile * kTile;
                       alignas(64) float turned[kTile * kTile];
-                      transpose_tile(tile, turned);
+                      turn(turned, tile, kTile, kTile, kTile);
                       put_tile(turned, least(kTile, wide_ - row), least(kTile, c - col), adds || !is_first,
                                d_.weight1 + row * c + col, c);
                     });

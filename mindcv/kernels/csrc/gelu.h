@@ -5,19 +5,8 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// exp(v) for v <= 0, to about one unit in the last place; 0 below -87. NaN stays NaN.
-MINDCV_INLINE Vec exp_of_negative(Vec v) {
-  const Vec big = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  Vec n = (v * 1.44269504f + big) - big;
-  Vec r = v - n * 0.693145752f;  // log(2) in two parts; the first has few bits, so that the product is exact
-  r = r - n * 1.42860677e-6f;
-  Vec p = splat(0.00138145394f);  // fitted to 3e-9 relative
-  p = p * r + 0.00836874545f;
-  p = p * r + 0.041668389f;
-  p = p * r + 0.166665211f;
-  p = p * r + 0.49999994f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
+// p * 2^n for whole n, or 0 where v, which n is of, is below -87.
+MINDCV_INLINE Vec times_power_of_two(Vec p, Vec n, Vec v) {
 #if defined(__AVX512F__)
   const __mmask16 is_more = _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
   return (Vec)_mm512_maskz_scalef_ps(is_more, (__m512)p, (__m512)n);
@@ -31,16 +20,34 @@ MINDCV_INLINE Vec exp_of_negative(Vec v) {
 #endif
 }
 
+// exp(v) for v <= 0, to about one unit in the last place; 0 below -87. NaN stays NaN.
+template <int N>
+MINDCV_INLINE Vecs<N> exp_of_negative(const Vecs<N>& v) {
+  constexpr float kBig = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vecs<N> n = (v * 1.44269504f + kBig) - kBig;
+  Vecs<N> r = v - n * 0.693145752f;  // log(2) in two parts; the first has few bits, so that the product is exact
+  r = r - n * 1.42860677e-6f;
+  Vecs<N> p = r * 0.00138145394f + 0.00836874545f;  // fitted to 3e-9 relative
+  p = p * r + 0.041668389f;
+  p = p * r + 0.166665211f;
+  p = p * r + 0.49999994f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return each<N>([&](int i) __attribute__((always_inline)) { return times_power_of_two(p.v[i], n.v[i], v.v[i]); });
+}
+
+template <int N>
 struct Normal {
-  Vec phi;      // Phi(x)
-  Vec density;  // its derivative, exp(-x*x/2) / sqrt(2 pi)
+  Vecs<N> phi;      // Phi(x)
+  Vecs<N> density;  // its derivative, exp(-x*x/2) / sqrt(2 pi)
 };
 
 // For a = |x|, Phi(-a) = exp(-a*a/2) * t * P(t) with t = 1 / (1 + 0.345 a); P was fitted to 2e-8 relative on [0, 14].
-MINDCV_INLINE Normal normal(Vec x) {
-  Vec t = reciprocal(1.0f + 0.345f * absolute(x));
-  Vec p = splat(-0.028382271698f);
-  p = p * t + 0.145283281774f;
+template <int N>
+MINDCV_INLINE Normal<N> normal(const Vecs<N>& x) {
+  const Vecs<N> t =
+      each<N>([&](int i) __attribute__((always_inline)) { return reciprocal(1.0f + 0.345f * absolute(x.v[i])); });
+  Vecs<N> p = t * -0.028382271698f + 0.145283281774f;
   p = p * t + -0.271175387511f;
   p = p * t + 0.187198887697f;
   p = p * t + -0.037602932417f;
@@ -48,12 +55,16 @@ MINDCV_INLINE Normal normal(Vec x) {
   p = p * t + 0.117238196553f;
   p = p * t + 0.138020895323f;
   p = p * t + 0.137619289939f;
-  Vec e = exp_of_negative(-0.5f * x * x);
-  Vec tail = e * p * t;
-  return {x < 0.0f ? tail : 1.0f - tail, e * 0.3989422804f};
+  const Vecs<N> e = exp_of_negative(-0.5f * x * x);
+  const Vecs<N> tail = e * p * t;
+  const auto side = [&](int i) __attribute__((always_inline)) { return x.v[i] < 0.0f ? tail.v[i] : 1.0f - tail.v[i]; };
+  return {each<N>(side), e * 0.3989422804f};
 }
 
-MINDCV_INLINE Vec gelu(Vec x) { return x * normal(x).phi; }
+template <int N>
+MINDCV_INLINE Vecs<N> gelu(const Vecs<N>& x) {
+  return x * normal(x).phi;
+}
 
 }  // namespace MINDCV_ISA
 }  // namespace mindcv

@@ -27,23 +27,6 @@ constexpr int64_t kBlockTiles = kTile == 32 ? 12 : 4;
 // times as often costs less than the room that it leaves to them.
 constexpr int64_t kMapTiles = 4, kFewValues = 384 * 1536;
 
-inline void transpose_tile(const float* from, float* to) {
-#if defined(__AVX512F__)
-  for (int i = 0; i < kTile; i += 16) {
-    for (int j = 0; j < kTile; j += 16) {
-      __m512i rows[16];
-      for (int k = 0; k < 16; ++k) rows[k] = _mm512_loadu_si512(from + (i + k) * kTile + j);
-      transpose(rows);
-      for (int k = 0; k < 16; ++k) _mm512_storeu_si512(to + (j + k) * kTile + i, rows[k]);
-    }
-  }
-#else
-  for (int i = 0; i < kTile; ++i) {
-    for (int j = 0; j < kTile; ++j) to[j * kTile + i] = from[i * kTile + j];
-  }
-#endif
-}
-
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k].
 struct Weight {
   const float* w;

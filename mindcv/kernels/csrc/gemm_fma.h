@@ -132,13 +132,6 @@ struct Fma {
     }
   }
 
-  // A tile with its axes swapped; what does not exist becomes 0.
-  static void turn(float* to, const float* from, int64_t step, int64_t rows, int64_t cols) {
-    for (int64_t j = 0; j < cols; ++j) {
-      for (int64_t i = 0; i < rows; ++i) to[j * kTile + i] = from[i * step + j];
-    }
-  }
-
   template <int kVecs>
   static void strip(const float* a, const float* b, int64_t k, bool adds, float* out) {
     Vec acc[kStrip][kVecs] = {};

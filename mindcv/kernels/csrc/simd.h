@@ -105,6 +105,83 @@ MINDCV_INLINE Vec reciprocal(Vec v) {
 #endif
 }
 
+// Vectors that go through the same operations side by side: the chain of operations of one leaves the processor idle
+// unless it finds those of others near by. With 16 registers, the next few hundred instructions hold too few of them.
+template <int N>
+struct Vecs {
+  Vec v[N];
+};
+
+#if defined(__AVX512F__)
+constexpr int kTogether = 1;  // 32 registers, and longer vectors
+#else
+constexpr int kTogether = 3;
+#endif
+
+template <int N>
+struct Number {
+  static constexpr int value = N;
+};
+
+// Calls body(j, Number<N>) for columns [j, j + N * kWidth) of [0, cols), the last of which may be beyond if N is 1.
+template <class Body>
+MINDCV_INLINE void by_columns(int64_t cols, Body&& body) {
+  int64_t j = 0;
+  for (; j + kTogether * kWidth <= cols; j += kTogether * kWidth) body(j, Number<kTogether>());
+  for (; j < cols; j += kWidth) body(j, Number<1>());
+}
+
+template <int N, class F>
+MINDCV_INLINE Vecs<N> each(F&& make) {
+  Vecs<N> result;
+  for (int i = 0; i < N; ++i) result.v[i] = make(i);
+  return result;
+}
+
+template <int N>
+MINDCV_INLINE Vecs<N> load_vecs(const float* p) {
+  return each<N>([&](int i) __attribute__((always_inline)) { return load(p + i * kWidth); });
+}
+
+// Of columns that by_columns gives: `count` are left, the others become 0.
+template <int N>
+MINDCV_INLINE Vecs<N> load_vecs(const float* p, int64_t count) {
+  if (N > 1) return load_vecs<N>(p);
+  return {{load_part(p, count)}};
+}
+
+template <int N>
+MINDCV_INLINE void store_vecs(float* p, const Vecs<N>& a) {
+  for (int i = 0; i < N; ++i) store(p + i * kWidth, a.v[i]);
+}
+
+template <int N>
+MINDCV_INLINE void store_vecs(float* p, const Vecs<N>& a, int64_t count) {
+  if (N > 1) {
+    store_vecs(p, a);
+  } else {
+    store_part(p, a.v[0], count);
+  }
+}
+
+#define MINDCV_ON_VECS(op)                                                                  \
+  template <int N>                                                                          \
+  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, const Vecs<N>& b) {                   \
+    return each<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b.v[i]; }); \
+  }                                                                                         \
+  template <int N>                                                                          \
+  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, float b) {                            \
+    return each<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b; });      \
+  }                                                                                         \
+  template <int N>                                                                          \
+  MINDCV_INLINE Vecs<N> operator op(float a, const Vecs<N>& b) {                            \
+    return each<N>([&](int i) __attribute__((always_inline)) { return a op b.v[i]; });      \
+  }
+MINDCV_ON_VECS(+)
+MINDCV_ON_VECS(-)
+MINDCV_ON_VECS(*)
+#undef MINDCV_ON_VECS
+
 #if defined(__AVX512F__)
 // 16 x 16 words, in four rounds; round r exchanges what lies 2^r apart.
 MINDCV_INLINE void transpose(__m512i (&r)[16]) {
@@ -128,6 +205,41 @@ MINDCV_INLINE void transpose(__m512i (&r)[16]) {
   for (int j = 0; j < 8; ++j) {
     r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
     r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+  }
+}
+MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
+  __m512i words[16];
+  memcpy(words, r, sizeof(r));
+  transpose(words);
+  memcpy(r, words, sizeof(r));
+}
+#elif defined(__AVX2__)
+// 8 x 8 values, in three rounds as above.
+MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      u[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
+      u[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    r[j] = (Vec)_mm256_permute2f128_ps(u[j], u[j + 4], 0x20);
+    r[j + 4] = (Vec)_mm256_permute2f128_ps(u[j], u[j + 4], 0x31);
+  }
+}
+#else
+MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
+  for (int i = 0; i < kWidth; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float value = r[i][j];
+      r[i][j] = r[j][i];
+      r[j][i] = value;
+    }
   }
 }
 #endif
