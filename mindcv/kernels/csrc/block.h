@@ -184,7 +184,7 @@ class BlockForward {
   // V1: each row goes through both products by itself. So a task makes some rows' wide map part by part, as the second
   // product takes it, and it never leaves the task's cache; few rows go through one product after the other.
   void without_response(const Right<G>& right1, const Right<G>& right2) {
-    constexpr int64_t kMostTiles = 8;  // of which both products' rows and sums stay in the cache
+    constexpr int64_t kMostTiles = kTile == 32 ? 8 : 4;  // of which both products' rows and sums stay in the cache
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
     const int64_t height = right1.is_packed ? own_tiles(rows, kMostTiles) : 0;
     if (height == 0) {
@@ -316,9 +316,11 @@ class BlockForward {
       const int64_t cols = least(kTile, part.end - col);
       const float* g = g_tile(rows.tile, col / kTile);
       each_image(row, rows.begin, least(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-        for (int64_t j = 0; j < cols; j += kWidth) {
-          const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-          for (int64_t i = begin; i < end; ++i) store(q + i * kTile + j, load(g + i * kTile + j) * grown + beta);
+        for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
+          for (int64_t j = 0; j < cols; j += kWidth) {
+            const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
+            store(q + i * kTile + j, load(g + i * kTile + j) * grown + beta);
+          }
         }
       });
       G::put_a(a, place, (col - part.begin) / kTile, q, kTile, count, cols, rows.begin, rows.end);

@@ -104,15 +104,27 @@ struct Fma {
   static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const int64_t rows = least(kTile, a.m - at.row * kTile), cols = least(kTile, b.n - at.col * kTile);
     const int64_t end = least(at.k1, b.k);
+    const int64_t share = at.ahead.shares > 0 ? ceil_div(end - at.k0, at.ahead.shares) : 0;
     for (int64_t n = 0; n < cols; n += kPanel) {
       const float* panel = b.at(at.k0, at.col * kTile + n);
+      const float* ahead = b.at(at.ahead.k0 + at.ahead.share * share, at.ahead.col * kTile + n);
+      const float* ahead_end = ahead + share * kPanel;
       for (int64_t m = 0; m < rows; m += kStrip) {
+        ahead = fetch_some(ahead, ahead_end, share);
         strip<kPanelVecs>(a.at(at.row * kTile + m, at.k0 - at.a_k0), panel, end - at.k0, adds, out + m * kTile + n);
       }
     }
   }
 
  private:
+  // Fetches into the second-level cache what is one strip's part of a panel that all strips of a tile fetch together.
+  MINDCV_INLINE static const float* fetch_some(const float* from, const float* end, int64_t share) {
+    const float* last = from + round_up(ceil_div(share * kPanel, kTile / kStrip), 16);
+    if (last > end) last = end;
+    for (; from < last; from += 16) __builtin_prefetch(from, 0, 2);
+    return from;
+  }
+
   // The bfloat16 nearest to each value, as a float32.
   MINDCV_INLINE static Vec rounded_to_bf16(Vec v) {
     typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
