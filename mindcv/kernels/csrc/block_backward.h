@@ -364,7 +364,7 @@ class BlockBackward {
                     [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
                       const int64_t row = col_tile * kTile, col = row_tile * kTile;
                       alignas(64) float turned[kTile * kTile];
-                      turn(turned, tile, kTile, kTile, kTile);
+                      turn(tile, turned);
                       put_tile(turned, least(kTile, wide_ - row), least(kTile, c - col), adds || !is_first,
                                d_.weight1 + row * c + col, c);
                     });

@@ -67,9 +67,17 @@ struct Fma {
   }
   static void put_a_transposed(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols) {
-    alignas(64) float turned[kTile * kTile];
-    turn(turned, tile, step, rows, cols);
-    put_a(a, col, row, turned, kTile, cols, rows);
+    for (int64_t j = 0; j < round_up(cols, kStrip); j += kWidth) {
+      for (int64_t i = 0; i < rows; i += kWidth) {
+        Vec square[kWidth];
+        turn_square(tile + i * step + j, step, rows - i, cols - j, square);
+        for (int k = 0; k < kWidth && j + k < round_up(cols, kStrip); ++k) {
+          const int64_t m = col * kTile + j + k;
+          store(a.at(m / kStrip * kStrip, row * kTile) + i / kRun * kStrip * kRun + m % kStrip * kRun + i % kRun,
+                value(square[k]));
+        }
+      }
+    }
   }
   static void put_b(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     const float* next) {
@@ -83,10 +91,15 @@ struct Fma {
   }
   static void put_b_transposed(B& b, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows,
                                int64_t cols, const float* next) {
-    alignas(64) float turned[kTile * kTile];
     for (int64_t i = 0; i < rows; ++i) fetch_row(next + i * step);
-    turn(turned, tile, step, rows, cols);
-    put_b(b, col, row, turned, kTile, cols, rows, turned);
+    for (int64_t i = 0; i < round_up(rows, kPanel); i += kWidth) {
+      float* to = b.at(col * kTile, row * kTile + i / kPanel * kPanel) + i % kPanel;
+      for (int64_t j = 0; j < cols; j += kWidth) {
+        Vec square[kWidth];
+        turn_square(tile + i * step + j, step, rows - i, cols - j, square);
+        for (int k = 0; k < kWidth && j + k < cols; ++k) store(to + (j + k) * kPanel, value(square[k]));
+      }
+    }
   }
 
   // put_a and put_b of the same tile.
@@ -125,8 +138,9 @@ struct Fma {
     return from;
   }
 
-  // The bfloat16 nearest to each value, as a float32.
-  MINDCV_INLINE static Vec rounded_to_bf16(Vec v) {
+  // As factors of products have it: the bfloat16 nearest to each value, as a float32.
+  MINDCV_INLINE static Vec value(Vec v) {
+    if (!kRounds) return v;
     typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
     Bits bits;
     memcpy(&bits, &v, sizeof(v));
@@ -140,7 +154,7 @@ struct Fma {
   MINDCV_INLINE static void put_values(float* to, const float* from, int64_t size, int64_t count) {
     for (int64_t j = 0; j < size; j += kWidth) {
       Vec v = count > j ? load_part(from + j, count - j) : Vec{};
-      store(to + j, kRounds ? rounded_to_bf16(v) : v);
+      store(to + j, value(v));
     }
   }
 

@@ -35,16 +35,19 @@ MINDCV_INLINE void fetch_row(const float* row) {
   for (int i = 0; i < kTile; i += 16) __builtin_prefetch(row + i, 0, 2);
 }
 
-// A tile with its axes swapped: from [rows, cols], each row `step` after the last, to [cols][kTile], where what does
-// not exist is 0 as far as a vector goes.
-inline void turn(float* to, const float* from, int64_t step, int64_t rows, int64_t cols) {
-  for (int64_t i = 0; i < rows; i += kWidth) {
-    for (int64_t j = 0; j < cols; j += kWidth) {
+// A square of kWidth x kWidth with its axes swapped, of which `rows` rows, each `step` after the last, and `cols`
+// columns exist; the rest becomes 0.
+MINDCV_INLINE void turn_square(const float* from, int64_t step, int64_t rows, int64_t cols, Vec (&square)[kWidth]) {
+  for (int k = 0; k < kWidth; ++k) square[k] = k < rows && cols > 0 ? load_part(from + k * step, cols) : Vec{};
+  transpose(square);
+}
+
+// A whole tile with its axes swapped.
+inline void turn(const float* from, float* to) {
+  for (int64_t i = 0; i < kTile; i += kWidth) {
+    for (int64_t j = 0; j < kTile; j += kWidth) {
       Vec square[kWidth];
-      for (int k = 0; k < kWidth; ++k) {
-        square[k] = i + k < rows ? load_part(from + (i + k) * step + j, cols - j) : Vec{};
-      }
-      transpose(square);
+      turn_square(from + i * kTile + j, kTile, kWidth, kWidth, square);
       for (int k = 0; k < kWidth; ++k) store(to + (j + k) * kTile + i, square[k]);
     }
   }
