@@ -227,8 +227,9 @@ inline int64_t own_tiles(int64_t m, int64_t most_tiles = kBlockTiles) {
   if (tiles < fewest * threads) return 0;
   int64_t best = 0, least_work = 0;
   for (int64_t height = most_tiles; height >= fewest; --height) {
-    const int64_t tasks = tiles / height, rest = tiles % height;
-    const int64_t work = tasks / threads * height + (tasks % threads > 0 ? height : rest);
+    // In rows: the last tile may hold few.
+    const int64_t rows = height * kTile, tasks = m / rows, rest = m % rows;
+    const int64_t work = tasks / threads * rows + (tasks % threads > 0 ? rows : rest);
     if (best == 0 || work < least_work) {
       best = height;
       least_work = work;

@@ -22,6 +22,7 @@ static_assert(kTile % kStrip == 0 && kTile % kPanel == 0 && kTile % kRun == 0);
 struct FmaA {
   float* data;
   int64_t m, k;
+  // `row` begins a strip and `col`, along k, a run.
   float* at(int64_t row, int64_t col) const { return data + row * round_up(k, kTile) + col * kStrip; }
 };
 
@@ -29,6 +30,7 @@ struct FmaA {
 struct FmaB {
   float* data;
   int64_t k, n;
+  // `row` is along k; `col` begins a panel.
   float* at(int64_t row, int64_t col) const { return data + col * round_up(k, kTile) + row * kPanel; }
 };
 
@@ -117,6 +119,7 @@ struct Fma {
   static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const int64_t rows = least(kTile, a.m - at.row * kTile), cols = least(kTile, b.n - at.col * kTile);
     const int64_t end = least(at.k1, b.k);
+    // Of k, how much of the next columns' panels is fetched meanwhile.
     const int64_t share = at.ahead.shares > 0 ? ceil_div(end - at.k0, at.ahead.shares) : 0;
     for (int64_t n = 0; n < cols; n += kPanel) {
       const float* panel = b.at(at.k0, at.col * kTile + n);
@@ -124,7 +127,7 @@ struct Fma {
       const float* ahead_end = ahead + share * kPanel;
       for (int64_t m = 0; m < rows; m += kStrip) {
         ahead = fetch_some(ahead, ahead_end, share);
-        strip<kPanelVecs>(a.at(at.row * kTile + m, at.k0 - at.a_k0), panel, end - at.k0, adds, out + m * kTile + n);
+        strip(a.at(at.row * kTile + m, at.k0 - at.a_k0), panel, end - at.k0, adds, out + m * kTile + n);
       }
     }
   }
@@ -158,18 +161,18 @@ struct Fma {
     }
   }
 
-  template <int kVecs>
+  // Its rows' first value of k is `a`, its columns' `b`; out [kStrip][kPanel], in a tile, is set or added to.
   static void strip(const float* a, const float* b, int64_t k, bool adds, float* out) {
-    Vec acc[kStrip][kVecs] = {};
+    Vec acc[kStrip][kPanelVecs] = {};
     for (int m = 0; m < kStrip && adds; ++m) {
-      for (int v = 0; v < kVecs; ++v) acc[m][v] = load(out + m * kTile + v * kWidth);
+      for (int v = 0; v < kPanelVecs; ++v) acc[m][v] = load(out + m * kTile + v * kWidth);
     }
     const auto step = [&](int64_t p) __attribute__((always_inline)) {
-      Vec right[kVecs];
-      for (int v = 0; v < kVecs; ++v) right[v] = load(b + p * kPanel + v * kWidth);
+      Vec right[kPanelVecs];
+      for (int v = 0; v < kPanelVecs; ++v) right[v] = load(b + p * kPanel + v * kWidth);
       for (int m = 0; m < kStrip; ++m) {
         const Vec left = splat(a[m * kRun + p]);
-        for (int v = 0; v < kVecs; ++v) acc[m][v] += left * right[v];
+        for (int v = 0; v < kPanelVecs; ++v) acc[m][v] += left * right[v];
       }
     };
     for (; k >= kRun; k -= kRun, a += kStrip * kRun, b += kRun * kPanel) {
@@ -178,7 +181,7 @@ struct Fma {
     }
     for (int64_t p = 0; p < k; ++p) step(p);
     for (int m = 0; m < kStrip; ++m) {
-      for (int v = 0; v < kVecs; ++v) store(out + m * kTile + v * kWidth, acc[m][v]);
+      for (int v = 0; v < kPanelVecs; ++v) store(out + m * kTile + v * kWidth, acc[m][v]);
     }
   }
 };
