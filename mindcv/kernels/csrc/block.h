@@ -184,9 +184,8 @@ class BlockForward {
   // V1: each row goes through both products by itself. So a task makes some rows' wide map part by part, as the second
   // product takes it, and it never leaves the task's cache; few rows go through one product after the other.
   void without_response(const Right<G>& right1, const Right<G>& right2) {
-    constexpr int64_t kMostTiles = kTile == 32 ? 8 : 4;  // of which both products' rows and sums stay in the cache
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
-    const int64_t height = right1.is_packed ? own_tiles(rows, kMostTiles) : 0;
+    const int64_t height = right1.is_packed ? own_tiles(rows, kBlockOfTwoTiles) : 0;
     if (height == 0) {
       typename G::A q = G::new_a(memory_, rows, wide_);
       const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {

@@ -19,12 +19,8 @@ void parallel(int64_t count, F&& body) {
 // is used, and never leaves the cache.
 constexpr int64_t kFewRows = 256;
 
-// Tiles of rows in a block of a product, at most. kDepth of their columns, in either arithmetic, stay in a second-level
-// cache of 2 MiB while the panels of B come by, each of which is fetched once for all of these rows.
-constexpr int64_t kBlockTiles = kTile == 32 ? 12 : 4;
-
-// The same where A and what is made of the product are maps in memory, and B is of so few values that fetching it three
-// times as often costs less than the room that it leaves to them.
+// Tiles of rows in a block where A and what is made of the product are maps in memory, and B is of so few values that
+// fetching it three times as often costs less than the room that it leaves to them.
 constexpr int64_t kMapTiles = 4, kFewValues = 384 * 1536;
 
 // A matrix in memory as the right side of products: B [k, n] is w [k][n], or the transposed w [n][k].

@@ -15,16 +15,6 @@ namespace MINDCV_ISA {
 
 constexpr int64_t kBlock = 16 * 16;  // a tile register: 16 rows of 16 pairs of bfloat16, in 32-bit words
 
-// The bfloat16 nearest to x, as a float32.
-inline float rounded_to_bf16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return x;  // NaN
-  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
-  memcpy(&x, &bits, 4);
-  return x;
-}
-
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -311,7 +301,7 @@ struct Amx {
         uint32_t bits, word;
         memcpy(&bits, &x[i], 4);
         const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
-        const float near = rounded_to_bf16(x[i]);
+        const float near = rounded_to_bf16(splat(x[i]))[0];
         memcpy(&word, &near, 4);
         if (!is_finite || (word & 0x7f800000u) == 0x7f800000u) word = bits & 0xffff0000u;
         if ((bits & 0x7fffffffu) > 0x7f800000u) word |= 0x00400000u;  // a bit that keeps it NaN

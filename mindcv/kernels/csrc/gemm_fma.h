@@ -22,16 +22,20 @@ static_assert(kTile % kStrip == 0 && kTile % kPanel == 0 && kTile % kRun == 0);
 struct FmaA {
   float* data;
   int64_t m, k;
-  // `row` begins a strip and `col`, along k, a run.
-  float* at(int64_t row, int64_t col) const { return data + row * round_up(k, kTile) + col * kStrip; }
+  float* at(int64_t row, int64_t col) const {
+    const int64_t in_strip = row % kStrip, in_run = col % kRun;
+    return data + (row - in_strip) * round_up(k, kTile) + (col - in_run) * kStrip + in_strip * kRun + in_run;
+  }
 };
 
 // B [k, n] in panels of columns, each [k][kPanel].
 struct FmaB {
   float* data;
   int64_t k, n;
-  // `row` is along k; `col` begins a panel.
-  float* at(int64_t row, int64_t col) const { return data + col * round_up(k, kTile) + row * kPanel; }
+  float* at(int64_t row, int64_t col) const {
+    const int64_t in_panel = col % kPanel;
+    return data + (col - in_panel) * round_up(k, kTile) + row * kPanel + in_panel;
+  }
 };
 
 // Products of float32, or of numbers rounded to bfloat16 (as fast, for processors that cannot multiply these).
@@ -61,7 +65,7 @@ struct Fma {
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
     for (int64_t i = begin; i < least(end, round_up(rows, kStrip)); ++i) {
-      float* to = a.at(row * kTile + i / kStrip * kStrip, col * kTile) + i % kStrip * kRun;
+      float* to = a.at(row * kTile + i, col * kTile);
       for (int64_t j = 0; j < cols; j += kRun, to += kStrip * kRun) {
         put_values(to, tile + i * step + j, kRun, i < rows ? cols - j : 0);
       }
@@ -74,9 +78,7 @@ struct Fma {
         Vec square[kWidth];
         turn_square(tile + i * step + j, step, rows - i, cols - j, square);
         for (int k = 0; k < kWidth && j + k < round_up(cols, kStrip); ++k) {
-          const int64_t m = col * kTile + j + k;
-          store(a.at(m / kStrip * kStrip, row * kTile) + i / kRun * kStrip * kRun + m % kStrip * kRun + i % kRun,
-                value(square[k]));
+          store(a.at(col * kTile + j + k, row * kTile + i), value(square[k]));
         }
       }
     }
@@ -95,7 +97,7 @@ struct Fma {
                                int64_t cols, const float* next) {
     for (int64_t i = 0; i < rows; ++i) fetch_row(next + i * step);
     for (int64_t i = 0; i < round_up(rows, kPanel); i += kWidth) {
-      float* to = b.at(col * kTile, row * kTile + i / kPanel * kPanel) + i % kPanel;
+      float* to = b.at(col * kTile, row * kTile + i);
       for (int64_t j = 0; j < cols; j += kWidth) {
         Vec square[kWidth];
         turn_square(tile + i * step + j, step, rows - i, cols - j, square);
@@ -141,23 +143,13 @@ struct Fma {
     return from;
   }
 
-  // As factors of products have it: the bfloat16 nearest to each value, as a float32.
-  MINDCV_INLINE static Vec value(Vec v) {
-    if (!kRounds) return v;
-    typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
-    Bits bits;
-    memcpy(&bits, &v, sizeof(v));
-    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
-    Vec near;
-    memcpy(&near, &bits, sizeof(v));
-    return v == v ? near : v;  // not NaN
-  }
+  // As factors of products have it.
+  MINDCV_INLINE static Vec value(Vec v) { return kRounds ? rounded_to_bf16(v) : v; }
 
   // `size` values, of which `count` exist and the others are 0.
   MINDCV_INLINE static void put_values(float* to, const float* from, int64_t size, int64_t count) {
     for (int64_t j = 0; j < size; j += kWidth) {
-      Vec v = count > j ? load_part(from + j, count - j) : Vec{};
-      store(to + j, value(v));
+      store(to + j, count > j ? value(load_part(from + j, count - j)) : Vec{});
     }
   }
 

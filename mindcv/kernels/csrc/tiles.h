@@ -8,15 +8,20 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// Rows and columns of a tile. The tile multiplier's registers make 32; a multiple of 6, 8 and 16 serves the others.
-#if defined(__AMX_BF16__)
-constexpr int kTile = 32;
-#else
-constexpr int kTile = 48;
-#endif
-
 // Products are computed in parts of this much of k.
 constexpr int64_t kDepth = 384;
+
+// Rows and columns of a tile: the tile multiplier's registers make 32, and a multiple of 6, 8 and 16 serves the others.
+// Then, tiles of rows at most in a block of a product: kDepth of their columns stay in a second-level cache of 2 MiB,
+// or of 512 KiB, while the panels of B come by, each of which is fetched once for all of these rows. And in a block
+// that goes through two products, both of whose rows and sums are to stay there.
+#if defined(__AMX_BF16__)
+constexpr int kTile = 32;
+constexpr int64_t kBlockTiles = 12, kBlockOfTwoTiles = 8;
+#else
+constexpr int kTile = 48;
+constexpr int64_t kBlockTiles = 4, kBlockOfTwoTiles = 4;
+#endif
 
 // What is on its way into the cache while a tile is multiplied: of a tile's columns of B, from k0 on, one of `shares`
 // parts.
@@ -33,6 +38,17 @@ struct Product {
 // Starts to fetch a tile's row into the second-level cache; what is outside of the matrix does no harm.
 MINDCV_INLINE void fetch_row(const float* row) {
   for (int i = 0; i < kTile; i += 16) __builtin_prefetch(row + i, 0, 2);
+}
+
+// The bfloat16 nearest to each value, as a float32.
+MINDCV_INLINE Vec rounded_to_bf16(Vec v) {
+  typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
+  Bits bits;
+  memcpy(&bits, &v, sizeof(v));
+  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+  Vec near;
+  memcpy(&near, &bits, sizeof(v));
+  return v == v ? near : v;  // not NaN
 }
 
 // A square of kWidth x kWidth with its axes swapped, of which `rows` rows, each `step` after the last, and `cols`
