@@ -138,6 +138,23 @@ def test_block_is_its_formula(isa, is_v2, tmp_path):
             assert abs((grad * direction).sum() - expected) < 1e-5 * size, f"{shape}: input {i}"
 
 
+@pytest.mark.parametrize("isa", SETS)
+def test_gelu_over_its_range(isa, tmp_path):
+    # Of a block whose weights are zeros, and ones that pick the first quarter of the wide map: GELU of the first bias.
+    c = 512
+    z = np.concatenate([np.linspace(-9, 9, c - 6), [-1e30, -1e3, -13, 13, 1e3, 1e30]]).astype(np.float32)
+    zeros = [np.zeros(shape, np.float32) for shape in [(1, 1, 1, c), (c, 1, 7, 7), c, c, c, (4 * c, c)]]
+    ones = [np.ones(shape, np.float32) for shape in [c, 1]]
+    bias = np.concatenate([z, np.zeros(3 * c, np.float32)])
+    inputs = [*zeros, bias, np.eye(c, 4 * c, dtype=np.float32), np.zeros(c, np.float32), *ones]
+    found = run_library(tmp_path, [("BlockV1", inputs, [(1, 1, 1, c)])], isa)
+    if found is None:
+        pytest.skip(f"this processor has no {isa}")
+    exact = z.astype(np.float64)
+    exact = 0.5 * exact * np.vectorize(math.erfc)(-exact / np.sqrt(2))
+    assert (np.abs(found[0][0].ravel() - exact) <= 2.5e-7 * np.abs(z) + 1e-9).all()
+
+
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
 @pytest.mark.parametrize("isa", SETS)
 def test_threads_do_not_change_a_bit(isa, is_v2, tmp_path):

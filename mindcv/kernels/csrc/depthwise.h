@@ -154,7 +154,7 @@ inline void depthwise(Session& memory, const MapShape& s, const float* x, const 
                       float* y) {
   const float* taps = packed_taps(memory, weight, s.c, false);
   // A task has some of one image's channels; and, where these are too few tasks, some of its rows.
-  constexpr int64_t kChannels = 64;
+  constexpr int64_t kChannels = 32;
   const int64_t groups = ceil_div(s.c, kChannels);
   const int64_t strip = s.n * groups >= 4 * pool_threads() ? s.h : least(s.h, 14), strips = ceil_div(s.h, strip);
   parallel(s.n * strips * groups, [&](int64_t task) {

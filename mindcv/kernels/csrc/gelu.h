@@ -61,9 +61,26 @@ MINDCV_INLINE Normal<N> normal(const Vecs<N>& x) {
   return {each<N>(side), e * 0.3989422804f};
 }
 
+// Where its derivative is not wanted half as many instructions do. For a = |x|, Phi(-a) = (n(a) / d(a))^2, fitted so
+// that GELU is right to 8e-9 before rounding. Beyond a = 6.11 n is negative, and 0 takes its place.
 template <int N>
 MINDCV_INLINE Vecs<N> gelu(const Vecs<N>& x) {
-  return x * normal(x).phi;
+  const Vecs<N> a = each<N>([&](int i) __attribute__((always_inline)) { return absolute(x.v[i]); });
+  Vecs<N> d = a * 1.71218926e-05f + 4.10569328e-06f;
+  d = d * a + 0.0001423785f;
+  d = d * a + 0.00164958392f;
+  d = d * a + 0.00530347042f;
+  Vecs<N> n = a * -0.00444057304f + 0.0792428404f;
+  d = d * a + 0.0047697667f;
+  n = n * a + -0.479263932f;
+  d = d * a + 0.173523813f;
+  n = n * a + 0.982878387f;
+  d = d * a + -0.123253047f;
+  d = d * a + 1.38999999f;
+  return each<N>([&](int i) __attribute__((always_inline)) {
+    const Vec root = positive_part(quotient(n.v[i], d.v[i])), tail = root * root;
+    return x.v[i] * (x.v[i] < 0.0f ? tail : 1.0f - tail);
+  });
 }
 
 }  // namespace MINDCV_ISA

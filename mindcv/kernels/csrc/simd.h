@@ -105,6 +105,26 @@ MINDCV_INLINE Vec reciprocal(Vec v) {
 #endif
 }
 
+// a / b, for b as above.
+MINDCV_INLINE Vec quotient(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return a * reciprocal(b);
+#else
+  return a / b;
+#endif
+}
+
+// v where it is positive, else 0; also for NaN.
+MINDCV_INLINE Vec positive_part(Vec v) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)v, _mm512_setzero_ps());
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)v, _mm256_setzero_ps());
+#else
+  return v > 0.0f ? v : Vec{};
+#endif
+}
+
 // Vectors that go through the same operations side by side: the chain of operations of one leaves the processor idle
 // unless it finds those of others near by. With 16 registers, the next few hundred instructions hold too few of them.
 template <int N>
