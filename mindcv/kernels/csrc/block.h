@@ -185,8 +185,8 @@ class BlockForward {
   // product takes it, and it never leaves the task's cache; few rows go through one product after the other.
   void without_response(const Right<G>& right1, const Right<G>& right2) {
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
-    const int64_t height = right1.is_packed ? own_tiles(rows, kBlockOfTwoTiles) : 0;
-    if (height == 0) {
+    const int64_t tasks = right1.is_packed ? own_tasks(rows, kBlockOfTwoTiles) : 0;
+    if (tasks == 0) {
       typename G::A q = G::new_a(memory_, rows, wide_);
       const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
         normalise(rows, part, a, place);
@@ -196,8 +196,9 @@ class BlockForward {
       product<G>(q, right2, rows, [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); });
       return;
     }
-    parallel(ceil_div(tiles, height), [&](int64_t task) {
-      const int64_t first = task * height, count = least(height, tiles - first);
+    parallel(tasks, [&](int64_t task) {
+      const Range own = part_of(tiles, task, tasks);
+      const int64_t first = own.begin, count = own.count();
       through_both(first, count, least(count * kTile, rows - first * kTile), c, right1, right2);
     });
   }

@@ -162,14 +162,22 @@ struct Cuts {
   int64_t rows, cols;
 };
 
+// The rows of the largest of `parts` parts of all tiles of `count` rows. Where some have a tile more, the last is one
+// of them, and its last tile may hold few rows.
+inline int64_t most_rows(int64_t count, int64_t parts) {
+  if (parts == 1) return count;
+  const int64_t tiles = ceil_div(count, kTile), height = ceil_div(tiles, parts);
+  return most((tiles % parts == 1 ? height - 1 : height) * kTile, count - (tiles - height) * kTile);
+}
+
 // One task a thread, and of such cuts those with which the busiest thread has the least to do, or else to fetch.
-inline Cuts cut_for_threads(int64_t row_tiles, int64_t col_tiles) {
-  const int64_t threads = pool_threads();
+inline Cuts cut_for_threads(int64_t m, int64_t n) {
+  const int64_t threads = pool_threads(), row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   Cuts best{1, 1};
-  int64_t least_work = row_tiles * col_tiles, least_fetched = row_tiles + col_tiles;
+  int64_t least_work = m * n, least_fetched = m + n;
   for (int64_t rows = 1; rows <= least(row_tiles, threads); ++rows) {
     const int64_t cols = least(col_tiles, ceil_div(threads, rows)), tasks = rows * cols;
-    const int64_t height = ceil_div(row_tiles, rows), width = ceil_div(col_tiles, cols);
+    const int64_t height = most_rows(m, rows), width = most_rows(n, cols);
     const int64_t work = ceil_div(tasks, threads) * height * width, fetched = height + width;
     if (work > least_work || (work == least_work && fetched >= least_fetched)) continue;
     best = {rows, cols};
@@ -179,10 +187,10 @@ inline Cuts cut_for_threads(int64_t row_tiles, int64_t col_tiles) {
   return best;
 }
 
-inline Cuts cut_product(int64_t row_tiles, int64_t col_tiles, const Weight& weight, bool is_packed) {
-  const int64_t threads = pool_threads();
+inline Cuts cut_product(int64_t m, const Weight& weight, bool is_packed) {
+  const int64_t threads = pool_threads(), row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
   if (!is_packed) return {1, least(col_tiles, threads)};
-  if (row_tiles <= kBlockTiles) return cut_for_threads(row_tiles, col_tiles);
+  if (row_tiles <= kBlockTiles) return cut_for_threads(m, weight.n);
   const int64_t rows = ceil_div(row_tiles, weight.k * weight.n <= kFewValues ? kMapTiles : kBlockTiles);
   return {rows, least(col_tiles, ceil_div(2 * threads, rows))};
 }
@@ -192,7 +200,7 @@ inline Cuts cut_product(int64_t row_tiles, int64_t col_tiles, const Weight& weig
 template <class G, class Use>
 void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use) {
   const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
-  const Cuts cuts = cut_product(row_tiles, col_tiles, right.weight, right.is_packed);
+  const Cuts cuts = cut_product(m, right.weight, right.is_packed);
   const auto nothing = [](Range) {};
   parallel(cuts.rows * cuts.cols, [&](int64_t task) {
     const Range rows = part_of(row_tiles, task / cuts.cols, cuts.rows);
@@ -216,20 +224,25 @@ void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use
   });
 }
 
-// Tiles of rows for each task where a product's tasks make their own rows of A; 0 where these would be too few to fetch
-// all of B for. Of the heights allowed that with which the busiest thread has the least to do.
-inline int64_t own_tiles(int64_t m, int64_t most_tiles = kBlockTiles) {
+// Into how many tasks `m` rows are cut where a product's tasks make their own rows of A, each part_of their tiles; 0
+// where these would be too few to fetch all of B for. Of the numbers allowed that with which the busiest thread has the
+// least to do.
+inline int64_t own_tasks(int64_t m, int64_t most_tiles = kBlockTiles) {
+  constexpr int64_t kFetchRows = 8;  // a task fetches all of B, which takes as long as some of its rows
   const int64_t tiles = ceil_div(m, kTile), threads = pool_threads(), fewest = most_tiles / 2;
   if (tiles < fewest * threads) return 0;
   int64_t best = 0, least_work = 0;
-  for (int64_t height = most_tiles; height >= fewest; --height) {
-    // In rows: the last tile may hold few.
-    const int64_t rows = height * kTile, tasks = m / rows, rest = m % rows;
-    const int64_t work = tasks / threads * rows + (tasks % threads > 0 ? rows : rest);
-    if (best == 0 || work < least_work) {
-      best = height;
-      least_work = work;
+  const int64_t first = most(1, ceil_div(tiles - 1, most_tiles));  // the last tile may hold few rows, and be one more
+  for (int64_t tasks = first; tasks <= least(tiles / fewest, first + 2 * threads); ++tasks) {
+    const auto row_of = [&](int64_t task) { return least(m, part_of(tiles, task, tasks).begin * kTile); };
+    int64_t work = 0;
+    for (int64_t i = 0; i < threads; ++i) {
+      const Range share = part_of(tasks, i, threads);
+      work = most(work, row_of(share.end) - row_of(share.begin) + share.count() * kFetchRows);
     }
+    if (most_rows(m, tasks) > most_tiles * kTile + kTile / 2 || (best > 0 && work >= least_work)) continue;
+    best = tasks;
+    least_work = work;
   }
   return best;
 }
@@ -239,8 +252,8 @@ inline int64_t own_tiles(int64_t m, int64_t most_tiles = kBlockTiles) {
 // never leave its cache.
 template <class G, class Fill, class Use>
 void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t depth, Fill&& fill, Use&& use) {
-  const int64_t k = right.weight.k, tiles = ceil_div(m, kTile), height = right.is_packed ? own_tiles(m) : 0;
-  if (height == 0) {
+  const int64_t k = right.weight.k, tiles = ceil_div(m, kTile), tasks = right.is_packed ? own_tasks(m) : 0;
+  if (tasks == 0) {
     constexpr int64_t kRows = 8, kParts = kTile / kRows;
     typename G::A a = G::new_a(memory, m, k);
     parallel(tiles * kParts, [&](int64_t task) {
@@ -250,8 +263,9 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
     product<G>(a, right, m, use);
     return;
   }
-  parallel(ceil_div(tiles, height), [&](int64_t task) {
-    const int64_t first = task * height, count = least(height, tiles - first);
+  parallel(tasks, [&](int64_t task) {
+    const Range own = part_of(tiles, task, tasks);
+    const int64_t first = own.begin, count = own.count();
     const int64_t rows = least(count * kTile, m - first * kTile), cols = ceil_div(right.weight.n, kTile);
     const size_t a_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(G::a_bytes(rows, least(k, depth))), 64));
     const size_t sum_bytes = static_cast<size_t>(block_sums(k, depth, count, cols)) * 4;
