@@ -136,7 +136,7 @@ class BlockForward {
     const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
     const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
-    g_ = is_v2 ? memory_.floats(ceil_div(rows, kTile) * kTile * round_up(wide_, kTile)) : nullptr;
+    g_ = is_v2 ? memory_.floats(rows * wide_ + kTile) : nullptr;  // vectors are read past its end
     const Right<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
     const Right<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
     const Session::Mark mark = memory_.mark();
@@ -250,14 +250,14 @@ class BlockForward {
     }
   }
 
-  // The wide map is kept tile by tile, as it comes from one product and goes into the other.
-  float* g_tile(int64_t row_tile, int64_t col_tile) const {
-    return g_ + (row_tile * ceil_div(wide_, kTile) + col_tile) * kTile * kTile;
+  TileInMap g_tile(int64_t row_tile, int64_t col_tile) const {
+    const int64_t row = row_tile * kTile;
+    return tile_of(g_, wide_, row, col_tile * kTile, least(kTile, s_.rows() - row));
   }
 
   // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for example); and
   // the sums of its squares.
-  void widen(int64_t row_tile, int64_t col_tile, const float* tile, float* g, RowSums* squares) {
+  void widen(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
@@ -272,7 +272,7 @@ class BlockForward {
           const Vecs<N> z = load_vecs<N>(tile + i * kTile + j) + bias;
           if (saves) store_vecs(kept.data + i * kept.step + j, z, cols - j);
           const Vecs<N> v = gelu(z);
-          store_vecs(g + i * kTile + j, v);
+          store_vecs(g.data + i * g.step + j, v, cols - j);
           total = total + v * v;
         }
         if (sums != nullptr) store_vecs(sums + j, total);
@@ -282,7 +282,7 @@ class BlockForward {
 
   // The same without a response: g is at once the left side of pwconv2, in the tile (place, col_place) of it.
   void widen_into(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile, float* tile) {
-    widen(row_tile, col_tile, tile, tile, nullptr);
+    widen(row_tile, col_tile, tile, {tile, kTile}, nullptr);
     G::put_a(q, place, col_place, tile, kTile, least(kTile, s_.rows() - row_tile * kTile),
              least(kTile, wide_ - col_tile * kTile));
   }
@@ -314,12 +314,12 @@ class BlockForward {
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
       const int64_t cols = least(kTile, part.end - col);
-      const float* g = g_tile(rows.tile, col / kTile);
+      const TileInMap g = g_tile(rows.tile, col / kTile);
       each_image(row, rows.begin, least(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
           for (int64_t j = 0; j < cols; j += kWidth) {
             const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-            store(q + i * kTile + j, load(g + i * kTile + j) * grown + beta);
+            store(q + i * kTile + j, load(g.data + i * g.step + j) * grown + beta);
           }
         }
       });
