@@ -10,6 +10,7 @@ socket instead, and first says which rank it is.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -42,6 +43,8 @@ def main(name: str, address: str = "") -> None:
         importlib.import_module(_MODULES[name]).serve_job()
         return
     rank = _rank() if address else 0
+    if not address:
+        _end_with_parent()
     questions, answers = _connect(address, rank) if address else (sys.stdin, _reserve_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this ends it
     try:
@@ -78,6 +81,14 @@ def _serve(name: str, settings: dict[str, Any], questions: TextIO, answers: Text
             peak_memory_mib=peak_memory_mib(),
             memory_mib=tree_memory_mib(),
         )
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it ends: the end of input is seen only after a step, which
+    may take minutes while a peer compiles."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _rank() -> int:

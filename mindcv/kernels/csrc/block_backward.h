@@ -239,11 +239,16 @@ class BlockBackward {
 
   // The sum of dq = weight2 de.
   void add_to_grn_beta(const float* de_sum) {
-    parallel(ceil_div(wide_, kWidth), [&](int64_t block) {
-      const int64_t i = block * kWidth;
-      Vec total = load_part(d_.grn_beta + i, wide_ - i);
-      for (int64_t o = 0; o < s_.c; ++o) total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * de_sum[o];
-      store_part(d_.grn_beta + i, total, wide_ - i);
+    constexpr int64_t kCols = 64;  // of a row of the weight, which comes from memory: whole lines
+    parallel(ceil_div(wide_, kCols), [&](int64_t block) {
+      const int64_t first = block * kCols, cols = least(kCols, wide_ - first);
+      Vec total[kCols / kWidth];
+      for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] = load_part(d_.grn_beta + first + j, cols - j);
+      for (int64_t o = 0; o < s_.c; ++o) {
+        const float* weight = p_.weight2 + o * wide_ + first;
+        for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] += load_part(weight + j, cols - j) * de_sum[o];
+      }
+      for (int64_t j = 0; j < cols; j += kWidth) store_part(d_.grn_beta + first + j, total[j / kWidth], cols - j);
     });
   }
 
