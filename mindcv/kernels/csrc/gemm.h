@@ -232,7 +232,8 @@ inline int64_t own_tasks(int64_t m, int64_t most_tiles = kBlockTiles) {
   const int64_t tiles = ceil_div(m, kTile), threads = pool_threads(), fewest = most_tiles / 2;
   if (tiles < fewest * threads) return 0;
   int64_t best = 0, least_work = 0;
-  const int64_t first = most(1, ceil_div(tiles - 1, most_tiles));  // the last tile may hold few rows, and be one more
+  // A last tile of few rows may be one more than a task's most.
+  const int64_t first = most(1, ceil_div(tiles - 1, most_tiles));
   for (int64_t tasks = first; tasks <= least(tiles / fewest, first + 2 * threads); ++tasks) {
     const auto row_of = [&](int64_t task) { return least(m, part_of(tiles, task, tasks).begin * kTile); };
     int64_t work = 0;
