@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -305,46 +304,6 @@ def test_worker(tmp_path):
     assert 0.15 <= answer["seconds"] < 0.35
     assert 3 < answer["memory_mib"] < 100 and 3 < answer["peak_memory_mib"] < 100
     assert done.stderr.count("chatter") == 2 and done.returncode == 0
-
-
-ENDLESS = """
-import os, pathlib, time
-
-def build(settings):
-    pathlib.Path(settings["file"]).write_text(str(os.getpid()))
-    time.sleep(60)
-"""
-
-
-def is_running(pid):
-    """Whether the process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
-def test_worker_ends_with_its_parent(tmp_path):
-    # While it is busy, and its input still open: this process has the other end.
-    (tmp_path / "endless.py").write_text(ENDLESS)
-    worker = "import sys; from benchmarks import worker; worker._MODULES['x'] = 'endless'; worker.main('x')"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
-    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(TOOLS)])}
-    told = tmp_path / "told"
-    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, text=True, env=environment) as process:
-        print(json.dumps({"threads": 1, "file": str(told)}), file=process.stdin, flush=True)
-        until(lambda: told.exists() and told.read_text())
-        assert is_running(told.read_text())
-        process.kill()
-        until(lambda: not is_running(told.read_text()))
 
 
 def test_worker_tells_of_an_error(tmp_path):

@@ -142,6 +142,24 @@ def test_the_rank_that_is_killed_is_named(start, tmp_path, victim):
     assert time.monotonic() - begin < 5
 
 
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    (tmp_path / "workload_x.py").write_text(WORKLOAD)
+    command = ["-c", f"import subprocess; subprocess.run({[sys.executable, '-c', PROGRAM, 'x']!r})"]
+    environment = {**os.environ, "RANK": "0", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(TOOLS)])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, *command], **pipes, text=True, env=environment) as starter:
+        settings = {"threads": 1, "steps": 1, "warmup": 0, "folder": str(tmp_path), "hangs": 0}
+        print(json.dumps(settings), "round", sep="\n", file=starter.stdin, flush=True)
+        assert "first_step_s" in json.loads(starter.stdout.readline())
+        pid = process_of(tmp_path, 0)
+        assert is_running(pid)
+        starter.kill()
+        was_left = is_running(pid)  # in its round, and with its input still open: the other end is here
+        if was_left:
+            os.kill(pid, signal.SIGKILL)
+        assert not was_left
+
+
 def test_processes_that_hang_are_ended(start):
     one = start(hangs=0)
     print("round", file=one._processes._ranks[0].stream, flush=True)

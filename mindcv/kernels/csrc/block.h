@@ -136,7 +136,7 @@ class BlockForward {
     const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
     const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
-    g_ = is_v2 ? memory_.floats(rows * wide_ + kTile) : nullptr;  // vectors are read past its end
+    g_ = is_v2 ? memory_.floats(rows * wide_) : nullptr;
     const Right<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
     const Right<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
     const Session::Mark mark = memory_.mark();
@@ -319,7 +319,7 @@ class BlockForward {
         for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
           for (int64_t j = 0; j < cols; j += kWidth) {
             const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-            store(q + i * kTile + j, load(g.data + i * g.step + j) * grown + beta);
+            store(q + i * kTile + j, load_part(g.data + i * g.step + j, cols - j) * grown + beta);
           }
         }
       });
