@@ -71,6 +71,21 @@ def test_two_steps_of_sgd(data, mode_):
     check(network, step, data)
 
 
+def test_cells_are_told_of_a_graph_once(data):
+    """That is, not at each step, which takes longer than some steps."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    images, labels = data
+    network, step = build()
+    step(Tensor(images), Tensor(labels))
+    first = network.compile_phase
+    assert first and first == step.compile_phase
+    network.compile_phase = "since"
+    step(Tensor(images), Tensor(labels))
+    assert network.compile_phase == "since"
+    step(Tensor(images[:3]), Tensor(labels[:3]))  # another graph
+    assert network.compile_phase == step.compile_phase != first
+
+
 @pytest.mark.parametrize("scale", [FixedLossScale(1024.0), DynamicLossScale(1024.0)], ids=["fixed", "dynamic"])
 def test_a_scale_changes_nothing(data, scale):
     plain, step = build()

@@ -220,14 +220,12 @@ class BlockForward {
       q = G::a_in(scratch + y_bytes, rows, part.count());
       const Range cols{part.begin / kTile, ceil_div(part.end, kTile)};
       multiply_block<G>(
-          {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {},
-          [&](int64_t col, Range) { return Place<G>{&right1.packed, col, true}; },
+          {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {}, PackedPanels<G>{right1.packed},
           [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col - cols.begin, first + row, col, tile); });
     };
-    multiply_block<G>(
-        {&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
-        [&](int64_t col, Range) { return Place<G>{&right2.packed, col, true}; },
-        [&](int64_t row, int64_t col, const float* tile) { narrow(first + row, col, tile); });
+    multiply_block<G>({&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
+                      PackedPanels<G>{right2.packed},
+                      [&](int64_t row, int64_t col, const float* tile) { narrow(first + row, col, tile); });
   }
 
   // Rows of u, normalised (in place), and of that the columns `part`, as rows of the tile `place` of pwconv1's left

@@ -57,7 +57,7 @@ class BlockBackward {
       respond_to_image(products, de_sum);
       back_to_z(weight2);
     } else if (dq != nullptr) {
-      back_to_q(weight2, dq, de_sum);
+      back_to_q(weight2, dq);
       back_through_response(dq);
       weight2_gradient(d_.weight2, row0_ > 0);
     } else {
@@ -252,34 +252,38 @@ class BlockBackward {
     });
   }
 
-  // V2, several images: dq, and the sums over each image's pixels that the response needs.
-  void back_to_q(const Right<G>& weight2, float* dq, const float* de_sum) {
+  // V2, several images: dq, its sum over the rows, and the sums over each image's pixels that the response needs.
+  void back_to_q(const Right<G>& weight2, float* dq) {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
-    RowSums with_g(memory_, rows, s_.pixels(), wide_);
+    RowSums sums(memory_, rows, rows, wide_), with_g(memory_, rows, s_.pixels(), wide_);
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
       const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
       fetch_z(row + kTile, col);
+      sums.clear(row_tile, col, cols);
       with_g.clear(row_tile, col, cols);
+      float* sum_at = sums.at(row, col);
       each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
-        float* sum_at = with_g.at(row + begin, col);
+        float* with_g_at = with_g.at(row + begin, col);
         by_columns(cols, [&](int64_t j, auto number) {
           constexpr int N = number.value;
-          Vecs<N> total = load_vecs<N>(sum_at + j);
+          Vecs<N> total = load_vecs<N>(sum_at + j), total_with_g = load_vecs<N>(with_g_at + j);
           for (int64_t i = begin; i < end; ++i) {
             const Vecs<N> v = load_vecs<N>(tile + i * kTile + j);
             const Vecs<N> g = gelu(load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j));
             store_vecs(dq_tile.data + i * dq_tile.step + j, v, cols - j);
-            total = total + v * g;
+            total = total + v;
+            total_with_g = total_with_g + v * g;
           }
           store_vecs(sum_at + j, total);
+          store_vecs(with_g_at + j, total_with_g);
         });
       });
     };
     product<G>(dr_, weight2, rows, use);
-    add_to_grn_beta(de_sum);
+    add_sums(sums, wide_, d_.grn_beta);
     g_factor_ = memory_.floats(s_.n * step);
     dq_factor_ = memory_.floats(s_.n * step);
     parallel(s_.n, [&](int64_t image) {

@@ -30,11 +30,6 @@ struct Weight {
   bool is_transposed;
 };
 
-struct Range {
-  int64_t begin, end;
-  int64_t count() const { return end - begin; }
-};
-
 // The tile `col` of B's columns, of k the `part` that begins with a whole tile, into the tile `to` of `b`.
 template <class G>
 void pack_panel(const Weight& weight, int64_t col, Range part, typename G::B& b, int64_t to) {
@@ -67,12 +62,37 @@ typename G::B packed(Session& memory, const Weight& weight) {
   return b;
 }
 
-// B, which panel of it, and whether the next columns' panels follow.
+// B, and which panel of it.
 template <class G>
 struct Place {
   const typename G::B* b;
   int64_t panel;
-  bool is_whole;
+};
+
+// Where products find the tiles of B's columns, of k a part: all in a packed matrix,
+template <class G>
+struct PackedPanels {
+  const typename G::B& b;
+  Place<G> get(int64_t col, Range) { return {&b, col}; }
+  Ahead ahead(int64_t col, Range part) const { return G::ahead(b, col, part); }
+};
+
+// or one at a time, packed when it is wanted.
+template <class G>
+struct WeightPanels {
+  const Weight& weight;
+  typename G::B panel;  // [k, kTile]
+
+  Place<G> get(int64_t col, Range part) {
+    G::clear(panel);
+    pack_panel<G>(weight, col, part, panel, 0);
+    return {&panel, 0};
+  }
+  Ahead ahead(int64_t col, Range part) const {
+    const int64_t first = col * kTile, cols = least(kTile, weight.n - first);
+    if (weight.is_transposed) return {weight.w + first * weight.k + part.begin, cols, part.count(), weight.k};
+    return {weight.w + part.begin * weight.n + first, part.count(), cols, weight.n};
+  }
 };
 
 // The right side of a product: a weight, and its packed form, which is missing (is_packed false) for few rows.
@@ -114,10 +134,10 @@ inline int64_t block_sums(int64_t k, int64_t depth, int64_t rows, int64_t cols) 
 }
 
 // Computes a block, one part of k after the other, in each column by column. Calls use(row, col, tile) for each tile, a
-// float [kTile][kTile] that may be written, in that order. make(part) is called before a part of k is multiplied,
-// prepare(col, part) gives B, and where in it the column is.
-template <class G, class Make, class Prepare, class Use>
-void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&& use) {
+// float [kTile][kTile] that may be written, in that order. make(part) is called before a part of k is multiplied. While
+// all rows meet one panel of B, what the panel after it is made of comes from memory, a part with each row.
+template <class G, class Make, class Panels, class Use>
+void multiply_block(const Block<G>& block, Make&& make, Panels&& panels, Use&& use) {
   // Tile registers' stores take their time: such a tile is used only after the next one is computed.
   constexpr int kRing = G::kStoresLate ? 2 : 1;
   alignas(64) float ring[kRing][kTile * kTile];
@@ -129,19 +149,24 @@ void multiply_block(const Block<G>& block, Make&& make, Prepare&& prepare, Use&&
     const Range part{k0, least(k1, block.k)};
     make(part);
     G::begin();
+    const int64_t first_row = block.rows.begin * kTile;
+    const int64_t height = least(block.rows.end * kTile, G::rows(*block.a)) - first_row;
     for (int64_t col = block.cols.begin; col < block.cols.end; ++col) {
-      const Place<G> place = prepare(col, part);
-      const bool is_last = col + 1 == block.cols.end;
+      const Place<G> place = panels.get(col, part);
+      Ahead ahead{};
+      if (col + 1 < block.cols.end) {
+        ahead = panels.ahead(col + 1, part);
+      } else if (k1 < end) {
+        ahead = panels.ahead(block.cols.begin, {k1, least(block.k, k1 + block.depth)});
+      }
+      const int64_t lines = ahead.lines();
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
         const int64_t index = (col - block.cols.begin) * block.rows.count() + row - block.rows.begin;
         float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % kRing];
         const bool turns = row + 1 == block.rows.end;
         const int64_t next_row = turns ? block.rows.begin : row + 1, next_panel = turns ? place.panel + 1 : place.panel;
-        // While all rows meet one panel of B, the panel after it comes from memory, a part with each row.
-        const int64_t panel_after = is_last ? place.panel + block.cols.begin - col : place.panel + 1;
-        const int64_t shares = place.is_whole && !(is_last && k1 == end) ? block.rows.count() : 0;
-        const Ahead ahead{panel_after, is_last ? k1 : k0, row - block.rows.begin, shares};
-        const Product at{row, place.panel, k0, k1, block.has_part ? k0 : 0, next_row, next_panel, ahead};
+        const int64_t share = ceil_div(lines * least(kTile, first_row + height - row * kTile), height);
+        const Product at{row, place.panel, k0, k1, block.has_part ? k0 : 0, next_row, next_panel, &ahead, share};
         G::multiply(*block.a, *place.b, at, k0 > 0, tile);
         if (!G::kStoresLate) {
           if (k1 == end) use(row, col, tile);
@@ -210,17 +235,10 @@ void product(const typename G::A& a, const Right<G>& right, int64_t m, Use&& use
     char* scratch = static_cast<char*>(thread_scratch(sum_bytes + panel_bytes, 1));
     const Block<G> block{&a, false, k, kDepth, rows, cols, reinterpret_cast<float*>(scratch)};
     if (right.is_packed) {
-      const auto whole = [&](int64_t col, Range) { return Place<G>{&right.packed, col, true}; };
-      multiply_block<G>(block, nothing, whole, use);
-      return;
+      multiply_block<G>(block, nothing, PackedPanels<G>{right.packed}, use);
+    } else {
+      multiply_block<G>(block, nothing, WeightPanels<G>{right.weight, G::b_in(scratch + sum_bytes, k, kTile)}, use);
     }
-    typename G::B panel = G::b_in(scratch + sum_bytes, k, kTile);
-    const auto pack_one = [&](int64_t col, Range part) {
-      G::clear(panel);
-      pack_panel<G>(right.weight, col, part, panel, 0);
-      return Place<G>{&panel, 0, false};
-    };
-    multiply_block<G>(block, nothing, pack_one, use);
   });
 }
 
@@ -278,8 +296,7 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
           a = G::a_in(scratch, rows, part.count());
           for (int64_t i = 0; i < count; ++i) fill(Rows{first + i, 0, kTile}, part, a, i);
         },
-        [&](int64_t col, Range) { return Place<G>{&right.packed, col, true}; },
-        [&](int64_t row, int64_t col, float* tile) { use(first + row, col, tile); });
+        PackedPanels<G>{right.packed}, [&](int64_t row, int64_t col, float* tile) { use(first + row, col, tile); });
   });
 }
 
@@ -309,12 +326,15 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
     G::begin();
     alignas(64) float tile[kTile * kTile];
     for (int64_t part = 0; part < end; part += kPart) {
+      const int64_t part_end = least(part + kPart, end);
       for (int64_t col = cols.begin; col < cols.end; ++col) {
+        Ahead ahead{};
+        if (col + 1 < cols.end) ahead = G::ahead(b, col + 1, {part, least(part_end, k)});
+        const int64_t share = ceil_div(ahead.lines(), rows.count());
         for (int64_t row = rows.begin; row < rows.end; ++row) {
           const bool turns = row + 1 == rows.end;
           const int64_t next_row = turns ? rows.begin : row + 1, next_col = turns ? col + 1 : col;
-          const Ahead ahead{col + 1, part, row - rows.begin, col + 1 < cols.end ? rows.count() : 0};
-          const Product at{row, col, part, least(part + kPart, end), 0, next_row, next_col, ahead};
+          const Product at{row, col, part, part_end, 0, next_row, next_col, &ahead, share};
           G::multiply(a, b, at, false, tile);
           use(row, col, part == 0, tile);
         }

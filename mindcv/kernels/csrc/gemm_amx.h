@@ -75,6 +75,12 @@ struct Amx {
     return a;
   }
   static void clear(B& b) { memset(b.special, 0, flag_bytes(b.steps * kTile, b.count)); }
+  static int64_t rows(const A& a) { return a.count; }
+  // The tile `col` of B's columns, of k a part.
+  static Ahead ahead(const B& b, int64_t col, Range part) {
+    const auto* words = reinterpret_cast<const float*>(b.at(col, part.begin / kTile));
+    return {words, 1, ceil_div(part.count(), kTile) * kStep, 0};
+  }
 
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
@@ -158,17 +164,6 @@ struct Amx {
     }
   }
 
-  // The words from begin to end of each block of a step.
-  struct Lines {
-    const uint32_t* data;
-    int64_t begin, end;
-  };
-
-  static Lines share_of(const B& b, const Ahead& ahead) {
-    const int64_t words = ceil_div(kBlock / 16, ahead.shares) * 16, begin = ahead.share * words;
-    return {b.at(ahead.col, ahead.k0 / kTile), begin, least(begin + words, kBlock)};
-  }
-
   // With the lower half of the rows or without, with the right half of the columns or without.
   template <bool kLower, bool kRight>
   static void multiply_part(const A& a, const B& b, const Product& at, bool adds, float* out) {
@@ -176,8 +171,8 @@ struct Amx {
     const uint32_t* pa = a.at(at.row, a_step);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
-    Lines ahead{pb, 0, 0};
-    if (at.ahead.shares > 0) ahead = share_of(b, at.ahead);
+    const int64_t lines = ceil_div(at.lines, most(1, steps * kFetches));
+    Ahead ahead = *at.ahead;
     if (adds) {
       _tile_loadd(0, out, kTile * 4);
       if (kRight) _tile_loadd(1, out + 16, kTile * 4);
@@ -194,34 +189,36 @@ struct Amx {
     // longer wanted, costs nothing.
     constexpr int64_t kStepsBetween = 6 / kParts;
     alignas(64) uint32_t awake[kBlock / 16];
-    for (int64_t s = 1; s <= steps; ++s, ahead.data += kStep) {
+    for (int64_t s = 1; s <= steps; ++s) {
       const uint32_t* next_a = s < steps ? pa + kStep : a.at(at.next_row, a_step);
       const uint32_t* next_b = s < steps ? pb + kStep : b.at(at.next_col, at.k0 / kTile);
-      step<kLower, kRight>(pa, pb, next_a, next_b, ahead);
+      step<kLower, kRight>(pa, pb, next_a, next_b, ahead, lines);
       if (s % kStepsBetween == 0) _tile_stored(4, awake, 0);
       pa = next_a;
       pb = next_b;
     }
+    *at.ahead = ahead;
     _tile_stored(0, out, kTile * 4);
     if (kRight) _tile_stored(1, out + 16, kTile * 4);
     if (kLower) _tile_stored(2, out + 16 * kTile, kTile * 4);
     if (kLower && kRight) _tile_stored(3, out + 16 * kTile + 16, kTile * 4);
   }
 
+  static constexpr int kFetches = 2 * kParts;  // a step, each of as many lines
   template <bool kLower, bool kRight>
   MINDCV_INLINE static void step(const uint32_t* pa, const uint32_t* pb, const uint32_t* next_a, const uint32_t* next_b,
-                                 const Lines& ahead) {
+                                 Ahead& ahead, int64_t lines) {
     const auto dot = [&](int block) __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
       if (kRight) _tile_dpbf16ps(1, 4, 7);
       if (kLower) _tile_dpbf16ps(2, 5, 6);
       if (kLower && kRight) _tile_dpbf16ps(3, 5, 7);
-      fetch(next_a, next_b, ahead, block);
+      fetch(next_a, next_b, ahead, lines, block);
     };
     load_a<kLower>(pa, kParts - 1);
     load_b<kRight>(pb, 0);
     if constexpr (kParts == 1) {
-      fetch(next_a, next_b, ahead, 1);
+      fetch(next_a, next_b, ahead, lines, 1);
       dot(0);
     } else {
       // An order in which each product finds one of its factors loaded, the small products first.
@@ -250,13 +247,14 @@ struct Amx {
   }
   // One block of each of the operands of the next step, into the first-level cache: tile loads come too late for the
   // processor's own prefetching.
-  MINDCV_INLINE static void fetch(const uint32_t* next_a, const uint32_t* next_b, const Lines& ahead, int block) {
+  MINDCV_INLINE static void fetch(const uint32_t* next_a, const uint32_t* next_b, Ahead& ahead, int64_t lines,
+                                  int block) {
     for (int64_t i = block * kBlock; i < (block + 1) * kBlock; i += 16) {
       __builtin_prefetch(next_a + i, 0, 3);
       __builtin_prefetch(next_b + i, 0, 3);
     }
     // Into the second-level cache: the first one's few buffers for lines would be taken up by what comes from afar.
-    for (int64_t i = ahead.begin; i < ahead.end; i += 16) __builtin_prefetch(ahead.data + block * kBlock + i, 0, 2);
+    ahead.fetch(lines);
   }
   // A row of a tile, split: 32 bfloat16 in each part.
   struct Row {

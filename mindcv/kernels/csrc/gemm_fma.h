@@ -58,6 +58,12 @@ struct Fma {
   }
   static B b_in(void* memory, int64_t k, int64_t n) { return {static_cast<float*>(memory), k, n}; }
   static void clear(B&) {}
+  static int64_t rows(const A& a) { return a.m; }
+  // The tile `col` of B's columns, of k a part.
+  static Ahead ahead(const B& b, int64_t col, Range part) {
+    const int64_t panels = ceil_div(least(kTile, b.n - col * kTile), kPanel);
+    return {b.at(part.begin, col * kTile), panels, part.count() * kPanel, kPanel * round_up(b.k, kTile)};
+  }
 
   // Tile (row, col) of the source, in units of kTile, of which `rows` x `cols` values exist; what is left of a strip or
   // panel becomes 0. put_a may do it in parts: rows [begin, end) of the tile. put_b is told which tile comes `next`, or
@@ -121,28 +127,19 @@ struct Fma {
   static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
     const int64_t rows = least(kTile, a.m - at.row * kTile), cols = least(kTile, b.n - at.col * kTile);
     const int64_t end = least(at.k1, b.k);
-    // Of k, how much of the next columns' panels is fetched meanwhile.
-    const int64_t share = at.ahead.shares > 0 ? ceil_div(end - at.k0, at.ahead.shares) : 0;
+    const int64_t strips = ceil_div(rows, kStrip) * ceil_div(cols, kPanel), lines = ceil_div(at.lines, strips);
+    Ahead ahead = *at.ahead;
     for (int64_t n = 0; n < cols; n += kPanel) {
       const float* panel = b.at(at.k0, at.col * kTile + n);
-      const float* ahead = b.at(at.ahead.k0 + at.ahead.share * share, at.ahead.col * kTile + n);
-      const float* ahead_end = ahead + share * kPanel;
       for (int64_t m = 0; m < rows; m += kStrip) {
-        ahead = fetch_some(ahead, ahead_end, share);
+        ahead.fetch(lines);
         strip(a.at(at.row * kTile + m, at.k0 - at.a_k0), panel, end - at.k0, adds, out + m * kTile + n);
       }
     }
+    *at.ahead = ahead;
   }
 
  private:
-  // Fetches into the second-level cache what is one strip's part of a panel that all strips of a tile fetch together.
-  MINDCV_INLINE static const float* fetch_some(const float* from, const float* end, int64_t share) {
-    const float* last = from + round_up(ceil_div(share * kPanel, kTile / kStrip), 16);
-    if (last > end) last = end;
-    for (; from < last; from += 16) __builtin_prefetch(from, 0, 2);
-    return from;
-  }
-
   // As factors of products have it.
   MINDCV_INLINE static Vec value(Vec v) { return kRounds ? rounded_to_bf16(v) : v; }
 

@@ -23,16 +23,41 @@ constexpr int kTile = 48;
 constexpr int64_t kBlockTiles = 4, kBlockOfTwoTiles = 4;
 #endif
 
-// What is on its way into the cache while a tile is multiplied: of a tile's columns of B, from k0 on, one of `shares`
-// parts.
-struct Ahead {
-  int64_t col, k0, share, shares;
+struct Range {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
 };
 
-// Which tile, over which part of k; where A begins along k; and for the caches which tile comes next, and what then.
+// Memory that is wanted soon, and is fetched into the second-level cache while tiles are multiplied: `rows` rows of
+// `width` values, `step` apart, a line of the cache after the other.
+struct Ahead {
+  const float* row;
+  int64_t rows, width, step;
+  int64_t col = 0;
+
+  int64_t lines() const { return rows * ceil_div(width, kLine); }
+
+  // The next `count` lines.
+  MINDCV_INLINE void fetch(int64_t count) {
+    for (; count > 0 && rows > 0; --count) {
+      __builtin_prefetch(row + col, 0, 2);
+      col += kLine;
+      if (col < width) continue;
+      col = 0;
+      row += step;
+      --rows;
+    }
+  }
+
+  static constexpr int64_t kLine = 16;
+};
+
+// Which tile, over which part of k; where A begins along k; for the caches which tile comes next, and how many lines of
+// `ahead` are fetched meanwhile.
 struct Product {
   int64_t row, col, k0, k1, a_k0, next_row, next_col;
-  Ahead ahead;
+  Ahead* ahead;
+  int64_t lines;
 };
 
 // Starts to fetch a tile's row into the second-level cache; what is outside of the matrix does no harm.
