@@ -58,13 +58,9 @@ class _Called(nn.Cell):
     here they are told when it is another one.
     """
 
-    @property
-    def compile_phase(self) -> Optional[str]:
-        """The name of the compiled graph of the last call."""
-        return self._compile_phase
-
-    @compile_phase.setter
+    @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
+        """The name of the compiled graph of the last call."""
         if value != self._compile_phase:
             nn.Cell.compile_phase.fset(self, value)
 

@@ -52,7 +52,8 @@ class BlockBackward {
     dz_ = G::new_a(memory_, rows_, wide_);
     dz_right_ = G::new_b(memory_, rows_, wide_);
     q_ = G::new_b(memory_, rows_, wide_);
-    const float* de_sum = pack_rows();
+    float* de_sum = products == nullptr ? nullptr : memory_.floats(round_up(all_.c, kWidth));
+    pack_rows(de_sum);
     if (products != nullptr) {
       respond_to_image(products, de_sum);
       back_to_z(weight2);
@@ -104,8 +105,9 @@ class BlockBackward {
     });
   }
 
-  // de (dr as the left side of a product) and y, as the products want them, and the sum of de over the rows.
-  const float* pack_rows() {
+  // de (dr as the left side of a product) and y, as the products want them, and the sum of de over the
+  // rows where it is wanted.
+  void pack_rows(float* de_sum) {
     const int64_t rows = rows_, c = s_.c;
     RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
@@ -138,10 +140,9 @@ class BlockBackward {
       }
     });
     add_sums(sums, c, d_.bias2);
-    float* total = memory_.floats(round_up(c, kWidth));
-    clear(total, c);
-    add_sums(sums, c, total);
-    return total;
+    if (de_sum == nullptr) return;
+    clear(de_sum, c);
+    add_sums(sums, c, de_sum);
   }
 
   // From dr to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
@@ -191,7 +192,7 @@ class BlockBackward {
     if (row >= rows_) return;
     const int64_t count = least(kTile, rows_ - row);
     const TileInMap z = tile_of(saved_.z, wide_, row0_ + row, col, count);
-    for (int64_t i = 0; i < count * z.step; i += 16) __builtin_prefetch(z.data + i);
+    for (int64_t i = 0; i < count * z.step; i += kLine) __builtin_prefetch(z.data + i);
   }
 
   // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so

@@ -28,19 +28,20 @@ struct Weight {
   const float* w;
   int64_t k, n;
   bool is_transposed;
+
+  int64_t step() const { return is_transposed ? k : n; }
+  const float* at(int64_t row, int64_t col) const { return is_transposed ? w + col * k + row : w + row * n + col; }
 };
 
 // The tile `col` of B's columns, of k the `part` that begins with a whole tile, into the tile `to` of `b`.
 template <class G>
 void pack_panel(const Weight& weight, int64_t col, Range part, typename G::B& b, int64_t to) {
-  const int64_t step = weight.is_transposed ? weight.k : weight.n;
-  const int64_t cols = least(kTile, weight.n - col * kTile);
+  const int64_t step = weight.step(), cols = least(kTile, weight.n - col * kTile);
   for (int64_t k = part.begin; k < part.end; k += kTile) {
     const int64_t depth = least(kTile, weight.k - k);
-    const int64_t row0 = weight.is_transposed ? col * kTile : k, col0 = weight.is_transposed ? k : col * kTile;
     const int64_t have_rows = weight.is_transposed ? cols : depth, have_cols = weight.is_transposed ? depth : cols;
-    const float* tile = weight.w + row0 * step + col0;
-    const float* next = k + kTile < part.end ? tile + (weight.is_transposed ? kTile : kTile * step) : tile;
+    const float* tile = weight.at(k, col * kTile);
+    const float* next = k + kTile < part.end ? weight.at(k + kTile, col * kTile) : tile;
     if (weight.is_transposed) {
       G::put_b_transposed(b, to, k / kTile, tile, step, have_rows, have_cols, next);
     } else {
@@ -73,7 +74,7 @@ struct Place {
 template <class G>
 struct PackedPanels {
   const typename G::B& b;
-  Place<G> get(int64_t col, Range) { return {&b, col}; }
+  Place<G> get(int64_t col, Range) const { return {&b, col}; }
   Ahead ahead(int64_t col, Range part) const { return G::ahead(b, col, part); }
 };
 
@@ -89,9 +90,9 @@ struct WeightPanels {
     return {&panel, 0};
   }
   Ahead ahead(int64_t col, Range part) const {
-    const int64_t first = col * kTile, cols = least(kTile, weight.n - first);
-    if (weight.is_transposed) return {weight.w + first * weight.k + part.begin, cols, part.count(), weight.k};
-    return {weight.w + part.begin * weight.n + first, part.count(), cols, weight.n};
+    const int64_t cols = least(kTile, weight.n - col * kTile), depth = part.count();
+    const float* first = weight.at(part.begin, col * kTile);
+    return {first, weight.is_transposed ? cols : depth, weight.is_transposed ? depth : cols, weight.step()};
   }
 };
 

@@ -23,6 +23,8 @@ constexpr int kTile = 48;
 constexpr int64_t kBlockTiles = 4, kBlockOfTwoTiles = 4;
 #endif
 
+constexpr int64_t kLine = 16;  // values in a line of the cache
+
 struct Range {
   int64_t begin, end;
   int64_t count() const { return end - begin; }
@@ -48,8 +50,6 @@ struct Ahead {
       --rows;
     }
   }
-
-  static constexpr int64_t kLine = 16;
 };
 
 // Which tile, over which part of k; where A begins along k; for the caches which tile comes next, and how many lines of
@@ -62,7 +62,7 @@ struct Product {
 
 // Starts to fetch a tile's row into the second-level cache; what is outside of the matrix does no harm.
 MINDCV_INLINE void fetch_row(const float* row) {
-  for (int i = 0; i < kTile; i += 16) __builtin_prefetch(row + i, 0, 2);
+  for (int64_t i = 0; i < kTile; i += kLine) __builtin_prefetch(row + i, 0, 2);
 }
 
 // The bfloat16 nearest to each value, as a float32.
