@@ -1,0 +1,76 @@
+"""The instruction sets that the kernels are tested with: what the processor has, and what it can be made to emulate."""
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from mindcv.kernels import status
+from mindcv.kernels.library import library_path
+
+EMULATED = ["avx512", "amx"]
+PARAMS = [(name, False) for name in ("generic", "avx2", *EMULATED)]
+PARAMS += [pytest.param((name, True), marks=pytest.mark.slow) for name in EMULATED]
+
+
+class Library(NamedTuple):
+    """Kernels, and the name of the instruction set that MINDCV_KERNELS_ISA is to choose in them."""
+
+    path: Path
+    isa: str
+
+
+@pytest.fixture(autouse=True)
+def _needs_kernels():
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler, so there are no kernels")
+    assert status().is_used, f"the kernels are not in use: {status().reason}"
+
+
+@pytest.fixture(scope="session")
+def emulating_library(tmp_path_factory):
+    """Kernels whose AVX-512 and AMX are plain C++, which any x86-64 processor with AVX2 runs."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("emulation stands on x86-64's own types")
+    header = Path(__file__).with_name("emulated.h")
+    path = tmp_path_factory.mktemp("emulated") / "kernels.so"
+    build = importlib.import_module("mindcv.kernels.build")
+    sets = [
+        (name, table, ["-mavx2", "-mfma", f"-DEMULATES_{name.upper()}"])
+        for name, table, _ in build._X86
+        if name in EMULATED
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_X86", sets)
+        build.build(["g++", "-Wno-psabi", "-include", str(header)], path)
+    return path
+
+
+@pytest.fixture(params=PARAMS, ids=lambda param: f"{param[0]}-emulated" if param[1] else param[0])
+def library(request):
+    name, is_emulated = request.param
+    path = request.getfixturevalue("emulating_library") if is_emulated else library_path()
+    found = Library(path, name)
+    if not is_emulated and not _has(found):
+        pytest.skip(f"this processor has no {name}")
+    assert _has(found)
+    return found
+
+
+def _has(library):
+    """Asked in a process of its own: the instruction set is chosen once."""
+    code = """
+import ctypes, sys
+name = ctypes.CDLL(sys.argv[1]).mindcv_kernels_isa
+name.restype = ctypes.c_char_p
+print(name().decode())
+"""
+    command = [sys.executable, "-c", code, library.path]
+    environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
+    return subprocess.check_output(command, env=environment, text=True).strip() == library.isa
