@@ -18,8 +18,9 @@ from mindcv.models.convnext import ConvNeXtBlock, ConvNeXtV2Block
 from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, SampleCounter, StemConv
 
 FOLDER = Path(__file__).parent
-# Channels that are no multiple of a vector or of a tile, odd sizes, single pixels, more images than one group.
-MAPS = [(2, 9, 11, 40), (1, 1, 1, 8), (5, 2, 3, 3), (1, 5, 20, 33), (70, 7, 7, 24), (2, 14, 14, 96)]
+# Channels that are no multiple of a vector or of a tile, odd sizes, single pixels, more images than one group, and more
+# pixels than one part.
+MAPS = [(2, 9, 11, 40), (1, 1, 1, 8), (5, 2, 3, 3), (1, 5, 20, 33), (70, 7, 7, 24), (2, 14, 14, 96), (2, 21, 20, 20)]
 RNG = np.random.default_rng(7)
 
 
@@ -139,7 +140,7 @@ def test_gelu_over_its_range(library, tmp_path):
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
 def test_threads_do_not_change_a_bit(library, is_v2, tmp_path):
     """Of few threads each makes its own rows of the products; with 400 channels these are computed in parts."""
-    for shape in ((5, 14, 14, 72), (2, 12, 12, 400)):
+    for shape in ((5, 14, 14, 72), (2, 12, 12, 400), (2, 21, 20, 20)):
         inputs, dout = block_inputs(*shape, is_v2), random(*shape)
         runs = [block_and_gradients(tmp_path, inputs, is_v2, dout, library, threads) for threads in (1, 2, 3)]
         for out, grads in runs[1:]:

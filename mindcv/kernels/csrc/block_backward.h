@@ -19,52 +19,66 @@ class BlockBackward {
     const Right<G> weight2 = right_side<G>(memory_, {p_.weight2, c, wide_, false}, all_.rows());
     const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
     const int64_t images = group_images(all_, p_), group_rows = images * all_.pixels();
-    // V1 goes through all products with few rows at a time, whose wide maps stay in the caches; but with no fewer than
-    // there are columns in the gradients of the weights, to which each part is added.
-    const int64_t part_rows = is_v2 ? group_rows : least(group_rows, most(kDepth, round_up(c, kTile)));
-    float* dq = is_v2 && !is_single ? memory_.floats(group_rows * wide_) : nullptr;
+    // Few rows at a time go through all products, so that their wide maps stay in the caches; but no fewer than there
+    // are columns in the gradients of the weights, to which each part is added. V2's response to several images is in
+    // between, and wants all of their rows.
+    const bool has_parts = !is_v2 || is_single;
+    part_rows_ = has_parts ? least(group_rows, most(kDepth, round_up(c, kTile))) : group_rows;
+    float* dq = has_parts ? nullptr : memory_.floats(group_rows * wide_);
     float* products = is_single ? memory_.floats(c * wide_) : nullptr;
     float* du = memory_.floats(group_rows * c);
-    const Session::Mark mark = memory_.mark();
+    if (is_v2) {
+      g_factor_ = memory_.floats(images * round_up(wide_, kTile));
+      dq_factor_ = memory_.floats(images * round_up(wide_, kTile));
+    }
     for (int64_t image = 0; image < all_.n; image += images) {
       s_ = all_;
       s_.n = least(images, all_.n - image);
       image0_ = image;
-      const int64_t first = image * all_.pixels(), last = first + s_.rows();
-      for (row0_ = first; row0_ < last; row0_ += part_rows) {
-        memory_.rewind(mark);
-        rows_ = least(part_rows, last - row0_);
-        back_to_u(weight1, weight2, dq, products, du + (row0_ - first) * c);
-      }
-      memory_.rewind(mark);
+      const int64_t first = image * all_.pixels();
+      if (is_single) respond_to_image(products);
+      each_part([&] { back_to_u(weight1, weight2, dq, du + (row0_ - first) * c); });
+      const Session::Mark mark = memory_.mark();
       depthwise_backward(memory_, s_, x_ + first * c, p_.dw_weight, du, dout_ + first * c, d_.dx + first * c,
                          d_.dw_weight);
+      memory_.rewind(mark);
     }
     undo_scale();
   }
 
  private:
-  // The gradients of all weights but the depthwise ones, for rows_ rows from row0_, and du.
-  void back_to_u(const Right<G>& weight1, const Right<G>& weight2, float* dq, float* products, float* du) {
+  // Calls body() for one part after the other of the group's rows, which are rows_ from row0_.
+  template <class Body>
+  void each_part(Body&& body) {
+    const int64_t first = image0_ * s_.pixels(), last = first + s_.rows();
+    const Session::Mark mark = memory_.mark();
+    for (row0_ = first; row0_ < last; row0_ += part_rows_) {
+      rows_ = least(part_rows_, last - row0_);
+      body();
+      memory_.rewind(mark);
+    }
+  }
+
+  // The gradients of all weights but the depthwise ones (and pwconv2's, if respond_to_image has made it), and du.
+  void back_to_u(const Right<G>& weight1, const Right<G>& weight2, float* dq, float* du) {
+    const bool has_weight2 = takes_single_images(all_, p_);
     dr_ = G::new_a(memory_, rows_, all_.c);
-    de_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
     y_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
     dz_ = G::new_a(memory_, rows_, wide_);
     dz_right_ = G::new_b(memory_, rows_, wide_);
-    q_ = G::new_b(memory_, rows_, wide_);
-    float* de_sum = products == nullptr ? nullptr : memory_.floats(round_up(all_.c, kWidth));
-    pack_rows(de_sum);
-    if (products != nullptr) {
-      respond_to_image(products, de_sum);
+    pack_dr_and_y();
+    if (!has_weight2) {
+      de_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
+      q_ = G::new_b(memory_, rows_, wide_);
+      pack_de(d_.bias2);
+    }
+    if (dq == nullptr) {
       back_to_z(weight2);
-    } else if (dq != nullptr) {
+    } else {
       back_to_q(weight2, dq);
       back_through_response(dq);
-      weight2_gradient(d_.weight2, row0_ > 0);
-    } else {
-      back_to_z(weight2);
-      weight2_gradient(d_.weight2, row0_ > 0);
     }
+    if (!has_weight2) weight2_gradient(d_.weight2, row0_ > 0);
     weight1_gradient(row0_ > 0);
     back_to_y(weight1, du);
     back_through_norm(du);
@@ -105,44 +119,60 @@ class BlockBackward {
     });
   }
 
-  // de (dr as the left side of a product) and y, as the products want them, and the sum of de over the
-  // rows where it is wanted.
-  void pack_rows(float* de_sum) {
+  // de, turned, for pwconv2's gradient; its sum over the rows is added to `total`.
+  void pack_de(float* total) {
     const int64_t rows = rows_, c = s_.c;
     RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile, count = least(kTile, rows - first);
-      float* de = static_cast<float*>(thread_scratch(static_cast<size_t>(3 * kTile * c) * 4));
-      float *y = de + kTile * c, *dr = p_.scale == nullptr ? de : y + kTile * c;
+      alignas(64) float de[kTile * kTile];
       sums.clear(tile, 0, c);
-      float* total = sums.at(first, 0);
-      each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-        const Vec keep = splat(p_.keep[image]);
-        for (int64_t j = 0; j < c; j += kWidth) {
-          const Vec gamma = load_part(p_.norm_gamma + j, c - j), beta = load_part(p_.norm_beta + j, c - j);
-          Vec sum_j = load(total + j);
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t at = (row0_ + first + i) * c + j;
-            const Vec v = load_part(dout_ + at, c - j) * keep;
-            store_part(de + i * c + j, v, c - j);
-            if (p_.scale != nullptr) store_part(dr + i * c + j, v * load_part(p_.scale + j, c - j), c - j);
-            sum_j += v;
-            store_part(y + i * c + j, load_part(saved_.xhat + at, c - j) * gamma + beta, c - j);
+      for (int64_t col = 0; col < c; col += kTile) {
+        const int64_t cols = least(kTile, c - col);
+        float* sum = sums.at(first, col);
+        each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+          const Vec keep = splat(p_.keep[image]);
+          for (int64_t j = 0; j < cols; j += kWidth) {
+            Vec sum_j = load(sum + j);
+            for (int64_t i = begin; i < end; ++i) {
+              const Vec v = load_part(dout_ + (row0_ + first + i) * c + col + j, cols - j) * keep;
+              store(de + i * kTile + j, v);
+              sum_j += v;
+            }
+            store(sum + j, sum_j);
           }
-          store(total + j, sum_j);
-        }
-      });
-      for (int64_t j = 0; j < c; j += kTile) {
-        const int64_t cols = least(kTile, c - j);
-        G::put_a(dr_, tile, j / kTile, dr + j, c, count, cols);
-        G::put_a_transposed(de_turned_, tile, j / kTile, de + j, c, count, cols);
-        G::put_a_transposed(y_turned_, tile, j / kTile, y + j, c, count, cols);
+        });
+        G::put_a_transposed(de_turned_, tile, col / kTile, de, kTile, count, cols);
       }
     });
-    add_sums(sums, c, d_.bias2);
-    if (de_sum == nullptr) return;
-    clear(de_sum, c);
-    add_sums(sums, c, de_sum);
+    add_sums(sums, c, total);
+  }
+
+  // dr as the left side of a product, and y, turned, for pwconv1's gradient.
+  void pack_dr_and_y() {
+    const int64_t rows = rows_, c = s_.c;
+    parallel(ceil_div(rows, kTile), [&](int64_t tile) {
+      const int64_t first = tile * kTile, count = least(kTile, rows - first);
+      alignas(64) float dr[kTile * kTile], y[kTile * kTile];
+      for (int64_t col = 0; col < c; col += kTile) {
+        const int64_t cols = least(kTile, c - col);
+        each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+          for (int64_t j = 0; j < cols; j += kWidth) {
+            Vec factor = splat(p_.keep[image]);
+            if (p_.scale != nullptr) factor *= load_part(p_.scale + col + j, cols - j);
+            const Vec gamma = load_part(p_.norm_gamma + col + j, cols - j),
+                      beta = load_part(p_.norm_beta + col + j, cols - j);
+            for (int64_t i = begin; i < end; ++i) {
+              const int64_t at = (row0_ + first + i) * c + col + j;
+              store(dr + i * kTile + j, load_part(dout_ + at, cols - j) * factor);
+              store(y + i * kTile + j, load_part(saved_.xhat + at, cols - j) * gamma + beta);
+            }
+          }
+        });
+        G::put_a(dr_, tile, col / kTile, dr, kTile, count, cols);
+        G::put_a_transposed(y_turned_, tile, col / kTile, y, kTile, count, cols);
+      }
+    });
   }
 
   // From dr to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
@@ -198,26 +228,19 @@ class BlockBackward {
   // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so
   // the response can be differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum
   // of de) beta.
-  void respond_to_image(float* products, const float* de_sum) {
-    const int64_t rows = rows_, c = s_.c, step = round_up(wide_, kTile);
-    parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
-      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
-      alignas(64) float g[kTile * kTile];
-      for (int64_t col = 0; col < wide_; col += kTile) {
-        const int64_t cols = least(kTile, wide_ - col);
-        const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
-        for (int64_t i = 0; i < count; ++i) {
-          const float* z = z_tile.data + i * z_tile.step;
-          by_columns(cols, [&](int64_t j, auto number) {
-            store_vecs(g + i * kTile + j, gelu(load_vecs<number.value>(z + j, cols - j)));
-          });
-        }
-        G::put_b(q_, row_tile, col / kTile, g, kTile, count, cols, g);
-      }
+  void respond_to_image(float* products) {
+    const int64_t c = s_.c;
+    const Session::Mark mark = memory_.mark();
+    float* de_sum = memory_.floats(round_up(c, kWidth));
+    clear(de_sum, c);
+    each_part([&] {
+      de_turned_ = G::new_a_transposed(memory_, c, rows_);
+      q_ = G::new_b(memory_, rows_, wide_);
+      pack_de(de_sum);
+      pack_g();
+      weight2_gradient(products, row0_ > image0_ * s_.pixels());
     });
-    weight2_gradient(products, false);
-    g_factor_ = memory_.floats(step);
-    dq_factor_ = memory_.floats(step);
+    for (int64_t o = 0; o < c; ++o) d_.bias2[o] += de_sum[o];
     add_to_grn_beta(de_sum);
     parallel(ceil_div(wide_, kWidth), [&](int64_t block) {
       const int64_t i = block * kWidth;
@@ -233,8 +256,27 @@ class BlockBackward {
         float* to = d_.weight2 + o * wide_ + i;
         const Vec grown = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
         const Vec v = grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o];
-        store_part(to, row0_ > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
+        store_part(to, image0_ > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
       }
+    });
+    memory_.rewind(mark);
+  }
+
+  // g as the right side of a product, in the place of q; column by column, as that product takes it.
+  void pack_g() {
+    const int64_t rows = rows_, row_tiles = ceil_div(rows, kTile);
+    parallel(ceil_div(wide_, kTile) * row_tiles, [&](int64_t task) {
+      const int64_t row = task % row_tiles * kTile, col = task / row_tiles * kTile;
+      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      alignas(64) float g[kTile * kTile];
+      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+      for (int64_t i = 0; i < count; ++i) {
+        const float* z = z_tile.data + i * z_tile.step;
+        by_columns(cols, [&](int64_t j, auto number) {
+          store_vecs(g + i * kTile + j, gelu(load_vecs<number.value>(z + j, cols - j)));
+        });
+      }
+      G::put_b(q_, row / kTile, col / kTile, g, kTile, count, cols, g);
     });
   }
 
@@ -285,8 +327,6 @@ class BlockBackward {
     };
     product<G>(dr_, weight2, rows, use);
     add_sums(sums, wide_, d_.grn_beta);
-    g_factor_ = memory_.floats(s_.n * step);
-    dq_factor_ = memory_.floats(s_.n * step);
     parallel(s_.n, [&](int64_t image) {
       for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor_ + image * step + i, with_g.of_image(image, i));
     });
@@ -429,7 +469,7 @@ class BlockBackward {
   const BlockGrads d_;
   const int64_t wide_;
   MapShape s_{};  // of the group of images
-  int64_t row0_ = 0, rows_ = 0, image0_ = 0;
+  int64_t part_rows_ = 0, row0_ = 0, rows_ = 0, image0_ = 0;
   typename G::A dr_{}, de_turned_{}, y_turned_{}, dz_{};
   typename G::B dz_right_{}, q_{};
   float *dq_factor_ = nullptr, *g_factor_ = nullptr;
