@@ -124,9 +124,12 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
   });
   const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+      const float* from = tile + i * kTile;
       const int64_t last = least(length, (col_tile + 1) * kTile);
-      for (int64_t j = col_tile * kTile; j < last; ++j) {
-        dx[line_offset(s, row_tile * kTile + i, j / s.line()) + j % s.line()] = tile[i * kTile + j - col_tile * kTile];
+      for (int64_t j = col_tile * kTile, count; j < last; j += count, from += count) {
+        const int64_t line = j / s.line(), begin = j % s.line();
+        count = least(s.line() - begin, last - j);
+        memcpy(dx + line_offset(s, row_tile * kTile + i, line) + begin, from, static_cast<size_t>(count) * 4);
       }
     }
   };
