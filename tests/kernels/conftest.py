@@ -1,17 +1,17 @@
 """The instruction sets that the kernels are tested with: what the processor has, and what it can be made to emulate."""
 
-import importlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from mindcv.kernels import status
+from mindcv.kernels import build, status
 from mindcv.kernels.library import library_path
 
 EMULATED = ["avx512", "amx"]
@@ -40,7 +40,6 @@ def emulating_library(tmp_path_factory):
         pytest.skip("emulation stands on x86-64's own types")
     header = Path(__file__).with_name("emulated.h")
     path = tmp_path_factory.mktemp("emulated") / "kernels.so"
-    build = importlib.import_module("mindcv.kernels.build")
     sets = [
         (name, table, ["-mavx2", "-mfma", f"-DEMULATES_{name.upper()}"])
         for name, table, _ in build._X86
@@ -63,6 +62,7 @@ def library(request):
     return found
 
 
+@cache
 def _has(library):
     """Asked in a process of its own: the instruction set is chosen once."""
     code = """
