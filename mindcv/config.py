@@ -15,7 +15,28 @@ from mindcv.config_checks import cross_checks
 from mindcv.config_parsing import help_text, options_of, read_command_line, read_value, read_yaml
 from mindcv.utils.errors import ConfigError
 
-__all__ = ["InferConfig", "RunConfig", "TrainConfig", "ValidateConfig", "option", "parse_args"]
+__all__ = [
+    "COMMAND_OPTIONS",
+    "MACHINE_OPTIONS",
+    "NEUTRAL_OPTIONS",
+    "InferConfig",
+    "RunConfig",
+    "TrainConfig",
+    "ValidateConfig",
+    "option",
+    "parse_args",
+]
+
+# Not the run's but the command's: they are never taken from a saved run.
+COMMAND_OPTIONS = ("config", "resume", "resume_opt", "ckpt_path", "ckpt_save_dir", "compile_cache_dir") + (
+    *("print_config", "print_param_groups"),
+)
+# Of the machine; a run that was moved may have others.
+MACHINE_OPTIONS = ("distribute", "device_target", "jit_level")
+# Of the run, but what it computes is the same whatever they are.
+NEUTRAL_OPTIONS = ("data_dir", "dataset_download", "num_parallel_workers", "log_interval") + (
+    *("keep_checkpoint_max", "ckpt_save_interval", "save_every_steps", "ckpt_save_policy"),
+)
 
 
 def option(default: Any, help: str, *, group: str, choices: Sequence[Any] = (), **bounds: float) -> Any:
@@ -80,6 +101,7 @@ class RunConfig:
     device_target: str = _system("auto", "device; auto takes the best there is", choices=_DEVICES)
     jit_level: Optional[str] = _system(
         None, "graph mode's level of compilation; None: O2 on Ascend, MindSpore's own elsewhere", choices=_JIT_LEVELS)
+    compile_cache_dir: str = _system("", "keep the compiled training step in this folder, for later runs like this one")
 
     dataset: str = _data("imagenet", "kind of data set", choices=_DATASETS)
     data_dir: str = _data("./", "its folder")

@@ -109,6 +109,11 @@ _CHECKS: tuple[_Check, ...] = (
         "jit_level: is graph mode's (mode 0)",
     ),
     (
+        ("compile_cache_dir", "mode"),
+        lambda c: not c.compile_cache_dir or c.mode == 0,
+        "compile_cache_dir: is graph mode's (mode 0)",
+    ),
+    (
         ("resume", "resume_opt"),
         lambda c: not (c.resume and c.resume_opt),
         "resume_opt: goes with ckpt_path; resume names the run itself",

@@ -5,14 +5,16 @@ The factories know no config and the config knows no factory; here one is read t
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Optional, TypeVar, Union
 
+import numpy as np
 from mindspore import Parameter, nn
 
-from mindcv.config import RunConfig, parse_args
+from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, RunConfig, parse_args
 from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
 from mindcv.data import (
     ImageDataset,
@@ -22,7 +24,7 @@ from mindcv.data import (
     create_loader,
     create_transforms,
 )
-from mindcv.engine import AccumulatedStep, DistillationLoss, Trainer, TrainStep, create_trainer
+from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.pretrained import fetch_pretrained, pretrained_options, pretrained_weights, split_tag
@@ -276,9 +278,25 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         lr_table=lr_table,
         group=group,
         teacher=build_teacher(config, network.num_classes),
+        compile_cache=_build_compile_cache(config, network.num_classes, lr_table, group),
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "ema", "ema_decay", "ema_warmup", "gradient_accumulation_steps"),
     )
+
+
+def _build_compile_cache(
+    config: RunConfig, num_classes: int, lr_table: list[float], group: Group
+) -> Optional[CompileCache]:
+    """The cache, if there is to be one: a step depends on every option that is not known to leave it alone."""
+    if not config.compile_cache_dir:
+        return None
+    built_from = {
+        "options": {n: v for n, v in config.as_dict().items() if n not in COMMAND_OPTIONS + NEUTRAL_OPTIONS},
+        "num_classes": num_classes,
+        "lr_table": hashlib.sha256(np.asarray(lr_table, np.float64).tobytes()).hexdigest(),
+        "process": [group.rank, group.size],
+    }
+    return CompileCache(config.compile_cache_dir, built_from)
 
 
 def validated_weights(

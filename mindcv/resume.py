@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from mindcv.config import TrainConfig
+from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
 from mindcv.config_checks import cross_checks
 from mindcv.data import ImageDataset
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
@@ -17,14 +17,8 @@ from mindcv.utils.logger import logger
 
 __all__ = ["check_agreement", "check_classes", "read_training_config", "run_description"]
 
-# Not the run's but the command's: they are never taken from a saved run.
-_OF_THE_COMMAND = ("config", "resume", "resume_opt", "ckpt_path", "ckpt_save_dir", "print_config", "print_param_groups")
-# Of the machine; a run that was moved may have others.
-_OF_THE_MACHINE = ("distribute", "device_target", "jit_level")
 # What may change without changing the numbers.
-_FREE = (*_OF_THE_COMMAND, *_OF_THE_MACHINE, "data_dir", "dataset_download", "num_parallel_workers", "log_interval") + (
-    *("keep_checkpoint_max", "ckpt_save_interval", "save_every_steps", "ckpt_save_policy"),
-)
+_FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
 
 
 def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
@@ -104,7 +98,7 @@ def _saved_at(path: Path) -> tuple[Path, SavedRun]:
 
 def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> TrainConfig:
     """The config with what is not given taken from that of the saved run, which is in `path`."""
-    values = {name: value for name, value in before.items() if name not in _OF_THE_COMMAND + _OF_THE_MACHINE}
+    values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
     problems = cross_checks(config, config.as_dict())
     if problems:

@@ -222,6 +222,23 @@ def test_three_processes_train_as_one(folder, alone):
     check_same(read_state(alone / END), read_state(folder / "three" / END))
 
 
+@pytest.mark.slow
+def test_each_rank_keeps_its_compiled_step(folder, together):
+    """Another run, and one where a rank has lost its entry, have the bits of that which compiled."""
+    cache = folder / "cache"
+    for name, num_taken in (("made", 0), ("taken", 2), ("half", 1)):
+        job = train(folder, 2, 12, "--compile_cache_dir", str(cache), name=name)
+        assert job.end() == 0, job.said() + job.said(0)
+        takers = [rank for rank in (0, 1) if "compile cache: taking the training step from" in job.said(rank)]
+        assert len(takers) == num_taken
+        entries = sorted(cache.iterdir())
+        assert len(entries) == 2
+        expected, arrays = (read_state(path / END)[0] for path in (together, folder / name))
+        assert [key for key in expected if arrays[key].tobytes() != expected[key].tobytes()] == []
+        if name == "taken":
+            shutil.rmtree(entries[0])
+
+
 class Host:
     """A network namespace with one end of a cable."""
 

@@ -141,7 +141,7 @@ def without_timings(record):
     for row in record["callbacks"]["MetricsTable"]["rows"]:
         for name in TIMINGS:
             del row[name]
-    for name in ("ckpt_save_dir", "resume", "num_parallel_workers"):
+    for name in ("ckpt_save_dir", "resume", "num_parallel_workers", "compile_cache_dir"):
         del record["config"][name]
     return repr(record)
 
@@ -175,7 +175,10 @@ def assert_something_is_whole(folder):
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """The folders of a run that was never stopped and of one that was, three times, and what these processes said."""
+    """The folders of a run that was never stopped and of one that was, three times, and what these processes said.
+
+    The second keeps its compiled step, and its second and last process go on with that.
+    """
     root = tmp_path_factory.mktemp("runs")
     (root / "cwd").mkdir()
     whole, stopped = root / "whole", root / "stopped"
@@ -188,14 +191,15 @@ def runs(data, tmp_path_factory):
 
     with training(whole, 2) as run:
         assert run.end() == 0, "\n".join(run.lines)
-    with training(stopped, 1, "--resume", "auto") as run:
+    cache = ["--resume", "auto", "--compile_cache_dir", root / "cache"]
+    with training(stopped, 1, *cache) as run:
         step, delay = rng.randint(2, 3), rng.uniform(0, 0.3)
         print(f"seed {SEED}: SIGKILL {delay:.3f} s after step {step}")
         run.until(f"epoch 1/3 step {step}/4")
         time.sleep(delay)
     ends.append(run)
     assert_something_is_whole(stopped)
-    with training(stopped, 2, "--resume", "auto") as run:
+    with training(stopped, 2, *cache) as run:
         step = rng.randint(1, 3)
         print(f"SIGKILL in the first save after epoch 2, step {step}")
         run.until(rf"epoch 2/3 step [{step}-4]/4")
@@ -209,11 +213,11 @@ def runs(data, tmp_path_factory):
         assert run.end() == 128 + signal.SIGTERM, "\n".join(run.lines)
     ends.append(run)
     assert_something_is_whole(stopped)
-    with training(stopped, 2, "--resume", "auto") as run:
+    with training(stopped, 2, *cache) as run:
         assert run.end() == 0, "\n".join(run.lines)
     ends.append(run)
     assert not os.listdir(root / "cwd")
-    return SimpleNamespace(whole=whole, stopped=stopped, ends=ends)
+    return SimpleNamespace(whole=whole, stopped=stopped, cache=root / "cache", ends=ends)
 
 
 def test_a_killed_run_ends_as_one_that_never_was(runs):
@@ -229,6 +233,13 @@ def test_what_is_said_of_it(runs):
         assert re.match(rf"resuming '{runs.stopped}/convnextv2_atto-\d_\d{SUFFIX}': epoch \d, step \d$", lines[0])
         assert not [line for line in lines if "not as in the interrupted run" in line or line.startswith("not used")]
     assert "SIGTERM: finishing this step, then saving; once more stops at once" in told
+    (entry,) = runs.cache.iterdir()
+    made, taken = (
+        f"compile cache: {what} '{entry}'"
+        for what in ("compiling the training step for", "taking the training step from")
+    )
+    for lines, expected in ((new, [made]), (killed, [taken]), (told, []), (last, [taken])):
+        assert [line for line in lines if line in (made, taken)] == expected
     assert told[-2].startswith(f"saved {runs.stopped}/convnextv2_atto-")
     assert re.match(r"stopped: by SIGTERM (in a validation|after epoch 3, step 1 of 4); --resume auto ", told[-1])
 

@@ -11,6 +11,7 @@ from mindcv.engine.callbacks import (
     Validation,
 )
 from mindcv.engine.checkpoint import CheckpointManager
+from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
 from mindcv.engine.interruption import Interruption
@@ -24,6 +25,7 @@ __all__ = [
     "Callback",
     "CheckpointManager",
     "Checkpoints",
+    "CompileCache",
     "DistillationLoss",
     "DistillationNetwork",
     "EarlyStopping",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.ema import WeightAverage
 from mindcv.utils.distributed import Group
 
@@ -56,7 +57,20 @@ class _Called(nn.Cell):
 
     MindSpore names the compiled graph to every Cell within at each call, 5 ms for the 200 of a step of convnextv2_atto:
     here they are told when it is another one.
+
+    With a `graph_cache` the graph of the first call comes from there, if it can.
     """
+
+    graph_cache: Optional[CompileCache] = None
+
+    def __call__(self, *arguments: Tensor) -> Any:
+        """As `nn.Cell`."""
+        cache = self.graph_cache
+        if cache is None:
+            return super().__call__(*arguments)
+        self.graph_cache = None
+        with cache.compiling(arguments):
+            return super().__call__(*arguments)
 
     @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
@@ -102,6 +116,10 @@ class TrainStep(_Called):
         self.update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, _over(group, loss), ema)
         self.over_group = _over(group, loss)
 
+    def use_compile_cache(self, cache: CompileCache) -> None:
+        """Take the graph from `cache`, or leave it there; before the first call."""
+        cache.serve(self)
+
     def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """images [B, C, H, W], labels [B] or [B, K] to (loss over all processes, whether the gradients were finite)."""
         loss, gradients = self.gradient(images, labels)
@@ -142,6 +160,10 @@ class AccumulatedStep:
         self._accumulate.set_train(mode)
         self._finish.set_train(mode)
         return self
+
+    def use_compile_cache(self, cache: CompileCache) -> None:
+        """As `TrainStep.use_compile_cache`."""
+        cache.serve(self._accumulate, self._finish)
 
     def accumulate(self, images: Tensor, labels: Tensor) -> None:
         """Add the gradients of a part of the batch; arguments as for `TrainStep`."""

@@ -17,6 +17,7 @@ from mindcv.data import ImageLoader
 from mindcv.data.batches import Batch
 from mindcv.engine.amp import apply_amp
 from mindcv.engine.callbacks import Callback
+from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.distillation import DistillationNetwork
 from mindcv.engine.ema import WeightAverage
 from mindcv.engine.interruption import SIGNALS, Interruption
@@ -186,6 +187,7 @@ def create_trainer(
     teacher: Optional[nn.Cell] = None,
     amp_dtype: str = "float16",
     ema_warmup: int = 2000,
+    compile_cache: Optional[CompileCache] = None,
 ) -> Trainer:
     """Compose a trainer from its parts.
 
@@ -209,6 +211,7 @@ def create_trainer(
         teacher: a network to learn from; `loss` is then a `DistillationLoss`.
         amp_dtype: 'float16' or 'bfloat16', see `apply_amp`.
         ema_warmup: see `WeightAverage`.
+        compile_cache: where to take the compiled step from; its key must tell of all that is given here.
     """
     del metrics
     if gradient_accumulation_steps < 1:
@@ -231,4 +234,6 @@ def create_trainer(
         group=group,
         ema=average,
     )
+    if compile_cache is not None:
+        step.use_compile_cache(compile_cache)
     return Trainer(step, lr_table, group, gradient_accumulation_steps)

@@ -1,0 +1,198 @@
+"""The compiled training step, kept on disk for the next run that would compile the same one.
+
+It is MindSpore's compile cache that stores and loads the graphs. That tells graphs apart by the text of the script and
+by the order in which they are compiled, and by nothing else: with another learning rate it takes the old graph, and
+trains at the old rate. So it is on for the training step alone, and in a folder of its own for each set of all that a
+graph depends on (docs/decisions.md, "Compile cache").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any, ClassVar
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindcv.kernels import status
+from mindcv.utils.errors import UserError
+from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.logger import logger
+
+__all__ = ["CompileCache"]
+
+# MindSpore reads both at each compilation, but keeps the first folder that it is given.
+_ENABLE, _FOLDER = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
+# Where the processes of a job meet: another place each time, and a graph knows its process by rank and size only.
+_LAUNCHER = ("MS_ROLE", "MS_WORKER", "MS_SERVER", "MS_SCHED", "MS_NODE", "MS_TOPO")
+_MANIFEST = "entry.json"
+_SIDE = ".part-"
+_ABANDONED = 24 * 3600.0  # seconds after which the folder of a compilation must be that of a killed process
+
+
+class CompileCache:
+    """A folder of compiled training steps; one step of this process takes its graphs from there, or leaves them there.
+
+    An entry is a folder that appears when it is whole, with the SHA-256 of each file; a damaged one is made anew.
+    Entries may be deleted at any time.
+
+    Args:
+        folder: where; made if need be.
+        key: JSON values of all that the step is built from: options, classes, rates, processes. The cache adds what it
+            sees by itself: code, versions, environment, device, and the step's parameters and inputs.
+
+    Raises:
+        UserError: the folder cannot be written to, MindSpore's compile cache is in use already, or not graph mode.
+    """
+
+    _has_served: ClassVar[bool] = False
+
+    def __init__(self, folder: str, key: Mapping[str, Any]):
+        if os.environ.get(_ENABLE) == "1" or ms.get_context("enable_compile_cache"):
+            raise UserError(f"compile_cache_dir: not while MindSpore's own compile cache is on ({_ENABLE})")
+        if ms.get_context("mode") != ms.GRAPH_MODE:
+            raise UserError("compile_cache_dir: only graph mode compiles the training step")
+        self._folder = ensure_writable_dir(folder)
+        self._key: dict[str, Any] = {"built from": dict(key)}
+        self._num_graphs = self._num_compiled = 0
+        self._seconds = 0.0
+        self._is_hit = False
+
+    def serve(self, *cells: nn.Cell) -> None:
+        """Have these cells do their first calls, which come in this order, under `compiling`: see `graph_cache`.
+
+        Raises:
+            UserError: another cache has served this process, for the whole of which MindSpore keeps to one folder.
+        """
+        if CompileCache._has_served:
+            raise UserError("compile_cache_dir: a process has one cached training step, and this is its second")
+        CompileCache._has_served = True
+        self._num_graphs = len(cells)
+        for cell in cells:
+            cell.graph_cache = self
+        self._key["parameters"] = [
+            [name, list(parameter.shape), str(parameter.dtype), parameter.requires_grad]
+            for cell in cells
+            for name, parameter in cell.parameters_dict().items()
+        ]
+
+    @contextmanager
+    def compiling(self, arguments: tuple[Tensor, ...]) -> Iterator[None]:
+        """Around the first call of one of the cells, with these arguments."""
+        if self._num_compiled == 0:
+            self._open(arguments)
+        start = time.perf_counter()
+        os.environ.update({_ENABLE: "1", _FOLDER: str(self._files)})
+        try:
+            yield
+        finally:
+            del os.environ[_ENABLE], os.environ[_FOLDER]
+        self._seconds += time.perf_counter() - start
+        self._num_compiled += 1
+        if self._num_compiled == self._num_graphs:
+            self._close()
+
+    def _open(self, arguments: tuple[Tensor, ...]) -> None:
+        """Find the entry, and copy it to where MindSpore is to read and write, which is never the entry itself."""
+        self._key["inputs"] = [[list(argument.shape), str(argument.dtype)] for argument in arguments]
+        self._key.update(_surroundings())
+        self._entry = self._folder / _sha256(json.dumps(self._key, sort_keys=True).encode())[:32]
+        _remove_abandoned(self._folder)
+        self._side = tempfile.TemporaryDirectory(prefix=_SIDE, dir=self._folder)
+        self._files = Path(self._side.name) / "files"
+        self._is_hit = self._copy_entry()
+        if not self._is_hit:
+            shutil.rmtree(self._files, ignore_errors=True)
+            self._files.mkdir()
+            logger.info("compile cache: compiling the training step for '%s'", self._entry)
+
+    def _copy_entry(self) -> bool:
+        """Copy the entry, if there is one to rely on."""
+        if not self._entry.is_dir():
+            return False
+        try:
+            shutil.copytree(self._entry, self._files)
+            manifest = json.loads((self._files / _MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            manifest = None
+        if manifest == self._manifest():
+            logger.info("compile cache: taking the training step from '%s'", self._entry)
+            return True
+        logger.warning("compile cache: '%s' is damaged, and made anew", self._entry)
+        shutil.rmtree(self._entry, ignore_errors=True)
+        return False
+
+    def _manifest(self) -> dict[str, Any]:
+        """What is said in an entry of itself, as JSON values."""
+        paths = (path for path in self._files.rglob("*") if path.is_file() and path.name != _MANIFEST)
+        files = {path.relative_to(self._files).as_posix(): _sha256(path.read_bytes()) for path in paths}
+        return json.loads(json.dumps({"key": self._key, "files": files}))
+
+    def _close(self) -> None:
+        """Make an entry of what was compiled; a run goes on without one."""
+        logger.info("compile cache: the first training step took %.1f s", self._seconds)
+        if not self._is_hit:
+            self._publish()
+        self._side.cleanup()
+
+    def _publish(self) -> None:
+        if len(list(self._files.rglob("*.mindir"))) < self._num_graphs:
+            logger.warning("compile cache: MindSpore has not written the training step for '%s'", self._entry)
+            return
+        try:
+            (self._files / _MANIFEST).write_text(json.dumps(self._manifest(), indent=1), encoding="utf-8")
+            self._files.rename(self._entry)
+        except OSError as error:
+            if not self._entry.is_dir():  # else another run has made the same meanwhile
+                logger.warning("compile cache: cannot write '%s': %s", self._entry, error.strerror)
+
+
+def _surroundings() -> dict[str, Any]:
+    """What graphs depend on beside what a step is built from, as JSON values."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith(("MINDCV_", "MS_"))}
+    return {
+        "code": {file: _sha256(Path(file).read_bytes()) for file in _code_files()},
+        "environment": {name: value for name, value in environment.items() if not name.startswith(_LAUNCHER)},
+        "device": ms.get_context("device_target"),
+        "kernels": str(status()),
+        "machine": platform.machine(),
+        "python": sys.version,
+        # The list of a package's files has their hashes, so that two builds of one version differ.
+        "mindspore": _sha256((distribution("mindspore").read_text("RECORD") or ms.__version__).encode()),
+    }
+
+
+def _code_files() -> set[str]:
+    """The files of this package, with its compiled library, and of all modules loaded that no installer put there."""
+    package = Path(__file__).parents[1]
+    files = {str(path) for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
+    installed = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and os.path.isfile(file) and not file.startswith(installed):
+            files.add(os.path.abspath(file))
+    return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left in the middle of a compilation."""
+    for path in folder.glob(f"{_SIDE}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,227 @@
+"""The folder of compiled training steps. What MindSpore would write is written by the tests; the real thing is in
+tests/test_second_run.py."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from mindspore import nn
+
+from mindcv.engine import CompileCache
+from mindcv.engine import compile_cache as module
+from mindcv.utils.errors import UserError
+
+IMAGES, LABELS = ms.Tensor(shape=(4, 3, 8, 8), dtype=ms.float32), ms.Tensor(shape=(4,), dtype=ms.int32)
+KEY = {"options": {"lr": 0.1, "betas": (0.9, 0.999)}, "process": [0, 1]}
+
+
+@pytest.fixture(autouse=True)
+def graph_mode(monkeypatch):
+    """As in a process of its own for each run that a test makes."""
+    monkeypatch.setattr(CompileCache, "_has_served", False)
+    monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE", raising=False)
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+class Run:
+    """A process that trains: `cells` are compiled in turn, each into one file, unless that is there already."""
+
+    def __init__(self, folder, key=KEY, arguments=(IMAGES, LABELS), cells=1, channels=3):
+        CompileCache._has_served = False
+        self.cache = CompileCache(str(folder), key)
+        self.cells = [nn.Dense(channels, 2) for _ in range(cells)]
+        self.cache.serve(*self.cells)
+        self.arguments = arguments
+        self.found = []
+
+    def compile(self, number, text="graph"):
+        with self.cache.compiling(self.arguments):
+            assert os.environ["MS_COMPILER_CACHE_ENABLE"] == "1"
+            file = Path(os.environ["MS_COMPILER_CACHE_PATH"]) / f"rank_0/graph_cache/compile_cache_{number}.mindir"
+            self.found.append(file.read_text() if file.exists() else None)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if text is not None and not file.exists():
+                file.write_text(f"{text} {number}")
+        assert "MS_COMPILER_CACHE_ENABLE" not in os.environ
+        assert "MS_COMPILER_CACHE_PATH" not in os.environ
+
+    def found_by(self):
+        """What files there were for each cell before it was compiled."""
+        for number in range(len(self.cells)):
+            self.compile(number)
+        return self.found
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_second_run_finds_what_the_first_compiled(folder, caplog):
+    assert Run(folder).found_by() == [None]
+    assert len(entries(folder)) == 1
+    assert Run(folder).found_by() == ["graph 0"]
+    assert len(entries(folder)) == 1
+
+
+def test_two_graphs_are_one_entry_that_appears_with_the_second(folder):
+    run = Run(folder, cells=2)
+    run.compile(0)
+    assert [name for name in entries(folder) if not name.startswith(".")] == []
+    run.compile(1)
+    assert len(entries(folder)) == 1
+    assert Run(folder, cells=2).found_by() == ["graph 0", "graph 1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": {**KEY, "options": {"lr": 0.2, "betas": (0.9, 0.999)}}},
+        {"key": {**KEY, "options": {"lr": 0.1, "betas": (0.9, 0.99)}}},
+        {"key": {**KEY, "process": [1, 2]}},
+        {"arguments": (IMAGES, ms.Tensor(shape=(4,), dtype=ms.int64))},
+        {"arguments": (ms.Tensor(shape=(2, 3, 8, 8), dtype=ms.float32), LABELS)},
+        {"channels": 4},
+    ],
+    ids=["rate", "betas", "rank", "dtype", "batch", "parameter"],
+)
+def test_another_step_has_another_entry(folder, change):
+    Run(folder).found_by()
+    assert Run(folder, **change).found_by() == [None]
+    assert len(entries(folder)) == 2
+    assert Run(folder).found_by() == ["graph 0"]
+
+
+@pytest.mark.parametrize("name", ["MINDCV_KERNELS", "MS_DEV_ANYTHING"])
+def test_another_environment_has_another_entry(folder, monkeypatch, name):
+    Run(folder).found_by()
+    monkeypatch.setenv(name, "off")
+    assert Run(folder).found_by() == [None]
+
+
+def test_another_meeting_place_is_the_same_step(folder, monkeypatch):
+    """Ports and addresses of a job are others each time it is started."""
+    Run(folder).found_by()
+    monkeypatch.setenv("MS_SCHED_PORT", "8119")
+    monkeypatch.setenv("MS_NODE_ID", "0")
+    assert Run(folder).found_by() == ["graph 0"]
+
+
+def test_changed_code_has_another_entry(folder, tmp_path, monkeypatch):
+    """Of a module that is imported from elsewhere than where packages are installed, as a user's own model is."""
+    code = tmp_path / "my_own_model.py"
+    code.write_text("DEPTH = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("my_own_model")
+    monkeypatch.setitem(module.sys.modules, "my_own_model", module.sys.modules["my_own_model"])
+    Run(folder).found_by()
+    assert Run(folder).found_by() == ["graph 0"]
+    code.write_text("DEPTH = 2\n")
+    assert Run(folder).found_by() == [None]
+
+
+def test_the_package_and_its_library_are_part_of_the_code():
+    files = module._code_files()
+    package = Path(module.__file__).parents[1]
+    assert {str(package / "models" / "convnext.py"), str(package / "kernels" / "csrc" / "gelu.h")} <= files
+    assert str(Path(__file__)) in files
+    assert not [file for file in files if "site-packages" in file or "__pycache__" in file]
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "more", "no manifest", "broken manifest"])
+def test_a_damaged_entry_is_compiled_anew(folder, damage):
+    Run(folder).found_by()
+    (entry,) = folder.iterdir()
+    (graph,) = entry.rglob("*.mindir")
+    if damage == "changed":
+        graph.write_text("hparg 0")
+    elif damage == "cut":
+        graph.write_text("gra")
+    elif damage == "gone":
+        graph.unlink()
+    elif damage == "more":
+        graph.with_name("compile_cache_1.mindir").write_text("graph 1")
+    elif damage == "no manifest":
+        (entry / "entry.json").unlink()
+    else:
+        (entry / "entry.json").write_text("{")
+    assert Run(folder).found_by() == [None]
+    assert len(entries(folder)) == 1
+    assert Run(folder).found_by() == ["graph 0"]
+
+
+def test_the_entry_of_another_key_is_not_taken_for_the_names_sake(folder):
+    """Names are 128 bits of a digest; what is inside says all of it."""
+    Run(folder).found_by()
+    (entry,) = folder.iterdir()
+    manifest = json.loads((entry / "entry.json").read_text())
+    manifest["key"]["built from"]["options"]["lr"] = 0.3
+    (entry / "entry.json").write_text(json.dumps(manifest))
+    assert Run(folder).found_by() == [None]
+
+
+def test_a_failed_compilation_leaves_nothing(folder):
+    run = Run(folder)
+    with pytest.raises(RuntimeError), run.cache.compiling(run.arguments):
+        raise RuntimeError("no such operator")
+    assert "MS_COMPILER_CACHE_ENABLE" not in os.environ
+    run.cache._side.cleanup()  # as when the process ends
+    assert entries(folder) == []
+
+
+def test_nothing_is_kept_when_mindspore_has_written_nothing(folder, capsys):
+    Run(folder).compile(0, text=None)
+    assert entries(folder) == []
+    assert "has not written" in capsys.readouterr().err
+
+
+def test_the_faster_of_two_runs_is_kept(folder):
+    slow = Run(folder)
+    with slow.cache.compiling(slow.arguments):
+        graph = Path(os.environ["MS_COMPILER_CACHE_PATH"]) / "compile_cache_0.mindir"
+        graph.write_text("slow")
+        environment = {name: os.environ.pop(name) for name in ("MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH")}
+        Run(folder).found_by()  # in a process of its own, it would be
+        os.environ.update(environment)
+    assert len(entries(folder)) == 1
+    assert Run(folder).found_by() == ["graph 0"]
+
+
+def test_what_a_killed_process_left_is_removed_in_time(folder):
+    for name, age in ((".part-old", 25 * 3600), (".part-new", 60)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (time.time() - age,) * 2)
+    Run(folder).found_by()
+    assert ".part-new" in entries(folder)
+    assert ".part-old" not in entries(folder)
+
+
+def test_a_process_has_one_cached_step(folder):
+    Run(folder)
+    with pytest.raises(UserError, match="one cached training step"):
+        CompileCache(str(folder), KEY).serve(nn.Dense(2, 2))
+
+
+def test_mindspores_own_cache_is_not_taken_over(folder, monkeypatch):
+    monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
+    with pytest.raises(UserError, match="MS_COMPILER_CACHE_ENABLE"):
+        CompileCache(str(folder), KEY)
+
+
+def test_only_graph_mode_compiles(folder):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    with pytest.raises(UserError, match="graph mode"):
+        CompileCache(str(folder), KEY)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to folder"):
+        CompileCache(str(tmp_path / "file" / "cache"), KEY)
