@@ -294,9 +294,8 @@ def _build_compile_cache(
         "options": {n: v for n, v in config.as_dict().items() if n not in COMMAND_OPTIONS + NEUTRAL_OPTIONS},
         "num_classes": num_classes,
         "lr_table": hashlib.sha256(np.asarray(lr_table, np.float64).tobytes()).hexdigest(),
-        "process": [group.rank, group.size],
     }
-    return CompileCache(config.compile_cache_dir, built_from)
+    return CompileCache(config.compile_cache_dir, built_from, group)
 
 
 def validated_weights(

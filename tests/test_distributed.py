@@ -224,12 +224,12 @@ def test_three_processes_train_as_one(folder, alone):
 
 @pytest.mark.slow
 def test_each_rank_keeps_its_compiled_step(folder, together):
-    """Another run, and one where a rank has lost its entry, have the bits of that which compiled."""
+    """Another run has the bits of that which compiled; where a rank has lost its entry, all compile."""
     cache = folder / "cache"
-    for name, num_taken in (("made", 0), ("taken", 2), ("half", 1)):
+    for name, num_taken in (("made", 0), ("taken", 2), ("half", 0)):
         job = train(folder, 2, 12, "--compile_cache_dir", str(cache), name=name)
         assert job.end() == 0, job.said() + job.said(0)
-        takers = [rank for rank in (0, 1) if "compile cache: taking the training step from" in job.said(rank)]
+        takers = [rank for rank in (0, 1) if "Use the compilation cache" in job.said(rank)]  # says MindSpore
         assert len(takers) == num_taken
         entries = sorted(cache.iterdir())
         assert len(entries) == 2

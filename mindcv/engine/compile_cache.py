@@ -27,6 +27,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from mindcv.kernels import status
+from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable_dir
 from mindcv.utils.logger import logger
@@ -51,7 +52,9 @@ class CompileCache:
     Args:
         folder: where; made if need be.
         key: JSON values of all that the step is built from: options, classes, rates, processes. The cache adds what it
-            sees by itself: code, versions, environment, device, and the step's parameters and inputs.
+            sees by itself: code, versions, environment, device, process, and the step's parameters and inputs.
+        group: the processes of the run. Each has entries of its own, and all take theirs or none: one that waits for
+            another to compile gives up after 15 s on CPU.
 
     Raises:
         UserError: the folder cannot be written to, MindSpore's compile cache is in use already, or not graph mode.
@@ -59,13 +62,14 @@ class CompileCache:
 
     _has_served: ClassVar[bool] = False
 
-    def __init__(self, folder: str, key: Mapping[str, Any]):
+    def __init__(self, folder: str, key: Mapping[str, Any], group: Group = Group()):  # noqa: B008  (frozen)
         if os.environ.get(_ENABLE) == "1" or ms.get_context("enable_compile_cache"):
             raise UserError(f"compile_cache_dir: not while MindSpore's own compile cache is on ({_ENABLE})")
         if ms.get_context("mode") != ms.GRAPH_MODE:
             raise UserError("compile_cache_dir: only graph mode compiles the training step")
         self._folder = ensure_writable_dir(folder)
-        self._key: dict[str, Any] = {"built from": dict(key)}
+        self._group = group
+        self._key: dict[str, Any] = {"built from": dict(key), "process": [group.rank, group.size]}
         self._num_graphs = self._num_compiled = 0
         self._seconds = 0.0
         self._is_hit = False
@@ -112,8 +116,11 @@ class CompileCache:
         _remove_abandoned(self._folder)
         self._side = tempfile.TemporaryDirectory(prefix=_SIDE, dir=self._folder)
         self._files = Path(self._side.name) / "files"
-        self._is_hit = self._copy_entry()
-        if not self._is_hit:
+        num_hits = self._group.sum_integers([self._copy_entry()])[0]
+        self._is_hit = num_hits == self._group.size
+        if self._is_hit:
+            logger.info("compile cache: taking the training step from '%s'", self._entry)
+        else:
             shutil.rmtree(self._files, ignore_errors=True)
             self._files.mkdir()
             logger.info("compile cache: compiling the training step for '%s'", self._entry)
@@ -128,7 +135,6 @@ class CompileCache:
         except (OSError, ValueError):
             manifest = None
         if manifest == self._manifest():
-            logger.info("compile cache: taking the training step from '%s'", self._entry)
             return True
         logger.warning("compile cache: '%s' is damaged, and made anew", self._entry)
         shutil.rmtree(self._entry, ignore_errors=True)

@@ -1,5 +1,5 @@
 """The folder of compiled training steps. What MindSpore would write is written by the tests; the real thing is in
-tests/test_second_run.py."""
+tests/test_compile_cache.py."""
 
 import json
 import os
@@ -7,15 +7,31 @@ import time
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 import pytest
 from mindspore import nn
 
 from mindcv.engine import CompileCache
 from mindcv.engine import compile_cache as module
+from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
 
 IMAGES, LABELS = ms.Tensor(shape=(4, 3, 8, 8), dtype=ms.float32), ms.Tensor(shape=(4,), dtype=ms.int32)
-KEY = {"options": {"lr": 0.1, "betas": (0.9, 0.999)}, "process": [0, 1]}
+KEY = {"options": {"lr": 0.1, "betas": (0.9, 0.999)}, "num_classes": 10}
+
+
+class Processes(Group):
+    """A group of which the others have what this process has."""
+
+    def sum_integers(self, values):
+        return np.asarray(values) * self.size
+
+
+class Unlike(Group):
+    """A group of which only this process may have something."""
+
+    def sum_integers(self, values):
+        return np.asarray(values)
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +50,9 @@ def folder(tmp_path):
 class Run:
     """A process that trains: `cells` are compiled in turn, each into one file, unless that is there already."""
 
-    def __init__(self, folder, key=KEY, arguments=(IMAGES, LABELS), cells=1, channels=3):
+    def __init__(self, folder, key=KEY, arguments=(IMAGES, LABELS), cells=1, channels=3, group=Group()):  # noqa: B008
         CompileCache._has_served = False
-        self.cache = CompileCache(str(folder), key)
+        self.cache = CompileCache(str(folder), key, group)
         self.cells = [nn.Dense(channels, 2) for _ in range(cells)]
         self.cache.serve(*self.cells)
         self.arguments = arguments
@@ -64,7 +80,7 @@ def entries(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_second_run_finds_what_the_first_compiled(folder, caplog):
+def test_the_second_run_finds_what_the_first_compiled(folder):
     assert Run(folder).found_by() == [None]
     assert len(entries(folder)) == 1
     assert Run(folder).found_by() == ["graph 0"]
@@ -85,18 +101,25 @@ def test_two_graphs_are_one_entry_that_appears_with_the_second(folder):
     [
         {"key": {**KEY, "options": {"lr": 0.2, "betas": (0.9, 0.999)}}},
         {"key": {**KEY, "options": {"lr": 0.1, "betas": (0.9, 0.99)}}},
-        {"key": {**KEY, "process": [1, 2]}},
+        {"group": Processes(1, 2)},
         {"arguments": (IMAGES, ms.Tensor(shape=(4,), dtype=ms.int64))},
         {"arguments": (ms.Tensor(shape=(2, 3, 8, 8), dtype=ms.float32), LABELS)},
         {"channels": 4},
     ],
-    ids=["rate", "betas", "rank", "dtype", "batch", "parameter"],
+    ids=["rate", "betas", "process", "dtype", "batch", "parameter"],
 )
 def test_another_step_has_another_entry(folder, change):
     Run(folder).found_by()
     assert Run(folder, **change).found_by() == [None]
     assert len(entries(folder)) == 2
     assert Run(folder).found_by() == ["graph 0"]
+
+
+def test_all_processes_take_theirs_or_none(folder):
+    Run(folder, group=Processes(0, 2)).found_by()
+    assert Run(folder, group=Unlike(0, 2)).found_by() == [None]
+    assert Run(folder, group=Processes(0, 2)).found_by() == ["graph 0"]
+    assert len(entries(folder)) == 1
 
 
 @pytest.mark.parametrize("name", ["MINDCV_KERNELS", "MS_DEV_ANYTHING"])
@@ -182,7 +205,7 @@ def test_nothing_is_kept_when_mindspore_has_written_nothing(folder, capsys):
     assert "has not written" in capsys.readouterr().err
 
 
-def test_the_faster_of_two_runs_is_kept(folder):
+def test_the_faster_of_two_runs_is_kept(folder, capsys):
     slow = Run(folder)
     with slow.cache.compiling(slow.arguments):
         graph = Path(os.environ["MS_COMPILER_CACHE_PATH"]) / "compile_cache_0.mindir"
@@ -192,6 +215,7 @@ def test_the_faster_of_two_runs_is_kept(folder):
         os.environ.update(environment)
     assert len(entries(folder)) == 1
     assert Run(folder).found_by() == ["graph 0"]
+    assert "cannot write" not in capsys.readouterr().err
 
 
 def test_what_a_killed_process_left_is_removed_in_time(folder):
