@@ -123,6 +123,8 @@ def test_peers_may_be_given_several_times():
     assert config.contenders == ["mindcv", "timm", "openvino", "onnxruntime"]
     config = parsed("--model", "convnext_tiny", "--peer", "timm", "--peer_compile", "--peers_only")
     assert config.contenders == ["timm", "timm-compile"]
+    config = parsed("--model", "convnext_tiny", "--task", "train", "--second_run", True, "--peer", "timm")
+    assert config.contenders == ["mindcv", "mindcv-again", "timm"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +145,9 @@ def test_peers_may_be_given_several_times():
         ("--model convnext_tiny --peer timm --device_target GPU", "device_target: peers run on CPU alone, got GPU"),
         ("--model convnext_tiny --threads 100000", "threads: 100000 is more than the "),
         ("--model convnext_tiny --processes 100000", "processes: 100000 is more than the "),
+        ("--model convnext_tiny --second_run True", "second_run: has no effect on task forward"),
+        ("--model convnext_tiny --task train --second_run True --mode 1", "second_run: is graph mode's"),
+        ("--model convnext_tiny --task train --second_run True --peer timm --peers_only", "second_run: goes without"),
         ("--task data --processes 2", "processes: has no effect on task data"),
         ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino is one process"),
         ("--model convnext_tiny --only x", "only: goes with suite"),

@@ -171,6 +171,8 @@ def _inputs(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
         paths = {}
         if config.task == "data":
             paths["data_dir"] = config.data_dir or str(image_folder(Path(folder) / "images"))
+        if config.second_run:
+            paths["compile_cache_dir"] = str(Path(folder) / "compiled")
         if set(config.contenders) & set(_USES_ONNX):
             paths["onnx_path"] = str(Path(folder) / "model.onnx")
             _export_onnx(config, paths["onnx_path"])

@@ -31,8 +31,19 @@ _TASKS_OF_OPTION = {
     **dict.fromkeys(("model", "device_target", "mode", "dtype", "processes"), _COMPUTE),
     **dict.fromkeys(("steps", "warmup", "peer_compile"), _COMPUTE),
     **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
+    "second_run": ("train",),
 }
-_SUITE_DECIDES = ("task", "model", "batch_size", "image_size", "processes", "threads", "pipeline", "workers", "steps")
+_SUITE_DECIDES = (
+    "task",
+    "model",
+    "batch_size",
+    "image_size",
+    "processes",
+    "threads",
+    "pipeline",
+    "workers",
+    "steps",
+) + ("second_run",)
 
 _what = partial(option, group="What is measured")
 _how = partial(option, group="How")
@@ -63,6 +74,7 @@ class BenchmarkConfig:
     steps: int = _how(10, "steps a round; a round of task data is an epoch", low=1)
     warmup: int = _how(3, "steps after the first that are not counted", low=0)
     rounds: int = _how(5, "rounds of each contender", low=1)
+    second_run: bool = _how(False, "task train: this library once more, with the training step the first compiled")
     peer: list[str] = _how([], f"run beside: {', '.join(PEERS)}; may be given several times")
     peer_compile: bool = _how(False, "run timm with torch.compile as well")
     peer_python: str = _how("", "interpreter that has the peers' packages; the running one if empty")
@@ -80,7 +92,7 @@ class BenchmarkConfig:
     @property
     def contenders(self) -> list[str]:
         """Their names, in the order of the table."""
-        names = [] if self.peers_only else ["mindcv"]
+        names = [] if self.peers_only else ["mindcv", "mindcv-again"] if self.second_run else ["mindcv"]
         for peer in self.peer:
             names += ["timm", "timm-compile"] if peer == "timm" and self.peer_compile else [peer]
         return names
@@ -95,7 +107,7 @@ class BenchmarkConfig:
 
     def interpreter(self, contender: str) -> str:
         """The Python that runs a contender."""
-        return sys.executable if contender == "mindcv" or not self.peer_python else self.peer_python
+        return self.peer_python if self.peer_python and not contender.startswith("mindcv") else sys.executable
 
 
 def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
@@ -157,6 +169,10 @@ def _problems(config: BenchmarkConfig) -> list[str]:
         problems.append("peer_compile: goes with peer timm")
     if config.peer and config.device_target != "CPU":
         problems.append(f"device_target: peers run on CPU alone, got {config.device_target}")
+    if config.second_run and config.mode != 0:
+        problems.append("second_run: is graph mode's (mode 0)")
+    if config.second_run and config.peers_only:
+        problems.append("second_run: goes without peers_only")
     if config.peers_only and not config.peer:
         problems.append("peers_only: needs a peer")
     if config.dtype == "bfloat16" and "onnxruntime" in config.peer:

@@ -249,6 +249,7 @@ def _torchrun(python: str) -> Launch:
 # contender -> (its interpreter) to the launcher of its processes
 LAUNCHERS: dict[str, Callable[[str], Launch]] = {
     "mindcv": lambda python: _msrun,
+    "mindcv-again": lambda python: _msrun,
     "timm": _torchrun,
     "timm-compile": _torchrun,
 }

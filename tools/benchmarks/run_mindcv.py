@@ -12,7 +12,7 @@ import PIL
 import mindcv
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
 from mindcv.config import TrainConfig
-from mindcv.engine import apply_amp, create_trainer
+from mindcv.engine import CompileCache, apply_amp, create_trainer
 from mindcv.kernels import status
 from mindcv.loss import create_loss
 from mindcv.models import create_model, pack_for_inference
@@ -80,9 +80,17 @@ def _train(settings: dict[str, Any], group: Group) -> Workload:
     optimizer = create_optimizer(
         network, "adamw", lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, weight_decay_filter="auto", eps=1e-8
     )
-    precision = _precision(settings)
+    precision, cache = _precision(settings), None
+    if settings["second_run"]:
+        cache = CompileCache(settings["compile_cache_dir"], {"settings": settings}, group)
     trainer = create_trainer(
-        network, create_loss("CE"), optimizer, amp_level=precision["level"], amp_dtype=precision["dtype"], group=group
+        network,
+        create_loss("CE"),
+        optimizer,
+        amp_level=precision["level"],
+        amp_dtype=precision["dtype"],
+        group=group,
+        compile_cache=cache,
     )
     train_step = trainer.step.set_train(True)
     images = _images(settings, group)

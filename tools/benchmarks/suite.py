@@ -42,6 +42,7 @@ class Case:
     pipeline: str = "train"
     workers: int = 1
     dtype: str = "float32"
+    second_run: bool = False  # beside the first, and without peers
 
     @property
     def name(self) -> str:
@@ -50,7 +51,8 @@ class Case:
         threads = f"{self.threads}t" if self.threads else "all"
         processes = f"-{self.processes}p" if self.processes > 1 else ""
         dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
-        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}{processes}{dtype}"
+        again = "-again" if self.second_run else ""
+        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}{processes}{dtype}{again}"
 
     @property
     def cores(self) -> int:
@@ -64,9 +66,12 @@ class Case:
             peers = [peer for peer in peers if peer in LAUNCHERS]
         if self.dtype == "bfloat16":
             peers = [peer for peer in peers if peer != "onnxruntime"]  # which has none on CPU
+        if self.second_run:
+            peers = []
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         own["threads"] = self.threads or None
-        return replace(config, **own, peer=peers, peer_compile=config.peer_compile and self.task != "data")
+        peer_compile = config.peer_compile and "timm" in peers and self.task != "data"
+        return replace(config, **own, peer=peers, peer_compile=peer_compile)
 
 
 CASES = (
@@ -84,6 +89,7 @@ CASES = (
     Case("train", "convnextv2_tiny", 1, steps=4),
     Case("train", "convnextv2_tiny", 8, steps=2),
     Case("train", "convnextv2_tiny", 32, steps=1),
+    Case("train", "convnextv2_tiny", 8, steps=2, second_run=True),
     Case("train", "convnext_tiny", 1, steps=4),
     Case("train", "convnext_tiny", 8, steps=2),
     Case("train", "convnext_tiny", 32, steps=1),

@@ -28,6 +28,7 @@ __all__ = ["main"]
 
 _MODULES = {
     "mindcv": "benchmarks.run_mindcv",
+    "mindcv-again": "benchmarks.run_mindcv",
     "timm": "benchmarks.run_timm",
     "timm-compile": "benchmarks.run_timm",
     "onnxruntime": "benchmarks.run_onnxruntime",
