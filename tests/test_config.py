@@ -392,6 +392,7 @@ def test_top_k_saves_validated_epochs_only():
         (["--resume", "auto", "--resume_opt", "--ckpt_path", "a.ckpt"], "resume names the run itself"),
         (["--resume_opt"], "needs ckpt_path"),
         (["--mode", "1", "--jit_level", "O1"], "graph mode's"),
+        (["--mode", "1", "--compile_cache_dir", "cache"], "compile_cache_dir: is graph mode's"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
