@@ -28,14 +28,28 @@ __all__ = [
 ]
 
 # Not the run's but the command's: they are never taken from a saved run.
-COMMAND_OPTIONS = ("config", "resume", "resume_opt", "ckpt_path", "ckpt_save_dir", "compile_cache_dir") + (
-    *("print_config", "print_param_groups"),
+COMMAND_OPTIONS = (
+    "config",
+    "resume",
+    "resume_opt",
+    "ckpt_path",
+    "ckpt_save_dir",
+    "compile_cache_dir",
+    "print_config",
+    "print_param_groups",
 )
 # Of the machine; a run that was moved may have others.
 MACHINE_OPTIONS = ("distribute", "device_target", "jit_level")
 # Of the run, but what it computes is the same whatever they are.
-NEUTRAL_OPTIONS = ("data_dir", "dataset_download", "num_parallel_workers", "log_interval") + (
-    *("keep_checkpoint_max", "ckpt_save_interval", "save_every_steps", "ckpt_save_policy"),
+NEUTRAL_OPTIONS = (
+    "data_dir",
+    "dataset_download",
+    "num_parallel_workers",
+    "log_interval",
+    "keep_checkpoint_max",
+    "ckpt_save_interval",
+    "save_every_steps",
+    "ckpt_save_policy",
 )
 
 

@@ -1,7 +1,6 @@
 """train.py with a compile cache that runs of other options have filled: what MindSpore's own would get wrong."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +56,6 @@ def test_a_cached_run_is_the_run(cache, tmp_path, change):
         weights, said = train(tmp_path, name, CHANGES[change], cache)
         assert ("Use the compilation cache" in said) == is_taken  # says MindSpore
         assert weights == without
-    print(f"{change}: {re.findall('training step took (.*)', said)}")
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ _SUITE_DECIDES = (
     "pipeline",
     "workers",
     "steps",
-) + ("second_run",)
+    "second_run",
+)
 
 _what = partial(option, group="What is measured")
 _how = partial(option, group="How")
@@ -92,7 +93,8 @@ class BenchmarkConfig:
     @property
     def contenders(self) -> list[str]:
         """Their names, in the order of the table."""
-        names = [] if self.peers_only else ["mindcv", "mindcv-again"] if self.second_run else ["mindcv"]
+        own = ["mindcv", "mindcv-again"] if self.second_run else ["mindcv"]
+        names = [] if self.peers_only else own
         for peer in self.peer:
             names += ["timm", "timm-compile"] if peer == "timm" and self.peer_compile else [peer]
         return names
