@@ -70,8 +70,7 @@ class Case:
             peers = []
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         own["threads"] = self.threads or None
-        peer_compile = config.peer_compile and "timm" in peers and self.task != "data"
-        return replace(config, **own, peer=peers, peer_compile=peer_compile)
+        return replace(config, **own, peer=peers, peer_compile=config.peer_compile and self.task != "data")
 
 
 CASES = (
