@@ -115,3 +115,21 @@ def test_numpy_2_is_refused_in_one_sentence(tmp_path):
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: mindcv needs numpy below 2, and 2.1.0 is installed")
     assert 'pip install "numpy<2"' in last and run.stderr.count("Traceback") == 1
+
+
+def test_the_collector_rests_during_the_import_and_is_left_as_it_was():
+    code = """
+import gc
+import mindspore
+
+passes = []
+gc.callbacks.append(lambda phase, info: passes.append(info["generation"]) if phase == "start" else None)
+{before}
+import mindcv
+
+print(passes.count(2), gc.isenabled())
+"""
+    for before, after in (("gc.enable()", "0 True"), ("gc.disable()", "0 False")):
+        command = [sys.executable, "-c", code.format(before=before)]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert run.stdout.split("\n")[-2] == after
