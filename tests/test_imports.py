@@ -132,4 +132,4 @@ print(passes.count(2), gc.isenabled())
     for before, after in (("gc.enable()", "0 True"), ("gc.disable()", "0 False")):
         command = [sys.executable, "-c", code.format(before=before)]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert run.stdout.split("\n")[-2] == after
+        assert run.stdout.splitlines()[-1] == after

@@ -53,8 +53,8 @@ class CompileCache:
         folder: where; made if need be.
         key: JSON values of all that the step is built from: options, classes, rates. The cache adds what it
             sees by itself: code, versions, environment, device, process, and the step's parameters and inputs.
-        group: the processes of the run. Each has entries of its own, and all take theirs or none: one that waits for
-            another to compile gave up within 15 s on CPU.
+        group: the processes of the run. Each has entries of its own, and all take theirs or none: one that waited
+            for another to compile gave up within 15 s on CPU.
 
     Raises:
         UserError: the folder cannot be written to, MindSpore's compile cache is in use already, or not graph mode.
