@@ -8,15 +8,16 @@ from typing import Any
 
 from mindcv.config import InferConfig
 from mindcv.convert import fill_weights
-from mindcv.data import Compose, create_transforms, imagenet_class_names
+from mindcv.data import Compose, create_transforms, find_images, imagenet_class_names
 from mindcv.engine import apply_amp
-from mindcv.engine.inference import classify, draw_predictions, find_images, write_predictions
+from mindcv.engine.inference import classify, draw_predictions, write_predictions
 from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, open_weights, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device, set_mode
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import ensure_writable
+from mindcv.utils.logger import logger
 
 
 def main() -> None:
@@ -33,15 +34,49 @@ def main() -> None:
     fill_weights(network, weights, config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)).set_train(False)
     transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
-    predictions = []
-    for prediction in classify(network, paths, transform, class_names, config.top_k, config.batch_size):
+    predictions, unreadable = [], UnreadableImages(len(paths), config.skip_corrupt)
+    options = (config.top_k, config.batch_size, unreadable.add)
+    for prediction in classify(network, paths, transform, class_names, *options):
         predictions.append(prediction)
         classes = zip(prediction.names, prediction.probabilities)
         print(f"{prediction.path}: " + ", ".join(f"{name} {probability:.4f}" for name, probability in classes))
-    if config.results_file:
+    if predictions and config.results_file:
         write_predictions(predictions, config.results_file)
-    if config.picture:
+    if predictions and config.picture:
         draw_predictions(predictions, config.picture)
+    unreadable.check()
+
+
+class UnreadableImages:
+    """Names each image that cannot be read when it comes, and decides at the end whether that is an error.
+
+    Args:
+        num_images: how many images there are in all.
+        may_skip: no error as long as there is one image that can be read.
+    """
+
+    def __init__(self, num_images: int, may_skip: bool):
+        self.num_images, self.may_skip = num_images, may_skip
+        self.errors: list[DataError] = []
+
+    def add(self, error: DataError) -> None:
+        """Take note of one image."""
+        self.errors.append(error)
+        if self.num_images > 1:
+            logger.warning("%s", error)
+
+    def check(self) -> None:
+        """Raise a DataError when images were left out that should not have been."""
+        count = len(self.errors)
+        if self.num_images == count == 1:
+            raise self.errors[0]
+        if count == self.num_images:
+            raise DataError(f"none of the {count} images can be read")
+        if count and not self.may_skip:
+            raise DataError(
+                f"{count} of {self.num_images} images cannot be read and were left out; --skip_corrupt True makes "
+                "this no error"
+            )
 
 
 def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:

@@ -53,7 +53,9 @@ NEUTRAL_OPTIONS = (
 )
 
 
-def option(default: Any, help: str, *, group: str, choices: Sequence[Any] = (), **bounds: float) -> Any:
+def option(
+    default: Any, help: str, *, group: str, choices: Sequence[Any] = (), is_verbatim: bool = False, **bounds: float
+) -> Any:
     """A dataclass field that is a command-line flag and a YAML key.
 
     Args:
@@ -61,9 +63,10 @@ def option(default: Any, help: str, *, group: str, choices: Sequence[Any] = (), 
         help: what it does, in a few words.
         group: heading it is listed under.
         choices: allowed values, those that are text in any case of letters.
+        is_verbatim: for a list of file names: each word is one name, even if it contains commas or spaces.
         **bounds: `low` and `high` (allowed themselves), `above` and `below` (not allowed) of its numbers.
     """
-    metadata = {"help": help, "group": group, "choices": tuple(choices), **bounds}
+    metadata = {"help": help, "group": group, "choices": tuple(choices), "is_verbatim": is_verbatim, **bounds}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -128,7 +131,8 @@ class RunConfig:
     num_samples: Optional[int] = _data(None, "train on so many images, all if None", low=1)
     batch_size: int = _data(128, "images a step, of each process", low=1)
     drop_remainder: bool = _data(True, "drop the last batch of an epoch if it is not full")
-    skip_corrupt: bool = _data(False, "replace training images that cannot be read by others, and count them")
+    skip_corrupt: bool = _data(
+        False, "go on when images cannot be read: train.py takes others instead, the other scripts leave them out")
 
     image_resize: int = _augment(224, "height and width the network gets, pixels", low=32)
     scale: tuple[float, float] = _augment((0.08, 1.0), "range of the cropped part of the area", above=0)
@@ -314,7 +318,9 @@ class InferConfig(RunConfig):
     what is known of the published weights.
     """
 
-    image_path: str = _result("", "image, folder of images, or glob pattern; required")
+    image_path: list[str] = _result(
+        [], "images to classify: one or more files, folders or glob patterns; required", is_verbatim=True
+    )
     top_k: int = _result(5, "classes told for each image", low=1)
     results_file: str = _result("", "write the classes to this .csv or .json file")
     picture: str = _result("", "draw the images with their classes to this picture")

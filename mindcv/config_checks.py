@@ -7,6 +7,10 @@ from typing import Any, Callable
 
 __all__ = ["cross_checks"]
 
+# What Pillow and matplotlib can write here.
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_FIGURES = (*_PICTURES, ".pdf", ".svg")
+
 _Check = tuple[Sequence[str], Callable[[Any], bool], str]
 
 
@@ -132,6 +136,16 @@ _CHECKS: tuple[_Check, ...] = (
         ("results_file",),
         lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
         "results_file: must end in .csv or .json",
+    ),
+    (
+        ("picture",),
+        lambda c: not c.picture or c.picture.lower().endswith(_PICTURES),
+        f"picture: must end in {', '.join(_PICTURES)}",
+    ),
+    (
+        ("confusion_matrix",),
+        lambda c: not c.confusion_matrix or c.confusion_matrix.lower().endswith(_FIGURES),
+        f"confusion_matrix: must end in {', '.join(_FIGURES)}",
     ),
 )
 

@@ -30,7 +30,10 @@ _RENAMED = {
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option: what the field of the configuration says about it. Bounds hold for each element of a list."""
+    """One option: what the field of the configuration says about it. Bounds hold for each element of a list.
+
+    `is_verbatim` is for lists of file names: each word is one element, even if it contains commas or spaces.
+    """
 
     name: str
     type: Any
@@ -42,6 +45,7 @@ class Option:
     above: Optional[float] = None
     high: Optional[float] = None
     below: Optional[float] = None
+    is_verbatim: bool = False
 
     @property
     def expected(self) -> str:
@@ -85,6 +89,8 @@ def read_value(option: Option, raw: Any) -> Any:
     Raises:
         ValueError: it is not one; the message says what is expected.
     """
+    if option.is_verbatim and isinstance(raw, (str, _Words)):
+        raw = [raw] if isinstance(raw, str) else list(raw)
     if isinstance(raw, _Words) and len(raw) == 1:
         raw = raw[0]
     wrong = f"expected {option.expected}, got {_shown(raw)}"

@@ -243,6 +243,35 @@ def test_inference_gives_what_validation_counts(data, checkpoint, own_logits, el
     assert sorted(os.listdir(elsewhere)) == ["p.json", "p.png"]
 
 
+def test_inference_names_unreadable_images_and_classifies_the_others(data, checkpoint, elsewhere):
+    shutil.copytree(data, elsewhere, dirs_exist_ok=True)
+    corrupt_val(elsewhere)
+    (elsewhere / "val" / "red" / "gone.png").symlink_to("nowhere.png")
+    (elsewhere / "val" / "red" / "._0.jpg").write_bytes(b"hidden")
+    argv = ["infer", "--ckpt_path", checkpoint, "--mode", 1, "--results_file", "p.json"]
+    argv += ["--image_path", "val/red", "val/blue/0.jpg", "val/blue/1.png"]
+    outcome = run(*argv)
+    readable = ["val/red/0.jpg", "val/blue/0.jpg", "val/blue/1.png"]
+    assert outcome.status == 1 and [line.split(": ")[0] for line in outcome.out.splitlines()] == readable
+    assert outcome.err.splitlines() == [
+        "image 'val/red/1.png': it is not an image of a known format, or its header is damaged",
+        "image 'val/red/gone.png': No such file or directory",
+        "error: 2 of 5 images cannot be read and were left out; --skip_corrupt True makes this no error",
+    ]
+    assert [entry["image"] for entry in json.loads((elsewhere / "p.json").read_text())] == readable
+    assert run(*argv, "--skip_corrupt", "True").status == 0
+
+
+def test_inference_prints_names_that_the_output_cannot_encode(data, checkpoint, elsewhere):
+    name = os.fsdecode("Kätzchen, ".encode() + b"\xe9.png")
+    shutil.copy(data / "val" / "red" / "1.png", name)
+    argv = [sys.executable, str(ROOT / "infer.py"), "--ckpt_path", str(checkpoint), "--mode", "1", "--image_path", name]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([*argv, "--picture", "p.png"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("K\\xe4tzchen, \\udce9.png: ") and (elsewhere / "p.png").is_file()
+
+
 # Starting from a checkpoint, and from MindCV's recipes
 
 
@@ -417,6 +446,18 @@ CASES = {
     "inference on a corrupt image": (
         *(corrupt_val, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "val/red/1.png", "--results_file", "p.csv"]),
         *(1, ["image 'val/red/1.png': it is not an image"]),
+    ),
+    "a picture that cannot be written": (
+        *(nothing, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "val", "--picture", "p.xyz"], 2),
+        ["picture: must end in .png"],
+    ),
+    "a confusion matrix that cannot be written": (
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--confusion_matrix", "m.txt"], 2),
+        ["confusion_matrix: must end in .png"],
+    ),
+    "results in the place of a folder": (
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--results_json", "val"], 1),
+        ["cannot write to 'val': it is a folder"],
     ),
     "inference as another number of classes": (
         *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--model", "convnext_atto"]),

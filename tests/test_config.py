@@ -357,7 +357,9 @@ def test_options_of_the_single_scripts():
     config = parse_args([*CKPT, "--results_json", "a.json"], ValidateConfig)
     assert (config.results_json, config.per_class_csv) == ("a.json", "")
     config = parse_args([*CKPT, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
-    assert (config.image_path, config.top_k, config.results_file) == ("cats", 3, "x.CSV")
+    assert (config.image_path, config.top_k, config.results_file) == (["cats"], 3, "x.CSV")
+    words = ["--image_path", "a, b.png", "c d.png"]
+    assert parse_args([*CKPT, *words], InferConfig).image_path == words[1:], "file names are not cut at commas"
     assert config.as_dict().keys() - RunConfig().as_dict().keys() == {
         "image_path",
         "top_k",

@@ -22,11 +22,9 @@ from mindcv.data import ImageLoader
 from mindcv.recipe import build_training_loader, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import ConfigError
 from mindcv.utils.files import atomic_path, ensure_writable
 
 _preview = partial(option, group="Preview")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass
@@ -49,8 +47,6 @@ class Sample:
 
 def main() -> None:
     config = read_config(PreviewConfig)
-    if not config.picture.lower().endswith(_SUFFIXES):
-        raise ConfigError([f"picture: must end in {', '.join(_SUFFIXES)}, got {config.picture!r}"])
     ensure_writable(config.picture)
     dataset, loader = build_training_loader(config, Group())
     samples = read_samples(loader, config.epoch, dataset.class_names, config.mean, config.std)

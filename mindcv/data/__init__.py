@@ -13,7 +13,7 @@ from mindcv.data.constants import (
 )
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
-from mindcv.data.image_folder import IMAGE_SUFFIXES
+from mindcv.data.image_files import IMAGE_SUFFIXES, find_images
 from mindcv.data.image_io import decode
 from mindcv.data.loader import ImageLoader, create_loader
 from mindcv.data.splits import SplitTransforms
@@ -36,6 +36,7 @@ __all__ = [
     "create_loader",
     "create_transforms",
     "decode",
+    "find_images",
     "get_dataset_download_root",
     "imagenet_class_names",
     "transforms_imagenet_eval",

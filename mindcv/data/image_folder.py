@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 import numpy as np
 
+from mindcv.data.image_files import shorten, sub_folders, walk_images
 from mindcv.utils.errors import DataError, UserError, nearest
 from mindcv.utils.logger import logger
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-_ENCODED_SUFFIXES = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
+__all__ = ["ImageFolder"]
 
 
 class ImageFolder:
@@ -40,37 +38,41 @@ class ImageFolder:
         self, root: Union[str, os.PathLike], split: str = "train", class_indexing: Optional[Mapping[str, int]] = None
     ):
         self.folder = _find_split(os.fspath(root), split)
-        class_folders = _sub_folders(self.folder)
+        found = walk_images(self.folder)
+        class_folders = [name for name in sub_folders(self.folder) if os.fsencode(name) not in found.loops]
         if not class_folders:
             raise DataError(
-                f"'{self.folder}' has no class folders: images belong into a folder a class, as in "
+                f"'{self.folder}' has no class folders: each class needs a folder for its images, as in "
                 f"'{os.path.join(self.folder, 'cat', '1.jpg')}'"
             )
         class_to_idx = _number_classes(self.folder, class_folders, class_indexing)
         self.class_names = sorted(class_to_idx, key=class_to_idx.get)
-        self._read_tree(class_folders, class_to_idx)
+        of_class: dict[str, list[bytes]] = {name: [] for name in class_folders}
+        of_no_class = []
+        for path in found.images:
+            name, separator, _ = path.partition(os.fsencode(os.sep))
+            (of_class[os.fsdecode(name)] if separator else of_no_class).append(path)
+        self._check_and_report(of_class, of_no_class + found.others)
+        self._keep([path for paths in of_class.values() for path in paths])
+        counts = [len(paths) for paths in of_class.values()]
+        self.labels = np.repeat(np.array([class_to_idx[name] for name in class_folders], np.int32), counts)
 
-    def _read_tree(self, class_folders: list[str], class_to_idx: dict[str, int]) -> None:
-        paths, counts, empty = [], [], []
-        others = _files_of_no_class(self.folder)
-        for name in class_folders:
-            found = sorted(_image_paths(os.fsencode(self.folder), os.fsencode(name), others))
-            if not found:
-                empty.append(name)
-            paths += found
-            counts.append(len(found))
+    def _check_and_report(self, of_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
+        empty = [name for name, paths in of_class.items() if not paths]
         if empty:
-            raise DataError(f"no images in class folder(s) of '{self.folder}': {_shortened(empty)}")
+            raise DataError(f"no images in class folder(s) of '{self.folder}': {shorten(empty)}")
         if others:
             logger.info(
-                "%d file(s) below '%s' are in no class folder or not named like an image, and left out, such as '%s'",
+                "%d file(s) below '%s' are left out, because they are in no class folder or not named like an image, "
+                "such as '%s'",
                 len(others),
                 self.folder,
                 os.fsdecode(others[0]),
             )
+
+    def _keep(self, paths: Sequence[bytes]) -> None:
         self._paths = b"".join(paths)
         self._ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
-        self._labels = np.repeat(np.array([class_to_idx[name] for name in class_folders], np.int32), counts)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -80,7 +82,7 @@ class ImageFolder:
         path = self.describe(index)
         try:
             with open(path, "rb", buffering=0) as file:  # of no use here; with it 9 us, not 6
-                return file.read(), int(self._labels[index])
+                return file.read(), int(self.labels[index])
         except OSError as error:
             raise DataError(f"cannot read '{path}': {error.strerror}") from None
 
@@ -95,22 +97,12 @@ def _find_split(root: str, split: str) -> str:
         raise DataError(f"the data set's folder '{root}' does not exist")
     folder = os.path.join(root, split) if split else root
     if not os.path.isdir(folder):
-        there = _sub_folders(root)
+        there = sub_folders(root)
         raise DataError(
             f"'{root}' has no folder '{split}' for that split{nearest(split, there)} "
-            f"(there are: {_shortened(there) if there else 'none'}; split '' takes '{root}' itself)"
+            f"(there are: {shorten(there) if there else 'none'}; split '' takes '{root}' itself)"
         )
     return folder
-
-
-def _sub_folders(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _files_of_no_class(folder: str) -> list[bytes]:
-    with os.scandir(os.fsencode(folder)) as entries:
-        return sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith(b"."))
 
 
 def _number_classes(
@@ -122,28 +114,5 @@ def _number_classes(
         raise UserError(f"class_indexing must number its {len(class_indexing)} classes from 0, each label once")
     unknown = [name for name in class_folders if name not in class_indexing]
     if unknown:
-        raise DataError(f"class folder(s) of '{folder}' that are not in class_indexing: {_shortened(unknown)}")
+        raise DataError(f"class folder(s) of '{folder}' that are not in class_indexing: {shorten(unknown)}")
     return dict(class_indexing)
-
-
-def _image_paths(folder: bytes, relative: bytes, others: list[bytes]) -> Iterator[bytes]:
-    """Paths, relative to `folder`, of the images below folder/relative; other files are added to `others`."""
-    below = []
-    with os.scandir(os.path.join(folder, relative)) as entries:
-        for entry in entries:
-            if entry.name.startswith(b"."):
-                continue
-            path = relative + b"/" + entry.name
-            if entry.is_dir():
-                below.append(path)
-            elif entry.name.lower().endswith(_ENCODED_SUFFIXES):
-                yield path
-            else:
-                others.append(path)
-    for path in below:
-        yield from _image_paths(folder, path, others)
-
-
-def _shortened(names: list[str], most: int = 8) -> str:
-    listed = ", ".join(f"'{name}'" for name in names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import json
 import math
@@ -11,18 +10,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from mindspore import nn
 from PIL import Image, ImageDraw, ImageFont
 
-from mindcv.data import IMAGE_SUFFIXES, decode
+from mindcv.data import decode
 from mindcv.engine.evaluate import predict
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path, atomic_write_text
 
-__all__ = ["Prediction", "classify", "draw_predictions", "find_images", "write_predictions"]
+__all__ = ["Prediction", "classify", "draw_predictions", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -35,28 +34,6 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-def find_images(pattern: str) -> list[str]:
-    """Image files of a file name, a folder (searched to the bottom) or a glob pattern, sorted.
-
-    Raises:
-        DataError: there is none; names what was looked for.
-    """
-    if os.path.isfile(pattern):
-        return [pattern]
-    if os.path.isdir(pattern):
-        found = [str(path) for path in Path(pattern).rglob("*") if path.is_file()]
-        where = f"folder '{pattern}'"
-    else:
-        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        where = f"'{pattern}'"
-        if not found and not glob.has_magic(pattern):
-            raise DataError(f"image {where} does not exist")
-    images = sorted(path for path in found if path.lower().endswith(IMAGE_SUFFIXES))
-    if not images:
-        raise DataError(f"{where} has no image files ({' '.join(IMAGE_SUFFIXES)})")
-    return images
-
-
 def classify(
     network: nn.Cell,
     paths: Sequence[str],
@@ -64,6 +41,7 @@ def classify(
     class_names: Sequence[str],
     top_k: int,
     batch_size: int,
+    on_unreadable: Optional[Callable[[DataError], None]] = None,
 ) -> Iterator[Prediction]:
     """The `top_k` classes of each image, in the order of `paths`.
 
@@ -74,23 +52,39 @@ def classify(
         class_names: K names.
         top_k: how many classes; all K when there are fewer.
         batch_size: images at a time.
+        on_unreadable: called with the error of each image that cannot be read, which is then left out. By default
+            the error is raised.
 
     Raises:
-        DataError: an image cannot be read; names it.
+        DataError: an image cannot be read. The message names the image.
         UserError: the logits are not finite.
     """
     batch_size = min(batch_size, len(paths))
     for first in range(0, len(paths), batch_size):
-        chunk = paths[first : first + batch_size]
-        logits = predict(network, np.stack([_read(path, transform) for path in chunk]), batch_size).astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise UserError("the network's logits are not finite: its weights hold NaN or infinity")
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
-        for path, row, indices in zip(chunk, probabilities, order):
-            names = tuple(class_names[i] for i in indices)
-            yield Prediction(path, tuple(int(i) for i in indices), names, tuple(float(row[i]) for i in indices))
+        images = {}
+        for path in paths[first : first + batch_size]:
+            try:
+                images[path] = _read(path, transform)
+            except DataError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(error)
+        if images:
+            logits = predict(network, np.stack(list(images.values())), batch_size).astype(np.float64)
+            yield from _most_probable(logits, list(images), class_names, top_k)
+
+
+def _most_probable(
+    logits: np.ndarray, paths: Sequence[str], class_names: Sequence[str], top_k: int
+) -> Iterator[Prediction]:
+    if not np.isfinite(logits).all():
+        raise UserError("the network's logits are not finite: its weights hold NaN or infinity")
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    for path, row, indices in zip(paths, probabilities, order):
+        names = tuple(class_names[i] for i in indices)
+        yield Prediction(path, tuple(int(i) for i in indices), names, tuple(float(row[i]) for i in indices))
 
 
 def _read(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:
@@ -98,6 +92,8 @@ def _read(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:
         return transform(Path(path).read_bytes())
     except DataError as error:
         raise DataError(f"image '{path}': {error}") from None
+    except OSError as error:
+        raise DataError(f"image '{path}': {error.strerror}") from None
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Union[str, os.PathLike]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
-from typing import Callable, NoReturn
+from typing import Callable, NoReturn, TextIO
 
 from mindcv.utils.errors import ConfigError, Interrupted, UserError
 
@@ -18,6 +19,7 @@ def run_script(main: Callable[[], None]) -> None:
     A user's mistake is told in a line each, without a traceback; any other exception keeps its traceback.
     """
     status = 0
+    _escape_unprintable(sys.stdout)
     try:
         main()
     except ConfigError as error:
@@ -37,6 +39,12 @@ def show_and_stop(text: str) -> NoReturn:
     """Print what the user asked to see, and leave with status 0."""
     print(text)
     raise SystemExit(0)
+
+
+def _escape_unprintable(stream: TextIO) -> None:
+    """Have letters that the stream's encoding lacks, and file names that are not text, printed as escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # as standard error has it
 
 
 def _tell(status: int, *messages: str, kind: str = "error") -> int:

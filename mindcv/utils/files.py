@@ -56,9 +56,12 @@ def remove_side_files(folder: Union[str, os.PathLike]) -> None:
 
 
 def atomic_write_text(path: Union[str, os.PathLike], text: str) -> None:
-    """Write `text` as UTF-8 so that `path` is never half written."""
+    """Write `text` as UTF-8 so that `path` is never half written.
+
+    A byte of a file name that is not UTF-8 becomes an escape such as \\udcff, which JSON reads back as it was.
+    """
     with atomic_path(path) as side:
-        side.write_text(text, encoding="utf-8")
+        side.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
@@ -81,9 +84,11 @@ def ensure_writable(*paths: str) -> None:
     """Prove, before the work that fills them, that files can be made at `paths`; empty ones stand for none.
 
     Raises:
-        UserError: a file's folder cannot be made or written to.
+        UserError: a path is a folder, or a file's folder cannot be made or written to.
     """
     for path in filter(None, paths):
+        if os.path.isdir(path):
+            raise UserError(f"cannot write to '{path}': it is a folder, and the name of a file is expected")
         ensure_writable_dir(Path(path).parent)
 
 

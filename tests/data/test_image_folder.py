@@ -105,3 +105,27 @@ def test_names_that_are_not_utf8(root):
     os.link(root / "train/dog/b.jpg", os.path.join(folder, b"z\xff.jpg"))
     dataset = create_dataset("", root)
     assert len(dataset) == 5 and dataset.read(4)[0] == dataset.read(2)[0]
+
+
+def test_image_folder_keeps_classes_apart_when_one_name_begins_another(root):
+    """'-' sorts before the '/' that ends a folder's name."""
+    write(root / "train/dog-b/1.png")
+    assert [path for path, _ in contents(create_dataset("", root))] == [
+        "cat/1.gif",
+        "dog/a.PNG",
+        "dog/b.jpg",
+        "dog/sub/deeper/c.webp",
+        "dog-b/1.png",
+    ]
+
+
+def test_image_folder_follows_links_except_to_a_containing_folder(root, log):
+    os.symlink(root / "val/dog", root / "train/emu")
+    os.symlink(root, root / "train/up")
+    os.symlink(root / "train", root / "train/cat/all")
+    dataset = create_dataset("", root)
+    assert dataset.class_names == ["cat", "dog", "emu"] and len(dataset) == 5
+    assert [record.getMessage() for record in log.records] == [
+        f"'{root}/train/cat/all' is a link to '{root}/train', a folder that contains it: the link is not followed",
+        f"'{root}/train/up' is a link to '{root}', a folder that contains it: the link is not followed",
+    ]

@@ -10,7 +10,8 @@ import pytest
 from mindspore import Tensor, nn
 from PIL import Image
 
-from mindcv.engine.inference import Prediction, classify, draw_predictions, find_images, write_predictions
+from mindcv.data import find_images
+from mindcv.engine.inference import Prediction, classify, draw_predictions, write_predictions
 from mindcv.utils.errors import DataError, UserError
 
 
@@ -24,28 +25,6 @@ def folder(tmp_path):
         else:
             Image.new("RGB", (8 + index, 6), (40 * index, 10, 200)).save(path)
     return tmp_path / "images"
-
-
-def relative(paths, folder):
-    return [os.path.relpath(path, folder) for path in paths]
-
-
-def test_find_images(folder):
-    assert relative(find_images(str(folder)), folder) == ["a.JPG", "b.png", "sub/c.jpeg", "sub/deep/d.png"]
-    assert find_images(str(folder / "notes.txt")) == [str(folder / "notes.txt")], "a file named is a file meant"
-    assert relative(find_images(f"{folder}/*.png"), folder) == ["b.png"]
-    assert relative(find_images(f"{folder}/**/*.png"), folder) == ["b.png", "sub/deep/d.png"]
-    assert relative(find_images(f"{folder}/*"), folder) == ["a.JPG", "b.png"]
-
-
-def test_find_none(folder):
-    with pytest.raises(DataError, match=r"image '.*gone\.png' does not exist"):
-        find_images(str(folder / "gone.png"))
-    with pytest.raises(DataError, match=r"'.*\*\.webp' has no image files \(.*\.png"):
-        find_images(f"{folder}/*.webp")
-    (folder / "empty").mkdir()
-    with pytest.raises(DataError, match="folder '.*empty' has no image files"):
-        find_images(str(folder / "empty"))
 
 
 class Linear(nn.Cell):
@@ -65,7 +44,7 @@ def mean_colour(encoded):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_probabilities(folder, batch_size):
-    paths = find_images(str(folder))
+    paths = find_images([str(folder)])
     weight = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32) * 3
     names = ["ant", "bee", "cat", "dog"]
     found = list(classify(Linear(weight).set_train(False), paths, mean_colour, names, 3, batch_size))
@@ -95,6 +74,26 @@ def test_what_cannot_be_classified(folder):
         next(classify(Linear(np.full((3, 2), np.nan, np.float32)), [path], mean_colour, ["x", "y"], 5, 8))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_classify_leaves_unreadable_images_out_when_told_to(folder, batch_size):
+    paths = find_images([str(folder)])
+    (folder / "a.JPG").write_bytes(b"")
+    (folder / "sub/c.jpeg").unlink()
+
+    def transform(encoded):
+        if not encoded:
+            raise DataError("the file is empty")
+        return mean_colour(encoded)
+
+    network, errors = Linear(np.ones((3, 2), np.float32)), []
+    found = list(classify(network, paths, transform, ["x", "y"], 5, batch_size, on_unreadable=errors.append))
+    assert [prediction.path for prediction in found] == [str(folder / "b.png"), str(folder / "sub/deep/d.png")]
+    assert [str(error) for error in errors] == [
+        f"image '{folder}/a.JPG': the file is empty",
+        f"image '{folder}/sub/c.jpeg': No such file or directory",
+    ]
+
+
 @pytest.fixture
 def predictions(folder):
     return [
@@ -121,6 +120,15 @@ def test_json(predictions, tmp_path):
     assert [entry["image"] for entry in found] == [p.path for p in predictions]
     assert found[0]["predictions"][0] == {"class": 2, "name": "Kätzchen, klein", "probability": 0.75}
     assert found[1]["predictions"][1] == {"class": 1, "name": "bee", "probability": 1e-9}
+
+
+def test_results_hold_file_names_that_are_not_utf8(tmp_path):
+    path = os.fsdecode(b"caf\xe9.png")
+    found = [Prediction(path, (0,), ("ant",), (1.0,))]
+    write_predictions(found, tmp_path / "p.json")
+    write_predictions(found, tmp_path / "p.csv")
+    assert json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))[0]["image"] == path
+    assert "caf\\udce9.png,1,0,ant,1.0" in (tmp_path / "p.csv").read_text(encoding="utf-8")
 
 
 def test_other_formats(predictions, tmp_path):
