@@ -139,11 +139,14 @@ def reference():
 
 
 class FakeProcesses:
-    """Stands in for `ops` where AllReduce is used: what each rank sends is added up in float32, as on CPU."""
+    """Stands in for `ops` where AllReduce is used: what each rank sends is added up in float32, as on CPU.
+
+    `sent` holds the arrays that the rank under way has sent; `answers` the sum for each of its calls, None at first.
+    """
 
     def __init__(self):
         self.sent = []
-        self.answer = None
+        self.answers = None
 
     def AllReduce(self):
         return self._reduce
@@ -151,14 +154,21 @@ class FakeProcesses:
     def _reduce(self, tensor):
         assert tensor.dtype == ms.float32
         self.sent.append(tensor.asnumpy())
-        return tensor if self.answer is None else ms.Tensor(self.answer)
+        return tensor if self.answers is None else ms.Tensor(self.answers[len(self.sent) - 1])
 
     def run(self, of_rank, size):
         """`of_rank(rank)` for every rank: once to learn what is sent, once more with the sum as the answer."""
+        calls = []
         for rank in range(size):
+            self.sent = []
             of_rank(rank)
-        self.answer = sum(self.sent, np.float32(0)).astype(np.float32)
-        return [of_rank(rank) for rank in range(size)]
+            calls.append(self.sent)
+        self.answers = [sum(arrays, np.float32(0)).astype(np.float32) for arrays in zip(*calls)]
+        found = []
+        for rank in range(size):
+            self.sent = []
+            found.append(of_rank(rank))
+        return found
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Callback:
         """After the last epoch."""
 
     def on_interrupt(self, state: TrainState) -> None:
-        """After the step, or in the validation, in which a signal asked to stop."""
+        """When a signal or an error ends the run early, at the state of the last whole step."""
 
     def saved(self) -> dict[str, Any]:
         """What a resumed run needs of this callback, as JSON values."""
@@ -293,6 +293,11 @@ class RunStates(Callback):
         self.capture = capture
         self.interval = interval
         self.step_interval = step_interval
+        self._began_at: Optional[tuple[int, bool]] = None
+
+    def on_train_begin(self, state: TrainState) -> None:
+        """Note where this process begins."""
+        self._began_at = _place(state)
 
     def on_step_end(self, state: TrainState) -> None:
         """Save, when it is due; the last step of an epoch is saved with what follows it."""
@@ -305,8 +310,9 @@ class RunStates(Callback):
             self._save(replace(state, is_epoch_done=True))
 
     def on_interrupt(self, state: TrainState) -> None:
-        """Save."""
-        logger.info("saved %s", self._save(state))
+        """Save, if this process has trained anything."""
+        if _place(state) != self._began_at:
+            logger.info("saved %s, from which --resume auto goes on", self._save(state))
 
     def _save(self, state: TrainState) -> Path:
         return self.files.save(*self.capture(state), state.epoch, state.step)
@@ -362,7 +368,7 @@ class MetricsTable(Callback):
 
     def saved(self) -> dict[str, Any]:
         """The rows."""
-        return {"rows": self.rows}
+        return {"rows": list(self.rows)}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """See `Callback.restore`."""
@@ -379,6 +385,10 @@ class MetricsTable(Callback):
         """Draw the curve."""
         if self.can_draw and self.rows:
             draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
+
+
+def _place(state: TrainState) -> tuple[int, bool]:
+    return state.global_step, state.is_epoch_done
 
 
 def _named(figures: Mapping[str, float]) -> list[str]:

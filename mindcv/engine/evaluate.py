@@ -73,9 +73,23 @@ def evaluate(
 
     Raises:
         Interrupted: a signal asked to stop.
+        DataError: an image cannot be read.
+        UserError: another process has failed.
     """
     network.set_train(False)
     counts = ClassificationCounts(num_classes)
+    images_per_s = group.together(_count, network, loader, counts, progress, interruption) * group.size
+    return Evaluation(counts.summed(group), images_per_s)
+
+
+def _count(
+    network: nn.Cell,
+    loader: ImageLoader,
+    counts: ClassificationCounts,
+    progress: bool,
+    interruption: Optional[Interruption],
+) -> float:
+    """Add this process's share to `counts`; return its images per second."""
     batch_size = loader.get_batch_size()
     start, timed_from = time.perf_counter(), 0
     batches = tqdm(
@@ -94,5 +108,4 @@ def evaluate(
             name = interruption.signal.name
             raise Interrupted(interruption.signal, f"by {name} in a validation; --resume auto repeats that")
     seconds = max(time.perf_counter() - start, 1e-9)
-    images_per_s = (counts.num_images - timed_from) / seconds * group.size
-    return Evaluation(counts.summed(group), images_per_s)
+    return (counts.num_images - timed_from) / seconds

@@ -10,6 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.ema import WeightAverage
+from mindcv.models.layers import SampleCounter
 from mindcv.utils.distributed import Group
 
 __all__ = ["AccumulatedStep", "TrainStep"]
@@ -150,6 +151,8 @@ class AccumulatedStep:
         self.optimizer = optimizer
         self.loss_scale = loss_scale
         self.ema = ema
+        self._counters = [cell for _, cell in network.cells_and_names() if isinstance(cell, SampleCounter)]
+        self._num_images = 0  # accumulated since the last update
         totals = _Totals(optimizer.parameters, is_mean=_is_mean(loss))
         self._accumulate = _Accumulate(_Gradient(network, loss, loss_scale, optimizer), totals)
         update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, _over(group, loss), ema)
@@ -168,10 +171,22 @@ class AccumulatedStep:
     def accumulate(self, images: Tensor, labels: Tensor) -> None:
         """Add the gradients of a part of the batch; arguments as for `TrainStep`."""
         self._accumulate(images, labels)
+        self._num_images += images.shape[0]
+
+    def drop_parts(self) -> None:
+        """Take back what was accumulated since the last update from the network's count of samples.
+
+        A run that is saved then is the run as it was after that update. The gradients stay: nobody saves them.
+        """
+        for counter in self._counters:
+            count = counter.count.asnumpy() - self._num_images * counter.num_ranks
+            counter.count.set_data(Tensor(count, counter.count.dtype))
+        self._num_images = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Add those of the last part and update; as `TrainStep`, for the whole batch."""
         self._accumulate(images, labels)
+        self._num_images = 0
         return self._finish()
 
 

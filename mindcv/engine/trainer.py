@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -55,6 +55,7 @@ class Trainer:
         self.group = group
         self.accumulation = accumulation
         self._has_compiled = False
+        self._is_updating = False
 
     def begin(self, num_epochs: int, loader: ImageLoader) -> TrainState:
         """The state of a run of `num_epochs` over `loader` before its first step."""
@@ -80,9 +81,12 @@ class Trainer:
             state: where to go on, made by `begin` and restored; None for the start.
             interruption: looked at after each step.
 
+        When training ends early, by a signal or by an error of any kind, callbacks are told before the exception leaves
+        this method, so that what has been trained is saved. In the middle of an update there is nothing whole to save.
+
         Raises:
-            UserError: the loss is NaN or infinite.
-            Interrupted: a signal asked to stop; callbacks have been told.
+            UserError: the loss is NaN or infinite, or another process has failed.
+            Interrupted: a signal asked to stop.
         """
         state = self.begin(num_epochs, loader) if state is None else state
         self.step.set_train(True)
@@ -95,13 +99,9 @@ class Trainer:
                 if state.is_epoch_done:
                     state.begin_epoch()
                 self._train_epoch(loader, state, callbacks, interruption)
-                for callback in callbacks:
-                    callback.on_epoch_end(state)
-                state.is_epoch_done = True
-        except Interrupted:
-            for callback in callbacks:
-                callback.on_interrupt(state)
-            self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
+                self._end_epoch(state, callbacks)
+        except Exception as error:
+            self._end_early(error, state, callbacks)
             raise
         for callback in callbacks:
             callback.on_train_end(state)
@@ -119,7 +119,8 @@ class Trainer:
         with closing(loader.batches(state.epoch - 1, state.step * self.accumulation)) as batches:
             while state.step < state.steps_per_epoch:
                 left = num_batches - state.step * self.accumulation
-                loss = self._take_step(batches, min(self.accumulation, left))
+                batch = self.group.together(self._last_part, batches, min(self.accumulation, left))
+                loss = self._update(batch)
                 lr = math.nan if self.lr_table is None else lr_at(self.lr_table, state.global_step)
                 now = time.perf_counter()
                 state.count_step(loss, lr, now - since, is_timed=self._has_compiled)
@@ -129,17 +130,54 @@ class Trainer:
                         f"the loss is {loss} at epoch {state.epoch}, step {state.step}: training stops; "
                         "a lower lr, clip_grad or another loss_scale may help"
                     )
-                for callback in callbacks:
-                    callback.on_step_end(state)
+                self.group.together(_tell, [callback.on_step_end for callback in callbacks], state)
                 self._check_interruption(state, interruption)
 
-    def _take_step(self, batches: Iterator[Batch], count: int) -> float:
-        """An update from the next `count` batches, and its loss."""
+    def _last_part(self, batches: Iterator[Batch], count: int) -> Batch:
+        """The last of the next `count` batches; the gradients of those before it are accumulated."""
         for images, labels in islice(batches, count - 1):
             self.step.accumulate(ms.Tensor(images), ms.Tensor(labels))
-        images, labels = next(batches)
-        loss, _ = self.step(ms.Tensor(images), ms.Tensor(labels))
-        return float(loss.asnumpy())
+        return next(batches)
+
+    def _update(self, batch: Batch) -> float:
+        """Update the weights from the last part of a step's batches, and return the loss."""
+        self._is_updating = True
+        loss, _ = self.step(*map(ms.Tensor, batch))
+        value = float(loss.asnumpy())
+        self._is_updating = False
+        return value
+
+    def _end_epoch(self, state: TrainState, callbacks: Sequence[Callback]) -> None:
+        """Tell the callbacks. If one fails, all are put back: a resumed run tells them of this epoch's end again."""
+        before = [callback.saved() for callback in callbacks]
+        try:
+            self.group.together(_tell, [callback.on_epoch_end for callback in callbacks], state)
+        except Exception:
+            state.metrics = {}
+            for callback, saved in zip(callbacks, before):
+                callback.restore(saved)
+            raise
+        state.is_epoch_done = True
+
+    def _end_early(self, error: Exception, state: TrainState, callbacks: Sequence[Callback]) -> None:
+        """Have callbacks save what has been trained before `error` ends the run."""
+        if self._is_updating:  # the other processes may be waiting in this step: there is no wait for them
+            if state.global_step:
+                logger.warning(
+                    "the error came in the middle of step %d of epoch %d, where the run cannot be saved: --resume auto "
+                    "goes on from the last saved run",
+                    *(state.step + 1, state.epoch),
+                )
+            return
+        if self.accumulation > 1:
+            self.step.drop_parts()
+        try:
+            _tell([callback.on_interrupt for callback in callbacks], state)
+        except Exception as failure:
+            if isinstance(error, Interrupted):
+                raise
+            logger.warning("the run could not be saved: %s", failure)
+        self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
 
     def _check_interruption(self, state: TrainState, interruption: Optional[Interruption]) -> None:
         """Raise in all processes, if one of them was told to stop."""
@@ -150,6 +188,11 @@ class Trainer:
             if count:
                 place = f"epoch {state.epoch}, step {state.step} of {state.steps_per_epoch}"
                 raise Interrupted(number, f"by {number.name} after {place}; --resume auto goes on from there")
+
+
+def _tell(methods: Sequence[Callable[[TrainState], None]], state: TrainState) -> None:
+    for method in methods:
+        method(state)
 
 
 def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
@@ -39,6 +40,27 @@ class Group:
     def wait(self) -> None:
         """Until all processes have come here."""
         self.sum_integers(np.zeros(1))  # on CPU there is no Barrier
+
+    def together(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `work` in every process; return its result if it succeeded in all of them.
+
+        Without this, a process that fails alone would leave the others waiting for it in their next AllReduce.
+
+        Raises:
+            Exception: what `work` raised here.
+            UserError: it failed in another process, and not here.
+        """
+        result, failure = None, None
+        try:
+            result = work(*arguments)
+        except Exception as error:
+            failure = error
+        num_failed = int(self.sum_integers(np.array([failure is not None]))[0])
+        if failure is not None:
+            raise failure
+        if num_failed:
+            raise UserError(f"{num_failed} of the {self.size} processes failed; the log of each says why")
+        return result
 
     def sum_integers(self, values: np.ndarray) -> np.ndarray:
         """The exact sum over all processes of non-negative integers below 2**60; same shape, int64.

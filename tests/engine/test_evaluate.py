@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 
 from mindcv.engine import Interruption, evaluate, predict
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import Interrupted
+from mindcv.utils.errors import DataError, Interrupted, UserError
 
 
 class Loader:
@@ -82,6 +82,27 @@ def test_processes_count_together(data, processes):
     results = processes.run(lambda rank: evaluate(Linear(weight), loaders[rank], 3, Group(rank, 3)), 3)
     hits = ((images.astype(np.float64) @ weight).argmax(1) == labels).sum()
     assert [(r.counts.num_images, r.counts.num_top1) for r in results] == [(11, hits)] * 3
+
+
+def test_an_image_that_one_process_cannot_read_ends_all(data, processes):
+    """The others do not wait for its counts."""
+    images, labels, weight = data
+    loaders = [Loader(images[rank::3], labels[rank::3], 2) for rank in range(3)]
+
+    def broken():
+        yield from list(Loader.batches(loaders[1]))[:1]
+        raise DataError("cannot decode 'x.jpg'")
+
+    loaders[1].batches = broken
+
+    def failure(rank):
+        try:
+            evaluate(Linear(weight), loaders[rank], 3, Group(rank, 3))
+        except UserError as error:
+            return str(error)
+
+    other = "1 of the 3 processes failed; the log of each says why"
+    assert processes.run(failure, 3) == [other, "cannot decode 'x.jpg'", other]
 
 
 def test_speed_leaves_out_the_first_batch(data, monkeypatch):

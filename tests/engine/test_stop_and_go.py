@@ -14,16 +14,20 @@ from mindcv.engine import (
     Callback,
     CheckpointManager,
     Checkpoints,
+    EarlyStopping,
     Interruption,
+    MetricsTable,
+    RunStates,
     Trainer,
     create_trainer,
     steps_per_epoch,
 )
 from mindcv.engine.state import TrainState
 from mindcv.loss import create_loss
+from mindcv.models.layers import SampleCounter
 from mindcv.optim import create_optimizer
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import Interrupted, UserError
+from mindcv.utils.errors import DataError, Interrupted, UserError
 
 
 class Loader:
@@ -64,6 +68,9 @@ class Step:
 
     def accumulate(self, images, labels):
         self.parts.append(int(images.asnumpy()[0, 0]))
+
+    def drop_parts(self):
+        self.parts = []
 
     def __call__(self, images, labels):
         self.accumulate(images, labels)
@@ -195,15 +202,176 @@ def test_a_signal_in_another_process_stops_this_one(monkeypatch):
     asked, diary = [], Diary()
 
     def sum_integers(group, values):
-        asked.append(list(values))
-        return values + np.array([0, len(asked) == 2])
+        asked.append(len(values))
+        return values + np.array([0, asked.count(2) == 2]) if len(values) == 2 else values
 
     monkeypatch.setattr(Group, "sum_integers", sum_integers)
     with pytest.raises(Interrupted, match="by SIGINT after epoch 1, step 2 of 4") as raised:
         trainer = Trainer(Step([1.0] * 4), group=Group(0, 3))
         trainer.train(1, Loader(4), [diary], interruption=Interruption())
     assert raised.value.status == 130 and len(diary.entries) == 4 and diary.entries[-1] == "interrupt"
-    assert len(asked) == 3, "all wait for the one that saves"
+    assert asked == [1, 1, 2] * 2 + [1], "failures before and after a step, signals; all wait for the one that saves"
+
+
+# Errors in between
+
+
+class Broken(Loader):
+    """Its batch number `bad`, from 1, cannot be read in the epoch that `bad_epoch` counts from 0."""
+
+    def __init__(self, size, bad, bad_epoch=0):
+        super().__init__(size)
+        self.bad, self.bad_epoch = bad, bad_epoch
+
+    def _batches(self, start):
+        epoch = self.asked[-1][0]
+        for number, batch in enumerate(super()._batches(start), start + 1):
+            if (epoch, number) == (self.bad_epoch, self.bad):
+                raise DataError("cannot decode 'x.jpg'")
+            yield batch
+
+
+class Raise(Callback):
+    """Fails at the end of one epoch."""
+
+    def __init__(self, epoch, error):
+        self.epoch, self.error = epoch, error
+
+    def on_epoch_end(self, state):
+        if state.epoch == self.epoch:
+            raise self.error
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("bad_step", [2, 3])
+def test_training_saves_before_a_data_error_ends_it(accumulation, bad_step):
+    """Then it goes on from there, where the image can be read, as if nothing had been."""
+    losses, table, size = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 3 * accumulation
+    whole, first, second = Diary(), Diary(), Diary()
+    Trainer(Step(losses), table, accumulation=accumulation).train(2, Loader(size), [whole])
+
+    step, broken = Step(losses), Broken(size, bad_step * accumulation, bad_epoch=1)
+    trainer = Trainer(step, table, accumulation=accumulation)
+    state = trainer.begin(2, broken)
+    with pytest.raises(DataError, match="x.jpg"):
+        trainer.train(2, broken, [first], state)
+    assert first.entries.pop() == "interrupt" and broken.open == 0
+    again = trainer.begin(2, Loader(size))
+    again.restore(saved(state))
+    assert (again.epoch, again.step, again.is_epoch_done) == (2, bad_step - 1, False)
+    trainer.train(2, Loader(size), [second], again)
+    assert first.entries + second.entries[1:] == whole.entries
+
+
+class Counting(nn.Cell):
+    """Logits of images [N, 4] that count their samples, as a network with stochastic depth does."""
+
+    def __init__(self):
+        super().__init__()
+        self.counter, self.dense = SampleCounter(), nn.Dense(4, 3)
+
+    def construct(self, x):
+        return self.dense(self.counter(x))
+
+
+def test_samples_of_an_unfinished_step_are_not_counted():
+    """A part of the second step is accumulated when the other part cannot be read."""
+    network = Counting()
+    optimizer = create_optimizer(network, "sgd", lr=0.1)
+    trainer = create_trainer(network, create_loss("CE"), optimizer, gradient_accumulation_steps=2)
+    with pytest.raises(DataError):
+        trainer.train(1, Broken(4, 4))
+    assert network.counter.count.asnumpy() == 8
+
+
+def test_an_epoch_end_that_fails_comes_again(tmp_path):
+    """The table gets no second row of the epoch, and early stopping does not count it twice."""
+
+    class Worse(Callback):
+        def on_epoch_end(self, state):
+            state.metrics = {"top_1": 1 / state.epoch}
+
+    trainer, loader = Trainer(Step([1.0] * 9)), Loader(1)
+    stopping, table = EarlyStopping(3), MetricsTable(tmp_path)
+    state = trainer.begin(9, loader)
+    with pytest.raises(UserError, match="disk full"):
+        trainer.train(9, loader, [Worse(), stopping, table, Raise(3, UserError("disk full"))], state)
+    kept = json.loads(json.dumps([stopping.saved(), table.saved(), state.as_dict()]))
+    assert [row["epoch"] for row in kept[1]["rows"]] == [1, 2] and kept[2]["metrics"] == {}
+    stopping, table, again = EarlyStopping(3), MetricsTable(tmp_path), trainer.begin(9, loader)
+    for part, before in zip((stopping, table, again), kept):
+        part.restore(before)
+    final = trainer.train(9, loader, [Worse(), stopping, table], again)
+    assert final.epoch == 4 and [row["epoch"] for row in table.rows] == [1, 2, 3, 4]
+
+
+class Saver:
+    """Stands in for the files of runs."""
+
+    def __init__(self, error=None):
+        self.error, self.places = error, []
+
+    def save(self, arrays, record, epoch, step):
+        if self.error:
+            raise self.error
+        self.places.append((epoch, step))
+        return f"{epoch}_{step}"
+
+
+def run_states(files):
+    return RunStates(files, lambda state: ({}, {}), interval=9)
+
+
+def test_a_run_without_a_step_is_not_saved(capsys):
+    """Neither a new one nor one that was resumed: there is nothing new."""
+    files, trainer = Saver(), Trainer(Step([1.0] * 4))
+    broken = Broken(4, 2)
+    state = trainer.begin(1, broken)
+    for _ in range(2):
+        with pytest.raises(DataError):
+            trainer.train(1, broken, [run_states(files)], state)
+    assert files.places == [(1, 1)]
+    assert capsys.readouterr().err == "saved 1_1, from which --resume auto goes on\n"
+
+
+def test_the_error_is_told_where_saving_fails_too(capsys):
+    with pytest.raises(DataError):
+        Trainer(Step([1.0] * 4)).train(1, Broken(4, 2), [run_states(Saver(UserError("no space left")))])
+    assert capsys.readouterr().err == "the run could not be saved: no space left\n"
+
+
+def test_a_step_that_breaks_is_not_saved(capsys):
+    """Some of its weights may have been updated."""
+
+    class Breaking(Step):
+        def __call__(self, images, labels):
+            if len(self.steps) == 1:
+                raise RuntimeError("out of memory")
+            return super().__call__(images, labels)
+
+    files = Saver()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Trainer(Breaking([1.0] * 4)).train(1, Loader(4), [run_states(files)])
+    assert files.places == []
+    assert "the error came in the middle of step 2 of epoch 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
+    """Of two processes one cannot read its second batch. Both are told before the step in which they would wait."""
+    asked, diary, step = [], Diary(), Step([1.0] * 4)
+
+    def sum_integers(group, values):
+        asked.append(list(values))
+        return values + (len(values) == 1 and not is_here and len(asked) == 4)
+
+    monkeypatch.setattr(Group, "sum_integers", sum_integers)
+    error, words = (DataError, "x.jpg") if is_here else (UserError, "1 of the 2 processes failed; the log of each says")
+    with pytest.raises(error, match=words):
+        loader = Broken(4, 2) if is_here else Loader(4)
+        Trainer(step, group=Group(0, 2)).train(1, loader, [diary], interruption=Interruption())
+    assert len(step.steps) == 1 and diary.entries[-1] == "interrupt"
+    assert asked == [[0], [0], [0, 0], [is_here], [0]], "the last is the wait for the one that saves"
 
 
 def test_a_finished_run_does_nothing_more(capsys):

@@ -103,7 +103,7 @@ def test_callbacks_are_told_in_order():
     assert loader.epochs == [0, 1] and loader.open == 0
 
 
-def test_the_state_has_the_figures_of_the_epoch():
+def test_the_state_has_the_figures_of_the_epoch(processes):
     seen = []
 
     class Look(Callback):

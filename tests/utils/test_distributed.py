@@ -71,3 +71,20 @@ def test_mpirun_of_one_process_is_no_launcher(environment):
 
 def test_waiting_is_for_all(processes):
     assert processes.run(lambda rank: Group(rank, 3).wait(), 3) == [None] * 3 and processes.sent
+
+
+def test_work_done_together_gives_each_its_own_result(processes):
+    assert processes.run(lambda rank: Group(rank, 3).together(pow, rank, 2), 3) == [0, 1, 4]
+    assert Group().together(pow, 3, 2) == 9
+
+
+def test_work_done_together_fails_in_all_when_it_fails_in_one(processes):
+    def failure(rank):
+        try:
+            return Group(rank, 2).together(lambda: 1 / rank)
+        except (ZeroDivisionError, UserError) as error:
+            return str(error)
+
+    assert processes.run(failure, 2) == ["division by zero", "1 of the 2 processes failed; the log of each says why"]
+    with pytest.raises(ZeroDivisionError):
+        Group().together(lambda: 1 / 0)
