@@ -10,6 +10,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import ops
 
 from mindcv.kernels import status
 
@@ -34,6 +35,52 @@ def mode():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+def seed_of(*names):
+    """A seed that is a function of the names alone."""
+    return zlib.crc32("::".join(names).encode())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    """A fixture that several tests share draws the same numbers whichever test needs it first."""
+    if fixturedef.scope != "function":
+        ms.set_seed(seed_of(fixturedef.baseid, fixturedef.argname))
+    yield
+
+
+def seed_of_test(request):
+    """All parameters of a test share a seed, so that every instruction set computes with the same inputs."""
+    return seed_of(request.path.name, request.node.originalname)
+
+
+@pytest.fixture(autouse=True)
+def _seed(request):
+    """Seeds MindSpore and NumPy (from which initial weights come) by the test's name, whatever ran before it."""
+    ms.set_seed(seed_of_test(request))
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers of the test's own: they depend on its name, and not on other tests or their order."""
+    return np.random.default_rng(seed_of_test(request))
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """Names of the library's functions that the network calls (PyNative mode) or compiles (graph mode).
+
+    A test that compares a kernel with other operators uses it to show that both forms ran.
+    """
+    names, infer = set(), ops.Custom.__infer__
+
+    def recorded(self, *inputs):
+        names.add(self.func.rsplit(":", 1)[-1])
+        return infer(self, *inputs)
+
+    monkeypatch.setattr(ops.Custom, "__infer__", recorded)
+    return names
 
 
 @pytest.fixture(scope="session", autouse=True)

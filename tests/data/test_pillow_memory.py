@@ -11,13 +11,12 @@ from PIL import Image
 from mindcv.data import pillow_memory
 from mindcv.data.pillow_memory import pixels_of
 
-RNG = np.random.default_rng(3)
 SIZES = [(1, 1), (7, 5), (5, 7), (64, 3), (500, 375)]
 shares = hasattr(Image.Image, "__arrow_c_array__")
 
 
-def picture(width, height, mode):
-    return Image.frombytes(mode, (width, height), RNG.bytes(width * height * len(mode)))
+def picture(rng, width, height, mode):
+    return Image.frombytes(mode, (width, height), rng.bytes(width * height * len(mode)))
 
 
 def assert_pixels(found, image):
@@ -28,25 +27,25 @@ def assert_pixels(found, image):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_pixels(mode, size):
-    image = picture(*size, mode)
+def test_pixels(mode, size, rng):
+    image = picture(rng, *size, mode)
     for made in (image, image.crop((0, 0, (size[0] + 1) // 2, size[1])), image.transpose(Image.Transpose.ROTATE_90)):
         assert_pixels(pixels_of(made), made)
 
 
 @pytest.mark.skipif(not shares, reason="this version of Pillow does not tell where its pixels are")
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_they_are_the_images_own(mode, monkeypatch):
+def test_they_are_the_images_own(mode, monkeypatch, rng):
     monkeypatch.setattr(Image.Image, "tobytes", None)
-    image = picture(9, 4, mode)
+    image = picture(rng, 9, 4, mode)
     pixels = pixels_of(image)
     assert not pixels.flags.writeable
     image.putpixel((8, 3), 77 if mode == "L" else (77, 78, 79))
     assert pixels[3, 8, 0] == 77
 
 
-def test_pixels_outlive_the_image():
-    image = picture(300, 200, "RGB")
+def test_pixels_outlive_the_image(rng):
+    image = picture(rng, 300, 200, "RGB")
     expected, pixels = np.asarray(image).copy(), pixels_of(image)[50:, 20:]
     del image
     gc.collect()
@@ -56,8 +55,8 @@ def test_pixels_outlive_the_image():
 
 
 @pytest.mark.parametrize("what", ["older", "aligned", "in pieces", "odd"])
-def test_a_copy_where_pillow_cannot_share(what, monkeypatch):
-    image = picture(11, 6, "RGB")
+def test_a_copy_where_pillow_cannot_share(what, monkeypatch, rng):
+    image = picture(rng, 11, 6, "RGB")
     if what == "older":
         monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)
     elif what == "aligned":
@@ -66,7 +65,7 @@ def test_a_copy_where_pillow_cannot_share(what, monkeypatch):
         old = Image.core.get_block_size()
         try:
             Image.core.set_block_size(4096)
-            image = picture(200, 90, "RGB")
+            image = picture(rng, 200, 90, "RGB")
         finally:
             Image.core.set_block_size(old)
     else:  # as if a version of Pillow laid out pixels otherwise

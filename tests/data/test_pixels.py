@@ -22,7 +22,6 @@ from mindcv.data.transforms import (
 from mindcv.kernels import images
 from mindcv.utils.logger import logger
 
-RNG = np.random.default_rng(11)
 FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 BICUBIC = Image.Resampling.BICUBIC
 MEAN, STD = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
@@ -31,8 +30,8 @@ MEAN, STD = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def picture(width, height, mode="RGB"):
-    return Image.frombytes(mode, (width, height), RNG.bytes(width * height * len(mode)))
+def picture(rng, width, height, mode="RGB"):
+    return Image.frombytes(mode, (width, height), rng.bytes(width * height * len(mode)))
 
 
 def assert_same(found, expected):
@@ -41,15 +40,15 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK"])
-def test_resized_is_what_pillow_does_step_by_step(mode):
+def test_resized_is_what_pillow_does_step_by_step(mode, rng):
     for number in range(60):
-        width, height, new_width, new_height = RNG.integers(1, (12, 90)[number % 2], 4).tolist()
-        image = picture(width + 2, height + 3, mode)
+        width, height, new_width, new_height = rng.integers(1, (12, 90)[number % 2], 4).tolist()
+        image = picture(rng, width + 2, height + 3, mode)
         image.info["comment"] = b"kept"
         resample = Image.Resampling[FILTERS[number % 6].upper()]
         box = (1, 2, width + 1, height + 2)
-        left, top = int(RNG.integers(new_width)), int(RNG.integers(new_height))
-        keep = (left, top, int(RNG.integers(left, new_width)) + 1, int(RNG.integers(top, new_height)) + 1)
+        left, top = int(rng.integers(new_width)), int(rng.integers(new_height))
+        keep = (left, top, int(rng.integers(left, new_width)) + 1, int(rng.integers(top, new_height)) + 1)
         flips = (bool(number & 4), bool(number & 8))
         expected = image.crop(box).resize((new_width, new_height), resample)
         assert_same(pixels.resized(image, (new_width, new_height), resample, box=box), expected)
@@ -63,44 +62,44 @@ def test_resized_is_what_pillow_does_step_by_step(mode):
 # Widths and heights on both sides of where Pillow changes the order of its passes, which shows in the bits.
 @pytest.mark.parametrize("by", [-1, 0, 1, 2])
 @pytest.mark.parametrize("size, new_size", [((225, 300), (224, 298)), ((90, 300), (60, 240)), ((3, 300), (5, 290))])
-def test_the_order_of_passes_is_pillows(size, new_size, by):
-    image = picture(size[0], size[1] + by)
+def test_the_order_of_passes_is_pillows(size, new_size, by, rng):
+    image = picture(rng, size[0], size[1] + by)
     for resample in (Image.Resampling.LANCZOS, Image.Resampling.BILINEAR):
         assert_same(pixels.resized(image, new_size, resample), image.resize(new_size, resample))
 
 
-def test_an_empty_image_is_pillows_error():
+def test_an_empty_image_is_pillows_error(rng):
     with pytest.raises(ValueError):
-        pixels.resized(picture(5, 5), (0, 4), BICUBIC)
+        pixels.resized(picture(rng, 5, 5), (0, 4), BICUBIC)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_affine_and_rotation_are_pillows(mode):
+def test_affine_and_rotation_are_pillows(mode, rng):
     fill = (1, 2, 3) if mode == "RGB" else 7
     for number in range(40):
-        image = picture(*RNG.integers(1, 60, 2).tolist(), mode)
+        image = picture(rng, *rng.integers(1, 60, 2).tolist(), mode)
         resample = Image.Resampling[FILTERS[(0, 2, 4)[number % 3]].upper()]
-        matrix = (1, RNG.uniform(-0.4, 0.4), 0, 0, 1, RNG.uniform(-9, 9))
+        matrix = (1, rng.uniform(-0.4, 0.4), 0, 0, 1, rng.uniform(-9, 9))
         expected = image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
         assert_same(pixels.affine(image, matrix, resample, fill), expected)
-        for degrees in (RNG.uniform(-400, 400), float(RNG.integers(-8, 8) * 90)):
+        for degrees in (rng.uniform(-400, 400), float(rng.integers(-8, 8) * 90)):
             expected = image.rotate(degrees, resample, fillcolor=fill)
             assert_same(pixels.rotated(image, degrees, resample, fill), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_enhancements_are_pillows(mode):
+def test_enhancements_are_pillows(mode, rng):
     for number in range(30):
-        image = picture(*RNG.integers(1, (5, 60)[number % 2], 2).tolist(), mode)
+        image = picture(rng, *rng.integers(1, (5, 60)[number % 2], 2).tolist(), mode)
         image.info["comment"] = b"kept"
-        for factor in (0, 1, RNG.uniform(0, 1), RNG.uniform(1, 2)):
+        for factor in (0, 1, rng.uniform(0, 1), rng.uniform(1, 2)):
             assert_same(pixels.sharpened(image, factor), ImageEnhance.Sharpness(image).enhance(factor))
             assert_same(pixels.saturated(image, factor), ImageEnhance.Color(image).enhance(factor))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_normalized_is_its_formula(mode):
-    image = picture(37, 11, mode)
+def test_normalized_is_its_formula(mode, rng):
+    image = picture(rng, 37, 11, mode)
     bands = len(mode)
     mean, std = (np.array(x, np.float32)[:bands] for x in ([*MEAN, 9], [*STD, 3.3]))
     expected = ((np.asarray(image, np.float32).reshape(11, 37, bands) - mean) / std).transpose(2, 0, 1)
@@ -129,12 +128,12 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_joined_transforms_are_one_after_the_other(name, kernels):
+def test_joined_transforms_are_one_after_the_other(name, kernels, rng):
     transforms, num_steps = LISTS[name]
     compose = Compose(transforms)
     assert compose.transforms == transforms and len(compose._steps) == num_steps
     for seed in range(12):
-        image = picture(*RNG.integers(5, 90, 2).tolist())
+        image = picture(rng, *rng.integers(5, 90, 2).tolist())
         expected = one_by_one(transforms, image, np.random.default_rng(seed))
         np.testing.assert_array_equal(compose(image, np.random.default_rng(seed)), expected)
         out = np.empty((3, 24, 24), np.float32)
@@ -155,13 +154,13 @@ def test_what_a_user_derives_is_not_joined():
         assert len(Compose(transforms)._steps) == 2
 
 
-def test_the_kernels_do_the_work_when_they_are_on(kernels, monkeypatch):
+def test_the_kernels_do_the_work_when_they_are_on(kernels, monkeypatch, rng):
     calls = []
     names = ("resize", "affine", "to_planes", "mix", "look_up", "sharpen", "saturate")
     for name in names:
         kernel = getattr(images, name)
         monkeypatch.setattr(images, name, lambda *args, n=name, f=kernel: calls.append(n) or f(*args))
-    image = picture(30, 20)
+    image = picture(rng, 30, 20)
     pixels.resized(image, (10, 10), BICUBIC)
     pixels.rotated(image, 10.0, BICUBIC, (0, 0, 0))
     Compose(ENDS)(image)
@@ -185,7 +184,7 @@ def said(monkeypatch):
     pixels._enhances_alike.cache_clear()
 
 
-def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch):
+def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch, rng):
     """As if a later version rounded otherwise: the kernels notice, say so once and stand back."""
     for name in ("resize", "transform"):
         original = getattr(Image.Image, name)
@@ -194,7 +193,7 @@ def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch):
         )
     blend = Image.blend
     monkeypatch.setattr(Image, "blend", lambda *args: Image.eval(blend(*args), lambda x: 255 - x))
-    image = picture(30, 20)
+    image = picture(rng, 30, 20)
     for _ in range(2):
         assert_same(pixels.sharpened(image, 0.3), ImageEnhance.Sharpness(image).enhance(0.3))
         assert_same(pixels.saturated(image, 1.3), ImageEnhance.Color(image).enhance(1.3))

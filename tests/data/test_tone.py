@@ -8,19 +8,16 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mindcv.data import tone
 
-RNG = np.random.default_rng(8)
-
-
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def pictures(mode):
+def pictures(rng, mode):
     """Noise in all or a part of the range, few and many pixels, one value, and two."""
     channels = len(mode)
     for number in range(40):
-        width, height = RNG.integers(1, (5, 90)[number % 2], 2)
-        low, high = np.sort(RNG.integers(0, 257, 2)) if number % 3 else (0, 256)
-        values = RNG.integers(low, max(high, low + 1), (height, width, channels)).clip(0, 255).astype(np.uint8)
+        width, height = rng.integers(1, (5, 90)[number % 2], 2)
+        low, high = np.sort(rng.integers(0, 257, 2)) if number % 3 else (0, 256)
+        values = rng.integers(low, max(high, low + 1), (height, width, channels)).clip(0, 255).astype(np.uint8)
         if number % 5 == 0:
             values = np.where(values > values.mean(), 255 - number, number)
         yield Image.fromarray(values.astype(np.uint8).squeeze(2) if mode == "L" else values.astype(np.uint8))
@@ -48,9 +45,9 @@ CASES = {
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("name", CASES)
-def test_what_pillow_does(name, mode):
+def test_what_pillow_does(name, mode, rng):
     function, of_pillow, arguments = CASES[name]
-    for image in pictures(mode):
+    for image in pictures(rng, mode):
         image.info["comment"] = b"kept"
         for values in arguments:
             found, expected = function(image, *values), of_pillow(image, *values)
@@ -58,8 +55,8 @@ def test_what_pillow_does(name, mode):
             np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), f"{name} {values}")
 
 
-def test_the_image_itself_stays():
-    image = next(pictures("RGB"))
+def test_the_image_itself_stays(rng):
+    image = next(pictures(rng, "RGB"))
     before = image.tobytes()
     for function, _, arguments in CASES.values():
         function(image, *arguments[0])

@@ -136,9 +136,9 @@ def test_extreme_and_half_precision_logits(mode_, kind, tau):
 
 
 @MODES
-def test_of_a_tuple_the_main_head_learns_from_the_teacher(mode_):
+def test_of_a_tuple_the_main_head_learns_from_the_teacher(mode_, rng):
     ms.set_context(mode=mode_)
-    main, aux, teacher = (RNG.standard_normal((6, 3)) for _ in range(3))
+    main, aux, teacher = (rng.standard_normal((6, 3)) for _ in range(3))
     loss = DistillationLoss(create_loss("CE", label_smoothing=EPS, aux_factor=0.4), alpha=0.3, tau=2.0)
     main_, aux_, teacher_ = (Tensor(array, ms.float32) for array in (main, aux, teacher))
     found = loss(((main_, aux_), teacher_), Tensor(LABELS))

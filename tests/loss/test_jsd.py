@@ -52,8 +52,8 @@ def slopes(function, logits, step=1e-6):
 @pytest.mark.parametrize(
     ("splits", "alpha", "eps"), [(3, 12.0, 0.0), (3, 12.0, 0.1), (2, 1.0, 0.1), (4, 0.0, 0.0)], ids=str
 )
-def test_value_and_gradient(mode, splits, alpha, eps):
-    logits = RNG.normal(scale=2, size=(splits * BATCH, CLASSES))
+def test_value_and_gradient(mode, splits, alpha, eps, rng):
+    logits = rng.normal(scale=2, size=(splits * BATCH, CLASSES))
 
     def formula(logits):
         cross_entropy, divergence = parts(logits, eps, splits)
@@ -66,8 +66,8 @@ def test_value_and_gradient(mode, splits, alpha, eps):
     np.testing.assert_allclose(gradient.asnumpy(), slopes(formula, logits), atol=5e-6)
 
 
-def test_reductions_and_labels(mode):
-    logits = RNG.normal(scale=2, size=(3 * BATCH, CLASSES))
+def test_reductions_and_labels(mode, rng):
+    logits = rng.normal(scale=2, size=(3 * BATCH, CLASSES))
     cross_entropy, divergence = parts(logits)
     single = cross_entropy + 12 * divergence
     repeated, hot = np.tile(LABELS, 3), np.eye(CLASSES, dtype=np.float32)[LABELS]
@@ -78,8 +78,8 @@ def test_reductions_and_labels(mode):
             np.testing.assert_allclose(value, right, rtol=2e-5)
 
 
-def test_class_weights_are_the_cross_entropys(mode):
-    logits = RNG.normal(size=(3 * BATCH, CLASSES))
+def test_class_weights_are_the_cross_entropys(mode, rng):
+    logits = rng.normal(size=(3 * BATCH, CLASSES))
     cross_entropy, divergence = parts(logits)
     of_labels = WEIGHT[LABELS]
     expected = (of_labels * cross_entropy).sum() / of_labels.sum() + 12 * divergence.mean()
@@ -87,8 +87,8 @@ def test_class_weights_are_the_cross_entropys(mode):
     np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
-def test_equal_copies_do_not_diverge(mode):
-    logits = np.tile(RNG.normal(size=(BATCH, CLASSES)), (3, 1))
+def test_equal_copies_do_not_diverge(mode, rng):
+    logits = np.tile(rng.normal(size=(BATCH, CLASSES)), (3, 1))
     inputs = Tensor(logits, ms.float32), Tensor(LABELS, ms.int32)
     value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(*inputs)
     np.testing.assert_allclose(value.asnumpy(), parts(logits)[0].mean(), rtol=1e-5)
@@ -130,11 +130,11 @@ def test_wrong_options(options, words):
     assert isinstance(create_loss("jsd"), JSDCrossEntropy)
 
 
-def test_the_same_bits_at_every_call(mode):
+def test_the_same_bits_at_every_call(mode, rng):
     """MindSpore's Log is split over threads otherwise in its first calls, if they come first in the process."""
     for batch in (5, 6, 7):
-        logits = Tensor(RNG.standard_normal((2 * batch, 20)).astype(np.float32))
-        labels = Tensor(RNG.integers(0, 20, batch).astype(np.int32))
+        logits = Tensor(rng.standard_normal((2 * batch, 20)).astype(np.float32))
+        labels = Tensor(rng.integers(0, 20, batch).astype(np.int32))
         loss = JSDCrossEntropy(num_splits=2)
         gradient = ms.value_and_grad(loss)
         found = set()

@@ -104,9 +104,9 @@ def test_single_losses(mode, labels, weight):
         np.testing.assert_allclose(value, right, rtol=2e-5)
 
 
-def test_binary_targets_above_a_threshold_count_as_present(mode):
+def test_binary_targets_above_a_threshold_count_as_present(mode, rng):
     """An image of two classes mixed; the smoothed targets, by hand: 0.02 + 0.9 * (0.7, 0.3, 0) and so on for K = 5."""
-    logits = RNG.normal(size=(2, 5))
+    logits = rng.normal(size=(2, 5))
     soft = np.array([[0.7, 0.3, 0.0, 0.0, 0.0], [0.0, 0.8, 0.0, 0.0, 0.2]])
     for threshold, eps, hard in (
         (0.2, 0.0, [[1, 1, 0, 0, 0], [0, 1, 0, 0, 0]]),

@@ -12,17 +12,15 @@ from mindcv.models.layers import GELU, GRN, Dense, KeepPath, LayerNorm, PatchCon
 from mindcv.models.layers.depthwise import FourierDepthwiseConv, OperatorDepthwiseConv
 from mindcv.models.layers.gelu import NormalCdf
 
-RNG = np.random.default_rng(5)
+
+def random(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
 
 
-def random(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def fill(cell):
+def fill(rng, cell):
     """Random parameters; returns them as float64 arrays by name."""
     for parameter in cell.get_parameters():
-        parameter.set_data(Tensor(random(*parameter.shape)))
+        parameter.set_data(Tensor(random(rng, *parameter.shape)))
     return {
         parameter.name.split(".")[-1]: parameter.asnumpy().astype(np.float64) for parameter in cell.get_parameters()
     }
@@ -46,32 +44,32 @@ def convolve(x, weight, bias, stride, pad, groups):
 
 
 @pytest.mark.parametrize(("height", "width", "kernel"), [(8, 8, 4), (11, 6, 4), (9, 7, 2), (5, 4, 2), (1, 1, 1)])
-def test_patch_conv(height, width, kernel):
+def test_patch_conv(height, width, kernel, rng):
     layer = PatchConv(3, 5, kernel)
-    p = fill(layer)
-    x = random(2, height, width, 3)
+    p = fill(rng, layer)
+    x = random(rng, 2, height, width, 3)
     expected = convolve(x, p["weight"], p["bias"], kernel, 0, 1)
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", [FourierDepthwiseConv, OperatorDepthwiseConv])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (9, 14), (1, 8)])
-def test_depthwise_conv(form, size):
+def test_depthwise_conv(form, size, rng):
     layer = form(6, 7)
-    p = fill(layer)
-    x = random(2, *size, 6)
+    p = fill(rng, layer)
+    x = random(rng, 2, *size, 6)
     expected = convolve(x, p["weight"], p["bias"], 1, 3, 6)
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=2e-5)
 
 
-def test_depthwise_forms_have_the_same_gradients():
-    banded, operator = FourierDepthwiseConv(4, 7), OperatorDepthwiseConv(4, 7)
-    fill(banded)
-    for ours, theirs in zip(banded.get_parameters(), operator.get_parameters()):
+def test_depthwise_forms_have_the_same_gradients(rng):
+    fourier, operator = FourierDepthwiseConv(4, 7), OperatorDepthwiseConv(4, 7)
+    fill(rng, fourier)
+    for ours, theirs in zip(fourier.get_parameters(), operator.get_parameters()):
         theirs.set_data(Tensor(ours.asnumpy()))
-    x, weight = Tensor(random(2, 9, 6, 4)), Tensor(random(2, 9, 6, 4))
+    x, weight = Tensor(random(rng, 2, 9, 6, 4)), Tensor(random(rng, 2, 9, 6, 4))
     found = []
-    for layer in (banded, operator):
+    for layer in (fourier, operator):
 
         def weighted(x, layer=layer):
             return ops.reduce_sum(layer(x) * weight)
@@ -82,27 +80,27 @@ def test_depthwise_forms_have_the_same_gradients():
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_dense():
+def test_dense(rng):
     layer = Dense(5, 7)
-    p = fill(layer)
-    x = random(2, 3, 4, 5)
+    p = fill(rng, layer)
+    x = random(rng, 2, 3, 4, 5)
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), x @ p["weight"].T + p["bias"], atol=1e-5)
 
 
-def test_products_follow_the_input_type_and_keep_float32_weights():
+def test_products_follow_the_input_type_and_keep_float32_weights(rng):
     layer = Dense(5, 7)
-    p = fill(layer)
-    x = random(4, 5).astype(np.float16)
+    p = fill(rng, layer)
+    x = random(rng, 4, 5).astype(np.float16)
     y = layer(Tensor(x))
     assert y.dtype == ms.float16
     assert layer.weight.dtype == ms.float32
     np.testing.assert_allclose(y.asnumpy(), x.astype(np.float64) @ p["weight"].T + p["bias"], atol=2e-2)
 
 
-def test_layer_norm():
+def test_layer_norm(rng):
     layer = LayerNorm(6)
-    p = fill(layer)
-    x = 3 + 2 * random(2, 3, 4, 6)
+    p = fill(rng, layer)
+    x = 3 + 2 * random(rng, 2, 3, 4, 6)
     mean = x.mean(-1, keepdims=True, dtype=np.float64)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
     expected = (x - mean) / np.sqrt(variance + 1e-6) * p["gamma"] + p["beta"]
@@ -122,22 +120,22 @@ def grn(x, gamma, beta):
     return gamma * (x * n) + beta + x
 
 
-def test_grn():
+def test_grn(rng):
     layer = GRN(5)
-    p = fill(layer)
-    x = random(3, 4, 6, 5)
+    p = fill(rng, layer)
+    x = random(rng, 3, 4, 6, 5)
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), grn(x, p["gamma"], p["beta"]), atol=1e-5)
 
 
-def test_grn_starts_as_the_identity():
-    x = random(2, 3, 3, 4)
+def test_grn_starts_as_the_identity(rng):
+    x = random(rng, 2, 3, 3, 4)
     np.testing.assert_array_equal(GRN(4)(Tensor(x)).asnumpy(), x)
 
 
-def test_grn_of_a_dead_channel_has_finite_gradients():
+def test_grn_of_a_dead_channel_has_finite_gradients(rng):
     layer = GRN(3)
-    fill(layer)
-    x = random(2, 4, 4, 3)
+    fill(rng, layer)
+    x = random(rng, 2, 4, 4, 3)
     x[..., 1] = 0
 
     def total(x):
@@ -148,9 +146,9 @@ def test_grn_of_a_dead_channel_has_finite_gradients():
         assert np.isfinite(gradient.asnumpy()).all()
 
 
-def test_grn_in_float16_does_not_overflow():
+def test_grn_in_float16_does_not_overflow(rng):
     layer = GRN(2)
-    p = fill(layer)
+    p = fill(rng, layer)
     x = np.full((1, 56, 56, 2), 12.0, np.float16)  # the sum of squares is 451,584, beyond float16
     found = layer(Tensor(x)).asnumpy()
     np.testing.assert_allclose(found, grn(x, p["gamma"], p["beta"]), rtol=2e-3)
@@ -210,11 +208,11 @@ def block_in_numpy(version, x, p):
     return x + (y if version == 2 else y * p["gamma_"])
 
 
-def make_block(version, channels):
+def make_block(rng, version, channels):
     """A block with random parameters, and these in float64."""
     block = (ConvNeXtBlock if version == 1 else ConvNeXtV2Block)(channels, KeepPath())
     for parameter in block.get_parameters():
-        parameter.set_data(Tensor(0.5 * random(*parameter.shape)))
+        parameter.set_data(Tensor(0.5 * random(rng, *parameter.shape)))
     return block, {name: value.asnumpy().astype(np.float64) for name, value in block.parameters_dict().items()}
 
 
@@ -225,9 +223,9 @@ SHAPES = [(3, 1, 1, 5), (1, 2, 3, 8), (2, 9, 6, 4), (2, 3, 4, 12)]
 @pytest.mark.usefixtures("no_kernels", "both_modes")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_block_without_kernels(version, shape):
-    block, p = make_block(version, shape[-1])
-    x = random(*shape)
+def test_block_without_kernels(version, shape, rng):
+    block, p = make_block(rng, version, shape[-1])
+    x = random(rng, *shape)
     expected = block_in_numpy(version, x, p)
     found = block(Tensor(x)).asnumpy()
     np.testing.assert_allclose(found, expected, atol=3e-6 * np.abs(expected).max())
@@ -251,10 +249,10 @@ class Gradients(nn.Cell):
 @pytest.mark.usefixtures("no_kernels", "both_modes")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_of_a_block_without_kernels(version, shape):
+def test_gradients_of_a_block_without_kernels(version, shape, rng):
     """Along one random direction a parameter, against central differences of the formula in float64."""
-    block, p = make_block(version, shape[-1])
-    x, weight = random(*shape), random(*shape)
+    block, p = make_block(rng, version, shape[-1])
+    x, weight = random(rng, *shape), random(rng, *shape)
     of_x, of_parameters = Gradients(block)(Tensor(x), Tensor(weight))
     found = {name: value.asnumpy() for name, value in zip(p, of_parameters)} | {"x": of_x.asnumpy()}
     values = p | {"x": x.astype(np.float64)}
@@ -264,7 +262,7 @@ def test_gradients_of_a_block_without_kernels(version, shape):
         return (block_in_numpy(version, now["x"], now) * weight).sum()
 
     for name, value in values.items():
-        step = 1e-5 * random(*value.shape).astype(np.float64)
+        step = 1e-5 * random(rng, *value.shape).astype(np.float64)
         expected = (total(name, value + step) - total(name, value - step)) / 2e-5
         norm_of_gradient = np.linalg.norm(found[name]) + 1e-6
         assert abs((found[name] * step).sum() * 1e5 - expected) < 2e-5 * max(norm_of_gradient, 1), name
@@ -273,10 +271,10 @@ def test_gradients_of_a_block_without_kernels(version, shape):
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_stays_so(version, value):
+def test_what_is_no_number_stays_so(version, value, rng):
     """The image with it has NaN, the other has not."""
-    block, _ = make_block(version, 6)
-    x = random(2, 5, 4, 6)
+    block, _ = make_block(rng, version, 6)
+    x = random(rng, 2, 5, 4, 6)
     x[0, 2, 1, 3] = value
     found = block(Tensor(x)).asnumpy()
     assert np.isnan(found[0, 2, 1]).all()
@@ -284,29 +282,29 @@ def test_what_is_no_number_stays_so(version, value):
 
 
 @pytest.mark.usefixtures("no_kernels", "both_modes")
-def test_dead_channel_has_finite_gradients_without_kernels():
-    block, _ = make_block(2, 4)
+def test_dead_channel_has_finite_gradients_without_kernels(rng):
+    block, _ = make_block(rng, 2, 4)
     block.pwconv1.weight.set_data(Tensor(np.zeros((16, 4), np.float32)))
     block.pwconv1.bias.set_data(Tensor(np.zeros(16, np.float32)))
-    of_x, of_parameters = Gradients(block)(Tensor(random(2, 3, 3, 4)), Tensor(random(2, 3, 3, 4)))
+    of_x, of_parameters = Gradients(block)(Tensor(random(rng, 2, 3, 3, 4)), Tensor(random(rng, 2, 3, 3, 4)))
     for gradient in (of_x, *of_parameters):
         assert np.isfinite(gradient.asnumpy()).all()
 
 
 @pytest.mark.usefixtures("no_kernels")
-def test_layer_norm_without_kernels_far_from_zero():
+def test_layer_norm_without_kernels_far_from_zero(rng):
     """Mean a thousand deviations out: the variance is that of what is left when the mean is taken off."""
     layer = LayerNorm(6)
-    p = fill(layer)
-    x = 1000 + random(7, 6)
+    p = fill(rng, layer)
+    x = 1000 + random(rng, 7, 6)
     expected = norm(x.astype(np.float64), p["gamma"], p["beta"])
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=2e-3)
 
 
 @pytest.mark.usefixtures("no_kernels", "both_modes")
-def test_recomputed_block_without_kernels():
-    block, _ = make_block(2, 6)
-    x, weight = Tensor(random(2, 4, 5, 6)), Tensor(random(2, 4, 5, 6))
+def test_recomputed_block_without_kernels(rng):
+    block, _ = make_block(rng, 2, 6)
+    x, weight = Tensor(random(rng, 2, 4, 5, 6)), Tensor(random(rng, 2, 4, 5, 6))
     kept = Gradients(block)(x, weight)
     block.recompute()
     again = Gradients(block)(x, weight)
