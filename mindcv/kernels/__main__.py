@@ -10,8 +10,11 @@ def main() -> None:
     current = status()
     lines = [f"kernels in use: {'yes' if current.is_used else 'no'} ({current.reason})"]
     if current.is_used:
+        unknown = ", ".join(current.stamp.unknown)
         lines += [
             f"instruction set: {current.instruction_set}",
+            f"instruction sets built: {', '.join(current.stamp.built)}",
+            f"instruction sets that the compiler did not know: {unknown or 'none'}",
             f"threads: {current.num_threads}",
             f"library: {current.path}",
         ]

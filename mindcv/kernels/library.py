@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Optional
 
-from mindcv.utils.errors import UserError
+from mindcv.kernels.build import INSTRUCTION_SETS, LIBRARY_NAME, Stamp, compiler, read_stamp, sources
+from mindcv.utils.errors import UserError, nearest
 from mindcv.utils.logger import logger
 
 __all__ = ["Status", "is_available", "library_path", "packed_size", "status"]
 
-_NAME = "_kernels"
-
 
 @dataclass(frozen=True)
 class Status:
-    """What `python -m mindcv.kernels` tells."""
+    """What `python -m mindcv.kernels` tells. Without kernels only the first two are there."""
 
     is_used: bool
     reason: str
     path: Optional[Path] = None
+    stamp: Optional[Stamp] = None
     instruction_set: Optional[str] = None
     num_threads: Optional[int] = None
 
@@ -39,7 +42,7 @@ def is_available() -> bool:
 
 @cache
 def _say_why_not(reason: str) -> None:
-    logger.info("CPU kernels are not used: %s; MindSpore's operators and Pillow serve, several times slower", reason)
+    logger.warning("CPU kernels are not used, so that everything takes several times as long: %s", reason)
 
 
 def library_path() -> Path:
@@ -60,7 +63,8 @@ def status() -> Status:
     """Whether the kernels are used, and why.
 
     Raises:
-        UserError: MINDCV_KERNELS is neither 'on' nor 'off', or a number of threads is not one.
+        UserError: MINDCV_KERNELS is neither 'on' nor 'off', MINDCV_KERNELS_ISA names an instruction set that cannot be
+            used, or a number of threads is not one.
     """
     wanted = os.environ.get("MINDCV_KERNELS", "on")
     if wanted not in ("on", "off"):
@@ -72,16 +76,32 @@ def status() -> Status:
 
 @cache
 def _loaded() -> Status:
-    path = _find()
-    if path is None:
-        return Status(False, "they were not built; `pip install .` builds them where there is a C++ compiler (g++)")
+    try:
+        path = _find()
+    except _NoLibraryError as error:
+        return Status(False, str(error))
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        return Status(False, f"{path} cannot be loaded: {error}")
-    library.mindcv_kernels_isa.restype = ctypes.c_char_p
+        return Status(False, f"'{path}' cannot be loaded: {error}")
+    library.mindcv_kernels_isa.restype = library.mindcv_kernels_usable.restype = ctypes.c_char_p
+    stamp = read_stamp(path)
+    _check_wanted_set(stamp.built, library.mindcv_kernels_usable().decode().split())
     name = library.mindcv_kernels_isa().decode()
-    return Status(True, "built and loaded", path, name, library.mindcv_kernels_threads(_wanted_threads()))
+    return Status(True, "built and loaded", path, stamp, name, library.mindcv_kernels_threads(_wanted_threads()))
+
+
+def _check_wanted_set(built: Sequence[str], usable: Sequence[str]) -> None:
+    wanted = os.environ.get("MINDCV_KERNELS_ISA", "")
+    if not wanted or wanted in usable:
+        return
+    if wanted not in INSTRUCTION_SETS:
+        lack = f"which is not the name of an instruction set{nearest(wanted, usable)}"
+    elif wanted in built:
+        lack = "but this processor does not have it"
+    else:
+        lack = "but the library was built without it"
+    raise UserError(f"MINDCV_KERNELS_ISA is '{wanted}', {lack} (it can be: {', '.join(usable)})")
 
 
 def _wanted_threads() -> int:
@@ -98,9 +118,38 @@ def _wanted_threads() -> int:
     return 0
 
 
-def _find() -> Optional[Path]:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(_NAME + suffix)
-        if path.is_file():
+class _NoLibraryError(Exception):
+    """There is no library that may be used; the message says why, and what builds one."""
+
+
+def _find() -> Path:
+    """The library that was built from this package's sources: in the package, else in an installed copy of it.
+
+    A script that is run from a clone takes the clone's package, while `pip install .` puts the library into the
+    installed one.
+    """
+    here = Path(__file__).parent
+    installed = (Path(entry).absolute() / "mindcv" / "kernels" for entry in sys.path)
+    candidates = [folder / LIBRARY_NAME for folder in (here, *(folder for folder in installed if folder != here))]
+    candidates = [path for path in candidates if path.is_file()]
+    wanted = sources()
+    for path in candidates:
+        stamp = read_stamp(path)
+        if stamp is not None and stamp.sources == wanted:
             return path
-    return None
+    raise _NoLibraryError(f"{_what_is_wrong(candidates)}; {_what_builds_one(here.parents[1])}")
+
+
+def _what_is_wrong(others: Sequence[Path]) -> str:
+    if others:
+        return f"'{others[0]}' was built from other sources than those in '{Path(__file__).parent}'"
+    return f"no library was built for '{Path(__file__).parent}'"
+
+
+def _what_builds_one(root: Path) -> str:
+    """The command that builds the library, where `root` holds the package."""
+    name = compiler()[0]
+    first = "" if shutil.which(name) else f"install a C++ compiler ('{name}' is not there), then "
+    if not (root / "setup.py").is_file():
+        return f"{first or 'to build it, '}install mindcv again from its sources"
+    return f"{first or 'to build it, '}run: {shlex.join([sys.executable, '-m', 'pip', 'install', '-e', str(root)])}"

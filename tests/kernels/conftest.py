@@ -15,6 +15,9 @@ from mindcv.kernels import build, status
 from mindcv.kernels.library import library_path
 
 EMULATED = ["avx512", "amx"]
+# As /proc/cpuinfo names what the kernels of a set use.
+FLAGS_OF = {"avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512vl", "avx512dq"]}
+FLAGS_OF["amx"] = [*FLAGS_OF["avx512"], "avx512_bf16", "amx_tile", "amx_bf16"]
 PARAMS = [(name, False) for name in ("generic", "avx2", *EMULATED)]
 PARAMS += [pytest.param((name, True), marks=pytest.mark.slow) for name in EMULATED]
 
@@ -56,10 +59,25 @@ def library(request):
     name, is_emulated = request.param
     path = request.getfixturevalue("emulating_library") if is_emulated else library_path()
     found = Library(path, name)
-    if not is_emulated and not _has(found):
-        pytest.skip(f"this processor has no {name}")
+    if not is_emulated:
+        stamp = status().stamp
+        if name in stamp.unknown:
+            pytest.skip(f"the compiler does not know {name}")
+        is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+        assert name in stamp.built or not is_x86, f"the library was built without {name}"
+        if not has_set(name):
+            pytest.skip(f"this processor has no {name}")
     assert _has(found)
     return found
+
+
+def has_set(name):
+    """Whether the processor has the instruction set, by what Linux says of it."""
+    if name == "generic":
+        return True
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    return {*FLAGS_OF[name]} <= {*flags}
 
 
 @cache

@@ -1,72 +1,15 @@
-// The functions that MindSpore's custom operators call, and the choice of the instruction set.
+// The functions that MindSpore's custom operators call.
 //
 // Each has MindSpore's signature for functions of its own: the arrays of inputs and outputs in one list, with their
 // shapes and types. A status other than 0 makes MindSpore raise an error.
-#include <stdlib.h>
-#include <string.h>
-
 #include <exception>
 
 #include "kernels.h"
 #include "pool.h"
 
-#if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 namespace {
 
-using mindcv::Kernels;
 using mindcv::kernels;
-
-#if defined(__x86_64__) && defined(__linux__)
-// Linux gives the tile registers' state to processes that ask for it.
-bool may_use_tiles() {
-  constexpr int kRequest = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-}
-
-bool has_amx_bf16() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0;
-}
-
-bool has_avx512_bf16() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
-}
-#endif
-
-// The best that the processor has, or the one named by MINDCV_KERNELS_ISA if the processor has it.
-const Kernels* choose() {
-  const Kernels* found[4];
-  int count = 0;
-#if defined(__x86_64__) && defined(__linux__)
-  __builtin_cpu_init();
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles();
-#if defined(MINDCV_HAS_AMX)
-  if (amx) found[count++] = &mindcv::kAmxKernels;
-#endif
-#if defined(MINDCV_HAS_AVX512)
-  if (avx512) found[count++] = &mindcv::kAvx512Kernels;
-#endif
-#if defined(MINDCV_HAS_AVX2)
-  if (avx2) found[count++] = &mindcv::kAvx2Kernels;
-#endif
-  (void)avx2, (void)amx;
-#endif
-  found[count++] = &mindcv::kGenericKernels;
-  const char* wanted = getenv("MINDCV_KERNELS_ISA");
-  for (int i = 0; wanted != nullptr && i < count; ++i) {
-    if (strcmp(wanted, found[i]->name) == 0) return found[i];
-  }
-  return found[0];
-}
 
 template <class F>
 int guarded(F&& run) {
@@ -85,11 +28,6 @@ int64_t rows_of(int dims, const int64_t* shape) {
 }
 
 }  // namespace
-
-const Kernels& mindcv::kernels() {
-  static const Kernels* chosen = choose();
-  return *chosen;
-}
 
 #define MINDCV_OPERATOR(name)                                                                               \
   extern "C" int name([[maybe_unused]] int count, [[maybe_unused]] void** args, [[maybe_unused]] int* dims, \
@@ -156,7 +94,6 @@ MINDCV_OPERATOR(AdamW) {
   return guarded([&] { kernels().adamw(count, args, dims, shapes); });
 }
 
-extern "C" const char* mindcv_kernels_isa() { return kernels().name; }
 extern "C" int64_t mindcv_packed_floats(int bf16, int64_t k, int64_t n) {
   return kernels().packed_floats(bf16 != 0, k, n);
 }
