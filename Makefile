@@ -27,7 +27,8 @@ $(BIN)/python:
 	@touch $@
 
 demo: .venv/installed-demo
-	$(BIN)/python train.py --config configs/convnextv2/convnextv2_atto_digits.yaml --ckpt_save_dir $(DEMO)/ckpt
+	$(BIN)/python train.py --config configs/convnextv2/convnextv2_atto_digits.yaml --ckpt_save_dir $(DEMO)/ckpt \
+		--overwrite True
 	$(BIN)/python validate.py --config configs/convnextv2/convnextv2_atto_digits.yaml \
 		--ckpt_path $(CKPT).ckpt --results_json $(CKPT).json \
 		--confusion_matrix $(DEMO)/confusion_matrix.png

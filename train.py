@@ -18,6 +18,7 @@ from mindcv.engine import (
     StateFiles,
     Validation,
     apply_amp,
+    remove_runs,
     steps_per_epoch,
     weights_to_save,
 )
@@ -37,7 +38,7 @@ from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 
 def main() -> None:
@@ -71,6 +72,8 @@ def main() -> None:
     if group.is_main:
         save_dir, model = ensure_writable_dir(config.ckpt_save_dir), split_tag(config.model)[0]
         remove_side_files(save_dir)
+        if config.overwrite:
+            remove_runs(save_dir)
         manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
         weights, metadata = weights_to_save(network, trainer.step), checkpoint_metadata(config, dataset)
         callbacks.insert(0, Progress(config.log_interval))
@@ -81,13 +84,16 @@ def main() -> None:
     state = trainer.begin(config.epoch_size, loader)
     if saved:
         run.restore(saved, state)
+        if group.is_main:
+            manager.take_best_from(saved[1]["folder"])
     if group.is_main:
         files = StateFiles(save_dir, model)
         callbacks.append(RunStates(files, run.capture, config.ckpt_save_interval, config.save_every_steps))
         millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
         logger.info("%s, %.2f M weights, %d classes, on %s", config.model, millions, num_classes, device)
-        steps = f"{num_steps} steps of {state.images_per_step}"
-        logger.info("%d images, %s an epoch, %d epochs, into %s", len(dataset), steps, config.epoch_size, save_dir)
+        steps = f"{counted(num_steps, 'step')} of {state.images_per_step}"
+        images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
+        logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, save_dir)
 
     with interruption.listening():
         trainer.train(config.epoch_size, loader, callbacks, state, interruption)

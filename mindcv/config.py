@@ -34,6 +34,7 @@ COMMAND_OPTIONS = (
     "resume_opt",
     "ckpt_path",
     "ckpt_save_dir",
+    "overwrite",
     "compile_cache_dir",
     "print_config",
     "print_param_groups",
@@ -182,6 +183,7 @@ class RunConfig:
     resume_opt: bool = _train(False, "go on with the run that ckpt_path is the weights of")
     keep_checkpoint_max: int = _train(10, "checkpoints kept", low=1)
     ckpt_save_dir: str = _train("./ckpt", "folder of the checkpoints and the log")
+    overwrite: bool = _train(False, "remove the files of an earlier run from ckpt_save_dir before a new run begins")
     ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
     save_every_steps: Optional[int] = _train(None, "steps after which to save the run as well, for --resume", low=1)
     ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
 from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
 from mindcv.config_checks import cross_checks
 from mindcv.data import ImageDataset
+from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
 from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
-from mindcv.utils.distributed import Group
-from mindcv.utils.errors import CheckpointError, ConfigError, DataError
+from mindcv.utils.distributed import Group, is_first_process
+from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
 from mindcv.utils.logger import logger
 
 __all__ = ["check_agreement", "check_classes", "read_training_config", "run_description"]
@@ -24,23 +26,30 @@ _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
 def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
     """The options of this process's command line, and the run to go on with, if that is asked for.
 
-    Options that are not given are then as they were in that run; those that are and differ are warned of.
+    Options that are not given are then as they were in that run; those that are and differ are warned of. The returned
+    `overwrite` says whether `ckpt_save_dir` holds files that must go before the run begins.
 
     Raises:
         ConfigError: see `parse_command_line`.
         CheckpointError: there is no whole saved run where one is named.
+        UserError: `ckpt_save_dir` holds another run, which this one would overwrite.
     """
     config = parse_command_line(TrainConfig)
     saved = None
     found = _find(config)
     if found is not None:
         path, saved = found
+        saved[1]["folder"] = str(path.parent)
         config = _completed(config, path, saved[1]["config"])
         state = saved[1]["state"]
         logger.info("resuming '%s': epoch %d, step %d", path, state["epoch"], state["step"])
         if config.loss.startswith("asl"):  # docs/decisions.md, "No ops.log ..."
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     show_if_asked(config)
+    if found is not None and _is_same(found[0].parent, config.ckpt_save_dir):
+        config = replace(config, overwrite=False)
+    elif is_first_process() and not config.print_param_groups:
+        config = replace(config, overwrite=_overwrites(config))
     return config, saved
 
 
@@ -94,6 +103,38 @@ def _saved_at(path: Path) -> tuple[Path, SavedRun]:
         there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
         raise CheckpointError(f"no saved run '{file}' (in that folder there are: {there})")
     return file, read_state(file)
+
+
+def _is_same(folder: Path, other: str) -> bool:
+    return folder.resolve() == Path(other).resolve()
+
+
+def _overwrites(config: TrainConfig) -> bool:
+    """Whether files in `ckpt_save_dir`, which is not the folder of the run to go on with, are to be removed.
+
+    Raises:
+        UserError: they must not be.
+    """
+    files = find_checkpoints(config.ckpt_save_dir)
+    if not files:
+        return False
+    if config.overwrite:
+        for name in ("ckpt_path", "teacher_ckpt_path"):
+            path = getattr(config, name)
+            if path and Path(path).resolve() in [file.resolve() for file in files]:
+                raise UserError(f"overwrite would remove {name} '{path}': give another ckpt_save_dir")
+        return True
+    # A run that was killed before it was first saved begins again: it has lost no more than an epoch.
+    if config.resume == "auto" and is_without_state(config.ckpt_save_dir):
+        return True
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    is_saved = any(file.name.endswith(SUFFIX) for file in files)
+    raise UserError(
+        f"ckpt_save_dir '{config.ckpt_save_dir}' holds an earlier run ({files[0].name}{more}), which this run would "
+        "overwrite: give another --ckpt_save_dir, "
+        + (f"go on with that run (--resume {config.ckpt_save_dir}), " if is_saved else "")
+        + "or remove it with --overwrite True"
+    )
 
 
 def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> TrainConfig:

@@ -345,6 +345,11 @@ def other_software(root):
     ms.save_checkpoint(network, str(root / "other.ckpt"))
 
 
+def held_folder(root):
+    (root / "ckpt").mkdir()
+    (root / "ckpt" / "other_best.ckpt").write_bytes(b"")
+
+
 def nothing(root):
     pass
 
@@ -409,6 +414,10 @@ CASES = {
     "save folder below a file": (
         *(wrong_yaml, "train", [*TRAIN, "--ckpt_save_dir", "wrong.yaml/ckpt"], 1),
         ["cannot write to folder 'wrong.yaml/ckpt': Not a directory"],
+    ),
+    "folder of another run": (
+        *(held_folder, "train", [*SMALL, "--data_dir", "gone"], 1),
+        ["ckpt_save_dir './ckpt' holds an earlier run (other_best.ckpt)", "or remove it with --overwrite True"],
     ),
     "validation without checkpoint": (nothing, "validate", ["--data_dir", "."], 2, ["ckpt_path: is required"]),
     "validation of no file": (

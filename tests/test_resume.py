@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from mindcv.convert import read_ckpt
-from mindcv.engine.state_file import SUFFIX, find_newest
+from mindcv.engine.state_file import SUFFIX, UNSAVED, find_newest
 from mindcv.resume import read_training_config
 from mindcv.utils.cli import run_script
-from mindcv.utils.errors import CheckpointError
+from mindcv.utils.errors import CheckpointError, UserError
 
 ROOT = Path(__file__).parents[1]
 SEED = int(os.environ.get("MINDCV_KILL_SEED", "0"))
@@ -141,7 +141,7 @@ def without_timings(record):
     for row in record["callbacks"]["MetricsTable"]["rows"]:
         for name in TIMINGS:
             del row[name]
-    for name in ("ckpt_save_dir", "resume", "num_parallel_workers", "compile_cache_dir"):
+    for name in ("ckpt_save_dir", "overwrite", "resume", "num_parallel_workers", "compile_cache_dir"):
         del record["config"][name]
     return repr(record)
 
@@ -348,6 +348,81 @@ def test_what_does_not_fit_is_refused(copy, tmp_path):
         (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
         assert outcome.status == 1 and words in line and "Traceback" not in outcome.err
     assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+# A folder that holds a run, and another run that is to write there
+
+
+def hold_run(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names or ("m-3_4.ckpt", f"m-3_4{SUFFIX}", "m_best.ckpt"):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+NEW = ["--model", "convnext_atto", "--ckpt_save_dir"]
+
+
+def test_a_new_run_does_not_overwrite_another(tmp_path, monkeypatch):
+    folder = hold_run(tmp_path / "run")
+    words = rf"holds an earlier run \(m-3_4.ckpt and 2 more\).* \(--resume {folder}\), or .* --overwrite True"
+    with pytest.raises(UserError, match=words):
+        resumed(monkeypatch, *NEW, folder)
+    config, _ = resumed(monkeypatch, *NEW, folder, "--overwrite", "True")
+    assert config.overwrite
+    config, _ = resumed(monkeypatch, *NEW, tmp_path / "other", "--overwrite", "True")
+    assert not config.overwrite
+    assert len(list(folder.iterdir())) == 3, "this only looks"
+
+
+def test_a_run_to_go_on_with_that_is_not_there_overwrites_none(tmp_path, monkeypatch):
+    """`--resume auto` where the saved runs were deleted, or MindCV's files are."""
+    folder = hold_run(tmp_path / "run", "m-3_4.ckpt", "m_best.ckpt")
+    with pytest.raises(UserError, match="holds an earlier run") as raised:
+        resumed(monkeypatch, *NEW, folder, "--resume", "auto")
+    assert "--resume" not in str(raised.value), "there is nothing to go on with"
+
+
+def test_a_run_killed_before_its_first_save_begins_again(tmp_path, monkeypatch):
+    folder = hold_run(tmp_path / "run", "m-3_4.ckpt", "m_best.ckpt", UNSAVED)
+    config, saved = resumed(monkeypatch, *NEW, folder, "--resume", "auto")
+    assert saved is None and config.overwrite
+    with pytest.raises(UserError, match="holds an earlier run"):
+        resumed(monkeypatch, *NEW, folder)
+
+
+def test_overwriting_spares_the_weights_to_start_from(tmp_path, monkeypatch):
+    folder = hold_run(tmp_path / "run")
+    argv = [*NEW, folder, "--overwrite", "True", "--ckpt_path", folder / "m_best.ckpt"]
+    with pytest.raises(UserError, match="overwrite would remove ckpt_path '.*m_best.ckpt': give another ckpt_save_dir"):
+        resumed(monkeypatch, *argv)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_first"),
+    [
+        ({"MS_ROLE": "MS_SCHED"}, False),
+        ({"MS_ROLE": "MS_WORKER", "RANK_ID": "0"}, True),
+        ({"MS_ROLE": "MS_WORKER", "RANK_ID": "1"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1"}, False),
+        ({"RANK_ID": "1"}, True),  # left over from elsewhere
+    ],
+)
+def test_only_the_first_process_looks_into_the_folder(tmp_path, monkeypatch, variables, is_first):
+    """On other hosts the folder may be another."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    folder = hold_run(tmp_path / "run")
+    with pytest.raises(UserError, match="holds an earlier run") if is_first else contextlib.nullcontext():
+        resumed(monkeypatch, *NEW, folder)
+
+
+def test_a_run_is_not_resumed_into_the_folder_of_another(copy, tmp_path, monkeypatch):
+    folder = hold_run(tmp_path / "run")
+    with pytest.raises(UserError, match="holds an earlier run"):
+        resumed(monkeypatch, "--resume", copy, "--ckpt_save_dir", folder)
+    config, _ = resumed(monkeypatch, "--resume", copy, "--overwrite", "True")
+    assert config.ckpt_save_dir == str(copy) and not config.overwrite, "a run that goes on removes nothing of its own"
 
 
 # The averaged weights of the files that the run has left

@@ -15,6 +15,7 @@ from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
 from mindcv.engine.interruption import Interruption
+from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.run_state import RunState, weights_to_save
 from mindcv.engine.state_file import StateFiles
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
@@ -43,6 +44,7 @@ __all__ = [
     "create_trainer",
     "evaluate",
     "predict",
+    "remove_runs",
     "steps_per_epoch",
     "weights_to_save",
 ]

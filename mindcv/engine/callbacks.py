@@ -109,12 +109,16 @@ class Progress(Callback):
 
     def _figures(self, state: TrainState, loss: Optional[float] = None) -> str:
         loss = state.loss if loss is None else loss
-        return f"loss {loss:.4f}  lr {state.lr:.2e}  {state.images_per_s:.1f} images/s  {self._left(state)} left"
-
-    def _left(self, state: TrainState) -> str:
+        figures = [f"loss {loss:.4f}", f"lr {state.lr:.2e}"]
+        if not math.isnan(state.images_per_s):
+            figures.append(f"{state.images_per_s:.1f} images/s")
         timed = state.global_step - self._first_step
-        if timed <= 0 or not self._first_step:
-            return "?"
+        if timed > 0:
+            figures.append(f"{self._left(state, timed)} left")
+        return "  ".join(figures)
+
+    def _left(self, state: TrainState, timed: int) -> str:
+        """Time until the end of training, from that of the last `timed` steps."""
         steps = state.num_epochs * state.steps_per_epoch - state.global_step
         seconds = round((time.perf_counter() - self._second_step) / timed * steps)
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
@@ -233,7 +237,7 @@ class EarlyStopping(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves every `interval` epochs and after the last.
+    """Saves every `interval` epochs and after the last, and the best validated epoch besides.
 
     Args:
         manager: writes and removes files.
@@ -255,13 +259,22 @@ class Checkpoints(Callback):
         self.interval = interval
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Save, when it is due."""
-        if state.epoch % self.interval and not state.is_last_epoch:
-            return
+        """Save, when it is due or when the epoch is the best so far."""
         metadata = {**self.metadata, "epoch": state.epoch, "step": state.global_step, "metrics": state.metrics}
-        path = self.manager.save(self.weights, metadata, state.epoch, state.step, state.metrics.get("top_1"))
+        score = state.metrics.get("top_1")
+        if state.epoch % self.interval and not state.is_last_epoch:
+            self.manager.save_best(self.weights, metadata, state.epoch, score)
+            return
+        path = self.manager.save(self.weights, metadata, state.epoch, state.step, score)
         if state.is_last_epoch:
             logger.info("saved %s", path)
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Say which epoch was the best, and where its weights are."""
+        manager = self.manager
+        if manager.best_score is not None:
+            epoch = f"epoch {manager.best_epoch} of {state.epoch}" if manager.best_epoch else "an earlier epoch"
+            logger.info("best: %s with top_1 %.4f, saved as %s", epoch, manager.best_score, manager.best_path)
 
     def saved(self) -> dict[str, Any]:
         """Which files there are, and the best score."""
@@ -293,11 +306,13 @@ class RunStates(Callback):
         self.capture = capture
         self.interval = interval
         self.step_interval = step_interval
-        self._began_at: Optional[tuple[int, bool]] = None
+        self._first_step = 0  # of this process: global_step when it began
 
     def on_train_begin(self, state: TrainState) -> None:
-        """Note where this process begins."""
-        self._began_at = _place(state)
+        """Note where this process begins; mark the folder if the run is new."""
+        self._first_step = state.global_step
+        if not state.global_step:
+            self.files.begin()
 
     def on_step_end(self, state: TrainState) -> None:
         """Save, when it is due; the last step of an epoch is saved with what follows it."""
@@ -311,8 +326,10 @@ class RunStates(Callback):
 
     def on_interrupt(self, state: TrainState) -> None:
         """Save, if this process has trained anything."""
-        if _place(state) != self._began_at:
+        if state.global_step > self._first_step:
             logger.info("saved %s, from which --resume auto goes on", self._save(state))
+        elif not state.global_step:
+            self.files.end_without_save()
 
     def _save(self, state: TrainState) -> Path:
         return self.files.save(*self.capture(state), state.epoch, state.step)
@@ -360,7 +377,7 @@ class MetricsTable(Callback):
             "step": state.global_step,
             "lr": state.lr,
             "train_loss": state.train_loss,
-            "images_per_s": round(state.images_per_s, 2),
+            "images_per_s": "" if math.isnan(state.images_per_s) else round(state.images_per_s, 2),
             "seconds": round(state.train_seconds, 3),
         }
         self.rows.append({**row, **state.metrics})
@@ -385,10 +402,6 @@ class MetricsTable(Callback):
         """Draw the curve."""
         if self.can_draw and self.rows:
             draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
-
-
-def _place(state: TrainState) -> tuple[int, bool]:
-    return state.global_step, state.is_epoch_done
 
 
 def _named(figures: Mapping[str, float]) -> list[str]:

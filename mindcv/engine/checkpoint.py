@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -12,6 +13,8 @@ from mindspore import Parameter
 
 from mindcv.convert import write_ckpt
 from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.files import atomic_path
+from mindcv.utils.logger import logger
 
 __all__ = ["CHECKPOINT_POLICIES", "CheckpointManager", "require_finite"]
 
@@ -39,7 +42,9 @@ class CheckpointManager:
         self.model_name = model_name
         self.policy = policy
         self.keep_max = keep_max
+        self.best_path = self.folder / f"{model_name}_best.ckpt"
         self.best_score: Optional[float] = None
+        self.best_epoch: Optional[int] = None
         self._kept: list[tuple[Optional[float], Path]] = []
 
     def save(
@@ -57,7 +62,7 @@ class CheckpointManager:
             metadata: what `read_ckpt` gives back; JSON values.
             epoch: epochs done.
             step: steps done in the last of them.
-            score: the higher the better; needed by 'top_k'. The best so far is also in `<model>_best.ckpt`.
+            score: see `save_best`, which this calls; needed by 'top_k'.
 
         Raises:
             UserError: there is no score, a weight is not finite, or the disk is full.
@@ -69,9 +74,7 @@ class CheckpointManager:
             )
         path = self.folder / f"{self.model_name}-{epoch}_{step}.ckpt"
         write_ckpt(path, weights, metadata)
-        if score is not None and (self.best_score is None or score > self.best_score):
-            self.best_score = score
-            write_ckpt(self.folder / f"{self.model_name}_best.ckpt", weights, metadata)
+        self.save_best(weights, metadata, epoch, score)
         # A resumed run may write a file again.
         self._kept = [(other_score, other) for other_score, other in self._kept if other != path] + [(score, path)]
         if len(self._kept) > self.keep_max:
@@ -79,14 +82,49 @@ class CheckpointManager:
             self._kept.pop(worst)[1].unlink(missing_ok=True)
         return path
 
+    def save_best(
+        self, weights: Mapping[str, Parameter], metadata: Mapping[str, Any], epoch: int, score: Optional[float]
+    ) -> None:
+        """Write `<model>_best.ckpt` if `score` is above all before it; the arguments are those of `save`.
+
+        Args:
+            score: the higher the better; None for an epoch that was not validated.
+        """
+        if score is None or (self.best_score is not None and score <= self.best_score):
+            return
+        require_finite(weights)
+        write_ckpt(self.best_path, weights, metadata)
+        self.best_score, self.best_epoch = score, epoch
+
     def saved(self) -> dict[str, Any]:
         """What `restore` takes, as JSON values."""
-        return {"best_score": self.best_score, "kept": [[score, path.name] for score, path in self._kept]}
+        kept = [[score, path.name] for score, path in self._kept]
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "kept": kept}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on with the files and the best score of an interrupted run."""
-        self.best_score = saved["best_score"]
-        self._kept = [(score, self.folder / name) for score, name in saved["kept"]]
+        """Go on with the best score of an interrupted run, and with those of its files that are in the folder."""
+        # Earlier versions did not save the epoch.
+        self.best_score, self.best_epoch = saved["best_score"], saved.get("best_epoch")
+        kept = [(score, self.folder / name) for score, name in saved["kept"]]
+        self._kept = [(score, path) for score, path in kept if path.exists()]
+
+    def take_best_from(self, folder: Union[str, os.PathLike]) -> None:
+        """Copy the best checkpoint of a restored run from the folder that the run was in, if that is another.
+
+        If it is gone, the next epoch that is validated becomes the best.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        source = Path(folder) / self.best_path.name
+        if self.best_score is None or (source.exists() and source.resolve() == self.best_path.resolve()):
+            return
+        if source.exists():
+            with atomic_path(self.best_path) as side:
+                shutil.copyfile(source, side)
+            return
+        logger.warning("'%s', the best checkpoint of the resumed run, is gone: the best is chosen anew", source)
+        self.best_score = self.best_epoch = None
 
 
 def require_finite(weights: Mapping[str, Parameter]) -> None:

@@ -16,9 +16,11 @@ from mindcv.convert.ckpt_file import METADATA_KEY
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["SUFFIX", "SavedRun", "StateFiles", "find_newest", "read_state", "write_state"]
+__all__ = ["SUFFIX", "UNSAVED", "SavedRun", "StateFiles", "find_newest", "read_state", "write_state"]
 
 SUFFIX = ".resume.safetensors"
+# An empty file that is in a folder from the beginning of a run until the run is saved for the first time.
+UNSAVED = ".not-saved-yet"
 _RECORD, _DIGEST = "mindcv_run", "sha256"
 
 # A run as arrays by name, and as JSON values.
@@ -85,6 +87,14 @@ class StateFiles:
         self.keep_max = keep_max
         self._written: list[Path] = []
 
+    def begin(self) -> None:
+        """Mark the folder as that of a new run: what is in it without a saved run was made by a run that was killed."""
+        (self.folder / UNSAVED).touch()
+
+    def end_without_save(self) -> None:
+        """Take the mark of `begin` away again, where a run ends before its first step."""
+        (self.folder / UNSAVED).unlink(missing_ok=True)
+
     def save(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], epoch: int, step: int) -> Path:
         """Write a run, then remove what is too old; what earlier processes wrote goes once there are enough of its own.
 
@@ -93,6 +103,7 @@ class StateFiles:
         """
         path = self.folder / f"{self.model_name}-{epoch}_{step}{SUFFIX}"
         write_state(path, arrays, record)
+        (self.folder / UNSAVED).unlink(missing_ok=True)
         self._written = [*(old for old in self._written if old != path), path][-self.keep_max :]
         if len(self._written) == self.keep_max:
             for old in self.folder.glob(f"{self.model_name}-*{SUFFIX}"):

@@ -18,7 +18,7 @@ from mindcv.utils.errors import DeviceError, UserError
 from mindcv.utils.logger import logger
 from mindcv.utils.rank_watch import watch_workers
 
-__all__ = ["Group", "join_group"]
+__all__ = ["Group", "is_first_process", "join_group"]
 
 # What the launchers set for the processes they start.
 _LAUNCHERS = {"msrun": "MS_ROLE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
@@ -113,6 +113,13 @@ def join_group(distribute: bool) -> Group:
     if not group.is_main:
         logger.setLevel(logging.WARNING)  # what all would say, one says
     return group
+
+
+def is_first_process() -> bool:
+    """Whether this process will be the main one of its group, as its launcher says before the group is joined."""
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return False
+    return os.environ.get("RANK_ID" if "MS_ROLE" in os.environ else "OMPI_COMM_WORLD_RANK", "0") == "0"
 
 
 def _end_with_parent() -> None:

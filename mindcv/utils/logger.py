@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-__all__ = ["logger"]
+__all__ = ["counted", "logger"]
 
 
 class _TqdmHandler(logging.Handler):
@@ -23,3 +23,8 @@ if not logger.handlers:
     logger.addHandler(_TqdmHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, with the plural's s unless the number is 1: "1 epoch", "2 epochs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

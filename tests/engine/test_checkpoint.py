@@ -152,3 +152,59 @@ def test_a_restored_manager_goes_on(tmp_path, weights, policy):
     for name in files(folders[0]):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     assert read_ckpt(folders[1] / "m_best.ckpt")[1] == {"epoch": 2}
+
+
+def test_the_best_is_saved_between_two_saves_too(tmp_path, weights):
+    manager = CheckpointManager(tmp_path, "m")
+    for epoch, score in enumerate([0.2, 0.9, None, 0.9], start=1):
+        manager.save_best(weights, {"epoch": epoch}, epoch, score)
+    assert files(tmp_path) == ["m_best.ckpt"] and read_ckpt(tmp_path / "m_best.ckpt")[1] == {"epoch": 2}
+    assert (manager.best_epoch, manager.best_score) == (2, 0.9)
+
+
+@pytest.fixture
+def moved(tmp_path, weights):
+    """A manager in another folder than that of the run that it goes on with."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    before = CheckpointManager(tmp_path / "old", "m")
+    before.save(weights, {"epoch": 1}, 1, 1, 0.9)
+    manager = CheckpointManager(tmp_path / "new", "m")
+    manager.restore(json.loads(json.dumps(before.saved())))
+    return manager
+
+
+def test_the_best_moves_with_a_run(tmp_path, moved, weights):
+    moved.take_best_from(tmp_path / "old")
+    moved.save(weights, {"epoch": 2}, 2, 1, 0.5)
+    assert files(tmp_path / "new") == ["m-2_1.ckpt", "m_best.ckpt"]
+    assert read_ckpt(tmp_path / "new" / "m_best.ckpt")[1] == {"epoch": 1} and moved.best_epoch == 1
+    assert files(tmp_path / "old") == ["m-1_1.ckpt", "m_best.ckpt"]
+
+
+def test_a_best_that_is_gone_is_said_and_chosen_anew(tmp_path, moved, weights, capsys):
+    (tmp_path / "old" / "m_best.ckpt").unlink()
+    moved.take_best_from(tmp_path / "old")
+    assert "m_best.ckpt', the best checkpoint of the resumed run, is gone" in capsys.readouterr().err
+    moved.save(weights, {"epoch": 2}, 2, 1, 0.5)
+    assert read_ckpt(tmp_path / "new" / "m_best.ckpt")[1] == {"epoch": 2}
+
+
+def test_files_of_another_folder_take_no_places(tmp_path, weights):
+    """Of the two that the run keeps, none is in the new folder."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    before = CheckpointManager(tmp_path / "old", "m", "top_k", keep_max=2)
+    for epoch, score in ((1, 0.8), (2, 0.9)):
+        before.save(weights, {}, epoch, 1, score)
+    manager = CheckpointManager(tmp_path / "new", "m", "top_k", keep_max=2)
+    manager.restore(before.saved())
+    for epoch, score in ((3, 0.1), (4, 0.2)):
+        manager.save(weights, {}, epoch, 1, score)
+    assert files(tmp_path / "new") == ["m-3_1.ckpt", "m-4_1.ckpt"]
+
+
+def test_a_run_that_did_not_save_the_best_epoch_is_restored(tmp_path):
+    manager = CheckpointManager(tmp_path, "m")
+    manager.restore({"best_score": 0.5, "kept": []})
+    assert (manager.best_score, manager.best_epoch) == (0.5, None)

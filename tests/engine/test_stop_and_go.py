@@ -311,6 +311,12 @@ class Saver:
     def __init__(self, error=None):
         self.error, self.places = error, []
 
+    def begin(self):
+        self.is_marked = True
+
+    def end_without_save(self):
+        self.is_marked = False
+
     def save(self, arrays, record, epoch, step):
         if self.error:
             raise self.error
@@ -332,6 +338,13 @@ def test_a_run_without_a_step_is_not_saved(capsys):
             trainer.train(1, broken, [run_states(files)], state)
     assert files.places == [(1, 1)]
     assert capsys.readouterr().err == "saved 1_1, from which --resume auto goes on\n"
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_mark():
+    files = Saver()
+    with pytest.raises(DataError):
+        Trainer(Step([1.0] * 4)).train(1, Broken(4, 1), [run_states(files)])
+    assert files.places == [] and not files.is_marked
 
 
 def test_the_error_is_told_where_saving_fails_too(capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 from types import SimpleNamespace
 
@@ -162,6 +163,15 @@ def test_progress_writes_lines_without_a_terminal(capsys):
     assert lines[1].startswith("epoch 1/1 step 4/4  loss 1.0000  ") and lines[1].endswith("0:00:00 left")
 
 
+def test_what_is_not_known_yet_is_left_out(tmp_path, capsys):
+    """After the first step of a process there is no speed to tell: no nan, no question mark, an empty field."""
+    Trainer(Step([2.0, 1.0]), [0.1] * 2).train(2, Loader(1), [Progress(log_interval=1), MetricsTable(tmp_path)])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "epoch 1/2 step 1/1  loss 2.0000  lr 1.00e-01"
+    assert re.fullmatch(r"epoch 2/2 step 1/1  loss 1.0000  lr 1.00e-01  \d+\.\d images/s  0:00:00 left", second)
+    assert [row["images_per_s"] == "" for row in read_table(tmp_path / "metrics.csv")] == [True, False]
+
+
 class Alternating(nn.Cell):
     """Logits that are the bias alone."""
 
@@ -311,7 +321,11 @@ def test_a_stopped_run_leaves_what_a_finished_one_leaves(tmp_path, capsys):
     assert read_ckpt(tmp_path / "m-3_2.ckpt")[1]["metrics"] == {"top_1": 0.3}
     assert [row["top_1"] for row in read_table(tmp_path / "metrics.csv")] == ["0.5", "0.4", "0.3"]
     assert entries[-2:] == [("last", "epoch", 3, 2, 6, True), ("last", "end", 3, 2, 6, True)]
-    assert capsys.readouterr().err.splitlines()[-1] == f"saved {tmp_path / 'm-3_2.ckpt'}"
+    assert read_ckpt(tmp_path / "m_best.ckpt")[1]["metrics"] == {"top_1": 0.5}, "the best, though it was not due"
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"saved {tmp_path / 'm-3_2.ckpt'}",
+        f"best: epoch 1 of 3 with top_1 0.5000, saved as {tmp_path / 'm_best.ckpt'}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What runs leave in a folder, and what a new run does about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Union
+
+from mindcv.engine.state_file import SUFFIX, UNSAVED
+from mindcv.utils.logger import logger
+
+__all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
+
+# Also the names of MindCV's checkpoints.
+_CHECKPOINT = re.compile(rf".+-\d+_\d+(\.ckpt|{re.escape(SUFFIX)})|.+_best\.ckpt")
+_TABLES = ("metrics.csv", "learning_curve.png")
+
+
+def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:
+    """The checkpoints and saved runs in a folder, of any model, sorted; [] if there is no such folder."""
+    return sorted(path for path in Path(folder).glob("*") if _CHECKPOINT.fullmatch(path.name))
+
+
+def is_without_state(folder: Union[str, os.PathLike]) -> bool:
+    """Whether the run in a folder was killed before it was saved for the first time (see `StateFiles.begin`)."""
+    return (Path(folder) / UNSAVED).exists()
+
+
+def remove_runs(folder: Union[str, os.PathLike]) -> None:
+    """Remove the files that runs have left in a folder, and say how many."""
+    tables = [path for path in map(Path(folder).joinpath, _TABLES) if path.exists()]
+    files = [*find_checkpoints(folder), *tables]
+    for path in files:
+        path.unlink(missing_ok=True)
+    if files:
+        logger.info("overwrite: %d files of an earlier run were removed from '%s'", len(files), folder)

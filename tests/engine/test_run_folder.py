@@ -1,0 +1,37 @@
+"""Which files of a folder are those of runs."""
+
+from mindcv.engine import StateFiles, remove_runs
+from mindcv.engine.run_folder import find_checkpoints, is_without_state
+from mindcv.engine.state_file import SUFFIX
+
+OF_RUNS = ("a-1_20.ckpt", f"a-1_20{SUFFIX}", "a_best.ckpt", "b-c-10_2.ckpt")
+OTHERS = ("a.ckpt", "best.ckpt", "a-1_20.txt", "a-1.ckpt", "metrics.1.csv", "notes.txt", "model.safetensors")
+
+
+def fill(folder, names):
+    for name in names:
+        (folder / name).write_bytes(b"")
+
+
+def test_checkpoints_and_saved_runs_are_found(tmp_path):
+    fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv"])
+    assert [path.name for path in find_checkpoints(tmp_path)] == sorted(OF_RUNS)
+    assert find_checkpoints(tmp_path / "gone") == []
+
+
+def test_only_files_of_runs_are_removed(tmp_path, capsys):
+    fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv", "learning_curve.png"])
+    remove_runs(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(OTHERS)
+    assert capsys.readouterr().err == f"overwrite: 6 files of an earlier run were removed from '{tmp_path}'\n"
+    remove_runs(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):
+    assert not is_without_state(tmp_path)
+    files = StateFiles(tmp_path, "m")
+    files.begin()
+    assert is_without_state(tmp_path)
+    files.save({}, {}, 1, 1)
+    assert not is_without_state(tmp_path)
