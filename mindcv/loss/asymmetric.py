@@ -45,14 +45,16 @@ class AsymmetricLossMultilabel(_Asymmetric):
     the bases and the exponents each by themselves, as timm's code does. Logarithms are exact, where timm stops p at
     1e-8: a class that is missed by far keeps its gradient. With both gammas and `clip` 0 it is sigmoid cross-entropy.
 
-    The mean is over samples and classes, like that of `BinaryCrossEntropySmooth`; the paper sums over classes, which is
-    K times as much. Smoothing with eps moves each target towards 1/2: `(1 - eps) * target + eps / 2`.
+    By default the loss is the sum over samples and classes, as in the authors' code, in timm and in MindCV. With
+    `reduction="mean"` it is the mean over samples and classes. Smoothing with eps, 0 by default, moves each target
+    towards 1/2: `(1 - eps) * target + eps / 2`.
 
     Args:
-        gamma_pos: exponent for what is present, at least 0.
-        gamma_neg: exponent for what is absent, at least 0.
+        gamma_pos: exponent for the classes that are present, at least 0.
+        gamma_neg: exponent for the classes that are absent, at least 0.
         clip: probability, in [0, 1), below which an absent class costs nothing.
-        **common: see `ClassificationLoss`.
+        reduction: `"sum"`, `"mean"` or `"none"`.
+        **options: see `ClassificationLoss`.
 
     Source: "Asymmetric Loss For Multi-Label Classification", arXiv 2009.14119, section 2.
 
@@ -60,8 +62,8 @@ class AsymmetricLossMultilabel(_Asymmetric):
         UserError: an option out of its range.
     """
 
-    def __init__(self, *, clip: float = 0.05, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, clip: float = 0.05, reduction: str = "sum", **options: Any) -> None:
+        super().__init__(reduction=reduction, **options)
         if not 0.0 <= clip < 1.0:
             raise UserError(f"clip must be in [0, 1), got {clip}")
         self.clip = float(clip)
@@ -80,12 +82,13 @@ class AsymmetricLossSingleLabel(_Asymmetric):
 
     `-sum_k weight_k * smoothed_k * focus_k * log(p_k)`, p = softmax(logits), where focus is `(1 - p_k)^gamma_pos` for
     the class that is present and `p_k^gamma_neg` for the others. Only smoothing makes the others count, so `gamma_neg`
-    does nothing without it (timm smooths by 0.1 unless told otherwise). The mean is over samples, with class weights
-    too.
+    does nothing without it. The authors' code and timm smooth by 0.1 unless told otherwise, MindCV by what
+    `create_loss` is given, as here. The mean is over samples, with class weights too.
 
     Args:
-        gamma_pos: exponent for the class that is present, at least 0.
-        gamma_neg: exponent for the others, at least 0.
+        gamma_pos: exponent for the class that is present, at least 0. The default is timm's and MindCV's; the authors'
+            code has 0.
+        gamma_neg: exponent for the other classes, at least 0.
         **common: see `ClassificationLoss`.
 
     Source: arXiv 2009.14119, and timm's single-label form of it.

@@ -12,6 +12,7 @@ from mindcv.loss.binary_cross_entropy import BinaryCrossEntropySmooth
 from mindcv.loss.cross_entropy import CrossEntropySmooth
 from mindcv.loss.jsd import JSDCrossEntropy
 from mindcv.utils.errors import UserError, nearest, unknown_name
+from mindcv.utils.logger import logger
 
 __all__ = ["create_loss"]
 
@@ -41,12 +42,16 @@ def create_loss(
             `asl_multi_label` (asymmetric losses on softmax and sigmoid), or `JSD` (cross-entropy and the divergence
             among augmented copies).
         weight: a factor for each class, shape (K,).
-        reduction: `mean`, `sum` or `none`.
-        label_smoothing: eps in [0, 1): targets become `(1 - eps) * target + eps / K`; with `asl_multi_label`
-            `(1 - eps) * target + eps / 2`.
+        reduction: `mean`, `sum` or `none`. `asl_multi_label` takes `mean` for `sum`: see below.
+        label_smoothing: eps in [0, 1): targets become `(1 - eps) * target + eps / K`; `asl_multi_label` does not
+            smooth.
         aux_factor: weight of each auxiliary head's loss, when the network returns a tuple of logits.
         **kwargs: `target_threshold` (None) of `BCE`; `gamma_pos` (1) and `gamma_neg` (4) of both asymmetric losses and
             `clip` (0.05) of `asl_multi_label`; `num_splits` (3) and `alpha` (12) of `JSD`. See the classes.
+
+    `asl_multi_label` is the sum over samples and classes without smoothing, as in MindCV's `create_loss`, which drops
+    both options: MindCV's callers leave them at values meant for other losses. One line in the log says so. To have
+    the mean, or smoothing, build `AsymmetricLossMultilabel(reduction="mean", smoothing=0.1)`.
 
     Returns:
         A Cell `(logits, labels) -> float32 scalar`; see `ClassificationLoss` for the shapes.
@@ -62,4 +67,16 @@ def create_loss(
         if key not in own_keywords:
             allowed = ", ".join(own_keywords) or "none"
             raise UserError(f"loss '{name}' has no keyword '{key}'{nearest(key, own_keywords)} (it has: {allowed})")
+    if loss is AsymmetricLossMultilabel and (reduction == "mean" or label_smoothing):
+        _say_sum(reduction, label_smoothing)
+        reduction, label_smoothing = "sum" if reduction == "mean" else reduction, 0.0
     return loss(smoothing=label_smoothing, aux_factor=aux_factor, reduction=reduction, weight=weight, **kwargs)
+
+
+def _say_sum(reduction: str, label_smoothing: float) -> None:
+    logger.info(
+        "asl_multi_label sums over samples and classes and does not smooth the targets, as in MindCV: reduction=%s and "
+        "label_smoothing=%g are not used; build mindcv.loss.AsymmetricLossMultilabel to choose them",
+        reduction,
+        label_smoothing,
+    )

@@ -56,6 +56,9 @@ def single_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, eps=0.0, weight=
     return losses
 
 
+FORMS = [(AsymmetricLossSingleLabel, single_label), (AsymmetricLossMultilabel, multi_label)]
+
+
 def slopes(function, logits, step=1e-6):
     """Central differences of the sum of `function`."""
     found = np.zeros(logits.shape)
@@ -89,7 +92,8 @@ OPTIONS = [
 @pytest.mark.parametrize("labels", [SEVERAL, SOFT], ids=["several", "soft"])
 @pytest.mark.parametrize("options", [*OPTIONS, {"clip": 0.0}, {"clip": 0.3}, {"clip": 0.0, "gamma_neg": 0.5}])
 def test_multi_label(mode, labels, options):
-    check(create_loss(NAMES[1], **options), LOGITS, labels, lambda x, t: multi_label(x, t, **options))
+    loss = AsymmetricLossMultilabel(reduction="mean", **options)
+    check(loss, LOGITS, labels, lambda x, t: multi_label(x, t, **options))
 
 
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
@@ -99,19 +103,48 @@ def test_single_label(mode, labels, options):
     check(loss, LOGITS, labels, lambda x, t: single_label(x, t, eps=0.1, **options))
 
 
-@pytest.mark.parametrize(("name", "formula"), list(zip(NAMES, [single_label, multi_label])))
-def test_smoothing_and_class_weights(mode, name, formula):
-    loss = create_loss(name, weight=Tensor(WEIGHT, ms.float32), label_smoothing=0.2)
+@pytest.mark.parametrize(("loss_class", "formula"), FORMS)
+def test_smoothing_and_class_weights(mode, loss_class, formula):
+    loss = loss_class(weight=Tensor(WEIGHT, ms.float32), smoothing=0.2, reduction="mean")
     check(loss, LOGITS, LABELS, lambda x, t: formula(x, t, eps=0.2, weight=WEIGHT))
 
 
-@pytest.mark.parametrize(("name", "formula"), list(zip(NAMES, [single_label, multi_label])))
-def test_reductions(mode, name, formula):
+@pytest.mark.parametrize(("loss_class", "formula"), FORMS)
+def test_reductions(mode, loss_class, formula):
     expected = formula(LOGITS, np.eye(CLASSES)[LABELS], eps=0.1)
     for reduction, right in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
-        loss = create_loss(name, reduction=reduction, label_smoothing=0.1)
+        loss = loss_class(reduction=reduction, smoothing=0.1)
         value = loss(Tensor(LOGITS, ms.float32), Tensor(LABELS, ms.int32)).asnumpy()
         np.testing.assert_allclose(value, right, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": "mean", "label_smoothing": 0.1}, {"reduction": "sum"}])
+def test_create_loss_multi_label_is_the_sum_of_its_authors(options):
+    """Callers of MindCV give options for other losses, which its multi-label loss does not read."""
+    rng = np.random.default_rng(7)
+    logits, targets = rng.normal(size=(3, 4)), rng.integers(0, 2, (3, 4))
+    value = create_loss(NAMES[1], **options)(Tensor(logits, ms.float32), Tensor(targets, ms.int32))
+    np.testing.assert_allclose(value.asnumpy(), multi_label(logits, targets).sum(), rtol=1e-5)
+    zeros = create_loss(NAMES[1], **options)(Tensor(np.zeros((3, 5)), ms.float32), Tensor(np.zeros((3, 5)), ms.int32))
+    np.testing.assert_allclose(zeros.asnumpy(), 15 * 0.45**4 * -math.log(0.55), rtol=1e-5)
+
+
+def test_create_loss_multi_label_says_what_it_does_not_use(caplog, monkeypatch):
+    monkeypatch.setattr("mindcv.utils.logger.logger.propagate", True)
+    create_loss(NAMES[1], label_smoothing=0.1)
+    assert "sums over samples and classes" in caplog.text and "label_smoothing=0.1 are not used" in caplog.text
+    caplog.clear()
+    create_loss(NAMES[1], reduction="none")
+    assert not caplog.text
+
+
+def test_create_loss_single_label_smooths_and_averages_as_its_authors():
+    rng = np.random.default_rng(8)
+    logits, labels = rng.normal(size=(3, 5)), np.array([1, 1, 4])
+    loss = create_loss(NAMES[0], label_smoothing=0.1, gamma_pos=0.0)
+    value = loss(Tensor(logits, ms.float32), Tensor(labels, ms.int32))
+    expected = single_label(logits, np.eye(5)[labels], gamma_pos=0.0, eps=0.1).mean()
+    np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
 def test_without_focus_they_are_the_cross_entropies(mode):
@@ -119,7 +152,7 @@ def test_without_focus_they_are_the_cross_entropies(mode):
     flat = {"gamma_pos": 0.0, "gamma_neg": 0.0}
     for one, other in (
         (create_loss(NAMES[0], label_smoothing=0.1, **flat), create_loss("CE", label_smoothing=0.1)),
-        (create_loss(NAMES[1], clip=0.0, **flat), create_loss("BCE")),
+        (create_loss(NAMES[1], clip=0.0, **flat), create_loss("BCE", reduction="sum")),
     ):
         np.testing.assert_allclose(one(logits, labels).asnumpy(), other(logits, labels).asnumpy(), rtol=2e-6)
 
@@ -148,8 +181,8 @@ def test_a_class_missed_by_far_keeps_its_gradient(mode):
 
 def test_half_precision_logits_are_computed_in_float32(mode):
     half = LOGITS.astype(np.float16)
-    for name, formula in zip(NAMES, (single_label, multi_label)):
-        value = create_loss(name, label_smoothing=0.1)(Tensor(half), Tensor(LABELS, ms.int32))
+    for loss_class, formula in FORMS:
+        value = loss_class(smoothing=0.1, reduction="mean")(Tensor(half), Tensor(LABELS, ms.int32))
         expected = formula(half.astype(np.float64), np.eye(CLASSES)[LABELS], eps=0.1).mean()
         np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
