@@ -32,7 +32,9 @@ def main() -> None:
 
     network = build_model(config, num_classes)
     fill_weights(network, weights, config.ckpt_path or config.model)
-    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)).set_train(False)
+    network = pack_for_inference(
+        apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
+    ).set_train(False)
     transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
     predictions, unreadable = [], UnreadableImages(len(paths), config.skip_corrupt)
     options = (config.top_k, config.batch_size, unreadable.add)

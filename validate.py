@@ -33,7 +33,7 @@ def main() -> None:
     dataset, loader = build_evaluation_loader(config, group, weights.metadata.get("class_to_idx"))
     network = build_model(config, dataset.num_classes())
     fill_weights(network, weights, config.ckpt_path or config.model)
-    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype))
+    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
     result = evaluate(network, loader, dataset.num_classes(), group, progress=group.is_main)
     if group.is_main:
         report(config, result, dataset.class_names)

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.kernels.form import is_on_cpu, uses_kernels
-from mindcv.models.layers import ProductCell
+from mindcv.models.layers import ProductCell, forget_graphs
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["AMP_DTYPES", "AMP_LEVELS", "apply_amp"]
@@ -57,6 +57,7 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
         for cell in products:
             if not cast_list or type(cell).__name__ in cast_list:
                 cell.compute_type = AMP_DTYPES[dtype]
+        forget_graphs(network)
     return _HalfInput(network, AMP_DTYPES[dtype]) if level in ("O2", "O3") else network
 
 
@@ -73,7 +74,7 @@ class _HalfInput(nn.Cell):
     def __init__(self, network: nn.Cell, dtype: ms.Type):
         super().__init__(auto_prefix=False)
         self.network = network
-        self.dtype = dtype
+        self.input_type = dtype
 
     def construct(self, x):
-        return ops.cast(self.network(ops.cast(x, self.dtype)), ms.float32)
+        return ops.cast(self.network(ops.cast(x, self.input_type)), ms.float32)

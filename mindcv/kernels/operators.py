@@ -6,6 +6,7 @@ pass; `keep` [N] is what each image's branch is multiplied by before it is added
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Optional
 
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 
+_numbers = itertools.count()
+
+
 def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Callable] = None) -> ops.Custom:
     """The library's function `name`; `shapes` maps the shapes of its inputs to a tuple of those of its outputs."""
 
@@ -40,7 +44,14 @@ def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Cal
                 raise TypeError(f"the kernel {name} computes in float32, and got {dtype}")
         return (ms.float32,) * num_outputs if num_outputs > 1 else ms.float32
 
-    return ops.Custom(f"{library_path()}:{name}", infer_shape, infer_type, func_type="aot", bprop=bprop)
+    return _Operator(f"{library_path()}:{name}", infer_shape, infer_type, func_type="aot", bprop=bprop)
+
+
+class _Operator(ops.Custom):
+    """A function of the library. Copies of a network share it: it holds nothing that changes."""
+
+    def __deepcopy__(self, memo: dict) -> _Operator:
+        return self
 
 
 def _suffix(bf16: bool) -> str:
@@ -133,8 +144,7 @@ class PackedStageKernel(nn.Cell):
         for weights in blocks:
             packed = {i: _packed(weights[i], bf16) for i in (4, 8 if is_v2 else 6)}  # of pwconv1 and pwconv2
             inputs += [packed.get(i, weight) for i, weight in enumerate(weights)]
-        # Not constants of the graph: those are copied and hashed when it is compiled.
-        self.inputs = ParameterTuple([_fixed(value, f"input{i}") for i, value in enumerate(inputs)])
+        self.inputs = _fixed(inputs)
         self.operator = _operator(f"Stage{'V2' if is_v2 else 'V1'}Packed{_suffix(bf16)}", 1, lambda x, *_: (x,))
 
     def construct(self, x):
@@ -160,8 +170,7 @@ class PackedPatchKernel(nn.Cell):
         # The kernel's size is told by the first axis of the packed weight.
         count = -(-packed_size(size * size * in_channels, out_channels, bf16) // size)
         packed = _operator(f"Pack{name}{suffix}", 1, lambda w: ([size, count],))(weight)
-        inputs = (packed, bias, gamma, beta)
-        self.inputs = ParameterTuple([_fixed(value, f"input{i}") for i, value in enumerate(inputs)])
+        self.inputs = _fixed((packed, bias, gamma, beta))
         shapes = _patch_shapes(images, size, out_channels)
         self.operator = _operator(f"{name}Packed{suffix}", 1, lambda x, *_: shapes(x))
 
@@ -169,8 +178,11 @@ class PackedPatchKernel(nn.Cell):
         return self.operator(x, *self.inputs)
 
 
-def _fixed(value: Tensor, name: str) -> Parameter:
-    return Parameter(Tensor(value), name=name, requires_grad=False)
+def _fixed(values: Sequence[Tensor]) -> ParameterTuple:
+    """Inputs of a graph. Not its constants, which are copied and hashed when it is compiled."""
+    number = next(_numbers)  # all parameters of a graph need names of their own
+    named = [(f"packed{number}.input{i}", value) for i, value in enumerate(values)]
+    return ParameterTuple([Parameter(Tensor(value), name=name, requires_grad=False) for name, value in named])
 
 
 def _packed(weight: Tensor, bf16: bool) -> Tensor:

@@ -16,6 +16,7 @@ from mindcv.kernels import BlockV1Kernel, BlockV2Kernel
 from mindcv.models.layers import (
     GELU,
     GRN,
+    BaseNetwork,
     Block,
     Dense,
     DepthwiseConv,
@@ -27,6 +28,7 @@ from mindcv.models.layers import (
     PerceptronV1,
     PerceptronV2,
     SampleCounter,
+    Section,
     StemConv,
 )
 from mindcv.models.pretrained import load_pretrained
@@ -107,7 +109,7 @@ class ConvNeXtV2Block(Block):
         return (*conv, pwconv1.weight, pwconv1.bias, grn.gamma, grn.beta, pwconv2.weight, pwconv2.bias)
 
 
-class ConvNeXt(nn.Cell):
+class ConvNeXt(BaseNetwork):
     """ConvNeXt: a stem, four stages of blocks with downsampling between them, a pooled linear head.
 
     Args:
@@ -151,12 +153,12 @@ class ConvNeXt(nn.Cell):
             drop_path = DropPath(rate, index, seed, self.sample_counter.count) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
 
-        feature = [nn.SequentialCell(StemConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
+        feature = [Section(StemConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
         for stage, (dim, depth) in enumerate(zip(dims, depths)):
             if stage > 0:
-                feature.append(nn.SequentialCell(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
+                feature.append(Section(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
             first = sum(depths[:stage])
-            feature.append(nn.SequentialCell([block(first + i, dim) for i in range(depth)]))
+            feature.append(Section([block(first + i, dim) for i in range(depth)]))
         self.feature = nn.SequentialCell(feature)
         self.feature_info = [
             {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
@@ -185,7 +187,7 @@ class ConvNeXt(nn.Cell):
 
     def forward_features(self, x):
         """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
-        x = self.sample_counter(x)
+        x = self.sample_counter(self.prepare(x))
         x = self.feature(x)  # channels last from the stem on
         return ops.transpose(x, (0, 3, 1, 2))
 

@@ -7,10 +7,12 @@ from typing import Optional
 
 from mindspore import nn, ops
 
+from mindcv.models.layers import BaseNetwork
+
 __all__ = ["ConvNeXtFeatures"]
 
 
-class ConvNeXtFeatures(nn.Cell):
+class ConvNeXtFeatures(BaseNetwork):
     """Gives the maps of some stages of a ConvNeXt instead of logits; later stages and the head are left out.
 
     Args:
@@ -40,7 +42,7 @@ class ConvNeXtFeatures(nn.Cell):
 
     def construct(self, x):
         """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""
-        x = self.sample_counter(x)
+        x = self.sample_counter(self.prepare(x))
         maps = []
         for i, cell in enumerate(self.feature):
             x = cell(x)

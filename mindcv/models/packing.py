@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from typing import Optional
 
+import mindspore as ms
 from mindspore import nn
 
 from mindcv.kernels import PackedPatchKernel, PackedStageKernel
-from mindcv.models.layers import Block, LayerNorm, PatchConv, StemConv
+from mindcv.models.layers import Block, LayerNorm, PatchConv, Section, StemConv
 
 __all__ = ["pack_for_inference"]
 
 
-def pack_for_inference(network: nn.Cell) -> nn.Cell:
+def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
     """Put a network's weights into the form that the CPU kernels multiply, in place, instead of doing it at each call.
 
     A stage becomes one operator, and so do the stem and each downsampling with their norms: small batches gain most.
-    The outputs stay the same bits. What comes out is for inference alone: load the weights before, since the packed
-    parts have no parameters that could be loaded, trained or saved. Without kernels nothing changes.
+    The outputs stay the same bits. Without kernels nothing changes, nor where the network computes in float16.
+
+    Load the weights before. The network can still be saved, copied and exported; loading weights into it or training
+    it undoes the packing.
 
     Args:
-        network: a ConvNeXt, or a Cell around one, that has not run yet in graph mode.
+        network: a ConvNeXt, or a Cell around one.
+        keep_weights: keep the weights beside the packed ones. Without them the network needs less memory and can do
+            nothing but infer.
     """
-    for _, cell in list(network.cells_and_names()):
-        if isinstance(cell, nn.SequentialCell):
-            for index, part in enumerate(cell):
-                packed = _packed(list(part)) if isinstance(part, nn.SequentialCell) else None
-                if packed is not None:
-                    cell[index] = packed
+    cells = [cell for _, cell in network.cells_and_names()]
+    if any(getattr(cell, "input_type", None) not in (None, ms.float32) for cell in cells):
+        return network
+    for cell in cells:
+        if isinstance(cell, Section) and cell.packed is None:
+            packed = _packed(list(cell))
+            if packed is not None:
+                cell.pack(packed, keep_weights)
     return network
 
 

@@ -66,7 +66,7 @@ def _precision(settings: dict[str, Any]) -> dict[str, str]:
 
 def _forward(settings: dict[str, Any], group: Group) -> Workload:
     network = create_model(settings["model"], num_classes=NUM_CLASSES)
-    network = pack_for_inference(apply_amp(network, **_precision(settings))).set_train(False)
+    network = pack_for_inference(apply_amp(network, **_precision(settings)), keep_weights=False).set_train(False)
     images = _images(settings, group)
 
     def step() -> int:

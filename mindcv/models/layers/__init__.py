@@ -1,6 +1,6 @@
 """The layers of ConvNeXt. Feature maps are channels-last, [N, H, W, C], from the stem to the head.
 
-Where the form of a layer depends on the device, `form.py` is the one place that looks.
+Where the form of a layer depends on the device, `form.py` of the kernels is the one place that looks.
 """
 
 from mindcv.models.layers.block import Block
@@ -9,11 +9,14 @@ from mindcv.models.layers.depthwise import DepthwiseConv
 from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, SampleCounter, number_samples
 from mindcv.models.layers.gelu import GELU
 from mindcv.models.layers.grn import GRN
+from mindcv.models.layers.layer import BaseNetwork, Layer, forget_graphs
 from mindcv.models.layers.layer_norm import LayerNorm
 from mindcv.models.layers.patch_conv import PatchConv, StemConv
 from mindcv.models.layers.perceptron import PerceptronV1, PerceptronV2
+from mindcv.models.layers.section import Section
 
 __all__ = [
+    "BaseNetwork",
     "Block",
     "Dense",
     "DepthwiseConv",
@@ -22,12 +25,15 @@ __all__ = [
     "GELU",
     "GRN",
     "KeepPath",
+    "Layer",
     "LayerNorm",
     "PatchConv",
     "PerceptronV1",
     "PerceptronV2",
     "ProductCell",
     "SampleCounter",
+    "Section",
+    "forget_graphs",
     "number_samples",
     "StemConv",
 ]

@@ -8,11 +8,12 @@ import mindspore as ms
 from mindspore import nn
 
 from mindcv.kernels.form import is_on_cpu, kernel_is_bf16, uses_kernels
+from mindcv.models.layers.layer import Layer
 
 __all__ = ["Block"]
 
 
-class Block(nn.Cell):
+class Block(Layer):
     """x [N, H, W, C] to the same shape: a convolution, a norm, a perceptron for each pixel, added to x.
 
     A block says what `perceptron` is, layer by layer, and in `weights` the parameters in the order in which they are
@@ -52,7 +53,7 @@ class Block(nn.Cell):
         compute_type = self.pwconv1.compute_type
         if compute_type != self.dwconv.compute_type or compute_type != self.pwconv2.compute_type:
             return None
-        if x.dtype != ms.float32:
+        if x.dtype != ms.float32 or self.is_exported:
             return None
         if compute_type is None:
             return self.kernel

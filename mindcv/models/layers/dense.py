@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Optional
 
 import mindspore as ms
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, ops
 from mindspore.common.initializer import Normal, initializer
+
+from mindcv.models.layers.layer import Layer
 
 __all__ = ["Dense", "ProductCell"]
 
 
-class ProductCell(nn.Cell):
+class ProductCell(Layer):
     """A layer whose work is a product with its weight [O, ...], plus a bias [O].
 
     It computes in the type of its input, or in `compute_type` where mixed precision sets one, and gives back the

@@ -10,10 +10,12 @@ import zlib
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindcv.models.layers.layer import Layer
+
 __all__ = ["DropPath", "Dropout", "KeepPath", "SampleCounter", "number_samples"]
 
 
-class SampleCounter(nn.Cell):
+class SampleCounter(Layer):
     """Counts samples: passes x [N, ...] on and, in training, moves `count` (int32, not trained) up by those of all
     processes.
 
@@ -42,7 +44,7 @@ def number_samples(network: nn.Cell, rank: int, num_ranks: int) -> None:
             cell.rank = rank
 
 
-class DropPath(nn.Cell):
+class DropPath(Layer):
     """Stochastic depth per sample: x or 0 with probability `rate`, scaled by 1 / (1 - rate); x in evaluation.
 
     Args:
@@ -70,7 +72,7 @@ class DropPath(nn.Cell):
         return self.keep(n, 1) if self.training else ops.ones((n,), ms.float32)
 
 
-class KeepPath(nn.Cell):
+class KeepPath(Layer):
     """`DropPath` of rate 0."""
 
     def construct(self, x):
@@ -81,7 +83,7 @@ class KeepPath(nn.Cell):
         return ops.ones((n,), ms.float32)
 
 
-class Dropout(nn.Cell):
+class Dropout(Layer):
     """Dropout of single elements of [N, C]; arguments as for `DropPath`."""
 
     def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
@@ -94,7 +96,7 @@ class Dropout(nn.Cell):
         return x * ops.cast(ops.reshape(self.keep(x.shape[0], x.shape[1]), x.shape), x.dtype)
 
 
-class _Keep(nn.Cell):
+class _Keep(Layer):
     """float32 [n * width] of 0 (dropped) and 1 / (1 - rate) (kept): `width` decisions for each of n samples."""
 
     def __init__(self, rate: float, layer: int, seed: int, count: Parameter):

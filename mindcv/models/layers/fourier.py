@@ -17,15 +17,16 @@ from functools import lru_cache
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
+from mindcv.models.layers.layer import Layer
 from mindcv.models.layers.sums import outer, sum_rows
 
 __all__ = ["FourierConvolution"]
 
 
-class FourierConvolution(nn.Cell):
+class FourierConvolution(Layer):
     """x [N, H, W, C] and weight [C, 1, k, k], float32, to the convolution with zero padding k // 2."""
 
     def __init__(self):
@@ -36,7 +37,7 @@ class FourierConvolution(nn.Cell):
         return self.saving(x, weight, *_matrices(x.shape[1], x.shape[2], weight.shape[2]))[0]
 
 
-class _SavingConvolution(nn.Cell):
+class _SavingConvolution(Layer):
     """The convolution, the forward transform of x, and that of the weight. The matrices are those of `_arrays`.
 
     They are arguments because graph mode knows no constants in a hand-written gradient.

@@ -1,12 +1,14 @@
 """Global response normalisation (ConvNeXt V2, arXiv 2301.00808, section 3.2)."""
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, ops
+
+from mindcv.models.layers.layer import Layer
 
 __all__ = ["GRN"]
 
 
-class GRN(nn.Cell):
+class GRN(Layer):
     """gamma * (x * n) + beta + x on [N, H, W, C], where n compares each channel's energy with the mean channel's.
 
     g is the L2 norm of a channel over H and W, n = g / (mean of g over C + 1e-6). Parameters: `gamma` and `beta`

@@ -1,10 +1,12 @@
 """Layer normalisation over channels."""
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import initializer
 
 from mindcv.kernels import LayerNormKernel
 from mindcv.kernels.form import is_on_cpu, uses_kernels
+from mindcv.models.layers.layer import Layer
 from mindcv.models.layers.sums import outer, spread_channels, sum_channels, sum_rows, times_vector
 
 __all__ = ["LayerNorm"]
@@ -12,14 +14,17 @@ __all__ = ["LayerNorm"]
 _EPSILON = 1e-6
 
 
-class LayerNorm(nn.LayerNorm):
+class LayerNorm(Layer):
     """Normalises the last axis of [..., C] with eps 1e-6; statistics in float32 whatever the input's type.
 
     Parameters: `gamma` [C], `beta` [C].
     """
 
     def __init__(self, channels: int):
-        super().__init__((channels,), epsilon=_EPSILON)
+        super().__init__()
+        self.gamma = Parameter(initializer("ones", (channels,), ms.float32), name="gamma")
+        self.beta = Parameter(initializer("zeros", (channels,), ms.float32), name="beta")
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=_EPSILON)
         self.float32_form = None
         if uses_kernels():
             self.float32_form = LayerNormKernel()
@@ -27,9 +32,10 @@ class LayerNorm(nn.LayerNorm):
             self.float32_form = ProductLayerNorm()
 
     def construct(self, x):
-        if self.float32_form is not None and x.dtype == ms.float32:
+        if self.float32_form is not None and x.dtype == ms.float32 and not self.is_exported:
             return self.float32_form(x, self.gamma, self.beta)
-        return ops.cast(super().construct(ops.cast(x, ms.float32)), x.dtype)
+        y, _, _ = self.layer_norm(ops.cast(x, ms.float32), self.gamma, self.beta)
+        return ops.cast(y, x.dtype)
 
 
 class ProductLayerNorm(nn.Cell):

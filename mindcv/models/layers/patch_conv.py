@@ -34,7 +34,7 @@ class PatchConv(ProductCell):
         self.bf16_kernel = PatchConvKernel(bf16=True, images=self.takes_images) if uses_kernels() else None
 
     def construct(self, x):
-        if self.kernel is not None and x.dtype == ms.float32:
+        if self.kernel is not None and x.dtype == ms.float32 and not self.is_exported:
             if self.compute_type is None:
                 return self.kernel(x, self.weight, self.bias)
             if self.compute_type == ms.bfloat16:

@@ -1,0 +1,113 @@
+"""What the Cells of this library's networks have in common, and the network as MindSpore's own tools see it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Optional
+
+import mindspore as ms
+from mindspore import nn, ops
+from mindspore.nn.cell import _cell_graph_executor  # its own module has moved between versions
+
+from mindcv.kernels.form import is_on_cpu
+from mindcv.utils.errors import UserError
+
+__all__ = ["BaseNetwork", "Layer", "forget_graphs"]
+
+# MindSpore's flags for the number format of a Cell.
+_FORMATS = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
+
+
+class Layer(nn.Cell):
+    """A Cell that computes in the type of its input.
+
+    MindSpore's `to_float` would cast parameters and inputs of each Cell on its own, which the kernels, the norms and
+    the Fourier transforms cannot take. A layer ignores it: the network casts its images, and the layers follow.
+    """
+
+    def to_float(self, dst_type: ms.Type) -> Layer:
+        """Nothing: see the class."""
+        return self
+
+    def add_flags_recursive(self, **flags: object) -> Layer:
+        """As `nn.Cell.add_flags_recursive`, without the flags of number formats."""
+        return super().add_flags_recursive(**{name: value for name, value in flags.items() if name not in _FORMATS})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Cell) and "_phases" in self.__dict__:
+            forget_graphs(self)
+
+    @nn.Cell.compile_phase.setter
+    def compile_phase(self, value: str) -> None:
+        """The name of the graph that holds this Cell, of the last call. All names are kept: see `forget_graphs`."""
+        if value:
+            self.__dict__.setdefault("_phases", set()).add(value)
+        nn.Cell.compile_phase.fset(self, value)
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the graph that MindSpore makes is for a file: kernels have no place in it, as they stay here."""
+        return (self.compile_phase or "").startswith("export.")
+
+
+class BaseNetwork(Layer):
+    """A network of layers, made ready for MindSpore's `to_float`, `export` and graph mode."""
+
+    def __init__(self, auto_prefix: bool = True):
+        super().__init__(auto_prefix)
+        self.input_type: Optional[ms.Type] = None
+
+    def __call__(self, *inputs: ms.Tensor, **keywords: object) -> object:
+        """As `nn.Cell`."""
+        if self.is_exported:  # the export is over
+            self.compile_phase = ""
+        return super().__call__(*inputs, **keywords)
+
+    def to_float(self, dst_type: ms.Type) -> BaseNetwork:
+        """Compute in `dst_type` from the images on, as `apply_amp` with O2 does; the logits are of this type too.
+
+        Raises:
+            UserError: bfloat16 on CPU.
+        """
+        return nn.Cell.to_float(self, dst_type)
+
+    def add_flags_recursive(self, **flags: object) -> BaseNetwork:
+        """As `nn.Cell.add_flags_recursive`; a number format becomes the type that images are cast to."""
+        wanted = [dtype for flag, dtype in _FORMATS.items() if flags.get(flag)]
+        if wanted:
+            if wanted[0] == ms.bfloat16 and is_on_cpu():
+                raise UserError(
+                    "MindSpore has no bfloat16 operators on CPU: use mindcv.engine.apply_amp(network, 'O1', "
+                    "dtype='bfloat16'), which needs this library's kernels, or float16"
+                )
+            self.input_type = wanted[0]
+            forget_graphs(self)
+        return super().add_flags_recursive(**flags)
+
+    def as_input(self, x):
+        """Images in the type that `to_float` asked for."""
+        return x if self.input_type is None else ops.cast(x, self.input_type)
+
+    @property
+    def prepare(self):
+        """`as_input`. MindSpore's O1, which writes the network's source anew, looks at it and learns that it cannot."""
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("mindspore.rewrite"):
+            raise UserError(
+                "MindSpore's automatic mixed precision of level O1 cannot rewrite this network: use "
+                "mindcv.engine.apply_amp(network, 'O1') instead"
+            )
+        return self.as_input
+
+
+def forget_graphs(network: nn.Cell) -> None:
+    """Drop the compiled graphs that hold `network`, or parts of it: its next call compiles its new structure.
+
+    MindSpore finds a compiled graph by the inputs of the call alone. It tells its name to every Cell inside at each
+    call, so that a layer knows the graphs of the Cells around it as well.
+    """
+    phases = set()
+    for _, cell in network.cells_and_names():
+        phases |= cell.__dict__.pop("_phases", set())
+    if phases:
+        _cell_graph_executor.del_net_res(network, phases)
