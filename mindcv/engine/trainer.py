@@ -82,7 +82,8 @@ class Trainer:
             interruption: looked at after each step.
 
         When training ends early, by a signal or by an error of any kind, callbacks are told before the exception leaves
-        this method, so that what has been trained is saved. In the middle of an update there is nothing whole to save.
+        this method, so that what has been trained is saved. Nothing is saved in the middle of an update, which
+        may have changed a part of the weights, or after a loss that is not finite.
 
         Raises:
             UserError: the loss is NaN or infinite, or another process has failed.
@@ -161,12 +162,14 @@ class Trainer:
 
     def _end_early(self, error: Exception, state: TrainState, callbacks: Sequence[Callback]) -> None:
         """Have callbacks save what has been trained before `error` ends the run."""
-        if self._is_updating:  # the other processes may be waiting in this step: there is no wait for them
+        has_diverged = state.global_step > 0 and not math.isfinite(state.loss)
+        if (
+            self._is_updating or has_diverged
+        ):  # the other processes may be waiting in this step: there is no wait for them
             if state.global_step:
                 logger.warning(
-                    "the error came in the middle of step %d of epoch %d, where the run cannot be saved: --resume auto "
-                    "goes on from the last saved run",
-                    *(state.step + 1, state.epoch),
+                    "the run is not saved, because its weights %s: --resume auto goes on from the last saved run",
+                    "come from a loss that is not finite" if has_diverged else "may be updated in part",
                 )
             return
         if self.accumulation > 1:

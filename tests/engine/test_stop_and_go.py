@@ -1,6 +1,7 @@
 """Steps of several batches, and runs that stop in between and go on."""
 
 import json
+import math
 import signal
 from dataclasses import replace
 
@@ -366,7 +367,17 @@ def test_a_step_that_breaks_is_not_saved(capsys):
     with pytest.raises(RuntimeError, match="out of memory"):
         Trainer(Breaking([1.0] * 4)).train(1, Loader(4), [run_states(files)])
     assert files.places == []
-    assert "the error came in the middle of step 2 of epoch 1" in capsys.readouterr().err
+    assert "the run is not saved, because its weights may be updated in part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_training_does_not_save_a_run_whose_loss_is_not_finite(loss, capsys):
+    """--resume auto would go on from it, past the last good step."""
+    files = Saver()
+    with pytest.raises(UserError, match="training stops"):
+        Trainer(Step([1.0, loss])).train(1, Loader(4), [run_states(files)])
+    assert files.places == []
+    assert "because its weights come from a loss that is not finite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("is_here", [True, False])
