@@ -14,6 +14,7 @@ if int(_numpy.__version__.split(".")[0]) >= 2:
 _collecting = _gc.isenabled()
 _gc.disable()
 try:
+    from mindcv.compat import install as _install_names_of_mindcv
     from mindcv.data import create_dataset, create_loader, create_transforms
     from mindcv.engine import create_trainer
     from mindcv.loss import create_loss
@@ -26,6 +27,7 @@ finally:
         _gc.enable()
 
 __version__ = "0.1.0"
+_install_names_of_mindcv()
 
 __all__ = [
     "create_dataset",
