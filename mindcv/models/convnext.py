@@ -7,12 +7,15 @@ arXiv 2301.00808. Images come in as [N, C, H, W]; inside, feature maps are chann
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as as_index
+from typing import Optional
 
 import mindspore as ms
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
 from mindcv.kernels import BlockV1Kernel, BlockV2Kernel
+from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import (
     GELU,
     GRN,
@@ -33,6 +36,7 @@ from mindcv.models.layers import (
 )
 from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import register_model
+from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
     "ConvNeXt",
@@ -124,6 +128,7 @@ class ConvNeXt(BaseNetwork):
         head_init_scale: factor on the head's initial weight (0.001 for fine-tuning in the papers).
         recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
         seed: of the random drops.
+        global_pool: 'avg', or '' with num_classes 0 for the normalised map [N, dims[3], H / 32, W / 32].
 
     Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling before stage S,
     `feature.2S+1` stage S.
@@ -142,8 +147,11 @@ class ConvNeXt(BaseNetwork):
         head_init_scale: float = 1.0,
         recompute_stages: Sequence[int] = (),
         seed: int = 0,
+        global_pool: str = "avg",
     ):
         super().__init__()
+        in_channels = _whole_number("in_channels", in_channels, 1)
+        self.global_pool = global_pool
         self.num_features = dims[-1]
         is_random = drop_path_rate > 0 or drop_rate > 0
         self.sample_counter = SampleCounter() if is_random else nn.Identity()
@@ -160,15 +168,15 @@ class ConvNeXt(BaseNetwork):
             first = sum(depths[:stage])
             feature.append(Section([block(first + i, dim) for i in range(depth)]))
         self.feature = nn.SequentialCell(feature)
-        self.feature_info = [
+        self.feature_info = FeatureInfo(
             {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
             for stage, dim in enumerate(dims)
-        ]
+        )
 
         self.norm = LayerNorm(dims[-1])
         count = self.sample_counter.count if is_random else None
         self.dropout = Dropout(drop_rate, sum(depths), seed, count) if drop_rate > 0 else nn.Identity()
-        self.reset_classifier(num_classes, head_init_scale)
+        self.reset_classifier(num_classes, head_init_scale, global_pool)
         if is_random:
             # Sharing the counter with its readers gave it the path of the last one.
             self.sample_counter.count.name = "sample_counter.count"
@@ -176,14 +184,35 @@ class ConvNeXt(BaseNetwork):
             for block in self.feature[2 * stage + 1]:
                 block.recompute()
 
-    def reset_classifier(self, num_classes: int, head_init_scale: float = 1.0) -> None:
-        """Put a new, untrained head of `num_classes` in; 0 takes the head away."""
-        self.num_classes = num_classes
+    def reset_classifier(
+        self, num_classes: int, head_init_scale: float = 1.0, global_pool: Optional[str] = None
+    ) -> None:
+        """Put a new, untrained head of `num_classes` in; 0 takes the head away.
+
+        Args:
+            num_classes: width of the head.
+            head_init_scale: factor on its initial weight.
+            global_pool: 'avg' or '', see the class; None leaves it as it is.
+
+        Raises:
+            UserError: a number that is not a whole one of at least 0, or an unknown pooling.
+        """
+        num_classes = _whole_number("num_classes", num_classes, 0, " (0 takes the head away)")
+        global_pool = self.global_pool if global_pool is None else global_pool
+        if global_pool not in ("avg", ""):
+            raise UserError(unknown_name("global_pool", str(global_pool), ("avg", "''")))
+        if not global_pool and num_classes:
+            raise UserError(f"global_pool '' gives a map and goes with num_classes 0, not {num_classes}")
+        self.num_classes, self.global_pool = num_classes, global_pool
         if num_classes == 0:
             self.classifier = nn.Identity()
             return
         self.classifier = Dense(self.num_features, num_classes, weight_std=0.02 * head_init_scale)
         self.classifier.update_parameters_name("classifier.")
+
+    def get_classifier(self) -> nn.Cell:
+        """The head; an `nn.Identity` where there is none."""
+        return self.classifier
 
     def forward_features(self, x):
         """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
@@ -193,13 +222,31 @@ class ConvNeXt(BaseNetwork):
 
     def forward_head(self, x, pre_logits: bool = False):
         """The last map [N, dims[3], h, w] to logits [N, num_classes], or to the pooled, normalised [N, dims[3]]."""
-        x = self.norm(ops.mean(x, (2, 3)))
+        x = self.pooled(x)
         if pre_logits:
             return x
         return self.classifier(self.dropout(x))
 
+    def pooled(self, x):
+        """The last map, pooled and normalised; without pooling normalised alone."""
+        if self.global_pool == "avg":
+            return self.norm(ops.mean(x, (2, 3)))
+        x = self.norm(ops.transpose(x, (0, 2, 3, 1)))
+        return ops.transpose(x, (0, 3, 1, 2))
+
     def construct(self, x):
         return self.forward_head(self.forward_features(x))
+
+
+def _whole_number(name: str, value: int, least: int, note: str = "") -> int:
+    """`value` as an int, NumPy's integers too."""
+    try:
+        number = as_index(value) if not isinstance(value, bool) else None
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise UserError(f"{name} must be a whole number of at least {least}{note}, not {value!r}")
+    return number
 
 
 _SIZES = {

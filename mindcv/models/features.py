@@ -7,7 +7,9 @@ from typing import Optional
 
 from mindspore import nn, ops
 
+from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import BaseNetwork
+from mindcv.utils.errors import UserError
 
 __all__ = ["ConvNeXtFeatures"]
 
@@ -17,23 +19,29 @@ class ConvNeXtFeatures(BaseNetwork):
 
     Args:
         network: a ConvNeXt.
-        out_indices: the stages wanted, 0 to 3, in rising order; None for all four.
+        out_indices: the stages wanted, 0 to 3, in rising order; -1 is the last one. None for all four.
 
-    `feature_info` describes each map given: `chs` (channels), `reduction` (of the image's side) and `name` (of the
-    stage's parameters). Parameter names are the network's.
+    `feature_info` describes each map given (see `FeatureInfo`). Parameter names are the network's.
 
     Raises:
-        ValueError: an index that is not a stage, twice the same, or out of order.
+        UserError: an index that is not a stage, twice the same, or out of order.
     """
 
     def __init__(self, network: nn.Cell, out_indices: Optional[Sequence[int]] = None):
         super().__init__(auto_prefix=False)
         num_stages = len(network.feature_info)
         indices = list(range(num_stages)) if out_indices is None else list(out_indices)
+        if all(isinstance(i, int) for i in indices):
+            indices = [i + num_stages if -num_stages <= i < 0 else i for i in indices]
+        else:
+            indices = []
         if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
-            raise ValueError(f"out_indices must be rising stage numbers from 0 to {num_stages - 1}, not {indices}")
+            raise UserError(
+                f"out_indices must be rising stage numbers from 0 to {num_stages - 1}, or negative ones, which count "
+                f"from the last stage, not {out_indices}"
+            )
         self.out_indices = indices
-        self.feature_info = [network.feature_info[i] for i in indices]
+        self.feature_info = FeatureInfo(network.feature_info[i] for i in indices)
         names = {id(parameter): parameter.name for parameter in network.get_parameters()}
         self.sample_counter = network.sample_counter
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])

@@ -46,7 +46,8 @@ def create_model(
         features_only: give the maps of stages instead of logits (see `ConvNeXtFeatures`).
         out_indices: with `features_only`, the stages wanted; None for all four.
         **kwargs: for the model: `drop_path_rate`, `drop_rate`, `head_init_scale`, `layer_scale_init_value`,
-            `recompute_stages`, `seed` (see `ConvNeXt`); None leaves the model's default.
+            `recompute_stages`, `seed`, `global_pool` (see `ConvNeXt`); None leaves the model's default. timm's name
+            `in_chans` stands for `in_channels`.
 
     Raises:
         UserError: an unknown model, weights that are not there, or a checkpoint that does not fit.
@@ -67,6 +68,10 @@ def create_model(
     if features_only:
         num_classes = 0
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    in_chans = kwargs.pop("in_chans", in_channels)
+    if in_channels not in (3, in_chans):
+        raise UserError(f"in_channels={in_channels} and in_chans={in_chans} are one option: give in_channels alone")
+    in_channels = in_chans
     # Values that a file replaces are not drawn first: for the largest network, some 20 s and 2.6 GB.
     with no_init_parameters() if checkpoint_path else nullcontext():
         model = entrypoint(num_classes=num_classes, in_channels=in_channels, **kwargs)

@@ -44,7 +44,7 @@ def register_model(fn: Callable[..., nn.Cell]) -> Callable[..., nn.Cell]:
 
 
 def list_models(
-    filter: str = "",
+    filter: Union[str, Sequence[str]] = "",
     module: str = "",
     pretrained: bool = False,
     exclude_filters: Union[str, Sequence[str]] = "",
@@ -52,16 +52,17 @@ def list_models(
     """Names of registered models, sorted.
 
     Args:
-        filter: shell pattern a name must match, such as '*v2*'.
+        filter: shell pattern a name must match, such as '*v2*', or several patterns, of which it must match one.
         module: only models defined in this module, such as 'convnext'.
         pretrained: only models with published weights; `list_pretrained_tags` has which.
         exclude_filters: a pattern, or several, that a name must not match.
     """
+    wanted = [filter] if isinstance(filter, str) else list(filter)
     excluded = [exclude_filters] if isinstance(exclude_filters, str) else list(exclude_filters)
     return sorted(
         name
         for name in _entrypoints
-        if (not filter or fnmatch(name, filter))
+        if (not any(wanted) or any(fnmatch(name, pattern) for pattern in wanted))
         and (not module or is_model_in_modules(name, [module]))
         and (not pretrained or is_model_pretrained(name))
         and not any(pattern and fnmatch(name, pattern) for pattern in excluded)

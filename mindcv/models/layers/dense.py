@@ -36,6 +36,12 @@ class ProductCell(Layer):
         y = self.product(ops.cast(x, dtype), ops.cast(self.weight, dtype), ops.cast(self.bias, dtype))
         return ops.cast(y, x.dtype)
 
+    def extend_repr(self) -> str:
+        """For `repr`: what the layer takes and gives, and the side of its kernel."""
+        outputs, inputs, *kernel = self.weight.shape
+        side = f", kernel_size={kernel[0]}" if kernel else ""
+        return f"in_channels={inputs}, out_channels={outputs}{side}"
+
     def product(self, x, weight, bias):
         """The layer's own arithmetic; all three arguments are of one type."""
         raise NotImplementedError

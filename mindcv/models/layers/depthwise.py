@@ -30,6 +30,10 @@ class OperatorDepthwiseConv(ProductCell):
             out_channel=channels, kernel_size=kernel_size, pad_mode="pad", pad=kernel_size // 2, group=channels
         )
 
+    def extend_repr(self) -> str:
+        """For `repr`."""
+        return f"channels={self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}"
+
     def product(self, x, weight, bias):
         x = ops.transpose(x, (0, 3, 1, 2))
         x = ops.bias_add(self.conv(x, weight), bias)
@@ -46,6 +50,10 @@ class FourierDepthwiseConv(ProductCell):
     def __init__(self, channels: int, kernel_size: int):
         super().__init__((channels, 1, kernel_size, kernel_size))
         self.convolution = FourierConvolution()
+
+    def extend_repr(self) -> str:
+        """For `repr`."""
+        return f"channels={self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}"
 
     def product(self, x, weight, bias):
         y = self.convolution(ops.cast(x, ms.float32), ops.cast(weight, ms.float32))

@@ -110,6 +110,10 @@ class _Keep(Layer):
         self.threshold = Tensor(round(rate * 2**24), ms.int32)
         self.scale = 1.0 / (1.0 - rate)
 
+    def extend_repr(self) -> str:
+        """For `repr`."""
+        return f"rate={1.0 - 1.0 / self.scale:.4g}"
+
     def construct(self, n, width):
         # The counter stands behind this batch, so its samples have numbers counted down from there.
         first = self.count + _const(self.rank - n * self.num_ranks)

@@ -26,6 +26,10 @@ class GRN(Layer):
         self.energy_floor = Tensor(1e-30, ms.float32)
         self.beta = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="beta")
 
+    def extend_repr(self) -> str:
+        """For `repr`."""
+        return f"channels={self.gamma.shape[-1]}"
+
     def construct(self, x):
         x32 = ops.cast(x, ms.float32)
         energy = ops.ReduceSum(True)(x32 * x32, (1, 2))

@@ -31,6 +31,10 @@ class LayerNorm(Layer):
         elif is_on_cpu():
             self.float32_form = ProductLayerNorm()
 
+    def extend_repr(self) -> str:
+        """For `repr`."""
+        return f"channels={self.gamma.shape[0]}"
+
     def construct(self, x):
         if self.float32_form is not None and x.dtype == ms.float32 and not self.is_exported:
             return self.float32_form(x, self.gamma, self.beta)
