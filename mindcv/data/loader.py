@@ -11,6 +11,7 @@ import mindspore.dataset as ds
 
 from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, run_ahead
 from mindcv.data.dataset import ImageDataset
+from mindcv.data.foreign import as_image_dataset
 from mindcv.data.mixup import Mixup
 from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
@@ -98,7 +99,7 @@ class ImageLoader(ds.GeneratorDataset):
 
 
 def create_loader(
-    dataset: ImageDataset,
+    dataset: Union[ImageDataset, ds.GeneratorDataset, ds.ImageFolderDataset, Sequence],
     batch_size: int,
     drop_remainder: bool = False,
     is_training: bool = False,
@@ -125,7 +126,9 @@ def create_loader(
     length; in evaluation each sample goes to one rank, once, unless the data set has repeats.
 
     Args:
-        dataset: from `create_dataset`.
+        dataset: from `create_dataset`; or a `GeneratorDataset` or `ImageFolderDataset` of MindSpore, before any `map`
+            and `batch`; or an object whose `__getitem__` gives (image, label) and that has `__len__`, which is shuffled
+            in training. See docs/own_data.md.
         batch_size: samples in a batch.
         drop_remainder: leave out a last batch that is smaller.
         is_training: see above.
@@ -148,6 +151,7 @@ def create_loader(
     Raises:
         UserError: an argument is not allowed; DataError, a kind of it, when the data set cannot fill one batch.
     """
+    dataset = as_image_dataset(dataset, num_classes, shuffle=is_training)
     _check(dataset, batch_size, num_classes, is_training, skip_corrupt)
     mixer = None
     if mixup or cutmix or cutmix_minmax is not None:

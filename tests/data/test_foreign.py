@@ -1,0 +1,162 @@
+"""`create_loader` on data sets that were made elsewhere."""
+
+import re
+from pathlib import Path
+
+import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
+import pytest
+from mindspore import Tensor
+from PIL import Image
+
+from mindcv.data import create_dataset, create_loader, create_transforms
+from mindcv.utils.errors import DataError, UserError
+
+TRANSFORM = create_transforms(image_resize=8)
+
+
+class Samples:
+    """Images that tell their index: every pixel is 10 times it."""
+
+    def __init__(self, count=6, form=lambda array: array, label=lambda index: index % 3):
+        self.count, self.form, self.label = count, form, label
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.form(np.full((8, 8, 3), 10 * index, np.uint8)), self.label(index)
+
+
+def encoded(array, path):
+    Image.fromarray(array).save(path, format="PNG")
+    return path
+
+
+def read(loader, epoch=0):
+    batches = list(loader.batches(epoch))
+    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def indices(images):
+    """Which samples these are, from their brightness."""
+    red = images.mean((2, 3))[:, 0] * 255 * 0.229 + 255 * 0.485
+    return [round(value / 10) for value in red.tolist()]
+
+
+def test_python_object_is_read_in_order_and_shuffled_in_training():
+    images, labels = read(create_loader(Samples(), 4, num_classes=3, transform=TRANSFORM))
+    assert images.shape == (6, 3, 8, 8) and indices(images) == list(range(6))
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2] and labels.dtype == np.int32
+    loader = create_loader(Samples(20), 4, is_training=True, num_classes=3, transform=TRANSFORM)
+    orders = [indices(read(loader, epoch)[0]) for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == list(range(20)) != orders[0]
+
+
+@pytest.mark.parametrize("form", ["bytes", "fromfile", "pillow", "tensor", "grey"])
+def test_forms_of_images_are_the_same_pixels(tmp_path, form):
+    path = tmp_path / "image.png"
+    forms = {
+        "bytes": lambda array: encoded(array, path).read_bytes(),
+        "fromfile": lambda array: np.fromfile(encoded(array, path), dtype=np.uint8),
+        "pillow": Image.fromarray,
+        "tensor": Tensor,
+        "grey": lambda array: array[:, :, 0],
+    }
+    loader = create_loader(Samples(3, forms[form]), 4, num_classes=3, transform=TRANSFORM, num_parallel_workers=1)
+    np.testing.assert_array_equal(read(loader)[0], read(create_loader(Samples(3), 4, transform=TRANSFORM))[0])
+
+
+@pytest.mark.parametrize("shuffle", [True, False, None])
+def test_generator_dataset_keeps_its_order_and_shards(shuffle):
+    def loaded(**options):
+        dataset = ds.GeneratorDataset(Samples(12), ["image", "label"], shuffle=shuffle, **options)
+        return create_loader(dataset, 4, is_training=True, num_classes=3, transform=TRANSFORM)
+
+    order = indices(read(loaded())[0])
+    assert sorted(order) == list(range(12)) and (order == list(range(12))) is (shuffle is False)
+    shards = [indices(read(loaded(num_shards=2, shard_id=rank))[0]) for rank in range(2)]
+    assert [len(shard) for shard in shards] == [6, 6] and sorted(sum(shards, [])) == list(range(12))
+    assert len(read(loaded(num_samples=5))[0]) == 5
+
+
+def test_loader_of_a_generator_dataset_is_one_for_mindspore():
+    dataset = ds.GeneratorDataset(Samples(), ["image", "label"], shuffle=False)
+    loader = create_loader(dataset, 2, num_classes=3, transform=TRANSFORM)
+    shapes = [(images.shape, labels.asnumpy().tolist()) for images, labels in loader.create_tuple_iterator()]
+    assert shapes == [((2, 3, 8, 8), [0, 1]), ((2, 3, 8, 8), [2, 0]), ((2, 3, 8, 8), [1, 2])]
+    assert loader.output_shapes()[0] == [2, 3, 8, 8] and loader.get_batch_size() == 2
+
+
+def test_image_folder_dataset_is_read_as_by_create_dataset(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            encoded(np.full((8, 8, 3), 40 * number + 10 * index, np.uint8), tmp_path / name / f"{index}.png")
+    theirs = create_loader(ds.ImageFolderDataset(str(tmp_path), shuffle=False), 4, transform=TRANSFORM)
+    ours = create_loader(create_dataset(root=tmp_path, split="", shuffle=False), 4, transform=TRANSFORM)
+    for found, expected in zip(read(theirs), read(ours)):
+        np.testing.assert_array_equal(found, expected)
+    assert theirs.num_classes() == 2
+    swapped = ds.ImageFolderDataset(str(tmp_path), shuffle=False, class_indexing={"cat": 1, "dog": 0})
+    assert sorted(read(create_loader(swapped, 4, transform=TRANSFORM))[1].tolist()) == [0, 0, 1, 1]
+
+
+def test_other_data_sets_are_named():
+    class NoLength:
+        def __getitem__(self, index):
+            return index
+
+    def generated():
+        yield np.zeros((8, 8, 3), np.uint8), 0
+
+    generator = ds.GeneratorDataset(Samples(), ["image", "label"])
+    for dataset, says in [
+        (generator.batch(2), "a BatchDataset is none of the data sets that can be read by index: create_loader takes"),
+        (ds.NumpySlicesDataset(np.zeros(3)), r"a GeneratorDataset needs column_names .*, not \['column_0'\]"),
+        (ds.GeneratorDataset(Samples(), ["data", "label"]), r"needs column_names \['image', 'label'\], not \['data'"),
+        (ds.GeneratorDataset(generated, ["image", "label"]), "source of the GeneratorDataset, function, has no __get"),
+        (ds.GeneratorDataset(Samples(), ["image", "label"], sampler=ds.SubsetSampler([0])), "with a SubsetSampler is"),
+        (NoLength(), "the data set, NoLength, has no __len__: create_loader takes"),
+        (3, "the data set, int, has no __getitem__ and no __len__"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            create_loader(dataset, 2, transform=TRANSFORM)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"label": lambda index: 7}, r"the label of Samples\[0\] is 7, and there are 3 classes from 0"),
+        ({"label": lambda index: "cat"}, r"the label of Samples\[0\] must be a class number, not 'cat'"),
+        (
+            {"form": lambda array: array / 255},
+            r"image of Samples\[0\] must be a file's .* not float64 \(8, 8, 3\)",
+        ),
+        ({"form": lambda array: array.transpose(2, 0, 1)}, r"not uint8 \(3, 8, 8\)"),
+        ({"form": lambda array: b"no image"}, r"cannot decode 'Samples\[0\]'"),
+    ],
+)
+def test_wrong_samples_are_named(options, says):
+    loader = create_loader(Samples(1, **options), 1, num_classes=3, transform=TRANSFORM)
+    with pytest.raises(DataError, match=says):
+        read(loader)
+
+
+def test_mixup_works_on_a_python_object():
+    loader = create_loader(
+        Samples(8), 8, is_training=True, num_classes=3, transform=TRANSFORM, mixup=0.8, cutmix_prob=1.0
+    )
+    labels = read(loader)[1]
+    assert labels.shape == (8, 3)
+    np.testing.assert_allclose(labels.sum(1), 1.0, rtol=1e-5)
+
+
+def test_the_how_to_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert isinstance(names["model"], ms.Model)
