@@ -14,7 +14,8 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import signature
 
-from mindcv.kernels.library import library_path, packed_size
+from mindcv.kernels.library import library_path
+from mindcv.kernels.signatures import signature_of
 
 __all__ = [
     "AdamWKernel",
@@ -30,18 +31,20 @@ __all__ = [
 _numbers = itertools.count()
 
 
-def _operator(name: str, num_outputs: int, shapes: Callable, bprop: Optional[Callable] = None) -> ops.Custom:
-    """The library's function `name`; `shapes` maps the shapes of its inputs to a tuple of those of its outputs."""
+def _operator(name: str, bprop: Optional[Callable] = None) -> ops.Custom:
+    """The library's function `name`. MindSpore asks for the shapes of its outputs before it runs it, in both modes."""
+    expected = signature_of(name)
+    num_outputs = len(expected.outputs)
 
     def infer_shape(*inputs):
-        outputs = shapes(*inputs)
-        return outputs if num_outputs > 1 else outputs[0]
+        outputs = expected.output_shapes(tuple(map(tuple, inputs)))
+        return tuple(map(list, outputs)) if num_outputs > 1 else list(outputs[0])
 
     def infer_type(*inputs):
-        for dtype in inputs:
+        for index, dtype in enumerate(inputs):
             element = dtype.element_type() if hasattr(dtype, "element_type") else dtype
             if element != ms.float32:
-                raise TypeError(f"the kernel {name} computes in float32, and got {dtype}")
+                raise expected.wrong_type(index, str(element), len(inputs))
         return (ms.float32,) * num_outputs if num_outputs > 1 else ms.float32
 
     return _Operator(f"{library_path()}:{name}", infer_shape, infer_type, func_type="aot", bprop=bprop)
@@ -58,24 +61,14 @@ def _suffix(bf16: bool) -> str:
     return "Bf16" if bf16 else ""
 
 
-def _saved_shapes(x: list[int]) -> tuple:
-    """Of what a block keeps for its gradient: its normalised map, the factors of that, the wide map."""
-    n, h, w, c = x
-    return x, [n * h * w], [n, h, w, 4 * c]
-
-
 class BlockV1Kernel(nn.Cell):
     """A whole block of ConvNeXt on x [N, H, W, C]; with `bf16` the products take numbers rounded to bfloat16."""
 
     def __init__(self, bf16: bool = False):
         super().__init__()
         suffix = _suffix(bf16)
-        grad = _operator(f"BlockV1Grad{suffix}", 10, lambda *inputs: inputs[:10])
-
-        def saving_operator(bprop: Optional[Callable] = None) -> ops.Custom:
-            return _operator(f"BlockV1Saving{suffix}", 4, lambda x, *_: (x, *_saved_shapes(x)), bprop)
-
-        saving = saving_operator()
+        grad = _operator(f"BlockV1Grad{suffix}")
+        saving = _operator(f"BlockV1Saving{suffix}")
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep, out, dout):
             _, xhat, factor, z = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
@@ -86,8 +79,8 @@ class BlockV1Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator(f"BlockV1{suffix}", 1, lambda x, *_: (x,), bprop)
-        self.saving = saving_operator(bprop_saved)
+        self.plain = _operator(f"BlockV1{suffix}", bprop)
+        self.saving = _operator(f"BlockV1Saving{suffix}", bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep):
         if self.training:
@@ -102,13 +95,8 @@ class BlockV2Kernel(nn.Cell):
     def __init__(self, bf16: bool = False):
         super().__init__()
         suffix = _suffix(bf16)
-        grad = _operator(f"BlockV2Grad{suffix}", 11, lambda *inputs: inputs[:11])
-
-        def saving_operator(bprop: Optional[Callable] = None) -> ops.Custom:
-            shapes = lambda x, *_: (x, *_saved_shapes(x), [x[0], 4 * x[3]])  # noqa: E731
-            return _operator(f"BlockV2Saving{suffix}", 5, shapes, bprop)
-
-        saving = saving_operator()
+        grad = _operator(f"BlockV2Grad{suffix}")
+        saving = _operator(f"BlockV2Saving{suffix}")
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep, out, dout):
             _, xhat, factor, z, norms = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
@@ -119,8 +107,8 @@ class BlockV2Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3], out[4]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator(f"BlockV2{suffix}", 1, lambda x, *_: (x,), bprop)
-        self.saving = saving_operator(bprop_saved)
+        self.plain = _operator(f"BlockV2{suffix}", bprop)
+        self.saving = _operator(f"BlockV2Saving{suffix}", bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep):
         if self.training:
@@ -145,7 +133,7 @@ class PackedStageKernel(nn.Cell):
             packed = {i: _packed(weights[i], bf16) for i in (4, 8 if is_v2 else 6)}  # of pwconv1 and pwconv2
             inputs += [packed.get(i, weight) for i, weight in enumerate(weights)]
         self.inputs = _fixed(inputs)
-        self.operator = _operator(f"Stage{'V2' if is_v2 else 'V1'}Packed{_suffix(bf16)}", 1, lambda x, *_: (x,))
+        self.operator = _operator(f"Stage{'V2' if is_v2 else 'V1'}Packed{_suffix(bf16)}")
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -165,14 +153,10 @@ class PackedPatchKernel(nn.Cell):
         self, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, bf16: bool = False, images: bool = False
     ):
         super().__init__()
-        out_channels, in_channels, size, _ = weight.shape
         name, suffix = _patch_name(images), _suffix(bf16)
-        # The kernel's size is told by the first axis of the packed weight.
-        count = -(-packed_size(size * size * in_channels, out_channels, bf16) // size)
-        packed = _operator(f"Pack{name}{suffix}", 1, lambda w: ([size, count],))(weight)
+        packed = _operator(f"Pack{name}{suffix}")(weight)
         self.inputs = _fixed((packed, bias, gamma, beta))
-        shapes = _patch_shapes(images, size, out_channels)
-        self.operator = _operator(f"{name}Packed{suffix}", 1, lambda x, *_: shapes(x))
+        self.operator = _operator(f"{name}Packed{suffix}")
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -187,22 +171,11 @@ def _fixed(values: Sequence[Tensor]) -> ParameterTuple:
 
 def _packed(weight: Tensor, bf16: bool) -> Tensor:
     """A weight [O, I] in the form that products take: float32 [count], its bits of meaning to the kernels alone."""
-    count = packed_size(weight.shape[1], weight.shape[0], bf16)
-    return _operator(f"PackWeight{_suffix(bf16)}", 1, lambda w: ([count],))(weight)
+    return _operator(f"PackWeight{_suffix(bf16)}")(weight)
 
 
 def _patch_name(images: bool) -> str:
     return "Stem" if images else "Patch"
-
-
-def _patch_shapes(images: bool, size: int, out_channels: int) -> Callable:
-    """What comes out of a patch convolution, from the shape of what goes in."""
-
-    def shapes(x):
-        height, width = (x[2], x[3]) if images else (x[1], x[2])
-        return ([x[0], height // size, width // size, out_channels],)
-
-    return shapes
 
 
 class PatchConvKernel(nn.Cell):
@@ -215,16 +188,13 @@ class PatchConvKernel(nn.Cell):
         super().__init__()
         name, suffix = _patch_name(images), _suffix(bf16)
         # Two operators, so that the graph drops the gradient of images that nobody asks for.
-        input_grad = _operator(f"{name}InputGrad{suffix}", 1, lambda x, *_: (x,))
-        params_grad = _operator(f"{name}ParamsGrad{suffix}", 2, lambda x, weight, dout: (weight, weight[:1]))
+        input_grad = _operator(f"{name}InputGrad{suffix}")
+        params_grad = _operator(f"{name}ParamsGrad{suffix}")
 
         def bprop(x, weight, bias, out, dout):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
 
-        def shapes(x, weight, bias):
-            return _patch_shapes(images, weight[2], weight[0])(x)
-
-        self.forward = _operator(f"{name}{suffix}", 1, shapes, bprop)
+        self.forward = _operator(f"{name}{suffix}", bprop)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)
@@ -235,12 +205,12 @@ class LayerNormKernel(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        grad = _operator("NormGrad", 3, lambda xhat, factor, gamma, dy: (xhat, gamma, gamma))
+        grad = _operator("NormGrad")
 
         def bprop(x, gamma, beta, out, dout):
             return grad(out[1], out[2], gamma, dout[0])
 
-        self.forward = _operator("Norm", 3, lambda x, *_: (x, x, x[:-1]), bprop)
+        self.forward = _operator("Norm", bprop)
 
     def construct(self, x, gamma, beta):
         return self.forward(x, gamma, beta)[0]
@@ -264,7 +234,7 @@ class AdamWKernel(nn.Cell):
 
     def __init__(self, count: int):
         super().__init__(auto_prefix=False)
-        self.operator = _operator("AdamW", 1, lambda *_: ([1],))
+        self.operator = _operator("AdamW")
         # Without these MindSpore gives the operator copies, and may drop it, as nothing uses what it returns.
         self.operator.add_prim_attr("side_effect_mem", True)
         written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(3 * count)]

@@ -22,8 +22,10 @@ def call(library, name, inputs, shapes):
     pointers = (ctypes.POINTER(ctypes.c_int64) * count)(
         *[ctypes.cast(s, ctypes.POINTER(ctypes.c_int64)) for s in sizes]
     )
-    status = getattr(library, name)(count, data, dims, pointers, None, None, None)
-    assert status == 0, f"{name} gave status {status}"
+    types = (ctypes.c_char_p * count)(*[str(a.dtype).encode() for a in arrays])
+    library.mindcv_last_error.restype = ctypes.c_char_p
+    status = library.mindcv_try(getattr(library, name), count, data, dims, pointers, types)
+    assert status == 0, library.mindcv_last_error().decode()
     return outputs
 
 

@@ -6,9 +6,13 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace mindcv {
@@ -50,101 +54,12 @@ struct alignas(kLine) Share {
   int64_t end = 0;
 };
 
-class Pool {
- public:
-  Pool() : threads_(wanted_threads()), shares_(static_cast<size_t>(threads_)) {}
-
-  int threads() const { return threads_; }
-
-  void run(int64_t count, void (*task)(void*, int64_t), void* context) {
-    if (threads_ == 1 || count <= 1) {
-      for (int64_t i = 0; i < count; ++i) task(context, i);
-      return;
-    }
-    start();
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {task, context};
-      for (int64_t i = 0; i < threads_; ++i) {
-        Share& share = shares_[static_cast<size_t>(i)];
-        share.next.store(count * i / threads_, std::memory_order_relaxed);
-        share.end = count * (i + 1) / threads_;
-      }
-      busy_.store(threads_ - 1, std::memory_order_relaxed);
-      round_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
-    work(job_, 0);
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin < kSpins) {
-        relax();
-      } else {
-        std::this_thread::yield();
-      }
-    }
-  }
-
-  std::mutex session;
-
- private:
-  void start() {
-    if (!workers_.empty()) return;
-    for (int i = 1; i < threads_; ++i) {
-      workers_.emplace_back([this, i] { loop(i); });
-      workers_.back().detach();
-    }
-  }
-
-  void loop(int thread) {
-    uint64_t seen = 0;
-    for (;;) {
-      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
-      if (round_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
-      }
-      // Every worker takes part in every round, so the job cannot change before this one has said that it is done.
-      seen = round_.load(std::memory_order_acquire);
-      work(job_, thread);
-      busy_.fetch_sub(1, std::memory_order_release);
-    }
-  }
-
-  // Each thread has the same share of the tasks in each of a kernel's steps, so that it finds what it has made itself
-  // in its own cache; then it helps the others.
-  void work(const Job& job, int thread) {
-    for (int i = 0; i < threads_; ++i) {
-      Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
-      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
-        job.task(job.context, task);
-      }
-    }
-  }
-
-  const int threads_;
-  std::vector<Share> shares_;
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  Job job_;
-  std::atomic<int> busy_{0};
-  std::atomic<uint64_t> round_{0};
-};
-
-// Never destroyed: its threads may outlive main, and at exit the system takes everything back.
-Pool* pool = nullptr;
-std::once_flag pool_once;
-
-// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one.
-// The old one is left alone, its locks may be held.
-void after_fork() { pool = new Pool; }
-
-Pool& the_pool() {
-  std::call_once(pool_once, [] {
-    pool = new Pool;
-    pthread_atfork(nullptr, nullptr, after_fork);
-  });
-  return *pool;
+// Memory aligned to a cache line.
+void* allocate(size_t size) {
+  void* data = nullptr;
+  if (posix_memalign(&data, kLine, size) == 0) return data;
+  throw std::runtime_error("the kernels need " + std::to_string((size >> 20) + 1) +
+                           " MiB of memory for what lies between two steps, and the system has no more");
 }
 
 // Blocks are kept for the next kernel: fresh memory costs a page fault every 4 KiB.
@@ -167,9 +82,8 @@ struct Arena {
     if (block == blocks.size()) {
       constexpr size_t kLeast = size_t{8} << 20;
       size_t size = count > kLeast ? count : kLeast;
-      void* data = nullptr;
-      if (posix_memalign(&data, kLine, size) != 0) throw std::bad_alloc();
-      blocks.push_back({static_cast<char*>(data), size});
+      blocks.reserve(blocks.size() + 1);
+      blocks.push_back({static_cast<char*>(allocate(size)), size});
       used = 0;
     }
     char* found = blocks[block].data + used;
@@ -183,7 +97,118 @@ struct Arena {
   }
 };
 
-Arena arena;  // guarded by Pool::session
+class Pool {
+ public:
+  Pool() : threads_(wanted_threads()), shares_(static_cast<size_t>(threads_)) {}
+
+  int threads() const { return threads_; }
+
+  void run(int64_t count, void (*task)(void*, int64_t), void* context) {
+    if (threads_ == 1 || count <= 1) {
+      for (int64_t i = 0; i < count; ++i) task(context, i);
+      return;
+    }
+    start();
+    has_failed_.store(false, std::memory_order_relaxed);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = {task, context};
+      for (int64_t i = 0; i < threads_; ++i) {
+        Share& share = shares_[static_cast<size_t>(i)];
+        share.next.store(count * i / threads_, std::memory_order_relaxed);
+        share.end = count * (i + 1) / threads_;
+      }
+      busy_.store(threads_ - 1, std::memory_order_relaxed);
+      round_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    work(job_, 0);
+    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+      if (spin < kSpins) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    if (has_failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::move(failure_));
+  }
+
+  // Held by the kernel that uses the pool and the arena.
+  std::mutex session;
+  Arena arena;
+
+ private:
+  void start() {
+    for (; started_ < threads_; ++started_) {
+      try {
+        std::thread([this, i = started_] { loop(i); }).detach();
+      } catch (const std::system_error& error) {
+        throw std::runtime_error("the kernels could not start thread " + std::to_string(started_ + 1) + " of " +
+                                 std::to_string(threads_) + " (" + error.what() +
+                                 "); MINDCV_KERNELS_THREADS sets how many they use");
+      }
+    }
+  }
+
+  void loop(int thread) {
+    uint64_t seen = 0;
+    for (;;) {
+      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
+      if (round_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+      }
+      // Every worker takes part in every round, so the job cannot change before this one has said that it is done.
+      seen = round_.load(std::memory_order_acquire);
+      work(job_, thread);
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  // Each thread has the same share of the tasks in each of a kernel's steps, so that it finds what it has made itself
+  // in its own cache; then it helps the others. The first exception of a task is kept for the calling thread, and the
+  // tasks that have not begun are left out.
+  void work(const Job& job, int thread) {
+    for (int i = 0; i < threads_; ++i) {
+      Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+        if (has_failed_.load(std::memory_order_relaxed)) return;
+        try {
+          job.task(job.context, task);
+        } catch (...) {
+          if (!has_failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+        }
+      }
+    }
+  }
+
+  const int threads_;
+  std::vector<Share> shares_;
+  int started_ = 1;  // the calling thread is the first
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  Job job_;
+  std::atomic<bool> has_failed_{false};
+  std::exception_ptr failure_;
+  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> round_{0};
+};
+
+// Never destroyed: its threads may outlive main, and at exit the system takes everything back.
+Pool* pool = nullptr;
+std::once_flag pool_once;
+
+// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one.
+// The old one is left alone, with its scratch memory: its locks may be held.
+void after_fork() { pool = new Pool; }
+
+Pool& the_pool() {
+  std::call_once(pool_once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, after_fork);
+  });
+  return *pool;
+}
 
 struct ThreadScratch {
   void* data = nullptr;
@@ -205,19 +230,19 @@ int pool_threads() { return the_pool().threads(); }
 
 Session::Session() {
   the_pool().session.lock();
-  arena.clear();
+  the_pool().arena.clear();
 }
 
 Session::~Session() { the_pool().session.unlock(); }
 
-Session::Mark Session::mark() const { return {arena.block, arena.used}; }
+Session::Mark Session::mark() const { return {the_pool().arena.block, the_pool().arena.used}; }
 
 void Session::rewind(Mark mark) {
-  arena.block = mark.block;
-  arena.used = mark.used;
+  the_pool().arena.block = mark.block;
+  the_pool().arena.used = mark.used;
 }
 
-void* Session::bytes(size_t count) { return arena.take(count); }
+void* Session::bytes(size_t count) { return the_pool().arena.take(count); }
 
 void* thread_scratch(size_t count, int slot) {
   ThreadScratch& scratch = scratches[slot];
@@ -225,9 +250,7 @@ void* thread_scratch(size_t count, int slot) {
     free(scratch.data);
     scratch.data = nullptr;
     scratch.size = 0;
-    void* data = nullptr;
-    if (posix_memalign(&data, kLine, count) != 0) throw std::bad_alloc();
-    scratch.data = data;
+    scratch.data = allocate(count);
     scratch.size = count;
   }
   return scratch.data;

@@ -6,7 +6,8 @@
 namespace mindcv {
 
 // Runs task(context, i) for each i in [0, count), on all threads of the pool, and returns when all are done. Which
-// thread runs which task is left to chance: a result must depend on i alone, never on the thread.
+// thread runs which task is left to chance: a result must depend on i alone, never on the thread. Where a task throws,
+// the tasks that have begun end first, and then the exception reaches the caller.
 void parallel_tasks(int64_t count, void (*task)(void* context, int64_t i), void* context);
 
 // How many threads the pool shall have, the calling one included; 0 is one a core. Before the first kernel only.
@@ -22,7 +23,7 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // Memory aligned to a cache line, not cleared, valid to the end of the session. Throws std::bad_alloc.
+  // Memory aligned to a cache line, not cleared, valid to the end of the session. Throws std::runtime_error.
   void* bytes(size_t count);
 
   // Gives back what was taken after the mark.

@@ -1,0 +1,262 @@
+"""What each kernel takes and gives: one table, and the check of a call against it.
+
+A signature names the arguments and writes their shapes in symbols:
+
+    x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]
+
+The same letter stands for the same number in all arguments of a call. `4*C` is a product. `H/k` is a quotient that is
+rounded down. `packed(k,n)` is the size of a packed weight [n, k]. `packed_patch(k,I,O)` is the length of a packed patch
+convolution's rows. `...` stands for any dimensions, which are the same wherever it is written. `n*(a[C] b[C])` repeats
+its arguments n times; `...` is then the same in every repetition with the same number. Every argument is float32. Every
+dimension but those of `...` is at least 1.
+
+`csrc/operators.cc` holds the same table and checks the same at the C boundary, which also sees shapes that are unknown
+when a graph is compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property, lru_cache
+from typing import NamedTuple, Optional
+
+from mindcv.kernels.library import packed_size
+
+__all__ = ["SIGNATURES", "Signature", "signature_of"]
+
+_CONV = "dwconv.weight[C,1,7,7] dwconv.bias[C] norm.gamma[C] norm.beta[C]"
+_V1 = f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] pwconv2.weight[C,4*C] pwconv2.bias[C] gamma_[C]"
+_V2 = (
+    f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
+    "pwconv2.weight[C,4*C] pwconv2.bias[C]"
+)
+_V1_PACKED = (
+    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] pwconv2.weight[packed(4*C,C)] pwconv2.bias[C] gamma_[C]"
+)
+_V2_PACKED = (
+    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
+    "pwconv2.weight[packed(4*C,C)] pwconv2.bias[C]"
+)
+_SAVED = "xhat[N,H,W,C] factor[N*H*W] z[N,H,W,4*C]"
+
+
+def _gradients(parameters: str) -> str:
+    return " ".join(f"grad.{argument}" for argument in parameters.split())
+
+
+# Without the kernels in bfloat16, whose names end in Bf16 and whose signatures are the same.
+SIGNATURES = {
+    "BlockV1": f"x[N,H,W,C] {_V1} keep[N] -> out[N,H,W,C]",
+    "BlockV2": f"x[N,H,W,C] {_V2} keep[N] -> out[N,H,W,C]",
+    "BlockV1Saving": f"x[N,H,W,C] {_V1} keep[N] -> out[N,H,W,C] {_SAVED}",
+    "BlockV2Saving": f"x[N,H,W,C] {_V2} keep[N] -> out[N,H,W,C] {_SAVED} norms[N,4*C]",
+    "BlockV1Grad": f"x[N,H,W,C] {_V1} keep[N] dout[N,H,W,C] {_SAVED} -> grad.x[N,H,W,C] {_gradients(_V1)}",
+    "BlockV2Grad": (
+        f"x[N,H,W,C] {_V2} keep[N] dout[N,H,W,C] {_SAVED} norms[N,4*C] -> grad.x[N,H,W,C] {_gradients(_V2)}"
+    ),
+    "StageV1Packed": f"x[N,H,W,C] n*({_V1_PACKED}) -> out[N,H,W,C]",
+    "StageV2Packed": f"x[N,H,W,C] n*({_V2_PACKED}) -> out[N,H,W,C]",
+    "PackWeight": "weight[O,I] -> packed[packed(I,O)]",
+    "PackPatch": "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]",
+    "PackStem": "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]",
+    "PatchPacked": ("x[N,H,W,I] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[I] norm.beta[I] -> out[N,H/k,W/k,O]"),
+    "StemPacked": ("x[N,I,H,W] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[O] norm.beta[O] -> out[N,H/k,W/k,O]"),
+    "Patch": "x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]",
+    "Stem": "x[N,I,H,W] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]",
+    "PatchInputGrad": "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,H,W,I]",
+    "StemInputGrad": "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H,W]",
+    "PatchParamsGrad": "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]",
+    "StemParamsGrad": "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]",
+    "Norm": "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]",
+    "NormGrad": "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
+    "AdamW": (
+        "n*(weight[...]) n*(moment1[...]) n*(moment2[...]) n*(gradient[...]) rates[n] decays[n] constants[4] "
+        "-> unused[1]"
+    ),
+}
+
+Shape = tuple[int, ...]
+# A number that may be unknown while a graph is compiled, from the numbers of the symbols.
+_Expression = Callable[[dict[str, int]], Optional[int]]
+
+
+class _Argument(NamedTuple):
+    """`dims` holds the text of each dimension and the expression it is; `has_rest` says that `...` comes before."""
+
+    name: str
+    has_rest: bool
+    dims: tuple[tuple[str, _Expression], ...]
+
+    @property
+    def text(self) -> str:
+        return f"[{', '.join([*(['...'] if self.has_rest else []), *(text for text, _ in self.dims)])}]"
+
+
+class _Given(NamedTuple):
+    """An argument of a call; `repetition` counts from 1, and is 0 for an argument that is not repeated."""
+
+    argument: _Argument
+    name: str
+    shape: Shape
+    repetition: int
+
+
+class Signature:
+    """The signature of the kernel `name`, whose name ends in Bf16 where products take numbers rounded to bfloat16."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._is_bf16 = name.endswith("Bf16")
+        text = SIGNATURES[name[: -len("Bf16")] if self._is_bf16 else name]
+        inputs, outputs = text.split(" -> ")
+        self._parts = [
+            (group.startswith("n*("), self._arguments(group[3:-1] if group.startswith("n*(") else group))
+            for group in re.findall(r"n\*\(.*?\]\)|[^ ]+\]", inputs)
+        ]
+        self.outputs = self._arguments(outputs)
+
+    @cached_property
+    def output_shapes(self) -> Callable[[tuple[Shape, ...]], tuple[Shape, ...]]:
+        """The shapes of what a call gives, from those of its inputs; -1 and [-2] are MindSpore's unknown shapes.
+
+        The function raises ValueError, with one sentence, where the inputs do not fit.
+        """
+        return lru_cache(maxsize=64)(self._matched)
+
+    def wrong_type(self, index: int, dtype: str, count: int) -> TypeError:
+        """The error for input `index` of `count`, which is not float32."""
+        name = self._inputs([()] * count)[index].name
+        return TypeError(f"the kernel {self.name} got {name} of type {dtype.lower()}; it expects float32")
+
+    def _matched(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        given = self._inputs(shapes)
+        symbols, rests = self._bound(given)
+        for each in given:
+            self._check(each, given[0], symbols, rests)
+        return tuple(self._output(argument, given[0], symbols, rests) for argument in self.outputs)
+
+    def _inputs(self, shapes: Sequence[Shape]) -> list[_Given]:
+        fixed = sum(len(arguments) for is_repeated, arguments in self._parts if not is_repeated)
+        repeated = sum(len(arguments) for is_repeated, arguments in self._parts if is_repeated)
+        times = (len(shapes) - fixed) // repeated if repeated else 0
+        if fixed + times * repeated != len(shapes) or repeated and times < 1:
+            expected = f"{fixed} and a multiple of {repeated}" if repeated else str(fixed)
+            raise ValueError(f"the kernel {self.name} got {len(shapes)} inputs; it expects {expected}")
+        given: list[_Given] = []
+        for is_repeated, arguments in self._parts:
+            for repetition in range(1, times + 1) if is_repeated else (0,):
+                for argument in arguments:
+                    name = f"{argument.name} ({repetition} of {times})" if is_repeated else argument.name
+                    given.append(_Given(argument, name, tuple(shapes[len(given)]), repetition))
+        return given
+
+    def _bound(self, given: list[_Given]) -> tuple[dict[str, int], dict[int, Shape]]:
+        """The numbers of the symbols, and what `...` stands for in each repetition, as far as they are known."""
+        symbols: dict[str, int] = {"n": max(each.repetition for each in given)}
+        rests: dict[int, Shape] = {}
+        for each in given:
+            argument, shape = each.argument, each.shape
+            if shape == (-2,):
+                continue
+            rank = len(argument.dims)
+            if len(shape) != rank and not (argument.has_rest and len(shape) > rank):
+                count = f"{'at least ' if argument.has_rest else ''}{rank} dimension{'s' if rank != 1 else ''}"
+                raise ValueError(self._sentence(each, f"{count}, {argument.text}"))
+            first = len(shape) - rank
+            for (text, _), size in zip(argument.dims, shape[first:]):
+                if size == 0:
+                    raise ValueError(self._sentence(each, f"{argument.text} with every dimension at least 1"))
+                if size > 0 and text.isalpha():
+                    symbols.setdefault(text, size)
+            if argument.has_rest and -1 not in shape[:first]:
+                rests.setdefault(each.repetition, shape[:first])
+        return symbols, rests
+
+    def _check(self, each: _Given, first: _Given, symbols: dict[str, int], rests: dict[int, Shape]) -> None:
+        if each.shape == (-2,):
+            return
+        expected = [expression(symbols) for _, expression in each.argument.dims]
+        rest = rests.get(each.repetition)
+        start = len(each.shape) - len(expected)
+        fits = all(e is None or size in (e, -1) for e, size in zip(expected, each.shape[start:]))
+        if each.argument.has_rest and rest is not None:
+            fits = fits and len(rest) == start and all(s in (r, -1) for r, s in zip(rest, each.shape))
+            expected = [*rest, *expected]
+        if not fits:
+            sizes = ", ".join("?" if size is None else str(size) for size in expected)
+            sentence = self._sentence(each, f"{each.argument.text}, which is [{sizes}]")
+            beside = "" if each is first or first.repetition else f" beside {first.name} of shape {list(first.shape)}"
+            raise ValueError(sentence + beside)
+
+    def _output(self, argument: _Argument, first: _Given, symbols: dict[str, int], rests: dict[int, Shape]) -> Shape:
+        sizes = [expression(symbols) for _, expression in argument.dims]
+        for (text, _), size in zip(argument.dims, sizes):
+            if size == 0:
+                values = ", ".join(f"{s} = {symbols[s]}" for s in re.findall(r"[A-Za-z]", text))
+                raise ValueError(self._sentence(first, f"{text} to be at least 1 ({values})"))
+        if argument.has_rest and 0 not in rests:
+            return (-2,)
+        return (*(rests[0] if argument.has_rest else ()), *(-1 if size is None else size for size in sizes))
+
+    def _sentence(self, each: _Given, expected: str) -> str:
+        return f"the kernel {self.name} got {each.name} of shape {list(each.shape)}; it expects {expected}"
+
+    def _arguments(self, text: str) -> list[_Argument]:
+        found = []
+        for name, dims in re.findall(r"([^ \[]+)\[(.*?)\]", text):
+            texts = re.findall(r"(?:[^,(]|\([^)]*\))+", dims)
+            has_rest = texts[0] == "..."
+            parsed = tuple((each, self._expression(each)) for each in texts[has_rest:])
+            found.append(_Argument(name, has_rest, parsed))
+        return found
+
+    def _expression(self, text: str) -> _Expression:
+        tokens = iter([*re.findall(r"\d+|\w+|[*/(),]", text), ""])
+        return self._product(tokens)[0]
+
+    def _product(self, tokens: Iterator[str]) -> tuple[_Expression, str]:
+        """A product or quotient of numbers, symbols and calls, and the token after it."""
+        value, token = self._factor(tokens)
+        while token in ("*", "/"):
+            right, next_token = self._factor(tokens)
+            value, token = _combined(value, token, right), next_token
+        return value, token
+
+    def _factor(self, tokens: Iterator[str]) -> tuple[_Expression, str]:
+        token = next(tokens)
+        if token.isdigit():
+            return (lambda symbols, number=int(token): number), next(tokens)
+        if len(token) == 1:
+            return (lambda symbols: symbols.get(token)), next(tokens)
+        next(tokens)  # the parenthesis
+        arguments, after = [], ","
+        while after == ",":
+            argument, after = self._product(tokens)
+            arguments.append(argument)
+        return (lambda symbols: self._called(token, [argument(symbols) for argument in arguments])), next(tokens)
+
+    def _called(self, function: str, values: list[Optional[int]]) -> Optional[int]:
+        if None in values:
+            return None
+        if function == "packed":
+            k, n = values
+            return packed_size(k, n, self._is_bf16)
+        size, in_channels, out_channels = values
+        return -(-packed_size(size * size * in_channels, out_channels, self._is_bf16) // size)
+
+
+def _combined(left: _Expression, operator: str, right: _Expression) -> _Expression:
+    def value(symbols: dict[str, int]) -> Optional[int]:
+        a, b = left(symbols), right(symbols)
+        if a is None or b is None:
+            return None
+        return a * b if operator == "*" else a // b
+
+    return value
+
+
+@cache
+def signature_of(name: str) -> Signature:
+    """The signature of the kernel `name`, parsed once."""
+    return Signature(name)

@@ -1,0 +1,207 @@
+"""What the kernels are called with is checked in Python and again at the C boundary, argument by argument."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import c_boundary
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindcv.kernels import BlockV1Kernel, LayerNormKernel, PatchConvKernel
+from mindcv.kernels.library import library_path
+from mindcv.kernels.signatures import SIGNATURES, signature_of
+
+FLOAT32_ONLY = ("Norm", "NormGrad", "AdamW")
+OPERATORS = [*SIGNATURES, *(f"{name}Bf16" for name in SIGNATURES if name not in FLOAT32_ONLY)]
+RESTS = {"Norm": [(2, 7)], "NormGrad": [(2, 7)], "AdamW": [(3,), (2, 4)]}
+
+
+@pytest.fixture(scope="module")
+def boundary():
+    return c_boundary.Library(library_path())
+
+
+def shapes_of(boundary, name):
+    return boundary.shapes(name, c_boundary.SYMBOLS, RESTS.get(name, [()]))
+
+
+def wrong_shapes(shape):
+    """Of another rank, and with one dimension changed, empty or negative."""
+    yield (*shape, 1)
+    if shape:
+        yield shape[1:]
+    for axis, size in enumerate(shape):
+        for wrong in (size + 64, 0, -3):  # packed weights of nearly the same size may have the same length
+            yield (*shape[:axis], wrong, *shape[axis + 1 :])
+
+
+def test_signatures_in_python_and_cpp_are_the_same(boundary):
+    for name in OPERATORS:
+        text = SIGNATURES[name[: -len("Bf16")] if name.endswith("Bf16") else name]
+        assert boundary.signature(name) == text, name
+    assert boundary.signature("NoSuchOperator") is None
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_signature_gives_output_shapes(boundary, name):
+    inputs, outputs = shapes_of(boundary, name)
+    found = signature_of(name).output_shapes(tuple(shape for _, shape in inputs))
+    assert list(found) == [shape for _, shape in outputs]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_signature_leaves_unknown_dimensions_open(boundary, name):
+    """As in a graph that is compiled for any batch, or for any rank."""
+    inputs, outputs = shapes_of(boundary, name)
+    signature = signature_of(name)
+    found = signature.output_shapes(tuple((-1,) * len(shape) for _, shape in inputs))
+    assert all(given in ((-2,), given) and len(given) in (1, len(shape)) for given, (_, shape) in zip(found, outputs))
+    for given, (_, shape) in zip(found, outputs):
+        assert given == (-2,) or len(given) == len(shape) and all(g in (-1, s) for g, s in zip(given, shape))
+    first = (-1, *inputs[0][1][1:]) if inputs[0][1] else (-2,)
+    found = signature.output_shapes((first, *((-2,) for _ in inputs[1:])))
+    assert len(found) == len(outputs)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_wrong_argument_is_refused_by_name(boundary, name):
+    """By the C boundary, and by Python where the inputs alone show it."""
+    inputs, outputs = shapes_of(boundary, name)
+    labels, shapes = zip(*inputs, *outputs)
+    arrays = c_boundary.arrays_for([(math.prod(shape) + 64,) for shape in shapes])
+    types = ["float32"] * len(shapes)
+    assert boundary.call(name, arrays, shapes, types) is None
+    sentence = f"the kernel {name} got "
+    for i, shape in enumerate(shapes):
+        for wrong in wrong_shapes(shape):
+            given = [*shapes[:i], wrong, *shapes[i + 1 :]]
+            reason = boundary.call(name, arrays, given, types)
+            assert reason is not None and reason.startswith(sentence) and "; it expects " in reason, (labels[i], wrong)
+            if i < len(inputs) and min(wrong, default=0) >= 0:
+                assert python_refuses(name, given, len(inputs)), (labels[i], wrong)
+        reason = boundary.call(name, arrays, shapes, [*types[:i], "float16", *types[i + 1 :]])
+        assert reason.startswith(f"{sentence}{labels[i]}") and "of type float16; it expects float32" in reason
+        reason = boundary.call(name, [*arrays[:i], None, *arrays[i + 1 :]], shapes, types)
+        assert reason.startswith(f"{sentence}{labels[i]}") and "an address" in reason
+
+
+def python_refuses(name, shapes, num_inputs):
+    """Whether the inputs are an error, or ask for other outputs, which MindSpore then makes."""
+    try:
+        found = signature_of(name).output_shapes(tuple(shapes[:num_inputs]))
+    except ValueError as error:
+        return str(error).startswith(f"the kernel {name} got ")
+    return list(found) != list(shapes[num_inputs:])
+
+
+def test_number_of_arguments_is_checked(boundary):
+    for name in OPERATORS:
+        inputs, outputs = shapes_of(boundary, name)
+        arrays = c_boundary.arrays_for([shape for _, shape in (*inputs, *outputs)])
+        for wrong in ([], arrays[:-1], [*arrays, arrays[0]]):
+            reason = boundary.call(name, wrong)
+            assert reason.startswith(f"the kernel {name} got {len(wrong)} inputs and outputs; it expects "), name
+        with pytest.raises(ValueError, match=f"got {len(inputs) - 1} inputs; it expects"):
+            signature_of(name).output_shapes(tuple(shape for _, shape in inputs[:-1]))
+
+
+def test_sizes_that_overflow_are_refused(boundary):
+    """Products of sizes that are not negative each, at the C boundary, before anything is read."""
+    for name in OPERATORS:
+        inputs, outputs = shapes_of(boundary, name)
+        shapes = [shape for _, shape in (*inputs, *outputs)]
+        arrays = c_boundary.arrays_for(shapes)
+        for i, shape in enumerate(shapes):
+            for huge in (2**31, 2**62, 2**63 - 1):
+                wrong = (huge,) * max(len(shape), 1)
+                given = [*shapes[:i], wrong, *shapes[i + 1 :]]
+                assert boundary.call(name, arrays, given) is not None, (name, i, huge)
+    # All of them agree, and their bytes are 0 modulo 2^64.
+    shapes = [(2**62, 4), (2**62,), (4,), (2**62, 4), (2**62, 4), (4,), (4,)]
+    reason = boundary.call("NormGrad", c_boundary.arrays_for([(64,)] * 7), shapes)
+    assert reason == f"the kernel NormGrad got xhat of shape [{2**62}, 4]; it expects sizes from 0 to what memory holds"
+
+
+def random(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def wrong_calls():
+    """Kernels with wrong inputs, and what the message says."""
+    conv = PatchConvKernel(images=True)
+    weight, bias = Tensor(random(8, 3, 4, 4)), Tensor(random(8))
+    yield conv, (Tensor(random(1, 4, 8, 8)), weight, bias), "Stem got weight of shape .*beside x of shape"
+    yield conv, (Tensor(random(1, 3, 8, 2)), weight, bias), r"W/k to be at least 1 \(W = 2, k = 4\)"
+    yield conv, (Tensor(random(3, 8, 8)), weight, bias), "Stem got x of shape .*expects 4 dimensions"
+    yield conv, (Tensor(random(0, 3, 8, 8)), weight, bias), "every dimension at least 1"
+    yield LayerNormKernel(), (Tensor(random(2, 5)), bias, bias), "Norm got gamma of shape .*8.*5"
+    block = [random(1, 4, 4, 8), random(8, 1, 7, 7), random(8), random(8), random(8), random(16, 8), random(32)]
+    block += [random(8, 32), random(8), random(8), random(1)]
+    yield BlockV1Kernel(), tuple(map(Tensor, block)), "BlockV1(Saving)? got pwconv1.weight of shape .*16, 8"
+
+
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
+def test_kernels_refuse_wrong_inputs_before_they_run(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph cannot be compiled
+    ms.set_context(mode=mode)
+    for kernel, inputs, message in wrong_calls():
+        with pytest.raises(ValueError, match=message):
+            kernel(*inputs)
+    half = Tensor(random(2, 8).astype(np.float16))
+    with pytest.raises(TypeError, match="the kernel Norm got x of type float16; it expects float32"):
+        LayerNormKernel()(half, Tensor(random(8)), Tensor(random(8)))
+
+
+class Lying(nn.Cell):
+    """A kernel behind an operator that checks nothing in Python."""
+
+    def __init__(self, name, shape):
+        super().__init__()
+        self.operator = ops.Custom(f"{library_path()}:{name}", lambda *_: shape, lambda *_: ms.float32, func_type="aot")
+
+    def construct(self, *inputs):
+        return self.operator(*inputs)
+
+
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
+def test_reason_of_the_c_boundary_reaches_the_user(mode):
+    ms.set_context(mode=mode)
+    lying = Lying("Stem", [1, 2, 2, 8])
+    images, weight, bias = (Tensor(random(*shape)) for shape in ((1, 3, 8, 8), (8, 3, 4, 4), (8,)))
+    assert lying(images, weight, bias).asnumpy().shape == (1, 2, 2, 8)
+    with pytest.raises(RuntimeError, match="the kernel Stem got weight of shape .*8, 3, 4, 4.*beside x of shape"):
+        lying(Tensor(random(1, 64, 8, 8)), weight, bias).asnumpy()
+    # The error left nothing behind.
+    assert np.isfinite(lying(images, weight, bias).asnumpy()).all()
+
+
+def test_lack_of_memory_is_said_and_survived():
+    """On one thread and on workers' threads; afterwards a small call gives its usual result."""
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import c_boundary, numpy as np
+library = c_boundary.Library(sys.argv[2])
+library.use_threads(int(sys.argv[3]))
+def block(n, c):
+    inputs, outputs = library.shapes("BlockV1", {"N": n, "H": 14, "W": 14, "C": c})
+    return c_boundary.arrays_for([shape for _, shape in (*inputs, *outputs)])
+small, large = block(1, 8), block(1, 1536)
+assert library.call("BlockV1", small) is None
+expected = small[-1].copy()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
+reason = library.call("BlockV1", large)
+assert reason.startswith("the kernels need ") and "MiB of memory" in reason, reason
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert library.call("BlockV1", large) is None
+assert library.call("BlockV1", small) is None and (small[-1] == expected).all()
+"""
+    for threads in ("1", "3"):
+        command = [sys.executable, "-c", code, Path(__file__).parent, library_path(), threads]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
