@@ -150,7 +150,7 @@ class ConvNeXt(BaseNetwork):
         global_pool: str = "avg",
     ):
         super().__init__()
-        in_channels = _whole_number("in_channels", in_channels, 1)
+        self.in_channels = in_channels = _whole_number("in_channels", in_channels, 1)
         self.global_pool = global_pool
         self.num_features = dims[-1]
         is_random = drop_path_rate > 0 or drop_rate > 0
@@ -172,6 +172,7 @@ class ConvNeXt(BaseNetwork):
             {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
             for stage, dim in enumerate(dims)
         )
+        self.least_side = self.feature_info[-1]["reduction"]
 
         self.norm = LayerNorm(dims[-1])
         count = self.sample_counter.count if is_random else None

@@ -42,6 +42,8 @@ class ConvNeXtFeatures(BaseNetwork):
             )
         self.out_indices = indices
         self.feature_info = FeatureInfo(network.feature_info[i] for i in indices)
+        self.in_channels = network.in_channels
+        self.least_side = self.feature_info[-1]["reduction"]
         names = {id(parameter): parameter.name for parameter in network.get_parameters()}
         self.sample_counter = network.sample_counter
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])

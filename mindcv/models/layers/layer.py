@@ -10,6 +10,7 @@ from mindspore import nn, ops
 from mindspore.nn.cell import _cell_graph_executor  # its own module has moved between versions
 
 from mindcv.kernels.form import is_on_cpu
+from mindcv.models.layers.image_check import check_images, check_images_in_graph
 from mindcv.utils.errors import UserError
 
 __all__ = ["BaseNetwork", "Layer", "forget_graphs"]
@@ -52,14 +53,22 @@ class Layer(nn.Cell):
 
 
 class BaseNetwork(Layer):
-    """A network of layers, made ready for MindSpore's `to_float`, `export` and graph mode."""
+    """A network of layers, made ready for MindSpore's `to_float`, `export` and graph mode.
+
+    A subclass sets the channels that images have and the smallest side of which every stage still gets a pixel.
+    """
+
+    in_channels: int
+    least_side: int
 
     def __init__(self, auto_prefix: bool = True):
         super().__init__(auto_prefix)
         self.input_type: Optional[ms.Type] = None
 
     def __call__(self, *inputs: ms.Tensor, **keywords: object) -> object:
-        """As `nn.Cell`."""
+        """As `nn.Cell`, after a check of the images: before MindSpore compiles a graph an error is one sentence."""
+        if inputs:
+            check_images(inputs[0], self.in_channels, self.least_side)
         if self.is_exported:  # the export is over
             self.compile_phase = ""
         return super().__call__(*inputs, **keywords)
@@ -86,7 +95,8 @@ class BaseNetwork(Layer):
         return super().add_flags_recursive(**flags)
 
     def as_input(self, x):
-        """Images in the type that `to_float` asked for."""
+        """Images, checked, in the type that `to_float` asked for."""
+        check_images_in_graph(x, self.in_channels, self.least_side)
         return x if self.input_type is None else ops.cast(x, self.input_type)
 
     @property

@@ -1,0 +1,73 @@
+"""The check of the images that a network is called with."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor
+from mindspore.ops import constexpr
+
+from mindcv.kernels.form import is_on_cpu
+from mindcv.utils.errors import UserError
+
+__all__ = ["check_images", "check_images_in_graph"]
+
+_FLOATS = (ms.float32, ms.float16, ms.bfloat16, ms.float64)
+
+
+def check_images(images: object, channels: int, least_side: int) -> None:
+    """Raise UserError, with one sentence, unless a network can take `images` [N, channels, H, W].
+
+    Args:
+        images: what the network was called with.
+        channels: the number of channels that the network was made for.
+        least_side: the smallest height and width of which every stage still gets a pixel.
+    """
+    if not isinstance(images, Tensor):
+        kind = f"{type(images).__module__}.{type(images).__name__}".replace("builtins.", "")
+        raise UserError(
+            f"the network was called with a {kind}; it expects a MindSpore tensor [N, {channels}, H, W] of "
+            "float32: convert an array with ms.Tensor(array)"
+        )
+    _check(images.shape, images.dtype, channels, least_side)
+
+
+def check_images_in_graph(images: Tensor, channels: int, least_side: int) -> None:
+    """`check_images` for `construct`; in graph mode it runs when the graph is compiled, where the shape is known."""
+    _check_constant(images.shape, images.dtype, channels, least_side)
+
+
+def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None:
+    """Where a graph is compiled for any size, an unknown dimension is None or negative."""
+    if shape is None or -2 in shape:
+        return
+    expected = f"[N, {channels}, H, W]"
+    got = f"the network got images of shape {list(shape)}"
+    if dtype not in _FLOATS:
+        raise UserError(
+            f"the network got images of type {str(dtype).lower()}; it expects float32: prepare them as in training "
+            "and convert them with images.astype(ms.float32)"
+        )
+    if dtype == ms.bfloat16 and is_on_cpu():
+        raise UserError(
+            "the network got images of type bfloat16, which MindSpore cannot compute with on a CPU: convert them with "
+            'images.astype(ms.float32), and choose bfloat16 products with apply_amp(network, "O1", dtype="bfloat16")'
+        )
+    if len(shape) != 4:
+        hint = "; images[None] makes a batch of a single image" if len(shape) == 3 else ""
+        raise UserError(f"{got}; it expects 4 dimensions, {expected}{hint}")
+    if shape[0] == 0:
+        raise UserError(f"{got}; it expects {expected} with at least one image")
+    if _is_known(shape[1]) and shape[1] != channels:
+        hint = f", since it was made with in_channels={channels}"
+        if shape[3] == channels:
+            hint = ": move the channels with ms.ops.transpose(images, (0, 3, 1, 2))"
+        raise UserError(f"{got}; it expects {expected}{hint}")
+    if any(_is_known(side) and side < least_side for side in shape[2:]):
+        raise UserError(f"{got}; it expects {expected} with height and width of at least {least_side} pixels")
+
+
+def _is_known(size: object) -> bool:
+    return isinstance(size, int) and size >= 0
+
+
+_check_constant = constexpr(_check)
