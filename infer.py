@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mindcv.config import InferConfig
 from mindcv.convert import fill_weights
-from mindcv.data import Compose, create_transforms, find_images, imagenet_class_names
+from mindcv.data import Compose, create_transforms, find_images, imagenet_class_names, read_class_names
 from mindcv.engine import apply_amp
 from mindcv.engine.inference import classify, draw_predictions, write_predictions
 from mindcv.models import pack_for_inference
@@ -88,10 +87,7 @@ def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_class
         UserError: there are none, or not one for each class.
     """
     if config.class_names_file:
-        try:
-            names = Path(config.class_names_file).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UserError(f"class_names_file '{config.class_names_file}': {error.strerror}") from None
+        names = read_class_names(config.class_names_file)
     elif "class_to_idx" in metadata:
         names = sorted(metadata["class_to_idx"], key=metadata["class_to_idx"].get)
     elif num_classes == 1000:

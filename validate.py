@@ -14,6 +14,7 @@ from mindcv.engine import Evaluation, apply_amp, evaluate
 from mindcv.engine.plots import draw_confusion_matrix, require_matplotlib
 from mindcv.models import pack_for_inference
 from mindcv.recipe import build_evaluation_loader, build_model, open_weights, read_config
+from mindcv.recipe_data import counted_classes, find_class_numbers
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
@@ -30,41 +31,55 @@ def main() -> None:
     set_mode(config.mode, config.jit_level)
     group = join_group(config.distribute)
 
-    dataset, loader = build_evaluation_loader(config, group, weights.metadata.get("class_to_idx"))
+    recorded = weights.metadata.get("held_out", {}).get("digest", "")
+    class_to_idx = find_class_numbers(config, weights.metadata)
+    dataset, loader = build_evaluation_loader(config, group, class_to_idx, recorded)
+    classes = counted_classes(config, dataset)
     network = build_model(config, dataset.num_classes())
     fill_weights(network, weights, config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
-    result = evaluate(network, loader, dataset.num_classes(), group, progress=group.is_main)
+    num_classes = dataset.num_classes()
+    result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes)
     if group.is_main:
-        report(config, result, dataset.class_names)
+        labels = range(num_classes) if classes is None else classes.tolist()
+        report(config, result, {label: dataset.class_names[label] for label in labels}, num_classes)
 
 
-def report(config: ValidateConfig, result: Evaluation, class_names: list[str]) -> None:
-    """Print the figures and write what was asked for."""
+def report(config: ValidateConfig, result: Evaluation, class_names: dict[int, str], num_classes: int) -> None:
+    """Print the figures and write what was asked for.
+
+    Args:
+        config: of the run.
+        result: the figures.
+        class_names: label and name of each class that was counted.
+        num_classes: of the network.
+    """
     counts = result.counts
+    restricted = f", classes: {len(class_names)} of {num_classes}" if config.restrict_classes else ""
     print(
         f"Top_1_Accuracy: {counts.top1:.4f}, Top_5_Accuracy: {counts.top5:.4f}, loss: {counts.loss:.4f}, "
-        f"images: {counts.num_images}, images/s: {result.images_per_s:.1f}"
+        f"images: {counts.num_images}, images/s: {result.images_per_s:.1f}{restricted}"
     )
     if config.results_json:
         result_of = {"model": config.model, "ckpt_path": config.ckpt_path, **result.as_dict()}
+        result_of.update(num_classes=num_classes, num_classes_counted=len(class_names))
         atomic_write_text(config.results_json, json.dumps(result_of, indent=2) + "\n")
     if config.per_class_csv:
         atomic_write_text(config.per_class_csv, per_class_table(counts.confusion, class_names))
     if config.confusion_matrix:
-        draw_confusion_matrix(counts.confusion, class_names, config.confusion_matrix)
+        draw_confusion_matrix(counts.confusion, list(class_names.values()), config.confusion_matrix)
 
 
-def per_class_table(confusion: np.ndarray, class_names: list[str]) -> str:
+def per_class_table(confusion: np.ndarray, class_names: dict[int, str]) -> str:
     """A CSV row a class: images of it, how many were found, and how many were taken for it in all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("class", "name", "images", "correct", "recall", "predicted", "precision"))
-    for index, name in enumerate(class_names):
+    for index, (label, name) in enumerate(class_names.items()):
         images, correct, predicted = confusion[index].sum(), confusion[index, index], confusion[:, index].sum()
         recall = f"{correct / images:.4f}" if images else ""
         precision = f"{correct / predicted:.4f}" if predicted else ""
-        writer.writerow((index, name, images, correct, recall, predicted, precision))
+        writer.writerow((label, name, images, correct, recall, predicted, precision))
     return text.getvalue()
 
 

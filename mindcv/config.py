@@ -45,6 +45,7 @@ MACHINE_OPTIONS = ("distribute", "device_target", "jit_level")
 NEUTRAL_OPTIONS = (
     "data_dir",
     "dataset_download",
+    "check_val_images",
     "num_parallel_workers",
     "log_interval",
     "keep_checkpoint_max",
@@ -125,6 +126,12 @@ class RunConfig:
     data_dir: str = _data("./", "its folder")
     train_split: str = _data("train", "its part to train on")
     val_split: str = _data("val", "its part to validate on")
+    val_fraction: float = _data(
+        0.0, "share of the training images to hold out for validation, in each class; used instead of val_split",
+        low=0, below=1)
+    check_val_images: str = _data(
+        "header", "check before the work that validation images can be read: their headers, or the full images",
+        choices=("off", "header", "full"))
     dataset_download: bool = _data(False, "download what data_dir lacks of mnist, cifar10 or cifar100")
     num_parallel_workers: int = _data(8, "workers that load images", low=1)
     shuffle: bool = _data(True, "shuffle the training images")
@@ -310,6 +317,10 @@ class ValidateConfig(RunConfig):
     results_json: str = _result("", "write the metrics to this file")
     per_class_csv: str = _result("", "write the accuracy of each class to this file")
     confusion_matrix: str = _result("", "draw the confusion matrix to this picture")
+    class_names_file: str = _result("", "text file with the names of the checkpoint's classes, one a line")
+    restrict_classes: bool = _result(
+        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
+    )
 
 
 @dataclass
@@ -326,7 +337,7 @@ class InferConfig(RunConfig):
     top_k: int = _result(5, "classes told for each image", low=1)
     results_file: str = _result("", "write the classes to this .csv or .json file")
     picture: str = _result("", "draw the images with their classes to this picture")
-    class_names_file: str = _result("", "names of the classes, one a line")
+    class_names_file: str = _result("", "text file with the names of the checkpoint's classes, one a line")
     required: ClassVar[tuple[str, ...]] = ("ckpt_path", "image_path")
 
 

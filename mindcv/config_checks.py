@@ -138,6 +138,11 @@ _CHECKS: tuple[_Check, ...] = (
         "results_file: must end in .csv or .json",
     ),
     (
+        ("val_fraction", "val_split"),
+        lambda c: {c.given.get("val_fraction"), c.given.get("val_split")} != {"command line"} or not c.val_fraction,
+        "val_fraction: holds out training images to validate on, so val_split has no use beside it",
+    ),
+    (
         ("picture",),
         lambda c: not c.picture or c.picture.lower().endswith(_PICTURES),
         f"picture: must end in {', '.join(_PICTURES)}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Optional, TypeVar, Union
 
@@ -16,23 +15,24 @@ from mindspore import Parameter, nn
 
 from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, RunConfig, parse_args
 from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
-from mindcv.data import (
-    ImageDataset,
-    ImageLoader,
-    create_auto_augment,
-    create_dataset,
-    create_loader,
-    create_transforms,
-)
+from mindcv.convert.layouts import rename
+from mindcv.data import ImageDataset, create_auto_augment
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.pretrained import fetch_pretrained, pretrained_options, pretrained_weights, split_tag
 from mindcv.optim import create_optimizer, freeze
+from mindcv.recipe_data import (
+    PREPROCESSING,
+    build_evaluation_loader,
+    build_training_loader,
+    holdout_digest,
+    holdout_options,
+)
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.cli import show_and_stop
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import DataError, UserError, unknown_name
+from mindcv.utils.errors import CheckpointError, UserError, unknown_name
 from mindcv.utils.logger import logger
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "build_teacher",
     "build_trainer",
     "build_training_loader",
-    "check_num_classes",
     "checkpoint_metadata",
     "open_weights",
     "parse_command_line",
@@ -55,9 +54,6 @@ __all__ = [
 ]
 
 _Config = TypeVar("_Config", bound=RunConfig)
-
-# The options that say how an image becomes the network's input when it is not augmented; they travel with weights.
-PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
 
 
 def read_config(config_class: type[_Config]) -> _Config:
@@ -104,91 +100,6 @@ def _unknown_models(config: RunConfig) -> list[str]:
         except UserError as error:
             problems.append(f"model: {error}")
     return problems
-
-
-def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
-    """The training images, and the loader that augments them.
-
-    Raises:
-        DataError: they are not there, or are not of `num_classes` classes.
-    """
-    dataset = create_dataset(
-        config.dataset,
-        config.data_dir,
-        config.train_split,
-        num_shards=group.size,
-        shard_id=group.rank,
-        download=config.dataset_download,
-        num_aug_repeats=config.aug_repeats,
-        **config.subset("shuffle", "num_samples", "seed"),
-    )
-    check_num_classes(config, dataset)
-    augmentation = config.subset("auto_augment", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation")
-    erasing = config.subset("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts", "re_count")
-    normalization = config.subset("mean", "std", "in_channels")
-    transform = create_transforms(
-        config.dataset,
-        config.image_resize,
-        is_training=True,
-        separate=config.aug_splits > 0,
-        **augmentation,
-        **erasing,
-        **normalization,
-    )
-    loader = create_loader(
-        dataset,
-        is_training=True,
-        num_classes=dataset.num_classes(),
-        transform=transform,
-        separate=config.aug_splits > 0,
-        num_aug_splits=config.aug_splits,
-        **config.subset("batch_size", "drop_remainder", "num_parallel_workers", "skip_corrupt"),
-        **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
-        **config.subset("cutmix_minmax"),
-    )
-    return dataset, loader
-
-
-def build_evaluation_loader(
-    config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]] = None
-) -> tuple[ImageDataset, ImageLoader]:
-    """The validation images and their loader.
-
-    Args:
-        config: of the run.
-        group: the processes that share the images.
-        class_to_idx: numbers of the classes as the network learned them; None to number the folders found.
-    """
-    dataset = create_dataset(
-        config.dataset,
-        config.data_dir,
-        config.val_split,
-        shuffle=config.eval_shuffle,
-        num_shards=group.size,
-        shard_id=group.rank,
-        download=config.dataset_download,
-        seed=config.seed,
-        class_indexing=class_to_idx,
-    )
-    check_num_classes(config, dataset)
-    loader = create_loader(
-        dataset,
-        config.batch_size,
-        num_classes=dataset.num_classes(),
-        transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
-        num_parallel_workers=config.num_parallel_workers,
-    )
-    return dataset, loader
-
-
-def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
-    """Raise a `DataError` when the config names another number of classes than the data have."""
-    found = dataset.num_classes()
-    if config.num_classes is not None and config.num_classes != found:
-        raise DataError(
-            f"num_classes is {config.num_classes}, but {config.dataset} in '{config.data_dir}' has {found} classes; "
-            f"give --num_classes {found} or leave it out"
-        )
 
 
 def build_model(config: RunConfig, num_classes: int, with_weights: bool = False) -> nn.Cell:
@@ -252,7 +163,24 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
         # In the files of others these names may stand for anything.
         metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
         contents = replace(contents, metadata=metadata)
-    return config.completed(metadata.get("options", {})), contents
+    options = dict(metadata.get("options", {}))
+    num_classes = _num_classes_of(contents)
+    if num_classes:
+        options["num_classes"] = num_classes
+    config = config.completed(options)
+    if num_classes and config.num_classes != num_classes:
+        raise UserError(
+            f"num_classes is {config.num_classes}, but the checkpoint has {num_classes} classes: leave num_classes out"
+        )
+    return config, contents
+
+
+def _num_classes_of(contents: CheckpointContents) -> int:
+    """Width of the checkpoint's head; 0 when it has none, or none that is known, which filling the network tells."""
+    try:
+        return rename(contents.arrays).num_classes
+    except CheckpointError:
+        return 0
 
 
 def build_lr_table(config: RunConfig, steps_per_epoch: int, group: Group) -> list[float]:
@@ -346,4 +274,7 @@ def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, A
     """What a reader of the run's weights must know, as JSON values."""
     model = split_tag(config.model)[0]
     options = {"model": model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
-    return {"options": options, "class_to_idx": dict(dataset.class_to_idx)}
+    metadata = {"options": {**options, **holdout_options(config)}, "class_to_idx": dict(dataset.class_to_idx)}
+    if config.val_fraction:
+        metadata["held_out"] = {"digest": holdout_digest(dataset)}
+    return metadata

@@ -13,6 +13,7 @@ from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
 from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
+from mindcv.recipe_data import holdout_digest
 from mindcv.utils.distributed import Group, is_first_process
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
 from mindcv.utils.logger import logger
@@ -68,6 +69,12 @@ def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
         raise DataError(
             f"the training images are of {len(dataset.class_to_idx)} classes, and not of the {len(before)} that the "
             "saved run was trained on, in their order: a run goes on with the classes it began with"
+        )
+    held_out = saved[1]["metadata"].get("held_out")
+    if held_out and held_out["digest"] != holdout_digest(dataset):
+        logger.warning(
+            "other images are held out for validation now than in the interrupted run, because files were added, "
+            "removed or renamed or an option changed: the run may validate on images that it was trained on"
         )
 
 

@@ -388,7 +388,7 @@ CASES = {
     "empty class folder": (empty_class, "train", TRAIN, 1, ["no images in class folder(s)", "'green'"]),
     "unknown class in val": (
         *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "train", [*TRAIN, "--val_while_train"], 1),
-        ["class folder(s) of './val' that are not in class_indexing: 'rot'"],
+        ["'./val' has 1 class folder(s) that are none of the training's 3 classes: 'rot'"],
     ),
     "num_classes of training": (
         *(nothing, "train", [*TRAIN, "--num_classes", "7"], 1),
@@ -430,11 +430,16 @@ CASES = {
     ),
     "num_classes of validation": (
         *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--num_classes", "7"], 1),
-        ["num_classes is 7", "has 3 classes"],
+        ["num_classes is 7, but the checkpoint has 3 classes: leave num_classes out"],
+    ),
+    "a class that the checkpoint does not have": (
+        *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "validate"),
+        *(["--ckpt_path", "{ckpt}", "--data_dir", "."], 1),
+        ["none of the checkpoint's 3 classes: 'rot'", "(the classes are 'blue', 'green', 'red')"],
     ),
     "num_classes of a bare checkpoint": (
         *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", ".", "--model", "convnext_atto"], 1),
-        ["classifier.weight is [5, 320], the model's is [3, 320]"],
+        ["the checkpoint has 5 classes without names, but the data set in '.' has 3", "'red'", "--class_names_file"],
     ),
     "a bare checkpoint of no model": (
         *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", "."], 2),
@@ -442,7 +447,11 @@ CASES = {
     ),
     "corrupt image in validation": (
         *(corrupt_val, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", "."], 1),
-        ["cannot decode './val/red/1.png'"],
+        ["1 of the 9 validation images cannot be read: './val/red/1.png': it is not an image"],
+    ),
+    "corrupt image in the validation of a training": (
+        *(corrupt_val, "train", [*TRAIN, "--val_while_train"], 1),
+        ["1 of the 9 validation images cannot be read: './val/red/1.png': it is not an image"],
     ),
     "inference on a missing file": (
         *(nothing, "infer", ["--ckpt_path", "{ckpt}", "--image_path", "no.png"], 1),
@@ -470,7 +479,7 @@ CASES = {
     ),
     "inference as another number of classes": (
         *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--model", "convnext_atto"]),
-        *(1, ["classifier.weight is [5, 320], the model's is [1000, 320]"]),
+        *(1, ["'other.ckpt' holds no class names: give them, one a line, as --class_names_file"]),
     ),
     "inference of no model": (
         *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--num_classes", "5"]),

@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "config_checks": {"utils"},
     "config": {"config_checks", "config_parsing", "utils"},
     "engine": BUILT,
-    "recipe": BUILT | {"engine", "config"},
-    "resume": {"recipe", "engine", "config", "config_checks", "data", "utils"},
+    "recipe_data": {"config", "data", "utils"},
+    "recipe": BUILT | {"engine", "config", "recipe_data"},
+    "resume": {"recipe", "recipe_data", "engine", "config", "config_checks", "data", "utils"},
     "compat": BUILT | {"engine"},  # MindCV's names for what is there
     "__init__": BUILT | {"compat", "engine"},
 }

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from mindcv.data.auto_augment import create_auto_augment
-from mindcv.data.class_names import imagenet_class_names
+from mindcv.data.class_names import (
+    imagenet_class_names,
+    imagenet_wordnet_ids,
+    is_imagenet_class,
+    match_classes,
+    read_class_names,
+)
 from mindcv.data.constants import (
     DEFAULT_CROP_PCT,
     IMAGENET_DEFAULT_MEAN,
@@ -13,9 +19,10 @@ from mindcv.data.constants import (
 )
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
-from mindcv.data.image_files import IMAGE_SUFFIXES, find_images
+from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
 from mindcv.data.image_io import decode
 from mindcv.data.loader import ImageLoader, create_loader
+from mindcv.data.readable import find_unreadable, why_unreadable
 from mindcv.data.splits import SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
@@ -37,8 +44,15 @@ __all__ = [
     "create_transforms",
     "decode",
     "find_images",
+    "find_unreadable",
     "get_dataset_download_root",
     "imagenet_class_names",
+    "imagenet_wordnet_ids",
+    "is_imagenet_class",
+    "match_classes",
+    "read_class_names",
+    "sub_folders",
     "transforms_imagenet_eval",
     "transforms_imagenet_train",
+    "why_unreadable",
 ]

@@ -1,17 +1,135 @@
-"""The names of the 1000 classes of ImageNet-1k."""
+"""Names of classes: those of ImageNet-1k, those in files of users, and which class a folder's name means."""
 
 from __future__ import annotations
 
+import codecs
+import os
+from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Union
 
-__all__ = ["imagenet_class_names"]
+from mindcv.utils.errors import DataError, UserError, shorten
+
+__all__ = [
+    "imagenet_class_names",
+    "imagenet_wordnet_ids",
+    "is_imagenet_class",
+    "match_classes",
+    "read_class_names",
+]
+
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def imagenet_class_names() -> list[str]:
-    """The 1000 names in the order of the labels, as in 'tench, Tinca tinca'.
+    """The 1000 names in the order of the labels, as in 'tench, Tinca tinca'."""
+    return [name for _, name in _imagenet_table()]
 
-    The table's columns are label, WordNet id and name; the labels number the WordNet ids in sorted order, which is
+
+def imagenet_wordnet_ids() -> list[str]:
+    """The 1000 WordNet ids in the order of the labels, as in 'n01440764'."""
+    return [wordnet_id for wordnet_id, _ in _imagenet_table()]
+
+
+def is_imagenet_class(name: str) -> bool:
+    """Whether `name` is the WordNet id, the name or a synonym of at least one class of ImageNet-1k."""
+    return _normalized(name) in _imagenet_index()
+
+
+def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> dict[str, int]:
+    """The label of each of `names` that is one of the classes.
+
+    A name matches the class of exactly that name. For classes of ImageNet-1k, the WordNet id, the whole name and each
+    synonym match each other: 'n01440764', 'tench, Tinca tinca', 'tench', and 'Tinca_tinca'. Case, underscores and
+    hyphens make no difference there.
+
+    Raises:
+        DataError: a name may stand for several classes, or two names stand for one class.
+    """
+    labels = {name: class_to_idx[name] for name in names if name in class_to_idx}
+    others = [name for name in names if name not in labels]
+    if others:
+        imagenet_labels = _labels_of_imagenet(class_to_idx)
+        for name in others:
+            candidates = sorted(imagenet_labels.keys() & _imagenet_index().get(_normalized(name), ()))
+            if len(candidates) > 1:
+                ids = " or ".join(imagenet_wordnet_ids()[index] for index in candidates)
+                raise DataError(f"class folder '{name}' may be {ids}: rename it to the WordNet id that is meant")
+            if candidates:
+                labels[name] = imagenet_labels[candidates[0]]
+    _check_distinct(labels)
+    return labels
+
+
+def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
+    """The names in a text file, one a line, in the order of the labels.
+
+    The file is UTF-8, or UTF-16 with a byte order mark. Empty lines at the end do not count.
+
+    Raises:
+        UserError: the file cannot be read, is in another encoding, or has an empty or repeated line.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"class_names_file '{path}': {error.strerror}") from None
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"class_names_file '{path}' is not text in UTF-8: line {line} has the byte {content[error.start]:#04x}; "
+            f"convert it, for instance with 'iconv -f GBK -t UTF-8' or 'iconv -f LATIN1 -t UTF-8'"
+        ) from None
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UserError(f"class_names_file '{path}': line {number} is empty, and each line must name a class")
+    return names
+
+
+@cache
+def _imagenet_table() -> list[tuple[str, str]]:
+    """WordNet id and name of each label.
+
+    The file's columns are label, WordNet id and name; the labels number the WordNet ids in sorted order, which is
     also the order that an image folder named by them gets.
     """
     table = files("mindcv.data").joinpath("imagenet1k_classes.tsv").read_text(encoding="utf-8")
-    return [line.split("\t")[2] for line in table.splitlines()]
+    return [tuple(line.split("\t")[1:3]) for line in table.splitlines()]
+
+
+@cache
+def _imagenet_index() -> dict[str, frozenset[int]]:
+    """Every normalized WordNet id, name and synonym, and the labels of ImageNet-1k that it may stand for."""
+    index: dict[str, set[int]] = {}
+    for label, (wordnet_id, name) in enumerate(_imagenet_table()):
+        for alias in (wordnet_id, name, *name.split(", ")):
+            index.setdefault(_normalized(alias), set()).add(label)
+    return {alias: frozenset(labels) for alias, labels in index.items()}
+
+
+def _normalized(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _labels_of_imagenet(class_to_idx: Mapping[str, int]) -> dict[int, int]:
+    """The label in `class_to_idx` of each class of ImageNet-1k that is there under a name that means it alone."""
+    found = {}
+    for name, label in class_to_idx.items():
+        meant = _imagenet_index().get(_normalized(name), ())
+        if len(meant) == 1:
+            found[next(iter(meant))] = label
+    return found
+
+
+def _check_distinct(labels: Mapping[str, int]) -> None:
+    names_of: dict[int, list[str]] = {}
+    for name, label in labels.items():
+        names_of.setdefault(label, []).append(name)
+    for names in names_of.values():
+        if len(names) > 1:
+            raise DataError(f"the class folders {shorten(names)} are one class under several names: merge them")

@@ -19,6 +19,7 @@ class ImageCollection(Protocol):
     """Images that can be read by index: an image folder, or arrays in memory."""
 
     class_names: Sequence[str]
+    labels: np.ndarray  # one integer an image
 
     def __len__(self) -> int: ...
 
@@ -28,6 +29,14 @@ class ImageCollection(Protocol):
 
     def describe(self, index: int) -> str:
         """What to call the image in a message."""
+        ...
+
+    def key(self, index: int) -> bytes:
+        """What identifies the image in the collection, wherever that is stored and in whatever order."""
+        ...
+
+    def check(self, index: int) -> None:
+        """Raise a DataError when the header of the image cannot be read."""
         ...
 
 
@@ -73,6 +82,16 @@ class ArrayImages:
     def describe(self, index: int) -> str:
         """See `ImageCollection`."""
         return f"{self.name} sample {self.numbers[index]}"
+
+    def key(self, index: int) -> bytes:
+        """See `ImageCollection`."""
+        return str(self.numbers[index]).encode()
+
+    def check(self, index: int) -> None:
+        """See `ImageCollection`; images in memory can be read."""
+
+    def __repr__(self) -> str:
+        return f"ArrayImages('{self.name}', {len(self)} images, {len(self.class_names)} classes)"
 
 
 class ImageDataset:
@@ -134,6 +153,24 @@ class ImageDataset:
     def describe(self, index: int) -> str:
         """What to call sample `index` in a message: its path, or its data set and number."""
         return self.images.describe(self._place(index))
+
+    def check(self, index: int) -> None:
+        """Raise a DataError when the header of the image of sample `index` cannot be read."""
+        self.images.check(self._place(index))
+
+    def leave_out(self, indices: Sequence[int]) -> None:
+        """Take samples out of the data set; those after them move up."""
+        chosen = np.arange(len(self.images)) if self._chosen is None else self._chosen
+        self._chosen = np.delete(chosen, list(indices))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each sample."""
+        return self.images.labels if self._chosen is None else self.images.labels[self._chosen]
+
+    def __repr__(self) -> str:
+        shard = f", shard {self.shard_id} of {self.num_shards}" if self.num_shards > 1 else ""
+        return f"ImageDataset({len(self)} samples, {self.num_classes()} classes{shard}, images={self.images!r})"
 
     def num_classes(self) -> int:
         """Number of classes."""

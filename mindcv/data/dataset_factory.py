@@ -10,6 +10,7 @@ from mindcv.data.cifar import fetch_cifar, read_cifar
 from mindcv.data.constants import DATASET_NAMES
 from mindcv.data.dataset import ImageCollection, ImageDataset
 from mindcv.data.digits import read_digits
+from mindcv.data.holdout import hold_out
 from mindcv.data.image_folder import ImageFolder
 from mindcv.data.mnist import fetch_mnist, read_mnist
 from mindcv.utils.download import cache_root
@@ -46,6 +47,8 @@ def create_dataset(
     *,
     seed: int = 0,
     class_indexing: Optional[Mapping[str, int]] = None,
+    val_fraction: float = 0.0,
+    is_held_out: bool = False,
 ) -> ImageDataset:
     """The data set of that name.
 
@@ -59,6 +62,9 @@ def create_dataset(
         download: fetch into `root` what it lacks of 'mnist', 'cifar10' or 'cifar100'. Processes may do so at once.
         class_indexing: class name to label. It numbers the folders of an image folder, and must be equal to the
             `class_to_idx` of another data set, whose labels are fixed.
+        val_fraction: share of the images to hold out for validation, see `mindcv.data.holdout.hold_out`; 0 for none.
+            The split depends on `seed`.
+        is_held_out: with `val_fraction`, whether the data set has the images held out, instead of the others.
 
     Raises:
         UserError: an argument is not allowed, or a download failed; DataError, a kind of it, when files are missing
@@ -72,8 +78,11 @@ def create_dataset(
     root = _root_of(kind, root, download)
     if download:
         fetch_mnist(root) if kind == "mnist" else fetch_cifar(kind, root)
+    images = _open(kind, root, split, class_indexing)
+    if val_fraction:
+        images = hold_out(images, val_fraction, seed)[is_held_out]
     dataset = ImageDataset(
-        _open(kind, root, split, class_indexing),
+        images,
         shuffle=shuffle,
         seed=seed,
         num_samples=num_samples,

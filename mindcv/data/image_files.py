@@ -11,7 +11,7 @@ from functools import cache
 from mindcv.utils.errors import DataError
 from mindcv.utils.logger import logger
 
-__all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "shorten", "sub_folders", "walk_images"]
+__all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "sub_folders", "walk_images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _ENCODED_SUFFIXES = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
@@ -71,12 +71,6 @@ def find_images(places: Sequence[str]) -> list[str]:
         DataError: a place does not exist or has no images.
     """
     return list(dict.fromkeys(path for place in places for path in _images_at(place)))
-
-
-def shorten(names: Sequence[str], most: int = 8) -> str:
-    """The first `most` names in quotation marks, and how many more there are."""
-    listed = ", ".join(f"'{name}'" for name in names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 def _images_at(place: str) -> list[str]:

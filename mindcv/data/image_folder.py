@@ -8,8 +8,10 @@ from typing import Optional, Union
 
 import numpy as np
 
-from mindcv.data.image_files import shorten, sub_folders, walk_images
-from mindcv.utils.errors import DataError, UserError, nearest
+from mindcv.data.class_names import match_classes
+from mindcv.data.image_files import sub_folders, walk_images
+from mindcv.data.image_io import check_header
+from mindcv.utils.errors import DataError, MissingSplitError, UnknownClassesError, UserError, nearest, shorten
 from mindcv.utils.logger import logger
 
 __all__ = ["ImageFolder"]
@@ -26,8 +28,9 @@ class ImageFolder:
     Args:
         root: the folder.
         split: its sub-folder, 'train' or 'val' as a rule; '' when the class folders are in `root` itself.
-        class_indexing: class folder to label, which must be 0..n-1 each once; by default the sorted folder names are
-            numbered. There may be classes here of which there is no folder, but not the other way round.
+        class_indexing: class to label, which must be 0..n-1 each once; by default the sorted folder names are
+            numbered. There may be classes here of which there is no folder, but not the other way round. Folders of
+            ImageNet's classes may have other names than here, see `mindcv.data.class_names.match_classes`.
 
     Raises:
         DataError: the folder, split, classes or images are missing, or a class folder is not in `class_indexing`.
@@ -37,6 +40,8 @@ class ImageFolder:
     def __init__(
         self, root: Union[str, os.PathLike], split: str = "train", class_indexing: Optional[Mapping[str, int]] = None
     ):
+        if class_indexing is not None:
+            _check_numbers(class_indexing)
         self.folder = _find_split(os.fspath(root), split)
         found = walk_images(self.folder)
         class_folders = [name for name in sub_folders(self.folder) if os.fsencode(name) not in found.loops]
@@ -45,7 +50,8 @@ class ImageFolder:
                 f"'{self.folder}' has no class folders: each class needs a folder for its images, as in "
                 f"'{os.path.join(self.folder, 'cat', '1.jpg')}'"
             )
-        class_to_idx = _number_classes(self.folder, class_folders, class_indexing)
+        label_of = _number_folders(self.folder, class_folders, class_indexing)
+        class_to_idx = label_of if class_indexing is None else class_indexing
         self.class_names = sorted(class_to_idx, key=class_to_idx.get)
         of_class: dict[str, list[bytes]] = {name: [] for name in class_folders}
         of_no_class = []
@@ -55,7 +61,7 @@ class ImageFolder:
         self._check_and_report(of_class, of_no_class + found.others)
         self._keep([path for paths in of_class.values() for path in paths])
         counts = [len(paths) for paths in of_class.values()]
-        self.labels = np.repeat(np.array([class_to_idx[name] for name in class_folders], np.int32), counts)
+        self.labels = np.repeat(np.array([label_of[name] for name in class_folders], np.int32), counts)
 
     def _check_and_report(self, of_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
         empty = [name for name, paths in of_class.items() if not paths]
@@ -88,31 +94,58 @@ class ImageFolder:
 
     def describe(self, index: int) -> str:
         """The path of the image."""
+        return os.path.join(self.folder, os.fsdecode(self._relative_path(index)))
+
+    def key(self, index: int) -> bytes:
+        """The path relative to the folder that holds the class folders."""
+        return self._relative_path(index).replace(os.fsencode(os.sep), b"/")
+
+    def check(self, index: int) -> None:
+        """See `ImageCollection`."""
+        path = self.describe(index)
+        try:
+            with open(path, "rb") as file:
+                check_header(file)
+        except OSError as error:
+            raise DataError(error.strerror) from None
+
+    def __repr__(self) -> str:
+        return f"ImageFolder('{self.folder}', {len(self)} images, {len(self.class_names)} classes)"
+
+    def _relative_path(self, index: int) -> bytes:
         start = self._ends[index - 1] if index else 0
-        return os.path.join(self.folder, os.fsdecode(self._paths[start : self._ends[index]]))
+        return self._paths[start : self._ends[index]]
 
 
 def _find_split(root: str, split: str) -> str:
     if not os.path.isdir(root):
+        if os.path.exists(root):
+            raise DataError(f"'{root}' is a file, and the data set needs a folder: unpack it if it is an archive")
         raise DataError(f"the data set's folder '{root}' does not exist")
     folder = os.path.join(root, split) if split else root
     if not os.path.isdir(folder):
         there = sub_folders(root)
-        raise DataError(
+        raise MissingSplitError(
             f"'{root}' has no folder '{split}' for that split{nearest(split, there)} "
-            f"(there are: {shorten(there) if there else 'none'}; split '' takes '{root}' itself)"
+            f"(there are: {shorten(there) if there else 'none'})",
+            f"; if the class folders are in '{root}' itself, give '' as the split",
         )
     return folder
 
 
-def _number_classes(
-    folder: str, class_folders: list[str], class_indexing: Optional[Mapping[str, int]]
-) -> dict[str, int]:
-    if class_indexing is None:
-        return {name: label for label, name in enumerate(class_folders)}
+def _check_numbers(class_indexing: Mapping[str, int]) -> None:
     if sorted(class_indexing.values()) != list(range(len(class_indexing))):
         raise UserError(f"class_indexing must number its {len(class_indexing)} classes from 0, each label once")
-    unknown = [name for name in class_folders if name not in class_indexing]
+
+
+def _number_folders(
+    folder: str, class_folders: Sequence[str], class_indexing: Optional[Mapping[str, int]]
+) -> dict[str, int]:
+    """The label of each class folder."""
+    if class_indexing is None:
+        return {name: label for label, name in enumerate(class_folders)}
+    labels = match_classes(class_folders, class_indexing)
+    unknown = [name for name in class_folders if name not in labels]
     if unknown:
-        raise DataError(f"class folder(s) of '{folder}' that are not in class_indexing: {shorten(unknown)}")
-    return dict(class_indexing)
+        raise UnknownClassesError(folder, unknown, sorted(class_indexing, key=class_indexing.get))
+    return labels

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import Union
+from typing import BinaryIO, Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mindcv.utils.errors import DataError
 
-__all__ = ["decode"]
+__all__ = ["check_header", "decode"]
 
 _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
@@ -46,6 +46,20 @@ def decode(encoded: Union[bytes, np.ndarray], mode: str = "RGB") -> Image.Image:
     except Exception as error:
         # Pillow's readers answer damaged input with OSError, SyntaxError, ValueError, struct.error, EOFError,
         # IndexError, DecompressionBombError and more: what failed is the file, in each case.
+        raise DataError(_reason(error)) from error
+
+
+def check_header(file: BinaryIO) -> None:
+    """Raise a DataError when a file does not begin as an image that `decode` may read. The pixels are not looked at."""
+    try:
+        if not file.read(1):
+            raise DataError("the file is empty")
+        file.seek(0)
+        with Image.open(file):
+            pass
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # as in `decode`
         raise DataError(_reason(error)) from error
 
 

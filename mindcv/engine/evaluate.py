@@ -60,6 +60,7 @@ def evaluate(
     group: Group,
     progress: bool = False,
     interruption: Optional[Interruption] = None,
+    classes: Optional[np.ndarray] = None,
 ) -> Evaluation:
     """Run `network` over every image of `loader` once.
 
@@ -70,6 +71,8 @@ def evaluate(
         group: the processes that count together.
         progress: show a bar.
         interruption: looked at after each batch.
+        classes: labels, ascending, that alone are counted: the logits of the other classes are dropped, and the counts
+            number these classes from 0. None counts all.
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -77,8 +80,8 @@ def evaluate(
         UserError: another process has failed.
     """
     network.set_train(False)
-    counts = ClassificationCounts(num_classes)
-    images_per_s = group.together(_count, network, loader, counts, progress, interruption) * group.size
+    counts = ClassificationCounts(num_classes if classes is None else len(classes))
+    images_per_s = group.together(_count, network, loader, counts, progress, interruption, classes) * group.size
     return Evaluation(counts.summed(group), images_per_s)
 
 
@@ -88,6 +91,7 @@ def _count(
     counts: ClassificationCounts,
     progress: bool,
     interruption: Optional[Interruption],
+    classes: Optional[np.ndarray],
 ) -> float:
     """Add this process's share to `counts`; return its images per second."""
     batch_size = loader.get_batch_size()
@@ -100,7 +104,10 @@ def _count(
         leave=False,
     )
     for number, (images, labels) in enumerate(batches):
-        counts.update(predict(network, images, batch_size), labels)
+        logits = predict(network, images, batch_size)
+        if classes is not None:
+            logits, labels = logits[:, classes], np.searchsorted(classes, labels)
+        counts.update(logits, labels)
         if number == 0 and loader.get_dataset_size() > 1:
             # The first batch holds the compilation.
             start, timed_from = time.perf_counter(), counts.num_images

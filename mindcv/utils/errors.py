@@ -15,8 +15,11 @@ __all__ = [
     "DataError",
     "DeviceError",
     "Interrupted",
+    "MissingSplitError",
+    "UnknownClassesError",
     "UserError",
     "nearest",
+    "shorten",
     "unknown_name",
 ]
 
@@ -37,6 +40,33 @@ class DataError(UserError):
     """A data set, folder or image file is missing, empty or unreadable."""
 
 
+class MissingSplitError(DataError):
+    """A data set's folder has no sub-folder for a split. `finding` says so without a way out."""
+
+    def __init__(self, finding: str, advice: str):
+        self.finding = finding
+        super().__init__(f"{finding}{advice}")
+
+
+class UnknownClassesError(DataError):
+    """Class folders that are none of the known classes.
+
+    Args:
+        folder: that holds the class folders.
+        names: of the class folders, at least one.
+        known: the names of the classes.
+        whose: what has those classes.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str], known: Sequence[str], whose: str = "class_indexing's"):
+        self.folder, self.names, self.known = folder, names, known
+        close = "" if len(names) > 1 else nearest(names[0], known)
+        super().__init__(
+            f"'{folder}' has {len(names)} class folder(s) that are none of {whose} {len(known)} classes: "
+            f"{shorten(names)}{close} (the classes are {shorten(known)})"
+        )
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
@@ -51,6 +81,12 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, message: str):
         self.status = 128 + signal_number
         super().__init__(message)
+
+
+def shorten(names: Sequence[str], most: int = 8) -> str:
+    """The first `most` names in quotation marks, and how many more there are."""
+    listed = ", ".join(f"'{name}'" for name in names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -73,7 +73,7 @@ def test_class_indexing(root):
     dataset = create_dataset("", root, class_indexing={"dog": 0, "emu": 1, "cat": 2})
     assert [label for _, label in contents(dataset)] == [2, 0, 0, 0]
     assert dataset.class_names == ["dog", "emu", "cat"] and dataset.num_classes() == 3
-    with pytest.raises(DataError, match="not in class_indexing: 'cat'"):
+    with pytest.raises(DataError, match="none of class_indexing's 1 classes: 'cat'.*the classes are 'dog'"):
         create_dataset("", root, class_indexing={"dog": 0})
     with pytest.raises(UserError, match="class_indexing must number its 2 classes from 0"):
         create_dataset("", root, class_indexing={"dog": 1, "cat": 2})
@@ -129,3 +129,11 @@ def test_image_folder_follows_links_except_to_a_containing_folder(root, log):
         f"'{root}/train/cat/all' is a link to '{root}/train', a folder that contains it: the link is not followed",
         f"'{root}/train/up' is a link to '{root}', a folder that contains it: the link is not followed",
     ]
+
+
+def test_image_folder_matches_other_names_of_imagenet_classes(root):
+    (root / "train/dog").rename(root / "train/n02102040")
+    (root / "train/cat").rename(root / "train/Tench")
+    dataset = create_dataset("", root, class_indexing={"n01440764": 1, "English springer, English springer spaniel": 0})
+    assert [label for _, label in contents(dataset)] == [1, 0, 0, 0]
+    assert dataset.class_names == ["English springer, English springer spaniel", "n01440764"]

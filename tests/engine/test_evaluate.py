@@ -76,6 +76,17 @@ def test_batches_do_not_matter(data, batch_size):
     }
 
 
+def test_evaluate_counts_among_the_given_classes_alone(data):
+    images, _, weight = data
+    labels = np.array([0, 2] * 6, np.int32)[:11]
+    result = evaluate(Linear(weight), Loader(images, labels, 4), 3, Group(), classes=np.array([0, 2]))
+    logits = (images.astype(np.float64) @ weight)[:, [0, 2]]
+    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(11), labels // 2]
+    assert result.counts.num_top1 == (logits.argmax(1) == labels // 2).sum()
+    assert result.counts.loss == pytest.approx(loss.mean(), rel=1e-5)
+    assert result.counts.confusion.shape == (2, 2) and result.counts.confusion.sum(axis=1).tolist() == [6, 5]
+
+
 def test_processes_count_together(data, processes):
     images, labels, weight = data
     loaders = [Loader(images[rank::3], labels[rank::3], 2) for rank in range(3)]

@@ -1,0 +1,346 @@
+"""From a config to its loaders, and what is checked about the data before a run begins."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Optional
+
+import numpy as np
+
+from mindcv.config import RunConfig, TrainConfig, ValidateConfig
+from mindcv.data import (
+    ImageDataset,
+    ImageLoader,
+    create_dataset,
+    create_loader,
+    create_transforms,
+    find_unreadable,
+    imagenet_wordnet_ids,
+    is_imagenet_class,
+    read_class_names,
+    sub_folders,
+    why_unreadable,
+)
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import DataError, MissingSplitError, UnknownClassesError, UserError, shorten
+from mindcv.utils.logger import logger
+
+__all__ = [
+    "PREPROCESSING",
+    "build_evaluation_loader",
+    "build_training_loader",
+    "check_num_classes",
+    "counted_classes",
+    "find_class_numbers",
+    "holdout_digest",
+    "holdout_options",
+]
+
+# The options that say how an image becomes the network's input when it is not augmented; they travel with weights.
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
+# The options that the choice of the images held out depends on; they travel with weights too.
+_HOLDOUT = ("val_fraction", "seed", "train_split")
+_FOLDERS = ("", "imagenet", "folder")
+# Names of folders that hold a split of a data set and not a class.
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+_MAX_DEPTH = 5
+
+
+def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
+    """The training images, and the loader that augments them.
+
+    Raises:
+        DataError: they are not there, or are not of `num_classes` classes.
+    """
+    dataset = _create_dataset(
+        config,
+        group,
+        config.train_split,
+        num_aug_repeats=config.aug_repeats,
+        val_fraction=config.val_fraction,
+        **config.subset("shuffle", "num_samples"),
+    )
+    check_num_classes(config, dataset)
+    _check_class_folders(config, dataset, "train_split")
+    if config.val_while_train and not config.val_fraction and group.is_main and _validates_training_images(config):
+        logger.warning(
+            "validation uses the training images (train_split and val_split are the same folder), so its accuracy says "
+            "nothing about other images; --val_fraction 0.1 holds a tenth of them out for validation"
+        )
+    augmentation = config.subset("auto_augment", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation")
+    erasing = config.subset("re_prob", "re_scale", "re_ratio", "re_value", "re_max_attempts", "re_count")
+    normalization = config.subset("mean", "std", "in_channels")
+    transform = create_transforms(
+        config.dataset,
+        config.image_resize,
+        is_training=True,
+        separate=config.aug_splits > 0,
+        **augmentation,
+        **erasing,
+        **normalization,
+    )
+    loader = create_loader(
+        dataset,
+        is_training=True,
+        num_classes=dataset.num_classes(),
+        transform=transform,
+        separate=config.aug_splits > 0,
+        num_aug_splits=config.aug_splits,
+        **config.subset("batch_size", "drop_remainder", "num_parallel_workers", "skip_corrupt"),
+        **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
+        **config.subset("cutmix_minmax"),
+    )
+    return dataset, loader
+
+
+def build_evaluation_loader(
+    config: RunConfig,
+    group: Group,
+    class_to_idx: Optional[Mapping[str, int]] = None,
+    recorded_digest: str = "",
+) -> tuple[ImageDataset, ImageLoader]:
+    """The validation images and their loader.
+
+    They are the images of `val_split`, or those that training holds out (see `_is_held_out`).
+
+    Args:
+        config: of the run.
+        group: the processes that share the images.
+        class_to_idx: numbers of the classes as the network learned them; None to number the folders found.
+        recorded_digest: `holdout_digest` of the training; a warning tells when other images are held out now.
+
+    Raises:
+        DataError: the images are not there, cannot be read, or are not of the network's classes.
+    """
+    is_held_out = _is_held_out(config)
+    try:
+        dataset = _create_dataset(
+            config,
+            group,
+            config.train_split if is_held_out else config.val_split,
+            shuffle=config.eval_shuffle,
+            class_indexing=class_to_idx,
+            val_fraction=config.val_fraction if is_held_out else 0.0,
+            is_held_out=True,
+        )
+    except UnknownClassesError as error:
+        whose = "the training's" if isinstance(config, TrainConfig) else "the checkpoint's"
+        raise UnknownClassesError(error.folder, error.names, error.known, whose) from None
+    except MissingSplitError as error:
+        if is_held_out or not isinstance(config, TrainConfig):
+            raise
+        raise DataError(
+            f"{error.finding}: give the folder of the validation images as --val_split, hold a share of the training "
+            "images out with --val_fraction 0.1, or train without validation with --val_while_train False"
+        ) from None
+    if is_held_out and recorded_digest not in ("", holdout_digest(dataset)) and group.is_main:
+        logger.warning(
+            "other images are held out now than in training, because files were added, removed or renamed or an option "
+            "changed: the network may have been trained on some of them"
+        )
+    check_num_classes(config, dataset)
+    if class_to_idx is None:
+        _check_class_folders(config, dataset, "train_split" if is_held_out else "val_split")
+    _check_readable(config, dataset, group)
+    if group.is_main:
+        _tell_classes_without_images(config, dataset)
+    loader = create_loader(
+        dataset,
+        config.batch_size,
+        num_classes=dataset.num_classes(),
+        transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
+        num_parallel_workers=config.num_parallel_workers,
+    )
+    return dataset, loader
+
+
+def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
+    """Raise a `DataError` when the config or the checkpoint has another number of classes than the data set."""
+    found = dataset.num_classes()
+    if config.num_classes is None or config.num_classes == found:
+        return
+    has = f"the data set in '{config.data_dir}' has {found} classes: {shorten(dataset.class_names, 4)}"
+    if config.given.get("num_classes") == "checkpoint":
+        raise DataError(
+            f"the checkpoint has {config.num_classes} classes without names, but {has}; give the names of the "
+            "checkpoint's classes in the order of its logits, one a line, as --class_names_file (folders of ImageNet's "
+            "classes need none when their names are WordNet ids)"
+        )
+    raise DataError(
+        f"num_classes is {config.num_classes}, but {has}; leave num_classes out, of the recipe too, to train on these"
+    )
+
+
+def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> Optional[dict[str, int]]:
+    """The labels of the checkpoint's classes by name; None when nothing names them.
+
+    The names come from `class_names_file`, else from the checkpoint. 1000 classes without names are those of
+    ImageNet-1k when a class folder is named like one of them.
+
+    Args:
+        config: of the run, completed from the checkpoint.
+        metadata: the checkpoint's.
+    """
+    if config.class_names_file:
+        names = read_class_names(config.class_names_file)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise UserError(f"class_names_file '{config.class_names_file}' repeats the name(s) {shorten(repeated)}")
+        return {name: label for label, name in enumerate(names)}
+    if "class_to_idx" in metadata:
+        return metadata["class_to_idx"]
+    folder = os.path.join(config.data_dir, config.train_split if _is_held_out(config) else config.val_split)
+    may_be_imagenet = config.num_classes == 1000 and config.dataset in _FOLDERS and os.path.isdir(folder)
+    if may_be_imagenet and any(map(is_imagenet_class, sub_folders(folder))):
+        return {wordnet_id: label for label, wordnet_id in enumerate(imagenet_wordnet_ids())}
+    return None
+
+
+def counted_classes(config: ValidateConfig, dataset: ImageDataset) -> Optional[np.ndarray]:
+    """The classes that predictions are restricted to: with `restrict_classes` those that have images, else None.
+
+    Raises:
+        UserError: all images are of one class, which a restricted prediction could not miss.
+    """
+    if not config.restrict_classes:
+        return None
+    classes = np.unique(dataset.labels)
+    if len(classes) < 2:
+        name = dataset.class_names[classes[0]]
+        raise UserError(f"restrict_classes needs images of two classes or more, and all are of '{name}'")
+    return classes
+
+
+def _check_class_folders(config: RunConfig, dataset: ImageDataset, option: str) -> None:
+    """Raise a `DataError` when the folders taken for classes are others: one alone, or the splits of a data set.
+
+    Args:
+        config: of the run.
+        dataset: whose folders were numbered as they were found.
+        option: the one that names the split.
+    """
+    names = dataset.class_names
+    is_of_splits = set(name.lower() for name in names) <= _SPLIT_NAMES
+    if len(names) > 1 and not is_of_splits:
+        return
+    folder = os.path.join(config.data_dir, getattr(config, option)).rstrip(os.sep)
+    found = f"'{folder}' holds the folder(s) {shorten(names)}"
+    wrong = "which are splits and not classes" if is_of_splits else "and a classifier needs two classes or more"
+    raise DataError(f"{found}, {wrong}{_advice(folder, names, option)}")
+
+
+def _advice(folder: str, names: Sequence[str], option: str) -> str:
+    """Where the class folders seem to be: the first folder from `folder` on that has splits or several folders."""
+    place, below = folder, list(names)
+    for _ in range(_MAX_DEPTH):
+        splits = [name for name in below if name.lower() in _SPLIT_NAMES]
+        if splits:
+            split = min(splits, key=lambda name: name[:3].lower() != option[:3])  # 'train' for train_split
+            inner, place = os.path.join(place, split), shlex.quote(place)
+            found = f"; '{inner}' has the folders {shorten(sub_folders(inner), 4)}"
+            return f"{found}: try --data_dir {place} --{option} {split}"
+        if len(below) > 1:
+            found = f"; '{place}' has the folders {shorten(below, 4)}"
+            return f"{found}: try --data_dir {shlex.quote(place)} --{option} ''"
+        place = os.path.join(place, below[0])
+        below = sub_folders(place)
+        if not below:
+            break
+    return "; there are no other folders of classes below it"
+
+
+def holdout_options(config: RunConfig) -> dict[str, Any]:
+    """The options that say which images were held out of training, if there were any."""
+    return config.subset(*_HOLDOUT) if config.val_fraction else {}
+
+
+def holdout_digest(dataset: ImageDataset) -> str:
+    """What tells two choices of images held out apart; '' when none are held out."""
+    return getattr(dataset.images, "digest", "")
+
+
+def _create_dataset(config: RunConfig, group: Group, split: str, **options: Any) -> ImageDataset:
+    dataset = create_dataset(
+        config.dataset,
+        config.data_dir,
+        split,
+        num_shards=group.size,
+        shard_id=group.rank,
+        download=config.dataset_download,
+        seed=config.seed,
+        **options,
+    )
+    if options["val_fraction"] and group.is_main:
+        num_images, num_here = len(dataset.images.images), len(dataset.images)
+        num_held_out = num_here if options.get("is_held_out") else num_images - num_here
+        folder = os.path.join(config.data_dir, config.train_split).rstrip(os.sep)
+        _say_once(
+            f"{num_held_out} of the {num_images} images in '{folder}' are held out of training for validation "
+            f"(val_fraction {config.val_fraction:g}, seed {config.seed})"
+        )
+    return dataset
+
+
+@cache  # the loaders of training and validation say the same
+def _say_once(message: str) -> None:
+    logger.info("%s", message)
+
+
+def _is_held_out(config: RunConfig) -> bool:
+    """Whether validation uses the images held out of training.
+
+    A `val_fraction` from a checkpoint gives way to a `val_split` on the command line: the images are then others.
+    """
+    is_recorded = config.given.get("val_fraction") == "checkpoint"
+    return config.val_fraction > 0 and not (is_recorded and config.given.get("val_split") == "command line")
+
+
+def _validates_training_images(config: RunConfig) -> bool:
+    if config.dataset not in _FOLDERS:
+        return config.train_split == config.val_split
+    folders = [os.path.join(config.data_dir, split) for split in (config.train_split, config.val_split)]
+    return os.path.realpath(folders[0]) == os.path.realpath(folders[1])
+
+
+def _tell_classes_without_images(config: RunConfig, dataset: ImageDataset) -> None:
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes())
+    absent = [name for name, count in zip(dataset.class_names, counts) if not count]
+    if not absent or _is_held_out(config):  # of the images held out, `hold_out` has said it
+        return
+    if isinstance(config, TrainConfig):
+        logger.warning("class(es) with training images but no validation images: %s", shorten(absent))
+    else:
+        there, every = len(counts) - len(absent), len(counts)
+        if getattr(config, "restrict_classes", False):
+            counted = f"predictions choose among these {there} only (restrict_classes)"
+        else:
+            counted = f"predictions choose among all {every}"
+            counted += f"; --restrict_classes True restricts them to these {there}" if there > 1 else ""
+        told = f"the images are of {there} of the checkpoint's {every} classes, and none is of {shorten(absent, 4)}"
+        logger.info("%s; %s", told, counted)
+
+
+def _check_readable(config: RunConfig, dataset: ImageDataset, group: Group) -> None:
+    """Find the validation images that cannot be read, before they end a run after hours of training.
+
+    Raises:
+        DataError: there are some, in all processes alike. With `skip_corrupt`, they are left out instead.
+    """
+    if config.check_val_images == "off":
+        return
+    # What is damaged behind its header can only be left out if it is known.
+    whole = config.check_val_images == "full" or config.skip_corrupt
+    bad = find_unreadable(dataset, group, whole)
+    if not bad:
+        return
+    listed = "; ".join(f"'{dataset.describe(index)}': {why_unreadable(dataset, index, whole)}" for index in bad[:8])
+    listed += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
+    told = f"{len(bad)} of the {len(dataset)} validation images cannot be read: {listed}"
+    if not config.skip_corrupt or len(bad) == len(dataset):
+        raise DataError(f"{told} (--skip_corrupt True leaves such images out)")
+    if group.is_main:
+        logger.warning("%s; validation leaves them out", told)
+    dataset.leave_out(bad)

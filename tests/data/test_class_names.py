@@ -1,0 +1,66 @@
+"""Names of classes, of ImageNet's and of users' files."""
+
+from __future__ import annotations
+
+import pytest
+
+from mindcv.data import imagenet_class_names, imagenet_wordnet_ids, match_classes, read_class_names
+from mindcv.utils.errors import DataError, UserError
+
+IMAGENET = {wordnet_id: label for label, wordnet_id in enumerate(imagenet_wordnet_ids())}
+NAMES = {"tench": 0, "great white shark": 2, "Siberian husky": 250, "toilet tissue": 999}  # as published
+
+
+def test_imagenet_tables_agree():
+    assert len(IMAGENET) == 1000 and imagenet_wordnet_ids() == sorted(IMAGENET)
+    for name, label in NAMES.items():
+        assert imagenet_class_names()[label].split(", ")[0] == name
+
+
+@pytest.mark.parametrize(
+    "write", [str, str.upper, lambda name: name.replace(" ", "_"), lambda name: name.replace(" ", "-")]
+)
+def test_match_classes_finds_imagenet_classes_by_name(write):
+    assert match_classes([write(name) for name in NAMES], IMAGENET) == {write(n): i for n, i in NAMES.items()}
+
+
+def test_match_classes_goes_both_ways_and_takes_exact_names_first():
+    few = {"golden retriever": 1, "tench, Tinca tinca": 0, "own class": 2}
+    assert match_classes(["n02099601", "Tinca tinca"], few) == {"n02099601": 1, "Tinca tinca": 0}
+    assert match_classes(["own class", "Own class", "n01443537"], few) == {"own class": 2}
+    assert match_classes(["crane"], {"crane": 5, **IMAGENET}) == {"crane": 5}
+
+
+def test_match_classes_refuses_what_is_not_clear():
+    with pytest.raises(DataError, match="'crane' may be n02012849 or n03126707: rename"):
+        match_classes(["crane"], IMAGENET)
+    with pytest.raises(DataError, match="'n01440764', 'tench' are one class under several names"):
+        match_classes(["tench", "n01440764"], IMAGENET)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n \n"])
+def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encoding, end):
+    path = tmp_path / "names.txt"
+    path.write_bytes(("Kätzchen\r\n$5_$bill\n猫\u2028x" + end).encode(encoding))
+    assert read_class_names(path) == ["Kätzchen", "$5_$bill", "猫\u2028x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("cat\n狗\n".encode("gbk"), "is not text in UTF-8: line 2 has the byte 0xb9; convert it, .*iconv -f GBK"),
+        ("Kätzchen\n".encode("latin-1"), "is not text in UTF-8: line 1 has the byte 0xe4; .*iconv -f LATIN1"),
+        (b"cat\n\ndog\n", "line 2 is empty"),
+        (b"", "line 1 is empty"),
+    ],
+)
+def test_read_class_names_says_what_is_wrong(tmp_path, content, message):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(UserError, match=f"class_names_file '.*names.txt'.* {message}"):
+        read_class_names(tmp_path / "names.txt")
+
+
+def test_read_class_names_names_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="class_names_file '.*no.txt': No such file"):
+        read_class_names(tmp_path / "no.txt")

@@ -1,0 +1,231 @@
+"""What is checked about the data of a run before it begins, and what its user is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv.config import TrainConfig, ValidateConfig, parse_args
+from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
+from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
+from mindcv.utils.distributed import Group
+from mindcv.utils.errors import ConfigError, DataError, UserError
+from mindcv.utils.logger import logger
+
+
+@pytest.fixture
+def log(caplog):
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "mindcv"):
+        yield lambda: [record.getMessage() for record in caplog.records]
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split, counts in {"train": {"cat": 10, "dog": 6}, "val": {"cat": 2, "dog": 3}}.items():
+        for name, count in counts.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.effect_noise((40, 30), 50).save(tmp_path / split / name / f"{number}.jpg")
+    return tmp_path
+
+
+def train_config(root, *argv):
+    small = ["--model", "convnext_atto", "--image_resize", "32", "--batch_size", "4", "--num_parallel_workers", "1"]
+    return parse_args([*small, "--data_dir", str(root), *argv], TrainConfig)
+
+
+def validate_config(root, *argv):
+    return parse_args(["--ckpt_path", "x.ckpt", "--image_resize", "32", "--data_dir", str(root), *argv], ValidateConfig)
+
+
+def paths(dataset):
+    return {dataset.describe(index) for index in range(len(dataset))}
+
+
+# A share held out
+
+
+def test_val_fraction_trains_and_validates_on_different_images(root, log):
+    config = train_config(root, "--val_fraction", "0.25", "--val_while_train", "--seed", "5")
+    train, _ = build_training_loader(config, Group())
+    val, loader = build_evaluation_loader(config, Group(), train.class_to_idx)
+    assert len(val) == 5 and len(train) == 11 and not paths(train) & paths(val)
+    assert sum(len(labels) for _, labels in loader.batches()) == 5
+    told = f"5 of the 16 images in '{root}/train' are held out of training for validation (val_fraction 0.25, seed 5)"
+    assert log().count(told) == 1
+
+
+def test_validate_uses_the_images_that_training_held_out(root, log):
+    config = train_config(root / "train", "--train_split", "", "--val_fraction", "0.25", "--seed", "5")
+    train, _ = build_training_loader(config, Group())
+    metadata = checkpoint_metadata(config, train)
+    digest = metadata["held_out"]["digest"]
+
+    def images(*argv):
+        completed = validate_config(root / "train", *argv).completed(metadata["options"])
+        return paths(build_evaluation_loader(completed, Group(), train.class_to_idx, digest)[0])
+
+    every = {str(path) for path in (root / "train").rglob("*.jpg")}
+    assert images() == every - paths(train)
+    assert not any("other images are held out now" in line for line in log())
+    # Another split on the command line is what is meant; so is another seed, with a warning.
+    other = validate_config(root, "--val_split", "val").completed(metadata["options"])
+    assert len(build_evaluation_loader(other, Group(), train.class_to_idx)[0]) == 5
+    assert images("--seed", "6") != images()
+    assert any("other images are held out now than in training" in line for line in log())
+
+
+def test_metadata_says_nothing_of_a_share_when_none_is_held_out(root):
+    config = train_config(root)
+    train, _ = build_training_loader(config, Group())
+    metadata = checkpoint_metadata(config, train)
+    assert "held_out" not in metadata and not {"val_fraction", "seed"} & set(metadata["options"])
+    assert holdout_digest(train) == ""
+
+
+def test_val_fraction_and_val_split_exclude_each_other_on_the_command_line(root):
+    with pytest.raises(ConfigError, match="val_fraction: holds out training images .* val_split has no use"):
+        train_config(root, "--val_fraction", "0.1", "--val_split", "val")
+
+
+# Which images validation uses, and of which classes
+
+
+@pytest.mark.parametrize("splits", [["", ""], ["train", "train"], ["train", "./train/"]])
+def test_validation_on_the_training_images_is_warned_of(root, log, splits):
+    folder = root if splits[0] else root / "train"
+    argv = ["--train_split", splits[0], "--val_split", splits[1]]
+    build_training_loader(train_config(folder, *argv, "--val_while_train"), Group())
+    assert any("validation uses the training images" in line and "--val_fraction 0.1" in line for line in log())
+
+
+def test_validation_on_other_images_is_not_warned_of(root, log):
+    for argv in (["--val_while_train"], ["--val_split", "train"], ["--val_while_train", "--val_fraction", "0.1"]):
+        build_training_loader(train_config(root, *argv), Group())
+    assert not any("validation uses the training images" in line for line in log())
+
+
+def test_classes_without_validation_images_are_named(root, log):
+    (root / "val" / "dog").rename(root / "dog")
+    train, _ = build_training_loader(train_config(root), Group())
+    build_evaluation_loader(train_config(root), Group(), train.class_to_idx)
+    assert "class(es) with training images but no validation images: 'dog'" in log()
+    build_evaluation_loader(validate_config(root), Group(), train.class_to_idx)
+    assert "the images are of 1 of the checkpoint's 2 classes, and none is of 'dog'" in log()[-1]
+    with pytest.raises(UserError, match="restrict_classes needs images of two classes or more, and all are of 'cat'"):
+        config = validate_config(root, "--restrict_classes")
+        counted_classes(config, build_evaluation_loader(config, Group(), train.class_to_idx)[0])
+
+
+def test_training_without_a_folder_for_validation_says_what_to_do(root):
+    (root / "val").rename(root / "holdout")
+    with pytest.raises(
+        DataError, match="has no folder 'val'.*--val_split.*--val_fraction 0.1.*--val_while_train False"
+    ):
+        build_evaluation_loader(train_config(root), Group(), {"cat": 0, "dog": 1})
+
+
+# Folders that are not classes
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "message"),
+    [
+        (".", "", r"'.*/d/\.' holds the folder\(s\) 'images', and a classifier needs two .*"
+                  r"'.*images/train' has the folders 'cat', 'dog': try --data_dir .*images --train_split train"),
+        ("images", "", r"'train', 'val', which are splits and not classes.*--data_dir .*images --train_split train"),
+        ("images/train/cat", "", "has no class folders"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_not_classes_are_refused(root, folder, split, message):
+    (root / "d" / "images").mkdir(parents=True)
+    for name in ("train", "val"):
+        (root / name).rename(root / "d" / "images" / name)
+    with pytest.raises(DataError, match=message):
+        build_training_loader(train_config(os.path.join(root / "d", folder), "--train_split", split), Group())
+
+
+def test_a_single_class_is_refused(root):
+    (root / "train" / "dog").rename(root / "dog")
+    with pytest.raises(DataError, match="needs two classes or more; there are no other folders of classes below it"):
+        build_training_loader(train_config(root), Group())
+    # ... but not of images to measure a network of several classes with.
+    assert len(build_evaluation_loader(validate_config(root, "--val_split", "train"), Group(), {"cat": 0, "x": 1})[0])
+
+
+def test_a_data_dir_that_is_a_file_is_said_to_be_one(root):
+    with pytest.raises(DataError, match="0.jpg' is a file, and the data set needs a folder"):
+        build_training_loader(train_config(root / "train" / "cat" / "0.jpg"), Group())
+
+
+# Checkpoints of other classes than the images
+
+
+def imagenet_config(root, *argv):
+    return validate_config(root, *argv).completed({"model": "convnext_atto", "num_classes": 1000})
+
+
+def test_folders_of_some_imagenet_classes_keep_their_labels(root, log):
+    (root / "val" / "cat").rename(root / "val" / "n02123045")
+    (root / "val" / "dog").rename(root / "val" / "golden_retriever")
+    for argv, told in (
+        (["--restrict_classes"], "among these 2 only"),
+        ([], "--restrict_classes True restricts them to"),
+    ):
+        config = imagenet_config(root, *argv)
+        dataset, _ = build_evaluation_loader(config, Group(), find_class_numbers(config, {}))
+        assert dataset.num_classes() == 1000 and np.bincount(dataset.labels)[[281, 207]].tolist() == [2, 3]
+        assert any("2 of the checkpoint's 1000 classes" in line and told in line for line in log())
+    assert counted_classes(config, dataset) is None
+    assert counted_classes(imagenet_config(root, "--restrict_classes"), dataset).tolist() == [207, 281]
+
+
+def test_folders_that_are_no_imagenet_classes_are_not_taken_for_some(root):
+    config = imagenet_config(root)
+    assert find_class_numbers(config, {}) is None, "'cat' and 'dog' are no classes of ImageNet-1k"
+    with pytest.raises(DataError, match="1000 classes without names.*has 2 classes: 'cat', 'dog'.*--class_names_file"):
+        build_evaluation_loader(config, Group(), None)
+    (root / "val" / "cat").rename(root / "val" / "tabby")
+    with pytest.raises(DataError, match="1 class folder.* none of the checkpoint's 1000 classes: 'dog'"):
+        build_evaluation_loader(config, Group(), find_class_numbers(config, {}))
+
+
+def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("emu\ndog\ncat\n\n", encoding="utf-8")
+    config = validate_config(root, "--class_names_file", str(names))
+    assert find_class_numbers(config, {"class_to_idx": {"cat": 0}}) == {"emu": 0, "dog": 1, "cat": 2}
+    assert find_class_numbers(validate_config(root), {"class_to_idx": {"cat": 0}}) == {"cat": 0}
+    names.write_text("dog\ndog\n", encoding="utf-8")
+    with pytest.raises(UserError, match="repeats the name.* 'dog'"):
+        find_class_numbers(config, {})
+
+
+# Images that cannot be read
+
+
+def damage(root):
+    (root / "val" / "cat" / "1.jpg").write_bytes(b"")
+    truncated = root / "val" / "dog" / "0.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+
+
+def test_unreadable_validation_images_are_named_before_the_work(root):
+    damage(root)
+    for level, count, names in (("header", 1, "cat/1.jpg': the file is empty"), ("full", 2, "cat/1.jpg.*dog/0.jpg")):
+        with pytest.raises(DataError, match=f"{count} of the 5 validation images cannot be read: .*{names}"):
+            build_evaluation_loader(train_config(root, "--check_val_images", level), Group())
+    build_evaluation_loader(train_config(root, "--check_val_images", "off"), Group())
+
+
+def test_unreadable_validation_images_are_left_out_when_asked(root, log):
+    damage(root)
+    dataset, loader = build_evaluation_loader(validate_config(root, "--skip_corrupt"), Group())
+    assert len(dataset) == 3 and sum(len(labels) for _, labels in loader.batches()) == 3
+    assert any("2 of the 5 validation images cannot be read" in line and "leaves them out" in line for line in log())
