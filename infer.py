@@ -7,9 +7,16 @@ from typing import Any
 
 from mindcv.config import InferConfig
 from mindcv.convert import fill_weights
-from mindcv.data import Compose, create_transforms, find_images, imagenet_class_names, read_class_names
+from mindcv.data import (
+    Compose,
+    create_transforms,
+    find_images,
+    imagenet_class_names,
+    read_class_names,
+    set_pixel_limit,
+)
 from mindcv.engine import apply_amp
-from mindcv.engine.inference import classify, draw_predictions, write_predictions
+from mindcv.engine.inference import classes_of_folders, classify, draw_predictions, write_predictions
 from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, open_weights, read_config
 from mindcv.utils.cli import run_script
@@ -24,6 +31,7 @@ def main() -> None:
     ensure_writable(config.results_file, config.picture)
     config, weights = open_weights(config)
     paths = find_images(config.image_path)
+    set_pixel_limit(config.max_image_pixels)
     num_classes = config.num_classes or 1000
     class_names = names_of_classes(config, weights.metadata, num_classes)
     set_device(config.device_target)
@@ -44,7 +52,8 @@ def main() -> None:
     if predictions and config.results_file:
         write_predictions(predictions, config.results_file)
     if predictions and config.picture:
-        draw_predictions(predictions, config.picture)
+        truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
+        draw_predictions(predictions, config.picture, truth=truth)
     unreadable.check()
 
 

@@ -46,6 +46,7 @@ NEUTRAL_OPTIONS = (
     "data_dir",
     "dataset_download",
     "check_val_images",
+    "max_image_pixels",
     "num_parallel_workers",
     "log_interval",
     "keep_checkpoint_max",
@@ -132,6 +133,7 @@ class RunConfig:
     check_val_images: str = _data(
         "header", "check before the work that validation images can be read: their headers, or the full images",
         choices=("off", "header", "full"))
+    max_image_pixels: int = _data(178956970, "refuse images of more pixels, lest memory runs out; 0: no limit", low=0)
     dataset_download: bool = _data(False, "download what data_dir lacks of mnist, cifar10 or cifar100")
     num_parallel_workers: int = _data(8, "workers that load images", low=1)
     shuffle: bool = _data(True, "shuffle the training images")

@@ -21,6 +21,7 @@ from mindcv.data import (
     imagenet_wordnet_ids,
     is_imagenet_class,
     read_class_names,
+    set_pixel_limit,
     sub_folders,
     why_unreadable,
 )
@@ -263,6 +264,7 @@ def holdout_digest(dataset: ImageDataset) -> str:
 
 
 def _create_dataset(config: RunConfig, group: Group, split: str, **options: Any) -> ImageDataset:
+    set_pixel_limit(config.max_image_pixels)
     dataset = create_dataset(
         config.dataset,
         config.data_dir,

@@ -15,10 +15,11 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mindcv.config import TrainConfig, option
 from mindcv.data import ImageLoader
+from mindcv.engine.fonts import TextPainter, printable
 from mindcv.recipe import build_training_loader, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
@@ -93,7 +94,7 @@ _SIDE, _MARGIN, _GAP, _LINE = 128, 8, 2, 16
 
 def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
     """The samples in rows, from left to right, and their number; the sheet is about as wide as it is high."""
-    font = ImageFont.load_default(size=12)
+    painter = TextPainter(12)
     tiles = [_enlarged(sample.image) for sample in samples]
     width = max(tile.width for tile in tiles) + 2 * _MARGIN
     picture_height = max(tile.height for tile in tiles) + _GAP
@@ -105,8 +106,8 @@ def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
         left, top = place % columns * width + _MARGIN, place // columns * height + _MARGIN
         sheet.paste(tile, (left, top))
         for number, line in enumerate(sample.lines):
-            text = _shortened(line, width - 2 * _MARGIN, font)
-            draw.text((left, top + picture_height + number * _LINE), text, font=font, fill="black")
+            text = painter.shortened(printable(line), width - 2 * _MARGIN)
+            painter.draw(draw, (left, top + picture_height + number * _LINE), text, "black")
     return sheet, len(tiles)
 
 
@@ -115,15 +116,6 @@ def _enlarged(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     factor = math.ceil(_SIDE / min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-
-
-def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """`text`, cut with an ellipsis where it would pass `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from mindcv.data.constants import (
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
 from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
-from mindcv.data.image_io import decode
+from mindcv.data.image_io import decode, set_pixel_limit
 from mindcv.data.loader import ImageLoader, create_loader
 from mindcv.data.readable import find_unreadable, why_unreadable
 from mindcv.data.splits import SplitTransforms
@@ -51,6 +51,7 @@ __all__ = [
     "is_imagenet_class",
     "match_classes",
     "read_class_names",
+    "set_pixel_limit",
     "sub_folders",
     "transforms_imagenet_eval",
     "transforms_imagenet_train",

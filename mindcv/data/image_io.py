@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from typing import BinaryIO, Union
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image, ImageOps
 
 from mindcv.utils.errors import DataError
 
-__all__ = ["check_header", "decode"]
+__all__ = ["check_header", "decode", "set_pixel_limit"]
 
 _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
@@ -47,6 +49,16 @@ def decode(encoded: Union[bytes, np.ndarray], mode: str = "RGB") -> Image.Image:
         # Pillow's readers answer damaged input with OSError, SyntaxError, ValueError, struct.error, EOFError,
         # IndexError, DecompressionBombError and more: what failed is the file, in each case.
         raise DataError(_reason(error)) from error
+
+
+def set_pixel_limit(max_pixels: int) -> None:
+    """Refuse images of more pixels from now on, in this process; 0 refuses none.
+
+    A small file can claim so many pixels that decoding it takes all memory, so there is a limit at all.
+    """
+    # Pillow refuses above twice this number and warns above it once, which says nothing new to who set the limit.
+    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2) if max_pixels else None
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def check_header(file: BinaryIO) -> None:
@@ -108,4 +120,9 @@ def _to_8_bits(image: Image.Image, is_16_bit: bool) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image of a known format, or its header is damaged"  # Pillow's own names a BytesIO object
+    if isinstance(error, Image.DecompressionBombError):
+        found = re.search(r"\d+", str(error))
+        pixels = f"{int(found[0]):,}" if found else "too many"
+        limit = f"{2 * Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "the allowed number"
+        return f"it has {pixels} pixels, more than {limit}; --max_image_pixels sets the limit, and 0 removes it"
     return str(error) or type(error).__name__

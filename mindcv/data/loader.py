@@ -93,6 +93,13 @@ class ImageLoader(ds.GeneratorDataset):
         """Corrupt images replaced so far (`skip_corrupt`), each as often as it came."""
         return self.source.maker.reader.num_replaced
 
+    def __repr__(self) -> str:
+        maker = self.source.maker
+        return (
+            f"ImageLoader({maker.num_batches} batches of {maker.batch_size}, {self.num_parallel_workers} workers, "
+            f"dataset={maker.reader.dataset!r})"
+        )
+
     @property
     def _use_processes(self) -> bool:
         return self.python_multiprocessing and self.num_parallel_workers > 1

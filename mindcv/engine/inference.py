@@ -7,21 +7,22 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 from mindspore import nn
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from mindcv.data import decode
+from mindcv.data import decode, imagenet_class_names, imagenet_wordnet_ids, match_classes
 from mindcv.engine.evaluate import predict
+from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path, atomic_write_text
 
-__all__ = ["Prediction", "classify", "draw_predictions", "write_predictions"]
+__all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,59 @@ def write_predictions(predictions: Sequence[Prediction], path: Union[str, os.Pat
         raise UserError(f"predictions are written as .csv or .json, not '{path}'")
 
 
-def draw_predictions(predictions: Sequence[Prediction], path: Union[str, os.PathLike], max_images: int = 24) -> None:
-    """A sheet of the first `max_images` images, each with its classes and bars of their probabilities below."""
+def classes_of_folders(paths: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The true class of each image whose folder is named like a class.
+
+    The folders looked at are the image's own and those above it, up to the one that all images have in common.
+
+    Args:
+        paths: image files.
+        class_names: in the order of the labels.
+
+    Returns:
+        Path to label, for the images whose class is known.
+    """
+    class_names = list(class_names)
+    names = imagenet_wordnet_ids() if class_names == imagenet_class_names() else class_names
+    class_to_idx = {name: label for label, name in enumerate(names)}
+    depth = len(Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])).parts)
+    known = {}
+    for path in paths:
+        folders = Path(os.path.abspath(path)).parts[:-1]
+        for folder in reversed(folders[min(depth, len(folders) - 1) :]):
+            label = _label_of(folder, class_to_idx)
+            if label is not None:
+                known[path] = label
+                break
+    return known
+
+
+def _label_of(folder: str, class_to_idx: Mapping[str, int]) -> Optional[int]:
+    try:
+        return match_classes([folder], class_to_idx).get(folder)
+    except DataError:  # one of several classes
+        return None
+
+
+def draw_predictions(
+    predictions: Sequence[Prediction],
+    path: Union[str, os.PathLike],
+    max_images: int = 24,
+    truth: Optional[Mapping[str, str]] = None,
+) -> None:
+    """A sheet of the first `max_images` images, each with its classes and bars of their probabilities below.
+
+    Args:
+        predictions: at least one.
+        path: of the picture.
+        max_images: how many are drawn.
+        truth: image file to the name of its true class, for the images whose class is known.
+    """
     shown = predictions[:max_images]
     columns = min(len(shown), max(1, math.ceil(math.sqrt(len(shown) * 1.5))))
     rows = math.ceil(len(shown) / columns)
-    tiles = [_tile(prediction) for prediction in shown]
+    captions = _captions([prediction.path for prediction in shown])
+    tiles = [_tile(prediction, caption, truth or {}) for prediction, caption in zip(shown, captions)]
     width, height = tiles[0].size
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     for number, tile in enumerate(tiles):
@@ -141,37 +189,46 @@ def draw_predictions(predictions: Sequence[Prediction], path: Union[str, os.Path
 
 
 _SIDE, _MARGIN, _LINE = 224, 12, 20
+_GREY, _GREEN, _RED = "#666666", "#1a7f37", "#cf222e"
 
 
-def _tile(prediction: Prediction) -> Image.Image:
-    """One image, fitted into a square, its file name above and its classes below."""
+def _captions(paths: Sequence[str]) -> list[str]:
+    """The last parts of each path, as many as tell it apart from all others."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    captions = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        count = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        captions.append(os.path.join(*own[-count:]))
+    return captions
+
+
+def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Image.Image:
+    """One image, fitted into a square, its caption and true class above and its classes below."""
     classes = list(zip(prediction.names, prediction.probabilities))[:5]
     width = _SIDE + 2 * _MARGIN
-    tile = Image.new("RGB", (width, _SIDE + _LINE * (len(classes) + 1) + 3 * _MARGIN), "white")
-    draw = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(size=13)
-    _text(draw, (_MARGIN, _MARGIN // 2), Path(prediction.path).name, _SIDE, font, "#666666")
-    image = decode(Path(prediction.path).read_bytes())
-    scale = _SIDE / max(image.size)
-    # A tiny image is shown in its own pixels; others are reduced smoothly.
-    resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)
-    top = _LINE + _MARGIN // 2
-    tile.paste(image, (_MARGIN + (_SIDE - image.width) // 2, top + (_SIDE - image.height) // 2))
+    header = _LINE * (2 if truth else 1) + _MARGIN // 2
+    tile = Image.new("RGB", (width, header + _SIDE + _LINE * len(classes) + 2 * _MARGIN), "white")
+    draw, painter = ImageDraw.Draw(tile), TextPainter(13)
+    painter.draw(draw, (_MARGIN, _MARGIN // 2), painter.shortened(printable(caption), _SIDE, keep_end=True), _GREY)
+    if prediction.path in truth:
+        name = truth[prediction.path]
+        text = painter.shortened(f"true: {printable(name)}", _SIDE)
+        painter.draw(draw, (_MARGIN, _MARGIN // 2 + _LINE), text, _GREEN if name == prediction.names[0] else _RED)
+    image = _fitted(decode(Path(prediction.path).read_bytes()))
+    tile.paste(image, (_MARGIN + (_SIDE - image.width) // 2, header + (_SIDE - image.height) // 2))
     for rank, (name, probability) in enumerate(classes):
-        y = top + _SIDE + _MARGIN // 2 + rank * _LINE
+        y = header + _SIDE + _MARGIN // 2 + rank * _LINE
         draw.rectangle((_MARGIN, y, _MARGIN + round(_SIDE * probability), y + _LINE - 3), fill="#b7d4f0")
-        draw.text((_MARGIN + _SIDE - 3, y), f"{100 * probability:.1f}%", font=font, fill="black", anchor="ra")
-        _text(draw, (_MARGIN + 3, y), name, _SIDE - 60, font, "black")
+        share = f"{100 * probability:.1f}%"
+        painter.draw(draw, (_MARGIN + _SIDE - 3 - painter.width(share), y), share, "black")
+        painter.draw(draw, (_MARGIN + 3, y), painter.shortened(printable(name), _SIDE - 60), "black")
     return tile
 
 
-def _text(
-    draw: ImageDraw.ImageDraw, place: tuple, text: str, width: int, font: ImageFont.FreeTypeFont, fill: str
-) -> None:
-    """`text` on one line, cut with an ellipsis where it would pass `width` pixels."""
-    if draw.textlength(text, font=font) > width:
-        while text and draw.textlength(text + "...", font=font) > width:
-            text = text[:-1]
-        text += "..."
-    draw.text(place, text, font=font, fill=fill)
+def _fitted(image: Image.Image) -> Image.Image:
+    """The image with its longer side as long as that of the square."""
+    scale = _SIDE / max(image.size)
+    # A tiny image is shown in its own pixels; others are reduced smoothly.
+    resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Union
 
 import numpy as np
 
+from mindcv.engine.fonts import font_file_for, printable
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path
 
@@ -51,8 +53,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
         accuracy_axes.legend()
     lr_axes.set_xlabel("epoch")
     lr_axes.xaxis.get_major_locator().set_params(integer=True)
-    with atomic_path(path) as side:
-        figure.savefig(side, dpi=110)
+    _save(figure, path)
 
 
 def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
@@ -73,11 +74,30 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if count <= 50:
-        axes.set_xticks(range(count), class_names, rotation=90)
-        axes.set_yticks(range(count), class_names)
+        names = [printable(name) for name in class_names]
+        # A name such as '$5_$bill' is no formula.
+        style = {"family": _families_for(names), "parse_math": False}
+        axes.set_xticks(range(count), names, rotation=90, **style)
+        axes.set_yticks(range(count), names, **style)
     if count <= 25:
         for row, column in zip(*np.nonzero(confusion)):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
-    with atomic_path(path) as side:
+    _save(figure, path)
+
+
+def _families_for(names: Sequence[str]) -> list[str]:
+    """Font families that have all letters of `names` together, as far as the machine's fonts do."""
+    from matplotlib import font_manager
+
+    families = ["DejaVu Sans"]
+    for file in sorted({font_file_for(letter) for name in names for letter in name} - {None}):
+        font_manager.fontManager.addfont(file)
+        families.append(font_manager.FontProperties(fname=file).get_name())
+    return families
+
+
+def _save(figure: Any, path: Union[str, os.PathLike]) -> None:
+    with warnings.catch_warnings(), atomic_path(path) as side:
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `font_file_for` has said so
         figure.savefig(side, dpi=110)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv.data.image_io import decode
+from mindcv.data.image_io import check_header, decode, set_pixel_limit
 from mindcv.utils.errors import DataError
 
 H, W = 6, 9
@@ -174,7 +174,32 @@ def test_damaged_files():
                 decode(data[: int(len(data) * share)])
 
 
-def test_decompression_bomb(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match="exceeds limit"):
-        decode(encoded(Image.fromarray(COLOUR), "PNG"))
+@pytest.fixture
+def pillow_limit():
+    before = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = before
+
+
+def test_set_pixel_limit_decides_how_large_images_may_be(pillow_limit):
+    file = io.BytesIO()
+    Image.new("L", (40, 25)).save(file, "PNG")
+    for limit in (1000, 1001, 0):
+        set_pixel_limit(limit)
+        assert decode(file.getvalue()).size == (40, 25)
+    set_pixel_limit(998)
+    message = r"it has 1,000 pixels, more than 998; --max_image_pixels sets the limit, and 0 removes it"
+    with pytest.raises(DataError, match=message):
+        decode(file.getvalue())
+    file.seek(0)
+    with pytest.raises(DataError, match=message):
+        check_header(file)
+
+
+def test_check_header_looks_at_headers_alone():
+    file = io.BytesIO()
+    Image.effect_noise((60, 40), 50).save(file, "JPEG")
+    check_header(io.BytesIO(file.getvalue()[:-300]))
+    for content, reason in ((b"", "the file is empty"), (b"GIF89", "it is not an image of a known format")):
+        with pytest.raises(DataError, match=reason):
+            check_header(io.BytesIO(content))

@@ -403,3 +403,12 @@ def test_labels_that_cannot_be_mixed(transform):
     )
     with pytest.raises(UserError, match=r"class numbers, or rows of 10 shares.*float32 of shape \(16"):
         next(loader.batches())
+
+
+def test_repr_of_data_sets_and_loaders_shows_sizes():
+    dataset = create_dataset("digits", split="val", num_samples=10, num_shards=2, shard_id=1)
+    images = repr(dataset.images)
+    assert images.startswith("ArrayImages('digits', ") and "10 classes" in images
+    assert repr(dataset) == f"ImageDataset(10 samples, 10 classes, shard 1 of 2, images={images})"
+    loader = create_loader(dataset, 2, num_parallel_workers=1)
+    assert repr(loader) == f"ImageLoader(3 batches of 2, 1 workers, dataset={dataset!r})"

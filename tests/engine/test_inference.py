@@ -10,8 +10,15 @@ import pytest
 from mindspore import Tensor, nn
 from PIL import Image
 
-from mindcv.data import find_images
-from mindcv.engine.inference import Prediction, classify, draw_predictions, write_predictions
+from mindcv.data import find_images, imagenet_class_names
+from mindcv.engine.inference import (
+    Prediction,
+    _captions,
+    classes_of_folders,
+    classify,
+    draw_predictions,
+    write_predictions,
+)
 from mindcv.utils.errors import DataError, UserError
 
 
@@ -135,6 +142,41 @@ def test_other_formats(predictions, tmp_path):
     with pytest.raises(UserError, match=r"written as \.csv or \.json, not '.*p\.txt'"):
         write_predictions(predictions, tmp_path / "p.txt")
     assert not (tmp_path / "p.txt").exists()
+
+
+def test_classes_of_folders_are_the_true_ones_where_a_name_says_so():
+    names = ["ant", "bee"]
+    paths = ["x/ant/1.png", "x/bee/deep/2.png", "x/cat/3.png", "x/4.png"]
+    assert classes_of_folders(paths, names) == {"x/ant/1.png": 0, "x/bee/deep/2.png": 1}
+    assert classes_of_folders(["x/ant/1.png"], names) == {"x/ant/1.png": 0}
+    assert classes_of_folders(["ant/x/1.png", "ant/y/1.png"], names) == {}, "a folder that all images share"
+    imagenet = ["d/n01440764/1.png", "d/tench/1.png", "d/crane/1.png", "d/goldfish/1.png"]
+    assert classes_of_folders(imagenet, imagenet_class_names()) == dict(zip(imagenet[:2] + imagenet[3:], (0, 0, 1)))
+
+
+def test_captions_tell_files_of_one_name_apart():
+    assert _captions(["a/x/1.png", "b/x/1.png", "b/2.png"]) == ["a/x/1.png", "b/x/1.png", "2.png"]
+    assert _captions(["a/1.png", "a/1.png"]) == ["1.png", "1.png"]
+
+
+def test_the_picture_shows_true_classes_in_colour(predictions, tmp_path):
+    (first, second), green, red = predictions, (26, 127, 55), (207, 34, 46)
+    for name, truth, colours in (
+        ("right", {first.path: first.names[0]}, [green]),
+        ("wrong", {first.path: "ant", second.path: "ant"}, [red, green]),
+        ("none", {}, []),
+    ):
+        draw_predictions(predictions, tmp_path / f"{name}.png", truth=truth)
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            there = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+        assert [colour for colour in (red, green) if colour in there] == colours
+
+
+def test_the_picture_shows_names_that_are_not_utf8(folder, tmp_path):
+    path = os.path.join(folder, os.fsdecode(b"caf\xe9\n.png"))
+    Image.new("RGB", (5, 5)).save(os.fsencode(path))
+    draw_predictions([Prediction(path, (0,), ("a\nb",), (1.0,))], tmp_path / "p.png")
+    assert (tmp_path / "p.png").is_file()
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (24, 6, 4), (30, 6, 4)])

@@ -1,11 +1,14 @@
 """Pictures are whole files that show what they are of."""
 
 import sys
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from mindcv.engine import plots
 from mindcv.engine.plots import draw_confusion_matrix, draw_learning_curve, require_matplotlib
 from mindcv.utils.errors import UserError
 
@@ -28,6 +31,25 @@ def test_confusion_matrix(tmp_path):
         dark[name] = (cells[..., 0] < 60) & (cells[..., 2] > 90)
     assert dark["right"].sum() > 1000 and dark["wrong"].sum() > 1000
     assert not (dark["right"] & dark["wrong"]).any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_confusion_matrix_shows_any_name_as_it_is(tmp_path):
+    """A dollar begins no formula; a letter without a font, and a byte that is no text, end no run."""
+    names = ["$5_$bill", "K\u00e4tzchen", "\u732b", "caf\udce9\n"]
+    draw_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "m.svg")
+    text = (tmp_path / "m.svg").read_text(encoding="utf-8")
+    for shown in ("$5_$bill", "K\u00e4tzchen", "caf\\udce9\\n"):
+        assert f"<!-- {shown} -->" in text
+    draw_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "m.png")
+    assert pixels(tmp_path / "m.png").shape[0] > 300
+
+
+def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(tmp_path, monkeypatch):
+    roman = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf")
+    monkeypatch.setattr(plots, "font_file_for", lambda letter: roman if letter == "x" else None)
+    assert plots._families_for(["box", "cat"]) == ["DejaVu Sans", "STIXGeneral"]
+    assert plots._families_for(["cat"]) == ["DejaVu Sans"]
 
 
 def test_many_classes_and_empty_rows(tmp_path):
