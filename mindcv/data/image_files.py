@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ def _images_at(place: str) -> list[str]:
     elif os.path.lexists(place):
         return [place]
     else:
-        matches = sorted(glob.glob(place, recursive=True))
+        matches = _below(place) if "**" in place.split(os.sep) else sorted(glob.glob(place))
         images = [path for path in matches if path.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(path)]
         where = f"'{place}'"
         if not images and not glob.has_magic(place):
@@ -88,6 +89,28 @@ def _images_at(place: str) -> list[str]:
     if not images:
         raise DataError(f"{where} has no image files ({' '.join(IMAGE_SUFFIXES)})")
     return images
+
+
+def _below(pattern: str) -> list[str]:
+    """The images that a pattern with '**', for any number of folders, stands for.
+
+    The glob module would follow links in circles.
+    """
+    parts = pattern.split(os.sep)
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    folder = os.sep.join(parts[:first]) or (os.sep if pattern.startswith(os.sep) else "")
+    if not os.path.isdir(folder or "."):
+        return []
+    found = [os.fsdecode(path) for path in walk_images(folder or ".").images]
+    return [os.path.join(folder, path) for path in found if _fits(path.split(os.sep), parts[first:])]
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not names or not patterns:
+        return not names and all(pattern == "**" for pattern in patterns)
+    if patterns[0] == "**":
+        return _fits(names, patterns[1:]) or _fits(names[1:], patterns)
+    return fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
 
 
 def _walk(folder: bytes, relative: bytes, containing: dict[_FileId, bytes], found: FoundFiles) -> None:

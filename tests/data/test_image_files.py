@@ -39,8 +39,11 @@ def test_find_images_takes_files_and_patterns_as_they_are_given(folder, monkeypa
     assert find_images([f"{folder}/notes.txt"]) == [f"{folder}/notes.txt"], "a file named is a file meant"
     assert relative(find_images([f"{folder}/*.png"]), folder) == ["b.png"]
     assert relative(find_images([f"{folder}/**/*.png"]), folder) == ["b.png", "sub/deep/d.png", "x.jpg/e.png"]
+    assert relative(find_images([f"{folder}/s*/**"]), folder) == ["sub/c.jpeg", "sub/deep/d.png"]
+    assert relative(find_images([f"{folder}/**/deep/*"]), folder) == ["sub/deep/d.png"]
     assert relative(find_images([f"{folder}/*"]), folder) == ["a.JPG", "b.png"]
     monkeypatch.chdir(folder)
+    assert find_images(["**/*.png"]) == ["b.png", "sub/deep/d.png", "x.jpg/e.png"]
     assert find_images(["b.png", "sub", "b.png", "a.JPG"]) == ["b.png", "sub/c.jpeg", "sub/deep/d.png", "a.JPG"]
 
 
@@ -81,6 +84,7 @@ def test_walk_images_stops_at_links_to_containing_folders(folder):
     os.symlink(folder.parent, folder / "sub" / "up")
     os.symlink("..", folder / "sub" / "deep" / "back")
     os.symlink(folder / "sub" / "deep", folder / "empty" / "twice")
+    assert relative(find_images([f"{folder}/**/c.*"]), folder) == ["empty/twice/back/c.jpeg", "sub/c.jpeg"]
     found = walk_images(str(folder))
     assert found.loops == [b"empty/twice/back/deep", b"empty/twice/back/up", b"sub/deep/back", b"sub/up"]
     assert found.images == sorted(
