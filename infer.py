@@ -105,7 +105,8 @@ def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_class
         source = config.ckpt_path or config.model
         raise UserError(f"'{source}' holds no class names: give them, one a line, as --class_names_file")
     if len(names) != num_classes:
-        raise UserError(f"there are {len(names)} class names for {num_classes} classes")
+        source = f"class_names_file '{config.class_names_file}'" if config.class_names_file else "the checkpoint"
+        raise UserError(f"{source} has {len(names)} class names for the checkpoint's {num_classes} classes")
     return names
 
 

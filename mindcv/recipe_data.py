@@ -190,6 +190,11 @@ def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> O
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise UserError(f"class_names_file '{config.class_names_file}' repeats the name(s) {shorten(repeated)}")
+        if config.num_classes not in (None, len(names)):
+            raise UserError(
+                f"class_names_file '{config.class_names_file}' has {len(names)} names for the checkpoint's "
+                f"{config.num_classes} classes"
+            )
         return {name: label for label, name in enumerate(names)}
     if "class_to_idx" in metadata:
         return metadata["class_to_idx"]
