@@ -199,9 +199,23 @@ def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> O
     if "class_to_idx" in metadata:
         return metadata["class_to_idx"]
     folder = os.path.join(config.data_dir, config.train_split if _is_held_out(config) else config.val_split)
-    may_be_imagenet = config.num_classes == 1000 and config.dataset in _FOLDERS and os.path.isdir(folder)
-    if may_be_imagenet and any(map(is_imagenet_class, sub_folders(folder))):
-        return {wordnet_id: label for label, wordnet_id in enumerate(imagenet_wordnet_ids())}
+    if config.num_classes == 1000 and config.dataset in _FOLDERS and os.path.isdir(folder):
+        return _imagenet_numbers(sub_folders(folder))
+    return None
+
+
+def _imagenet_numbers(folders: Sequence[str]) -> Optional[dict[str, int]]:
+    """The labels of ImageNet's classes by WordNet id when some of the folders are named like its classes, else None.
+
+    Folders may be named by labels too, as those of ImageNet-V2 are: '0' to '999', whose order as text is another.
+    """
+    ids = imagenet_wordnet_ids()
+    numbers = {int(name): name for name in folders if name.isdecimal() and int(name) < len(ids)}
+    if numbers and len(numbers) == len(folders):
+        _say_once("the class folders are named by numbers, which are taken for the labels of ImageNet's classes")
+        return {numbers.get(label, wordnet_id): label for label, wordnet_id in enumerate(ids)}
+    if any(map(is_imagenet_class, folders)):
+        return {wordnet_id: label for label, wordnet_id in enumerate(ids)}
     return None
 
 

@@ -186,6 +186,19 @@ def test_folders_of_some_imagenet_classes_keep_their_labels(root, log):
     assert counted_classes(imagenet_config(root, "--restrict_classes"), dataset).tolist() == [207, 281]
 
 
+def test_folders_named_by_numbers_are_labels_of_imagenet(root, log):
+    (root / "val" / "cat").rename(root / "val" / "10")
+    (root / "val" / "dog").rename(root / "val" / "9")
+    config = imagenet_config(root)
+    dataset, _ = build_evaluation_loader(config, Group(), find_class_numbers(config, {}))
+    assert np.bincount(dataset.labels)[[9, 10]].tolist() == [3, 2] and dataset.class_names[9:12] == [
+        "9",
+        "10",
+        "n01531178",
+    ]
+    assert find_class_numbers(imagenet_config(root, "--class_names_file", ""), {"class_to_idx": {"a": 0}}) == {"a": 0}
+
+
 def test_folders_that_are_no_imagenet_classes_are_not_taken_for_some(root):
     config = imagenet_config(root)
     assert find_class_numbers(config, {}) is None, "'cat' and 'dog' are no classes of ImageNet-1k"
