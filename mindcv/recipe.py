@@ -152,14 +152,15 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
         CheckpointError: see `mindcv.convert.open_checkpoint`.
         ConfigError: no model is named.
     """
+    ema = config.ema if "ema" in config.given else None
     if config.pretrained:
         weights = pretrained_weights(config.model)
         if not weights.num_classes:
             raise UserError(f"{weights.name} has no classifier: fine-tune it (train.py --pretrained True) first")
         path, metadata = fetch_pretrained(weights), {"options": pretrained_options(weights)}
-        contents = replace(open_checkpoint(path, ema=config.ema), metadata=metadata)
+        contents = replace(open_checkpoint(path, ema=ema), metadata=metadata)
     else:
-        contents = open_checkpoint(config.ckpt_path, ema=config.ema)
+        contents = open_checkpoint(config.ckpt_path, ema=ema)
         # In the files of others these names may stand for anything.
         metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
         contents = replace(contents, metadata=metadata)
@@ -277,4 +278,7 @@ def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, A
     metadata = {"options": {**options, **holdout_options(config)}, "class_to_idx": dict(dataset.class_to_idx)}
     if config.val_fraction:
         metadata["held_out"] = {"digest": holdout_digest(dataset)}
+    if config.val_while_train:
+        # Readers take these by default: the figures beside them are theirs.
+        metadata["validated_weights"] = "ema" if config.ema and config.val_ema else "online"
     return metadata

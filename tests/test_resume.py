@@ -438,12 +438,13 @@ def averages(runs, tmp_path_factory):
     return path
 
 
-def test_validation_measures_the_average_when_asked(runs, averages, data):
+def test_validation_measures_the_weights_that_training_validated(runs, averages, data):
+    """Here the averages, if they are not refused."""
     checkpoint = runs.whole / "convnextv2_atto-3_4.ckpt"
     common = ["--data_dir", data, "--image_resize", 32, "--batch_size", 4]
-    found = run_here("validate", "--ckpt_path", checkpoint, *common, "--ema", "True")
+    found = run_here("validate", "--ckpt_path", checkpoint, *common)
     expected = run_here("validate", "--ckpt_path", averages, *common, "--model", "convnextv2_atto")
-    online = run_here("validate", "--ckpt_path", checkpoint, *common)
+    online = run_here("validate", "--ckpt_path", checkpoint, *common, "--ema", "False")
     losses = [re.search(r"loss: (\S+),", outcome.out)[1] for outcome in (found, expected, online)]
     assert losses[0] == losses[1] != losses[2]
     assert float(losses[0]) == pytest.approx(float(rows(runs.whole)[-1]["val_loss"]), abs=1e-4)
@@ -453,11 +454,12 @@ def test_validation_measures_the_average_when_asked(runs, averages, data):
     assert outcome.status == 1 and "holds no moving average of its weights" in outcome.err
 
 
-def test_inference_takes_the_average_when_asked(runs, averages, data, tmp_path):
+def test_inference_takes_the_weights_that_training_validated(runs, averages, data, tmp_path):
     checkpoint, found = runs.whole / "convnextv2_atto-3_4.ckpt", []
     (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
     bare = ["--model", "convnextv2_atto", "--num_classes", 3, "--class_names_file", tmp_path / "names.txt"]
-    for path, argv in ((checkpoint, ["--ema", "True"]), (averages, [*bare, "--image_resize", 32]), (checkpoint, [])):
+    ways = ((checkpoint, []), (averages, [*bare, "--image_resize", 32]), (checkpoint, ["--ema", "False"]))
+    for path, argv in ways:
         results = ["--image_path", data / "val", "--results_file", tmp_path / "p.json"]
         assert run_here("infer", "--ckpt_path", path, *argv, *results).status == 0
         predictions = json.loads((tmp_path / "p.json").read_text())

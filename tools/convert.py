@@ -65,7 +65,11 @@ def read_args() -> argparse.Namespace:
     parser.add_argument("--src", required=True, help="checkpoint to read, of any format and layout")
     parser.add_argument("--dst", required=True, help="file to write; .ckpt or .safetensors")
     parser.add_argument("--layout", default="mindcv", help=f"names in a .safetensors file: {', '.join(LAYOUTS)}")
-    parser.add_argument("--ema", action="store_true", help="take the averaged weights of the checkpoint")
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="take the averaged weights of the checkpoint, or not; by default those that training validated",
+    )
     parser.add_argument("--num_classes", type=int, help="width that the head must have; default: any")
     args = parser.parse_args()
     problems = []

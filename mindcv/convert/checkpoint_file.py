@@ -33,6 +33,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 # What MindSpore's and MindCV's training leave beside the weights: copies of each weight under a prefix of their own ...
 _EMA_PREFIX = "ema."
+# In the metadata of this library's files: which weights training validated, "ema" or "online" (those of the last step).
+_VALIDATED = "validated_weights"
 _TRAINING_COPIES = re.compile(
     r"((?:n?adam|adan|lamb|lion)_\w+|moments?\d?|vhat|mean_square|mean_grad|accum|accum_update|accumulated|stat|exp_avg)"
     r"\.(.+)"
@@ -70,12 +72,13 @@ class CheckpointContents:
     metadata: dict[str, Any]
 
 
-def read_checkpoint(path: Union[str, os.PathLike], ema: bool = False) -> dict[str, np.ndarray]:
+def read_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -> dict[str, np.ndarray]:
     """The weights of a checkpoint of any format, by the names that are in it. No PyTorch is needed.
 
     Args:
         path: a file of PyTorch, safetensors or MindSpore, an index of shards, or a folder with one of them.
-        ema: take the moving average of the weights that the file holds beside them.
+        ema: whether to take the moving average of the weights that the file holds beside them. None takes those that
+            training validated, where the file says so, and else the weights themselves.
 
     Arrays may be read-only views of the mapped file, of any strides. bfloat16 becomes float32; other types stay.
 
@@ -85,7 +88,7 @@ def read_checkpoint(path: Union[str, os.PathLike], ema: bool = False) -> dict[st
     return open_checkpoint(path, ema).arrays
 
 
-def open_checkpoint(path: Union[str, os.PathLike], ema: bool = False) -> CheckpointContents:
+def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -> CheckpointContents:
     """Read a checkpoint once: its weights and its metadata.
 
     Weights inside a training state ({"model": ...}, "state_dict" ...) are taken out of it, and a "module." before all
@@ -102,13 +105,21 @@ def open_checkpoint(path: Union[str, os.PathLike], ema: bool = False) -> Checkpo
     file = _file_of(Path(path))
     try:
         tree, metadata = _read_any(file)
-        arrays, left_out = _weights_of(tree, ema)
+        if ema is None and _validated_average(tree, metadata):
+            ema = True
+            logger.info("%s: the averaged weights (ema) are taken, which training validated", file)
+        arrays, left_out = _weights_of(tree, bool(ema))
     except CheckpointError as error:
         named = f"'{file}'" in str(error)
         raise CheckpointError(str(error) if named else f"checkpoint '{file}': {error}") from None
     if left_out:
         logger.info("%s: left out: %s", file, _shortened(left_out))
     return CheckpointContents(arrays, metadata)
+
+
+def _validated_average(tree: Any, metadata: dict[str, Any]) -> bool:
+    """Whether training validated the averages, and the file holds them."""
+    return metadata.get(_VALIDATED) == "ema" and any(str(name).startswith(_EMA_PREFIX) for name in tree)
 
 
 def _file_of(path: Path) -> Path:

@@ -1,6 +1,6 @@
 """MindSpore's `.ckpt` file: arrays by name, and beside them what a reader of the weights must know, as JSON.
 
-MindSpore and MindCV read the same file: to them the metadata is one more, unknown entry.
+MindSpore and MindCV read the same file: to them the metadata and the digest are two more, unknown entries.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Union
 import mindspore as ms
 import numpy as np
 
+from mindcv.convert.digest import DIGEST_KEY, check_digest, digest_of
 from mindcv.convert.file_bytes import existing_file
 from mindcv.utils.device import mindspore_log_held
 from mindcv.utils.errors import CheckpointError
@@ -31,8 +32,10 @@ def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], 
         UserError: see `atomic_path`.
     """
     entries = [{"name": name, "data": tensor} for name, tensor in weights.items()]
+    texts = {METADATA_KEY: json.dumps(metadata)}
+    digest = digest_of({name: tensor.asnumpy() for name, tensor in weights.items()}, texts)
     with atomic_path(path) as side, mindspore_log_held():
-        ms.save_checkpoint(entries, str(side), append_dict={METADATA_KEY: json.dumps(metadata)})
+        ms.save_checkpoint(entries, str(side), append_dict={**texts, DIGEST_KEY: digest})
 
 
 def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -41,7 +44,7 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
     bfloat16 becomes float32.
 
     Raises:
-        CheckpointError: no such file, or not a whole MindSpore checkpoint.
+        CheckpointError: no such file, not a whole MindSpore checkpoint, or not what `write_ckpt` wrote.
     """
     path = existing_file(path)
     if path.suffix != ".ckpt":  # MindSpore goes by it
@@ -50,11 +53,16 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
         entries = ms.load_checkpoint(str(path))
     except Exception as error:  # MindSpore raises several kinds for a damaged file
         raise CheckpointError(f"checkpoint '{path}' cannot be read: {str(error).strip().splitlines()[0]}") from None
+    digest = entries.pop(DIGEST_KEY, None)
+    texts = {name: str(entries.pop(name)) for name in (METADATA_KEY,) if name in entries}
+    tensors = {name: entry for name, entry in entries.items() if isinstance(entry, ms.Tensor)}
+    if digest is not None:
+        check_digest(path, str(digest), {name: tensor.asnumpy() for name, tensor in tensors.items()}, texts)
     try:
-        metadata = dict(json.loads(str(entries.pop(METADATA_KEY, "{}"))))
+        metadata = dict(json.loads(texts.get(METADATA_KEY, "{}")))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint '{path}' has damaged metadata: {error}") from None
-    return {name: _array(entry) for name, entry in entries.items() if isinstance(entry, ms.Tensor)}, metadata
+    return {name: _array(tensor) for name, tensor in tensors.items()}, metadata
 
 
 def _array(tensor: ms.Tensor) -> np.ndarray:

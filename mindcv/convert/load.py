@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +27,7 @@ def load_weights(
     path: Union[str, os.PathLike],
     replace_head: bool = False,
     adapt_stem: bool = False,
-    ema: bool = False,
+    ema: Optional[bool] = None,
 ) -> dict[str, Any]:
     """Fill `model` from a checkpoint file and return the file's metadata.
 
@@ -40,7 +40,7 @@ def load_weights(
             has no last norm either), or the model has none, leave the model's as it is.
         adapt_stem: when the checkpoint is of 3 channels and the model of another number, make the stem's weights fit
             (see `adapted_stem`).
-        ema: take the file's averaged weights.
+        ema: whether to take the file's averaged weights; None takes what training validated, see `read_checkpoint`.
 
     Raises:
         CheckpointError: the file cannot be read, or a name or shape does not match. The model is then unchanged.

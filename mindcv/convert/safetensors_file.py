@@ -14,11 +14,12 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from mindcv.convert.digest import DIGEST_KEY, check_digest, digest_of
 from mindcv.convert.file_bytes import array_of, itemsize, map_file, quoted
 from mindcv.utils.errors import CheckpointError, unknown_name
 from mindcv.utils.files import atomic_path
 
-__all__ = ["parse_json", "read_safetensors", "write_safetensors"]
+__all__ = ["parse_json", "read_and_verify", "read_safetensors", "write_safetensors"]
 
 # The format's name of an element type -> PyTorch's. Its 8-, 6- and 4-bit floats have no counterpart in NumPy.
 _DTYPES = {
@@ -50,6 +51,23 @@ def read_safetensors(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarra
     Raises:
         CheckpointError: no such file, not of this format, damaged, or with a type of element that is not read.
     """
+    return read_and_verify(path)[:2]
+
+
+def read_and_verify(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, str], bool]:
+    """As `read_safetensors`; and whether the file has a digest, which then is right.
+
+    Raises:
+        CheckpointError: see `read_safetensors`; or the digest is not that of the contents.
+    """
+    arrays, metadata = _read(path)
+    digest = metadata.pop(DIGEST_KEY, None)
+    if digest is not None:
+        check_digest(path, digest, arrays, metadata)
+    return arrays, metadata, digest is not None
+
+
+def _read(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     data = map_file(path)
     try:
         header, start = _read_header(data)
@@ -66,7 +84,7 @@ def read_safetensors(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarra
 def write_safetensors(
     path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray], metadata: Optional[Mapping[str, str]] = None
 ) -> None:
-    """Write arrays and metadata; a crash leaves the old file or the new one, whole.
+    """Write arrays and metadata, and a digest of both; a crash leaves the old file or the new one, whole.
 
     Args:
         path: the file.
@@ -88,7 +106,8 @@ def write_safetensors(
             )
     # Wide elements first: then each array is aligned for its type.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
-    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    texts = dict(metadata or {})
+    header: dict[str, Any] = {_METADATA: {**texts, DIGEST_KEY: digest_of(arrays, texts)}}
     end = 0
     for name in order:
         array, begin, end = arrays[name], end, end + arrays[name].nbytes

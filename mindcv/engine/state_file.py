@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,8 +10,10 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from mindcv.convert import read_safetensors, write_safetensors
+from mindcv.convert import write_safetensors
 from mindcv.convert.ckpt_file import METADATA_KEY
+from mindcv.convert.digest import check_digest
+from mindcv.convert.safetensors_file import read_and_verify
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
@@ -21,7 +22,8 @@ __all__ = ["SUFFIX", "UNSAVED", "SavedRun", "StateFiles", "find_newest", "read_s
 SUFFIX = ".resume.safetensors"
 # An empty file that is in a folder from the beginning of a run until the run is saved for the first time.
 UNSAVED = ".not-saved-yet"
-_RECORD, _DIGEST = "mindcv_run", "sha256"
+_RECORD = "mindcv_run"
+_EARLIER_DIGEST = "sha256"  # where version 0.1.0 kept the digest
 
 # A run as arrays by name, and as JSON values.
 SavedRun = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
@@ -34,8 +36,7 @@ def write_state(path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray],
         UserError: the disk is full, or cannot be written to.
     """
     # To a reader of weights it is one more checkpoint, with the metadata of one.
-    texts = {METADATA_KEY: json.dumps(record.get("metadata", {})), _RECORD: json.dumps(record)}
-    write_safetensors(path, arrays, {**texts, _DIGEST: _digest(arrays, texts)})
+    write_safetensors(path, arrays, {METADATA_KEY: json.dumps(record.get("metadata", {})), _RECORD: json.dumps(record)})
 
 
 def read_state(path: Union[str, os.PathLike]) -> SavedRun:
@@ -44,11 +45,12 @@ def read_state(path: Union[str, os.PathLike]) -> SavedRun:
     Raises:
         CheckpointError: no such file, no file of this kind, or one that is not what was written, by a single bit.
     """
-    arrays, texts = read_safetensors(path)
-    if _RECORD not in texts or _DIGEST not in texts:
+    arrays, texts, is_verified = read_and_verify(path)
+    digest = texts.pop(_EARLIER_DIGEST, None)
+    if _RECORD not in texts or not (is_verified or digest):
         raise CheckpointError(f"'{path}' holds no run to resume")
-    if _digest(arrays, {name: text for name, text in texts.items() if name != _DIGEST}) != texts[_DIGEST]:
-        raise CheckpointError(f"'{path}' is damaged: its digest is not that of its contents")
+    if not is_verified:
+        check_digest(path, digest, arrays, texts)
     return arrays, json.loads(texts[_RECORD])
 
 
@@ -110,15 +112,6 @@ class StateFiles:
                 if old not in self._written:
                     old.unlink(missing_ok=True)
         return path
-
-
-def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"\n{name} {array.dtype.str} {arrays[name].shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
 
 
 def _age_of(run: SavedRun) -> tuple[float, int, bool]:

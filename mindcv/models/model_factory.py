@@ -24,7 +24,7 @@ def create_model(
     pretrained: bool = False,
     in_channels: int = 3,
     checkpoint_path: str = "",
-    ema: bool = False,
+    ema: Optional[bool] = None,
     auto_mapping: bool = False,
     features_only: bool = False,
     out_indices: Optional[Sequence[int]] = None,
@@ -41,7 +41,8 @@ def create_model(
         checkpoint_path: a file to load, of any layout of names that `mindcv.convert` knows. Every name and shape must
             match, but for what the log then says in one line each: a head of another width, or none, is left untrained
             (with the last norm, where the file is of an encoder alone); weights for 3 channels are made to fit others.
-        ema: take the averaged weights of the checkpoint.
+        ema: whether to take the averaged weights of the checkpoint. None takes those that training validated, where
+            the checkpoint says so, and else the weights themselves.
         auto_mapping: kept for MindCV's callers; the layout of a checkpoint's names is always detected.
         features_only: give the maps of stages instead of logits (see `ConvNeXtFeatures`).
         out_indices: with `features_only`, the stages wanted; None for all four.

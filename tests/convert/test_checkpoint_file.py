@@ -299,3 +299,20 @@ def test_a_saved_run_is_a_checkpoint_too(tmp_path, capsys):
         assert contents.arrays.keys() == weights.keys()
         assert (contents.arrays["feature.0.0.weight"] == expected).all()
     assert "network_state.* (1), optimizer.* (2), " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("validated", "ema", "expected"),
+    [("ema", None, 2), ("ema", False, 1), ("online", None, 1), ("online", True, 2), (None, None, 1)],
+)
+def test_the_validated_weights_are_the_default(tmp_path, capsys, validated, ema, expected):
+    path, metadata = tmp_path / "a.ckpt", {"validated_weights": validated} if validated else {}
+    write_ckpt(path, {"w": Tensor([1.0]), "ema.w": Tensor([2.0])}, metadata)
+    assert read_checkpoint(path, ema)["w"] == expected
+    says = f"{path}: the averaged weights (ema) are taken, which training validated"
+    assert (says in capsys.readouterr().err.splitlines()) == (validated == "ema" and ema is None)
+
+
+def test_weights_whose_average_is_gone_are_read(tmp_path):
+    write_ckpt(tmp_path / "a.ckpt", {"w": Tensor([1.0])}, {"validated_weights": "ema"})
+    assert read_checkpoint(tmp_path / "a.ckpt")["w"] == 1

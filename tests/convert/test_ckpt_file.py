@@ -97,3 +97,35 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     with pytest.raises(UserError, match="cannot save '.*a.ckpt': No space left on device"):
         write_ckpt(path, {"w": Tensor([1.0])}, {})
     assert path.read_bytes() == before and os.listdir(path.parent) == ["a.ckpt"]
+
+
+def test_a_flipped_bit_in_an_array_tells(path):
+    """MindSpore itself reads such a file without a word."""
+    whole = path.read_bytes()
+    start = whole.index(np.ascontiguousarray(ms.load_checkpoint(str(path))["feature.weight"].asnumpy()).tobytes())
+    for place in (start, start + 77, start + 30 * 4 * 4 - 1):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        ms.load_checkpoint(str(path))
+        with pytest.raises(CheckpointError, match=f"'{path}' is damaged: its digest is not that of its contents"):
+            read_ckpt(path)
+
+
+def test_a_flipped_bit_in_the_metadata_tells(path):
+    before, after = (f'"num_classes": {number}'.encode("utf-32-le") for number in (3, 1))
+    assert before in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(before, after))
+    with pytest.raises(CheckpointError, match="is damaged: its digest"):
+        read_ckpt(path)
+
+
+def test_a_file_of_before_the_digest_is_read(tmp_path):
+    ms.save_checkpoint(nn.Dense(2, 2), str(tmp_path / "a.ckpt"), append_dict={"mindcv_metadata": '{"x": 1}'})
+    assert read_ckpt(tmp_path / "a.ckpt")[1] == {"x": 1}
+
+
+def test_the_digest_is_of_bfloat16_as_it_is_stored(tmp_path):
+    write_ckpt(tmp_path / "a.ckpt", {"w": Tensor([[1.5, -2.0]], ms.bfloat16), "n": Tensor(3, ms.int32)}, {})
+    arrays, _ = read_ckpt(tmp_path / "a.ckpt")
+    assert arrays["w"].tolist() == [[1.5, -2.0]] and arrays["n"] == 3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def test_writing_follows_the_format(tmp_path):
     write_safetensors(path, arrays, {"format": "np", "ü": "ö"})
     assert os.listdir(path.parent) == ["a.safetensors"]
     header, data, size = parse(path)
-    assert size % 8 == 0 and header.pop("__metadata__") == {"format": "np", "ü": "ö"} and header.keys() == arrays.keys()
+    texts = header.pop("__metadata__")
+    assert re.fullmatch("[0-9a-f]{64}", texts.pop("mindcv_sha256"))
+    assert size % 8 == 0 and texts == {"format": "np", "ü": "ö"} and header.keys() == arrays.keys()
     codes = {"a/byte": "U8", "wide": "F64", "transposed": "F32", "big": "I16", "flag": "BOOL", "scalar": "F16"}
     at = 0
     for name, described in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -162,7 +165,7 @@ def test_writing_is_the_same_for_any_order_and_without_metadata(tmp_path):
     write_safetensors(tmp_path / "1", arrays)
     write_safetensors(tmp_path / "2", dict(reversed(arrays.items())))
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    assert "__metadata__" not in parse(tmp_path / "1")[0]
+    assert parse(tmp_path / "1")[0]["__metadata__"].keys() == {"mindcv_sha256"}
 
 
 def test_what_cannot_be_written(tmp_path):
@@ -176,3 +179,19 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(CheckpointError, match="'__metadata__'"):
         write_safetensors(path, {"__metadata__": np.zeros(1)})
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_flipped_bit_tells_in_files_of_this_library(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"w": np.arange(6, dtype=np.float32)}, {"format": "np"})
+    whole = path.read_bytes()
+    for changed in (whole[:-1] + b"x", whole.replace(b'"np"', b'"nq"')):
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=f"'{path}' is damaged: its digest is not that of its contents"):
+            read_safetensors(path)
+
+
+def test_the_digest_does_not_depend_on_byte_order_in_memory(tmp_path):
+    for name, order in (("1", "<f4"), ("2", ">f4")):
+        write_safetensors(tmp_path / name, {"w": np.arange(3).astype(order)})
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -73,6 +74,22 @@ def test_the_digest_is_of_the_record_too(tmp_path):
     path = write(tmp_path, "a")
     path.write_bytes(path.read_bytes().replace(b'\\"global_step\\": 1', b'\\"global_step\\": 2'))
     with pytest.raises(CheckpointError, match="is damaged: its digest is not that of its contents"):
+        read_state(path)
+
+
+def test_a_run_that_version_0_1_0_saved_is_read_and_checked(tmp_path):
+    """The digest was another entry of the same metadata, written down here as that version made it."""
+    texts = {"mindcv_metadata": "{}", "mindcv_run": json.dumps(record())}
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(ARRAYS):
+        array = np.ascontiguousarray(ARRAYS[name])
+        digest.update(f"\n{name} {array.dtype.str} {ARRAYS[name].shape}\n".encode())
+        digest.update(array.data)
+    path = tmp_path / f"a{SUFFIX}"
+    pytest.importorskip("safetensors.numpy").save_file(ARRAYS, path, {**texts, "sha256": digest.hexdigest()})
+    assert repr(read_state(path)[1]) == repr(record())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="is damaged: its digest"):
         read_state(path)
 
 
@@ -153,7 +170,7 @@ def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             if "fsync" not in place:
                 digest = "0" * 64
-                patch.setattr("mindcv.engine.state_file._digest", lambda *args, digest=digest: digest)
+                patch.setattr("mindcv.convert.safetensors_file.digest_of", lambda *args, digest=digest: digest)
             patch.setattr(place, full)
             with pytest.raises(UserError, match=f"^cannot save '.*m-1_3{SUFFIX}': No space left on device"):
                 files.save(ARRAYS, record(), 1, 3)

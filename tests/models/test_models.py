@@ -82,6 +82,11 @@ def test_weights_from_a_file(tmp_path, capsys):
     np.testing.assert_array_equal(network.classifier.bias.asnumpy(), 1)
     np.testing.assert_array_equal(network.feature[0][0].bias.asnumpy(), 1)
 
+    write_ckpt(tmp_path / "validated.ckpt", {**weights, **average}, {"validated_weights": "ema"})
+    for ema, expected in ((None, 1), (False, 0)):
+        network = create_model("convnext_atto", 3, checkpoint_path=str(tmp_path / "validated.ckpt"), ema=ema)
+        np.testing.assert_array_equal(network.classifier.bias.asnumpy(), expected)
+
     capsys.readouterr()
     network = create_model("convnext_atto", num_classes=2, in_channels=1, checkpoint_path=str(path))
     told = capsys.readouterr().err
