@@ -42,7 +42,7 @@ def main() -> None:
     network = pack_for_inference(
         apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
     ).set_train(False)
-    transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
+    transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
     predictions, unreadable = [], UnreadableImages(len(paths), config.skip_corrupt)
     options = (config.top_k, config.batch_size, unreadable.add)
     for prediction in classify(network, paths, transform, class_names, *options):

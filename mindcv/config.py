@@ -6,19 +6,21 @@ The flags and YAML keys are MindCV's, with its defaults unless `docs/decisions.m
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
 
 from mindcv.config_checks import cross_checks
-from mindcv.config_parsing import help_text, options_of, read_command_line, read_value, read_yaml
+from mindcv.config_parsing import used_options
+from mindcv.config_reading import read_config
 from mindcv.utils.errors import ConfigError
 
 __all__ = [
     "COMMAND_OPTIONS",
     "MACHINE_OPTIONS",
     "NEUTRAL_OPTIONS",
+    "PREPROCESSING",
     "InferConfig",
     "RunConfig",
     "TrainConfig",
@@ -27,7 +29,7 @@ __all__ = [
     "parse_args",
 ]
 
-# Not the run's but the command's: they are never taken from a saved run.
+# Options of one command, which are never taken from a saved run.
 COMMAND_OPTIONS = (
     "config",
     "resume",
@@ -39,9 +41,9 @@ COMMAND_OPTIONS = (
     "print_config",
     "print_param_groups",
 )
-# Of the machine; a run that was moved may have others.
+# Options of the machine, which may differ when a run is resumed elsewhere.
 MACHINE_OPTIONS = ("distribute", "device_target", "jit_level")
-# Of the run, but what it computes is the same whatever they are.
+# Options of a run that do not change its numbers.
 NEUTRAL_OPTIONS = (
     "data_dir",
     "dataset_download",
@@ -54,37 +56,55 @@ NEUTRAL_OPTIONS = (
     "save_every_steps",
     "ckpt_save_policy",
 )
+# Options that say how an image becomes the network's input without augmentation. They are stored with the weights.
+PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
 
 
 def option(
-    default: Any, help: str, *, group: str, choices: Sequence[Any] = (), is_verbatim: bool = False, **bounds: float
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    choices: Sequence[Any] = (),
+    scripts: Sequence[str] = (),
+    is_verbatim: bool = False,
+    **bounds: float,
 ) -> Any:
     """A dataclass field that is a command-line flag and a YAML key.
 
     Args:
-        default: its value when not given; `''` also stands for null.
-        help: what it does, in a few words.
-        group: heading it is listed under.
-        choices: allowed values, those that are text in any case of letters.
+        default: value of the option when it is not given; for an option with the default `''`, null means `''` too.
+        help: what the option does, in plain words that make sense on their own.
+        group: heading of the option in `--help`.
+        choices: allowed values; those that are text are allowed in upper and lower case.
+        scripts: the scripts that use the option; empty for every script whose configuration class has it.
         is_verbatim: for a list of file names: each word is one name, even if it contains commas or spaces.
         **bounds: `low` and `high` (allowed themselves), `above` and `below` (not allowed) of its numbers.
     """
-    metadata = {"help": help, "group": group, "choices": tuple(choices), "is_verbatim": is_verbatim, **bounds}
+    metadata = {"help": help, "group": group, "choices": tuple(choices), "scripts": tuple(scripts), **bounds}
+    metadata["is_verbatim"] = is_verbatim
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-_system = partial(option, group="System")
-_data = partial(option, group="Data set")
-_augment = partial(option, group="Augmentation")
-_model = partial(option, group="Model")
-_train = partial(option, group="Training and checkpoints")
-_optim = partial(option, group="Optimizer")
-_schedule = partial(option, group="Learning rate")
-_loss = partial(option, group="Loss")
-_amp = partial(option, group="Mixed precision")
-_result = partial(option, group="Results")
+# The scripts that use an option: a flag of another script is an error. A YAML file may be shared by all scripts.
+_TRAIN = ("train.py",)
+_WITH_DATA = ("train.py", "validate.py")
+_ALL = ("train.py", "validate.py", "infer.py")
+
+_general = partial(option, group="General", scripts=_TRAIN)
+_data = partial(option, group="Data set and loader", scripts=_TRAIN)
+_prepare = partial(option, group="Preprocessing", scripts=_ALL)
+_augment = partial(option, group="Augmentation of the training images", scripts=_TRAIN)
+_model = partial(option, group="Model and weights", scripts=_TRAIN)
+_train = partial(option, group="Training", scripts=_TRAIN)
+_save = partial(option, group="Saving and resuming", scripts=_TRAIN)
+_optim = partial(option, group="Optimizer", scripts=_TRAIN)
+_schedule = partial(option, group="Learning rate", scripts=_TRAIN)
+_loss = partial(option, group="Loss and distillation", scripts=_TRAIN)
+_amp = partial(option, group="Mixed precision", scripts=_TRAIN)
+_output = partial(option, group="Results")
 
 _DEVICES = ("auto", "Ascend", "GPU", "CPU")
 _DATASETS = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
@@ -107,240 +127,358 @@ _JIT_LEVELS = ("O0", "O1", "O2")
 
 @dataclass
 class RunConfig:
-    """The options all scripts share. `given` holds those set, and by what: the command line, or a line of a file."""
+    """All options that scripts share. `given` names those that were set, and the place: command line or line of a file.
+
+    `warnings` holds a sentence for each option that is allowed and probably not what the user meant.
+    """
 
     # fmt: off
-    config: str = _system("", "YAML file of options")
-    mode: int = _system(0, "0: graph mode, 1: PyNative", choices=(0, 1))
-    distribute: bool = _system(False, "one of several processes started by msrun")
-    val_while_train: bool = _system(False, "validate while training")
-    val_interval: int = _system(1, "epochs from one validation to the next", low=1)
-    log_interval: int = _system(100, "steps from one line of the log to the next", low=1)
-    seed: int = _system(42, "seed of everything random", low=0)
-    print_config: bool = _system(False, "show every option's value and where it comes from, and stop")
-    device_target: str = _system("auto", "device; auto takes the best there is", choices=_DEVICES)
-    jit_level: Optional[str] = _system(
-        None, "graph mode's level of compilation; None: O2 on Ascend, MindSpore's own elsewhere", choices=_JIT_LEVELS)
-    compile_cache_dir: str = _system("", "keep the compiled training step in this folder, for later runs like this one")
+    config: str = _general("", "YAML file of options; an option on the command line overrides the file", scripts=_ALL)
+    mode: int = _general(
+        0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_ALL)
+    distribute: bool = _general(False, "join the other processes that msrun started", scripts=_WITH_DATA)
+    seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_DATA)
+    print_config: bool = _general(
+        False, "print the value of every option and where it comes from, then stop", scripts=_ALL)
+    device_target: str = _general(
+        "auto", "device to compute on; auto leaves the choice to MindSpore",
+        choices=_DEVICES, scripts=_ALL)
+    jit_level: Optional[str] = _general(
+        None, "compilation level of graph mode; None means O2 on Ascend and MindSpore's default elsewhere",
+        choices=_JIT_LEVELS, scripts=_ALL)
+    compile_cache_dir: str = _general(
+        "", "folder that keeps the compiled training step, so that a later run with the same options starts faster")
+    log_interval: int = _general(100, "number of steps between two lines of progress", low=1)
 
-    dataset: str = _data("imagenet", "kind of data set", choices=_DATASETS)
-    data_dir: str = _data("./", "its folder")
-    train_split: str = _data("train", "its part to train on")
-    val_split: str = _data("val", "its part to validate on")
+    dataset: str = _data(
+        "imagenet", "kind of data set; imagenet, folder and an empty name all mean a folder of images",
+        choices=_DATASETS, scripts=_WITH_DATA)
+    data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_DATA)
+    train_split: str = _data(
+        "train", "part of the data set to train on; for image folders, a sub-folder of data_dir", scripts=_WITH_DATA)
+    val_split: str = _data(
+        "val", "part of the data set to validate on; for image folders, a sub-folder of data_dir", scripts=_WITH_DATA)
     val_fraction: float = _data(
-        0.0, "share of the training images to hold out for validation, in each class; used instead of val_split",
-        low=0, below=1)
+        0.0, "share of the training images of each class that is held out for validation, instead of using val_split",
+        low=0, below=1, scripts=_WITH_DATA)
     check_val_images: str = _data(
-        "header", "check before the work that validation images can be read: their headers, or the full images",
-        choices=("off", "header", "full"))
-    max_image_pixels: int = _data(178956970, "refuse images of more pixels, lest memory runs out; 0: no limit", low=0)
-    dataset_download: bool = _data(False, "download what data_dir lacks of mnist, cifar10 or cifar100")
-    num_parallel_workers: int = _data(8, "workers that load images", low=1)
-    shuffle: bool = _data(True, "shuffle the training images")
-    eval_shuffle: bool = _data(False, "shuffle the images of validation too")
-    num_samples: Optional[int] = _data(None, "train on so many images, all if None", low=1)
-    batch_size: int = _data(128, "images a step, of each process", low=1)
-    drop_remainder: bool = _data(True, "drop the last batch of an epoch if it is not full")
+        "header", "check before any work whether the validation images can be read: only their headers, or the full "
+        "images", choices=("off", "header", "full"), scripts=_WITH_DATA)
+    max_image_pixels: int = _data(
+        178956970, "largest number of pixels of an image, which limits the memory it takes; 0 means no limit",
+        low=0, scripts=_ALL)
+    dataset_download: bool = _data(
+        False, "download the files of mnist, cifar10 or cifar100 that data_dir lacks", scripts=_WITH_DATA)
+    num_parallel_workers: int = _data(8, "number of data-loader workers", low=1, scripts=_WITH_DATA)
+    shuffle: bool = _data(True, "shuffle the training images in each epoch")
+    eval_shuffle: bool = _data(False, "shuffle the validation images", scripts=_WITH_DATA)
+    num_samples: Optional[int] = _data(None, "number of training images to use; None means all", low=1)
+    batch_size: int = _data(128, "number of images in a batch, for each process", low=1, scripts=_ALL)
+    drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full")
     skip_corrupt: bool = _data(
-        False, "go on when images cannot be read: train.py takes others instead, the other scripts leave them out")
+        False, "go on when an image cannot be read, which is otherwise an error: training takes another image instead, "
+        "validation and inference leave the image out", scripts=_ALL)
 
-    image_resize: int = _augment(224, "height and width the network gets, pixels", low=32)
-    scale: tuple[float, float] = _augment((0.08, 1.0), "range of the cropped part of the area", above=0)
-    ratio: tuple[float, float] = _augment((0.75, 1.333), "range of the crop's width over height", above=0)
-    hflip: float = _augment(0.5, "probability of a left-right flip", low=0, high=1)
-    vflip: float = _augment(0.0, "probability of an upside-down flip", low=0, high=1)
+    image_resize: int = _prepare(224, "height and width of the network's input in pixels", low=32)
+    crop_pct: float = _prepare(
+        0.875, "side of the centre crop divided by that of the resized image; training uses scale and ratio instead",
+        above=0, high=1)
+    interpolation: str = _prepare("bilinear", "interpolation used to resize images", choices=_INTERPOLATIONS)
+    mean: list[float] = _prepare(
+        [123.675, 116.28, 103.53], "mean that is subtracted from each channel, on the scale from 0 to 255",
+        low=0, high=255)
+    std: list[float] = _prepare(
+        [58.395, 57.120000000000005, 57.375],
+        "standard deviation that each channel is divided by, on the scale from 0 to 255", above=0)
+
+    scale: tuple[float, float] = _augment(
+        (0.08, 1.0), "smallest and largest area of the random crop, as a share of the image", above=0)
+    ratio: tuple[float, float] = _augment(
+        (0.75, 1.333), "smallest and largest aspect ratio (width divided by height) of the random crop", above=0)
+    hflip: float = _augment(0.5, "probability of a horizontal flip", low=0, high=1)
+    vflip: float = _augment(0.0, "probability of a vertical flip", low=0, high=1)
     color_jitter: Union[float, list[float], None] = _augment(
-        0.4, "strength of brightness, contrast and saturation, or one each, and of hue; without auto_augment", low=0)
-    interpolation: str = _augment("bilinear", "how images are resized", choices=_INTERPOLATIONS)
+        0.4, "strength of random changes of brightness, contrast and saturation: one number for all three, a list of "
+        "three, or of four with hue; has no effect when auto_augment is set", low=0)
     auto_augment: Optional[str] = _augment(
-        None, "policy: randaug-m9-mstd0.5-inc1, autoaug, autoaugr, 3a, trivialaugwide, augmix-m3-w3")
-    aug_splits: int = _augment(0, "copies of a batch, all but the first augmented (for loss JSD), 0 for none", low=0)
+        None, "augmentation policy: randaug-m9-mstd0.5-inc1, autoaug, autoaugr, 3a, trivialaugwide, augmix-m3-w3 and "
+        "the like; None means no policy")
+    aug_splits: int = _augment(
+        0, "number of versions of each image for the loss JSD; the first is not augmented; 0 turns this off", low=0)
     re_prob: float = _augment(0.0, "probability of random erasing", low=0, high=1)
-    re_scale: tuple[float, float] = _augment((0.02, 0.33), "range of the erased part of the area", above=0, high=1)
-    re_ratio: tuple[float, float] = _augment((0.3, 3.3), "range of the erased box's ratio", above=0)
+    re_scale: tuple[float, float] = _augment(
+        (0.02, 0.33), "smallest and largest area that random erasing erases, as a share of the image", above=0, high=1)
+    re_ratio: tuple[float, float] = _augment(
+        (0.3, 3.3), "smallest and largest aspect ratio of the area that random erasing erases", above=0)
     re_value: Union[int, list[float], str] = _augment(
-        0, "what erases: a value, one a channel, noise (pixel, random) or one random colour (rand)",
-        choices=("random", "pixel", "rand"))
-    re_count: int = _augment(1, "boxes erased at most", low=1)
-    re_max_attempts: int = _augment(10, "tries to place the erased box", low=1)
-    mean: list[float] = _augment([123.675, 116.28, 103.53], "mean of each channel, of 0 to 255")
-    std: list[float] = _augment([58.395, 57.120000000000005, 57.375], "deviation of each channel, of 0 to 255", above=0)
-    crop_pct: float = _augment(0.875, "validation: centre crop over resized image", above=0, high=1)
-    mixup: float = _augment(0.0, "alpha of mixup, 0 for none", low=0)
-    cutmix: float = _augment(0.0, "alpha of cutmix, 0 for none", low=0)
-    cutmix_prob: float = _augment(1.0, "probability of mixing a batch at all", low=0, high=1)
-    mixup_mode: str = _augment("batch", "mix alike in a batch, a pair or an element", choices=("batch", "pair", "elem"))
-    mixup_switch_prob: float = _augment(0.5, "with both mixup and cutmix, the share of cutmix", low=0, high=1)
-    mixup_off_epoch: int = _augment(0, "epoch from which nothing is mixed, 0 for never", low=0)
+        0, "what random erasing fills in: one number, a list with one number for each channel, a random colour for "
+        "each pixel (random or pixel), or one random colour (rand)", choices=("random", "pixel", "rand"))
+    re_count: int = _augment(1, "largest number of areas that random erasing erases in an image", low=1)
+    re_max_attempts: int = _augment(10, "number of attempts to place an area that random erasing erases", low=1)
+    mixup: float = _augment(0.0, "alpha of mixup; 0 turns mixup off", low=0)
+    cutmix: float = _augment(0.0, "alpha of CutMix; 0 turns CutMix off", low=0)
+    cutmix_prob: float = _augment(1.0, "probability that a batch is mixed, by mixup or by CutMix", low=0, high=1)
+    mixup_mode: str = _augment(
+        "batch", "how often mixup and CutMix draw new random numbers: once for each batch, pair of images or image",
+        choices=("batch", "pair", "elem"))
+    mixup_switch_prob: float = _augment(
+        0.5, "probability of CutMix instead of mixup when both are on", low=0, high=1)
+    mixup_off_epoch: int = _augment(
+        0, "epoch (counted from 0) from which mixup and CutMix are off; 0 means that they stay on", low=0)
     cutmix_minmax: Optional[tuple[float, float]] = _augment(
-        None, "range of the cut box's side over the image's, instead of alpha", above=0, high=1)
-    aug_repeats: int = _augment(0, "times an image is in one epoch (repeated augmentation), 0 for plain", low=0)
+        None, "smallest and largest side of the CutMix box, as a share of the image's side; None means that the "
+        "alpha of CutMix decides", above=0, high=1)
+    aug_repeats: int = _augment(
+        0, "number of times that an epoch repeats each image with different augmentation; 0 means no repeats", low=0)
 
-    model: str = _model("", "architecture, such as convnext_tiny; required")
-    num_classes: Optional[int] = _model(None, "classes; those of the data set if None", low=1)
-    in_channels: int = _model(3, "channels of the images", low=1)
-    drop_rate: Optional[float] = _model(None, "dropout of the classifier; the architecture's if None", low=0, below=1)
-    drop_path_rate: Optional[float] = _model(None, "stochastic depth; the architecture's if None", low=0, below=1)
-    pretrained: bool = _model(False, "take published weights; model may say which: convnextv2_tiny.fcmae_ft_in1k")
-    ckpt_path: str = _model("", "checkpoint to start from")
-    head_init_scale: float = _model(1.0, "factor of the classifier's initial weights", low=0)
-    layer_scale_init_value: Optional[float] = _model(None, "initial LayerScale; the architecture's if None", low=0)
-    recompute_stages: list[int] = _model([], "stages that recompute activations to save memory, from 0", low=0, high=3)
+    model: str = _model("", "name of the model, for example convnext_tiny", scripts=_ALL)
+    num_classes: Optional[int] = _model(
+        None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_ALL)
+    in_channels: int = _model(3, "number of channels of the images: 3 for colour, 1 for grey", low=1, scripts=_ALL)
+    drop_rate: Optional[float] = _model(
+        None, "dropout rate before the classifier; None means the model's default", low=0, below=1)
+    drop_path_rate: Optional[float] = _model(
+        None, "rate of stochastic depth (drop path); None means the model's default", low=0, below=1)
+    pretrained: bool = _model(
+        False, "download the published weights of the model; where there are several, the name of the model selects "
+        "one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ALL)
+    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_ALL)
+    ema: bool = _model(
+        False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
+        "averaged weights of the checkpoint", scripts=_ALL)
+    head_init_scale: float = _model(1.0, "factor that the classifier's initial weights are multiplied by", low=0)
+    layer_scale_init_value: Optional[float] = _model(
+        None, "initial value of LayerScale in ConvNeXt (V1); None means the model's default", low=0)
+    recompute_stages: list[int] = _model(
+        [], "stages of the model (0 to 3) that recompute their activations in the backward pass to save memory",
+        low=0, high=3)
+    freeze: Optional[list[str]] = _model(
+        None, "patterns of the names of parameters that are not trained, for example feature.0.*")
 
-    resume: str = _train(
-        "", "go on with an interrupted run: auto, the newest in ckpt_save_dir if there is one; or a file or folder")
-    resume_opt: bool = _train(False, "go on with the run that ckpt_path is the weights of")
-    keep_checkpoint_max: int = _train(10, "checkpoints kept", low=1)
-    ckpt_save_dir: str = _train("./ckpt", "folder of the checkpoints and the log")
-    overwrite: bool = _train(False, "remove the files of an earlier run from ckpt_save_dir before a new run begins")
-    ckpt_save_interval: int = _train(1, "epochs from one checkpoint to the next", low=1)
-    save_every_steps: Optional[int] = _train(None, "steps after which to save the run as well, for --resume", low=1)
-    ckpt_save_policy: str = _train("latest_k", "keep the latest, or the best", choices=("latest_k", "top_k"))
-    epoch_size: int = _train(90, "epochs", low=1)
-    dataset_sink_mode: bool = _train(True, "for MindCV's recipes; changes nothing: batches are fed a step at a time")
-    ema: bool = _train(False, "keep an average of the weights; without training: take it from the checkpoint")
-    ema_decay: float = _train(0.9999, "decay of that average", low=0, high=1)
-    ema_warmup: int = _train(2000, "updates in which that decay is approached, 0 for none", low=0)
-    val_ema: bool = _train(True, "validate the average while training, not the weights themselves")
-    clip_grad: bool = _train(False, "clip the gradient's global norm")
-    clip_value: float = _train(15.0, "to this", above=0)
-    layer_decay: Optional[float] = _train(None, "learning rate of a layer over that of the next", above=0, high=1)
-    layer_decay_type: str = _train("single", "a layer is a block, or a group of them", choices=("single", "group"))
-    freeze: Optional[list[str]] = _train(None, "patterns of parameters not to train, such as feature.0.*")
-    print_param_groups: bool = _train(False, "show the rate and decay of each parameter, and stop")
-    early_stopping_patience: Optional[int] = _train(None, "validations without a better one to stop after", low=1)
-    early_stopping_metric: str = _train("top_1", "what must get better", choices=("top_1", "val_loss"))
-    gradient_accumulation_steps: int = _train(1, "batches an update", low=1)
+    epoch_size: int = _train(90, "number of epochs", low=1)
+    val_while_train: bool = _train(False, "validate the model while it trains")
+    val_interval: int = _train(1, "number of epochs between two validations", low=1)
+    early_stopping_patience: Optional[int] = _train(
+        None, "number of validations without improvement after which training stops; None means never", low=1)
+    early_stopping_metric: str = _train(
+        "top_1", "metric that must improve for early stopping", choices=("top_1", "val_loss"))
+    gradient_accumulation_steps: int = _train(
+        1, "number of batches whose gradients are accumulated before the weights are updated", low=1)
+    clip_grad: bool = _train(False, "clip the global norm of the gradients")
+    clip_value: float = _train(15.0, "largest global norm of the gradients when clip_grad is on", above=0)
+    ema_decay: float = _train(0.9999, "decay of the moving average of the weights", low=0, high=1)
+    ema_warmup: int = _train(
+        2000, "number of updates in which the decay of the moving average rises to ema_decay; 0 means none", low=0)
+    val_ema: bool = _train(True, "validate the averaged weights while training, when ema is on")
+    dataset_sink_mode: bool = _train(True, "accepted for MindCV's recipes, and has no effect")
 
-    opt: str = _optim("adam", "optimizer", choices=_OPTIMIZERS)
-    momentum: float = _optim(0.9, "momentum of sgd and momentum", low=0, below=1)
+    ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
+    overwrite: bool = _save(False, "remove the files of an earlier run from ckpt_save_dir before a new run begins")
+    ckpt_save_interval: int = _save(1, "number of epochs between two checkpoints", low=1)
+    ckpt_save_policy: str = _save(
+        "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=("latest_k", "top_k"))
+    keep_checkpoint_max: int = _save(10, "number of checkpoints that are kept", low=1)
+    save_every_steps: Optional[int] = _save(
+        None, "number of steps after which the run is also saved within an epoch, for resume; None means never", low=1)
+    resume: str = _save(
+        "", "interrupted run to resume: a file, a folder, or auto for the newest one in ckpt_save_dir (auto starts a "
+        "new run when there is none)")
+    resume_opt: bool = _save(False, "resume the run that saved the weights ckpt_path, with the state of its optimizer")
+
+    opt: str = _optim("adam", "name of the optimizer", choices=_OPTIMIZERS)
+    momentum: float = _optim(0.9, "momentum of the optimizers sgd, momentum and rmsprop", low=0, below=1)
     weight_decay: float = _optim(1e-6, "weight decay", low=0)
-    use_nesterov: bool = _optim(False, "Nesterov's form of sgd, momentum and adam")
+    use_nesterov: bool = _optim(False, "use Nesterov's momentum in sgd, momentum and adam")
     weight_decay_filter: str = _optim(
-        "auto", "auto and norm_and_bias: no decay of vectors, biases, LayerScale and GRN; disable: decay everything",
-        choices=("disable", "auto", "norm_and_bias"))
-    eps: float = _optim(1e-10, "eps of the adaptive optimizers", above=0)
-    betas: Optional[list[float]] = _optim(None, "decay rates of the moments; the optimizer's if None", low=0, below=1)
+        "auto", "which parameters have no weight decay: vectors, biases, LayerScale and GRN (auto and norm_and_bias), "
+        "or none (disable)", choices=("disable", "auto", "norm_and_bias"))
+    eps: float = _optim(1e-10, "small number that adaptive optimizers add to the denominator", above=0)
+    betas: Optional[list[float]] = _optim(
+        None, "decay rates of the optimizer's moments; None means the optimizer's default", low=0, below=1)
+    layer_decay: Optional[float] = _optim(
+        None, "learning rate of each layer divided by that of the next layer; None means the same rate for all layers",
+        above=0, high=1)
+    layer_decay_type: str = _optim(
+        "single", "what layer_decay counts as one layer: a single block, or a group of blocks",
+        choices=("single", "group"))
+    print_param_groups: bool = _optim(
+        False, "print the learning rate and weight decay of each parameter, then stop")
 
-    scheduler: str = _schedule("cosine_decay", "schedule after the warm-up", choices=_SCHEDULERS)
-    lr: float = _schedule(0.001, "learning rate", above=0)
+    scheduler: str = _schedule(
+        "cosine_decay", "how the learning rate changes after the warm-up", choices=_SCHEDULERS)
+    lr: float = _schedule(0.001, "learning rate at the end of the warm-up", above=0)
     lr_base_batch_size: Optional[int] = _schedule(
-        None, "lr is for so many images a step, and grows in proportion to those of the run", low=1)
-    min_lr: float = _schedule(1e-6, "lowest rate of cosine_decay, one_cycle and cyclic", low=0)
-    warmup_epochs: int = _schedule(3, "epochs of linear rise to lr", low=0)
-    warmup_factor: float = _schedule(0.0, "the rise starts at lr times this", low=0)
-    warmup_lr: Optional[float] = _schedule(None, "or at this rate", low=0)
-    decay_epochs: int = _schedule(100, "length of a cosine, or of a step of step_decay", low=1)
-    decay_rate: float = _schedule(0.9, "factor of a step, or an epoch, or power of polynomial_decay", above=0)
-    multi_step_decay_milestones: list[int] = _schedule([30, 60, 90], "epochs after the warm-up to decay at", low=1)
-    lr_epoch_stair: bool = _schedule(False, "change the rate once an epoch, not at every step")
-    num_cycles: int = _schedule(1, "cycles of cosine_decay and cyclic", low=1)
-    cycle_decay: float = _schedule(1.0, "top of a cosine cycle over that of the one before", above=0)
+        None, "number of images in a step that lr is meant for; lr is scaled in proportion to the images in a step of "
+        "the run; None means no scaling", low=1)
+    min_lr: float = _schedule(1e-6, "lowest learning rate of cosine_decay, one_cycle and cyclic", low=0)
+    warmup_epochs: int = _schedule(3, "number of epochs in which the learning rate rises linearly to lr", low=0)
+    warmup_factor: float = _schedule(0.0, "learning rate at the start of the warm-up, divided by lr", low=0)
+    warmup_lr: Optional[float] = _schedule(
+        None, "learning rate at the start of the warm-up (instead of warmup_factor)", low=0)
+    decay_epochs: int = _schedule(
+        100, "number of epochs of one cycle of cosine_decay, or between two decays of step_decay", low=1)
+    decay_rate: float = _schedule(
+        0.9, "factor of each decay of step_decay and multi_step_decay, factor per epoch of exponential_decay, power of "
+        "polynomial_decay", above=0)
+    multi_step_decay_milestones: list[int] = _schedule(
+        [30, 60, 90], "epochs at which multi_step_decay decays, counted from the end of the warm-up", low=1)
+    lr_epoch_stair: bool = _schedule(False, "change the learning rate once in each epoch instead of at each step")
+    num_cycles: int = _schedule(1, "number of cycles of cosine_decay and cyclic", low=1)
+    cycle_decay: float = _schedule(
+        1.0, "highest learning rate of each cycle of cosine_decay, divided by that of the cycle before", above=0)
 
-    loss: str = _loss("CE", "softmax (CE) or sigmoid (BCE) cross-entropy, asymmetric, JSD", choices=_LOSSES)
-    bce_target_threshold: Optional[float] = _loss(None, "BCE: targets above it are 1, the others 0", low=0, below=1)
-    label_smoothing: float = _loss(0.0, "share of the target spread over all classes", low=0, below=1)
-    aux_factor: float = _loss(0.0, "weight of auxiliary heads' losses", low=0)
-    teacher_model: str = _loss("", "distillation: architecture of the teacher")
-    teacher_ckpt_path: str = _loss("", "distillation: its checkpoint")
-    distillation_type: str = _loss("soft", "its probabilities, or its choice", choices=("soft", "hard"))
-    distillation_alpha: float = _loss(0.5, "share of the teacher in the loss", low=0, high=1)
+    loss: str = _loss(
+        "CE", "loss function: softmax cross-entropy (CE), sigmoid cross-entropy (BCE), an asymmetric loss "
+        "(asl_single_label, asl_multi_label), or cross-entropy with Jensen-Shannon consistency (JSD)", choices=_LOSSES)
+    bce_target_threshold: Optional[float] = _loss(
+        None, "with BCE, targets above this number become 1 and the others 0; None keeps the targets", low=0, below=1)
+    label_smoothing: float = _loss(
+        0.0, "share of each target that is spread evenly over all classes", low=0, below=1)
+    aux_factor: float = _loss(
+        0.0, "weight of the losses of auxiliary classifiers, for models that have them", low=0)
+    reduction: str = _loss("mean", "how the losses of the images in a batch are combined", choices=("mean", "sum"))
+    teacher_model: str = _loss("", "name of the model that teaches in distillation; empty means no distillation")
+    teacher_ckpt_path: str = _loss("", "checkpoint file of the teacher in distillation")
+    distillation_type: str = _loss(
+        "soft", "what the teacher gives in distillation: its probabilities (soft) or the class it predicts (hard)",
+        choices=("soft", "hard"))
+    distillation_alpha: float = _loss(0.5, "weight of the teacher's part of the loss in distillation", low=0, high=1)
     distillation_tau: float = _loss(1.0, "temperature of soft distillation", above=0)
-    reduction: str = _loss("mean", "over the samples", choices=("mean", "sum"))
 
-    amp_level: str = _amp("O0", "mixed precision of training", choices=_AMP_LEVELS)
-    val_amp_level: str = _amp("O0", "mixed precision of validation", choices=_AMP_LEVELS)
-    amp_dtype: str = _amp("float16", "the number format of mixed precision", choices=("float16", "bfloat16"))
-    amp_cast_list: Optional[list[str]] = _amp(None, "with O1: classes of layers in amp_dtype, instead of all products")
-    loss_scale_type: str = _amp("fixed", "loss scaling", choices=("fixed", "dynamic", "auto"))
-    loss_scale: float = _amp(1.0, "loss scale, or where the dynamic one starts", above=0)
-    drop_overflow_update: bool = _amp(False, "leave out an update whose gradients overflow")
+    amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=_AMP_LEVELS)
+    val_amp_level: str = _amp(
+        "O0", "mixed precision level of validation and inference; O0 is float32 throughout",
+        choices=_AMP_LEVELS, scripts=_ALL)
+    amp_dtype: str = _amp(
+        "float16", "number format of mixed precision", choices=("float16", "bfloat16"), scripts=_ALL)
+    amp_cast_list: Optional[list[str]] = _amp(
+        None, "classes of layers that compute in amp_dtype with amp_level O1; None means all with matrix products")
+    loss_scale_type: str = _amp("fixed", "kind of loss scaling", choices=("fixed", "dynamic", "auto"))
+    loss_scale: float = _amp(1.0, "factor of fixed loss scaling, or the first factor of dynamic loss scaling", above=0)
+    drop_overflow_update: bool = _amp(False, "skip the update of the weights when the gradients overflow")
     # fmt: on
 
     given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    warnings: Sequence[str] = field(default=(), repr=False, compare=False)
     required: ClassVar[tuple[str, ...]] = ("model",)
+    script: ClassVar[str] = ""  # The script whose options are accepted; empty for all scripts.
 
     def missing(self) -> list[str]:
-        """The options that are required and not there; published weights of a model stand for a checkpoint."""
-        required = ["model" if name == "ckpt_path" and self.pretrained else name for name in self.required]
-        return [name for name in required if not getattr(self, name)]
+        """A sentence for each required option that is not given."""
+        return [f"{name}: is required" for name in self.required if not getattr(self, name)]
+
+    def completed_later(self) -> Collection[str]:
+        """The options that `completed` will set when they are not given."""
+        return ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The value of every option by name."""
-        return self.subset(*options_of(type(self)))
+        """The value of every option that the script uses, by name."""
+        return self.subset(*used_options(type(self)))
 
     def subset(self, *names: str) -> dict[str, Any]:
         """The values of some options by name, to pass on as keywords."""
         return {name: getattr(self, name) for name in names}
 
     def described(self) -> str:
-        """A line for every option: its value, and where that came from."""
+        """A line for every option that the script uses: its value, and where the value comes from."""
         rows = [(name, repr(value), self.given.get(name, "default")) for name, value in self.as_dict().items()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         return "\n".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}" for name, value, source in rows)
 
     def completed(self, values: Mapping[str, Any]) -> RunConfig:
-        """A copy in which options that were not given have the values that a checkpoint holds.
+        """A copy in which options that were not given have the values that a checkpoint or a saved run holds.
 
         Args:
-            values: option -> value; lists stand for tuples.
+            values: option -> value; lists stand for tuples. Options that the script does not use are left out.
 
         Raises:
-            ConfigError: no model is named, neither here nor there.
+            ConfigError: no model is named, neither here nor there, or options do not go together.
         """
-        taken = {name: value for name, value in values.items() if name not in self.given}
+        used = used_options(type(self))
+        taken = {name: value for name, value in values.items() if name in used and name not in self.given}
         config = replace(self, **taken, given={**self.given, **dict.fromkeys(taken, "checkpoint")})
         if not config.model:
             raise ConfigError(["model: is required, since the checkpoint does not name one"])
+        problems = cross_checks(config, used)
+        if problems:
+            raise ConfigError(problems)
         return config
 
 
 @dataclass
 class TrainConfig(RunConfig):
-    """Train a model.
+    """Train a model: python train.py --config RECIPE.yaml [--option value ...]
 
-    With resume, what is not given is as it was in the interrupted run.
+    With resume, options that you leave out have the values of the interrupted run.
     """
+
+    script: ClassVar[str] = "train.py"
 
     def missing(self) -> list[str]:
-        """See `RunConfig.missing`; a run that is resumed has its model."""
+        """See `RunConfig.missing`; the model of a run that is resumed is known."""
         return [] if self.resume or self.resume_opt else super().missing()
 
+    def completed_later(self) -> Collection[str]:
+        """See `RunConfig.completed_later`."""
+        return used_options(TrainConfig) if self.resume or self.resume_opt else ()
+
 
 @dataclass
-class ValidateConfig(RunConfig):
-    """Measure a model on the validation images.
-
-    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that, or from
-    what is known of the published weights.
-    """
+class _WeightsConfig(RunConfig):
+    """The scripts that compute with weights which exist already."""
 
     required: ClassVar[tuple[str, ...]] = ("ckpt_path",)
-    results_json: str = _result("", "write the metrics to this file")
-    per_class_csv: str = _result("", "write the accuracy of each class to this file")
-    confusion_matrix: str = _result("", "draw the confusion matrix to this picture")
-    class_names_file: str = _result("", "text file with the names of the checkpoint's classes, one a line")
-    restrict_classes: bool = _result(
-        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
-    )
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; the published weights of a model stand for a checkpoint."""
+        told = [f"{name}: is required" for name in self.required if name != "ckpt_path" and not getattr(self, name)]
+        if self.pretrained and not self.model:
+            return ["model: is required, since it names the published weights", *told]
+        if self.pretrained or self.ckpt_path:
+            return told
+        published = f"--pretrained True for the published weights of {self.model or 'a --model'}"
+        return [f"ckpt_path: is required; give --ckpt_path FILE for weights of your own, or {published}", *told]
+
+    def completed_later(self) -> Collection[str]:
+        """See `RunConfig.completed_later`."""
+        return ("model", "num_classes", "val_fraction", "seed", "train_split", *PREPROCESSING)
 
 
 @dataclass
-class InferConfig(RunConfig):
-    """Classify images.
+class ValidateConfig(_WeightsConfig):
+    """Measure a model on validation images: python validate.py --ckpt_path FILE --data_dir FOLDER [--option value ...]
 
-    What is not given of the model and of how images are prepared comes from the checkpoint, if it holds that, or from
-    what is known of the published weights.
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
+    from the table of published weights.
     """
 
-    image_path: list[str] = _result(
-        [], "images to classify: one or more files, folders or glob patterns; required", is_verbatim=True
+    results_json: str = _output("", "JSON file to write the metrics to")
+    per_class_csv: str = _output("", "CSV file to write the accuracy of each class to")
+    confusion_matrix: str = _output("", "picture file to draw the confusion matrix to, for example confusion.png")
+    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
+    restrict_classes: bool = _output(
+        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
     )
-    top_k: int = _result(5, "classes told for each image", low=1)
-    results_file: str = _result("", "write the classes to this .csv or .json file")
-    picture: str = _result("", "draw the images with their classes to this picture")
-    class_names_file: str = _result("", "text file with the names of the checkpoint's classes, one a line")
+    script: ClassVar[str] = "validate.py"
+
+
+@dataclass
+class InferConfig(_WeightsConfig):
+    """Classify images: python infer.py --ckpt_path FILE --image_path IMAGE_OR_FOLDER [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
+    from the table of published weights.
+    """
+
+    image_path: list[str] = _output(
+        [], "images to classify: one or more files, folders or glob patterns", is_verbatim=True
+    )
+    top_k: int = _output(5, "number of classes to print for each image, the most probable first", low=1)
+    results_file: str = _output("", "file to write the predictions to; its name ends in .csv or .json")
+    picture: str = _output("", "picture file to draw the images with their predictions to, for example predictions.png")
+    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
     required: ClassVar[tuple[str, ...]] = ("ckpt_path", "image_path")
+    script: ClassVar[str] = "infer.py"
 
 
 _Config = TypeVar("_Config", bound=RunConfig)
@@ -353,7 +491,8 @@ def parse_args(
 ) -> _Config:
     """The configuration of a run: the command line over the YAML file of `-c`/`--config` over the defaults.
 
-    `--help` prints the options and exits. Flags cannot be abbreviated.
+    `--help` prints the options and exits. Flags cannot be abbreviated. A flag must be one that the script uses; a YAML
+    file, which several scripts may share, can hold the options of all of them.
 
     Args:
         argv: the words after the script's name; those of this process if None.
@@ -363,38 +502,5 @@ def parse_args(
     Raises:
         ConfigError: with a sentence for every problem there is, not only the first.
     """
-    options = options_of(config_class)
-    problems: list[str] = []
-    flags, wants_help = read_command_line(sys.argv[1:] if argv is None else argv, options, problems)
-    if wants_help:
-        print(help_text(config_class.__doc__, options))
-        raise SystemExit(0)
-    raw: dict[str, tuple[str, Any]] = {}
-    is_yaml_read = True
-    if "config" in flags and len(flags["config"][1]) == 1:
-        known_problems = len(problems)
-        raw.update(read_yaml(flags["config"][1][0], options, problems))
-        is_yaml_read = bool(raw) or len(problems) == known_problems
-    raw.update(flags)
-
-    values: dict[str, Any] = {}
-    for name, (where, value) in raw.items():
-        try:
-            values[name] = read_value(options[name], value)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-    sources = {name: _source(where, name) for name, (where, _) in raw.items()}
-    config = config_class(**values, given=sources)
-    ill_typed = raw.keys() - values.keys()
-    if is_yaml_read:  # else it might have named them
-        problems += [f"{name}: is required" for name in config.missing() if name not in ill_typed]
-    problems += cross_checks(config, options.keys() - ill_typed)
-    for check in checks:
-        problems += check(config)
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
-def _source(where: str, name: str) -> str:
-    return "command line" if where.startswith("--") else where[: -len(f": {name}")]
+    words = sys.argv[1:] if argv is None else argv
+    return read_config(words, config_class, (TrainConfig, ValidateConfig, InferConfig), checks)

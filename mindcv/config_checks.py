@@ -128,7 +128,7 @@ _CHECKS: tuple[_Check, ...] = (
         "resume_opt: needs ckpt_path, the weights of the run to go on with",
     ),
     (
-        ("pretrained", "ckpt_path", "resume_opt"),
+        ("pretrained", "ckpt_path"),
         lambda c: not (c.pretrained and c.ckpt_path) or c.resume_opt,
         "pretrained: goes without ckpt_path: they are two sources of weights",
     ),

@@ -1,37 +1,29 @@
-"""How a value of an option is read from YAML or the command line, whatever the options are.
-
-Nothing here raises for what the user wrote: every problem is a sentence in a list, so that all can be told at once.
-"""
+"""What an option is, and how a word of the command line or a value of a YAML file becomes a value of its type."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any, Optional, Union
-
-import yaml
 
 from mindcv.utils.errors import nearest
 
-__all__ = ["Option", "help_text", "options_of", "read_command_line", "read_value", "read_yaml"]
+__all__ = ["Option", "Words", "options_of", "read_value", "used_options"]
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null", "")
-# MindCV's names of earlier versions, and what took their place.
-_RENAMED = {
-    "filter_bias_and_bn": "weight_decay_filter ('auto' is what True was, 'disable' what False was)",
-    "dynamic_loss_scale": "loss_scale_type ('dynamic' is what True was, 'fixed' what False was)",
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option: what the field of the configuration says about it. Bounds hold for each element of a list.
+    """One option, as its field in the configuration class declares it. Bounds hold for each element of a list.
 
+    `scripts` names the scripts that use the option; it is empty when every script does whose class has the field.
     `is_verbatim` is for lists of file names: each word is one element, even if it contains commas or spaces.
     """
 
@@ -41,6 +33,7 @@ class Option:
     help: str
     group: str
     choices: tuple = ()
+    scripts: tuple = ()
     low: Optional[float] = None
     above: Optional[float] = None
     high: Optional[float] = None
@@ -53,7 +46,12 @@ class Option:
         words = _in_words(self.type)
         if self.choices:
             listed = ", ".join(str(choice) or repr(choice) for choice in self.choices)
-            words = f"{words} ({listed})" if typing.get_origin(self.type) else f"one of {listed}"
+            if not typing.get_origin(self.type):
+                words = f"one of {listed}"
+            elif self.type == Optional[str]:
+                words = f"one of {listed} or None"
+            else:
+                words = f"{words} ({listed})"
         bounds = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
         limits = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
         return words + (f", {' and '.join(limits)}" if limits else "")
@@ -71,8 +69,9 @@ class Option:
         )
 
 
-def options_of(config_class: type) -> dict[str, Option]:
-    """The options a configuration class declares, by name, in order."""
+@cache
+def options_of(config_class: type) -> Mapping[str, Option]:
+    """The options that a configuration class declares, by name, in order."""
     hints = typing.get_type_hints(config_class)
     options = {}
     for field in dataclasses.fields(config_class):
@@ -80,7 +79,16 @@ def options_of(config_class: type) -> dict[str, Option]:
             made = field.default_factory is not dataclasses.MISSING
             default = field.default_factory() if made else field.default
             options[field.name] = Option(field.name, hints[field.name], default, **field.metadata)
-    return options
+    return MappingProxyType(options)
+
+
+@cache
+def used_options(config_class: type) -> Mapping[str, Option]:
+    """The options that the script of a configuration class uses, by name; first those that no other script has."""
+    script = config_class.script
+    options = options_of(config_class).items()
+    used = {name: option for name, option in options if not (script and option.scripts) or script in option.scripts}
+    return MappingProxyType({**{name: option for name, option in used.items() if not option.scripts}, **used})
 
 
 def read_value(option: Option, raw: Any) -> Any:
@@ -89,9 +97,9 @@ def read_value(option: Option, raw: Any) -> Any:
     Raises:
         ValueError: it is not one; the message says what is expected.
     """
-    if option.is_verbatim and isinstance(raw, (str, _Words)):
+    if option.is_verbatim and isinstance(raw, (str, Words)):
         raw = [raw] if isinstance(raw, str) else list(raw)
-    if isinstance(raw, _Words) and len(raw) == 1:
+    if isinstance(raw, Words) and len(raw) == 1:
         raw = raw[0]
     wrong = f"expected {option.expected}, got {_shown(raw)}"
     if isinstance(raw, str) and option.choices:
@@ -103,8 +111,14 @@ def read_value(option: Option, raw: Any) -> Any:
     except (ValueError, OverflowError):
         raise ValueError(wrong) from None
     if not option.within(value):
-        raise ValueError(wrong)
+        raise ValueError(wrong + _as_share(option, value))
     return value
+
+
+def _as_share(option: Option, value: Any) -> str:
+    """What to write instead of a percentage, for an option that is a share."""
+    is_percentage = option.type is float and option.high == 1 and 1 < value <= 100
+    return f"; for {value:g} percent write {value / 100:g}" if is_percentage else ""
 
 
 def _is_none(raw: Any) -> bool:
@@ -112,11 +126,11 @@ def _is_none(raw: Any) -> bool:
 
 
 def _shown(raw: Any) -> str:
-    return repr(" ".join(raw) if isinstance(raw, _Words) else raw)
+    return repr(" ".join(raw) if isinstance(raw, Words) else raw)
 
 
-class _Words(list):
-    """What stood after one flag on the command line: any number of words."""
+class Words(list):
+    """The words that follow one flag on the command line."""
 
 
 def _convert(hint: Any, raw: Any) -> Any:
@@ -143,7 +157,7 @@ def _first_that_fits(hints: tuple, raw: Any) -> Any:
 
 def _convert_list(origin: type, element_hints: tuple, raw: Any) -> Any:
     """A list from `[a, b]`, `(a, b)`, `a,b`, several words, or one bare value."""
-    if isinstance(raw, _Words):
+    if isinstance(raw, Words):
         raw = " ".join(raw)
     if isinstance(raw, str):
         text = raw.strip()
@@ -214,102 +228,3 @@ def _in_words(hint: Any) -> str:
         return " or ".join(_in_words(argument) for argument in arguments)
     plural = {int: "whole numbers", float: "numbers", str: "names"}[arguments[0]]
     return f"a list of {plural}" if typing.get_origin(hint) is list else f"{len(arguments)} {plural}"
-
-
-def unknown_option(name: str, options: dict[str, Option]) -> str:
-    """A sentence for a key or flag that is none of `options`."""
-    if name in _RENAMED:
-        return f"'{name}' is now {_RENAMED[name]}"
-    return f"there is no option '{name}'{nearest(name, options)}"
-
-
-def read_command_line(
-    argv: Sequence[str], options: dict[str, Option], problems: list[str]
-) -> tuple[dict[str, tuple[str, Any]], bool]:
-    """The flags of `argv` as `{name: (where, raw value)}`, and whether help is asked for.
-
-    `--key value`, `--key=value`, `--key` alone for true, `-c` for `--config`, several words for a list. The last
-    of a flag given twice counts, as is usual on a command line.
-    """
-    given: dict[str, tuple[str, Any]] = {}
-    wants_help = False
-    for flag, words in _flags(argv):
-        if flag in ("-h", "--help"):
-            wants_help = True
-        elif not flag:
-            problems.append(f"command line: '{words[0]}' belongs to no flag")
-        elif flag[2:] not in options:
-            problems.append(f"{flag}: {unknown_option(flag[2:], options)}")
-        elif words:
-            given[flag[2:]] = (flag, words)
-        elif options[flag[2:]].type is bool:
-            given[flag[2:]] = (flag, True)
-        else:
-            problems.append(f"{flag}: a value is missing, expected {options[flag[2:]].expected}")
-    return given, wants_help
-
-
-def _flags(argv: Sequence[str]) -> Iterator[tuple[str, _Words]]:
-    """Each flag with the words that follow it; words before the first come one by one with an empty flag."""
-    flag, words = "", _Words()
-    for word in argv:
-        if word.startswith("--") or word in ("-c", "-h"):
-            if flag:
-                yield flag, words
-            flag, equals, value = word.partition("=")
-            flag, words = {"-c": "--config"}.get(flag, flag), _Words([value] if equals else [])
-        elif flag:
-            words.append(word)
-        else:
-            yield "", _Words([word])
-    if flag:
-        yield flag, words
-
-
-def read_yaml(path: str, options: dict[str, Option], problems: list[str]) -> dict[str, tuple[str, Any]]:
-    """The keys of a flat YAML file as `{name: (where, raw value)}`."""
-    given: dict[str, tuple[str, Any]] = {}
-    for line, key, value in _yaml_items(path, problems):
-        where = f"{path}:{line}: {key}"
-        if key in given:
-            problems.append(f"{where}: given twice, first at {given[key][0].rsplit(':', 1)[0]}")
-        elif key == "config":
-            problems.append(f"{where}: a YAML file cannot name another")
-        elif key not in options:
-            problems.append(f"{where}: {unknown_option(key, options)}")
-        else:
-            given[key] = (where, value)
-    return given
-
-
-def _yaml_items(path: str, problems: list[str]) -> list[tuple[int, str, Any]]:
-    """(line, key, value) of the mapping in a YAML file; duplicate keys are kept."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            loader = yaml.SafeLoader(file.read())
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            problems.append(f"{path}: expected lines of the form 'key: value'")
-            return []
-        build = partial(loader.construct_object, deep=True)
-        return [(key.start_mark.line + 1, str(build(key)), build(value)) for key, value in node.value]
-    except OSError as error:
-        problems.append(f"--config: cannot read '{path}': {error.strerror}")
-    except UnicodeDecodeError:
-        problems.append(f"--config: '{path}' is not text in UTF-8")
-    except (yaml.YAMLError, ValueError) as error:
-        problems.append(f"{path}: not valid YAML: {' '.join(str(error).split())}")
-    return []
-
-
-def help_text(summary: str, options: dict[str, Option]) -> str:
-    """The text of `--help`, grouped as the options are."""
-    lines = [summary, "", "The command line wins over the YAML file, and that over the defaults."]
-    group = None
-    for option in options.values():
-        if option.group != group:
-            group = option.group
-            lines += ["", f"{group}:"]
-        flag = "-c, --config" if option.name == "config" else f"--{option.name}"
-        lines.append(f"  {flag}: {option.help} ({option.expected}; default {option.default!r})")
-    return "\n".join(lines)

@@ -69,7 +69,10 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
     Raises:
         ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
     """
-    return parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+    for told in config.warnings:
+        logger.warning("%s", told)
+    return config
 
 
 def show_if_asked(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from mindcv.config import RunConfig, TrainConfig, ValidateConfig
+from mindcv.config import PREPROCESSING, RunConfig, TrainConfig, ValidateConfig
 from mindcv.data import (
     ImageDataset,
     ImageLoader,
@@ -40,8 +40,6 @@ __all__ = [
     "holdout_options",
 ]
 
-# The options that say how an image becomes the network's input when it is not augmented; they travel with weights.
-PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
 # The options that the choice of the images held out depends on; they travel with weights too.
 _HOLDOUT = ("val_fraction", "seed", "train_split")
 _FOLDERS = ("", "imagenet", "folder")

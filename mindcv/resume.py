@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
-from mindcv.config_checks import cross_checks
 from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
@@ -46,6 +45,8 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
         logger.info("resuming '%s': epoch %d, step %d", path, state["epoch"], state["step"])
         if config.loss.startswith("asl"):  # docs/decisions.md, "No ops.log ..."
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
+    else:
+        config = config.completed({})  # judges what `parse_command_line` leaves to the saved run
     show_if_asked(config)
     if found is not None and _is_same(found[0].parent, config.ckpt_save_dir):
         config = replace(config, overwrite=False)
@@ -148,9 +149,6 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
     """The config with what is not given taken from that of the saved run, which is in `path`."""
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
-    problems = cross_checks(config, config.as_dict())
-    if problems:
-        raise ConfigError(problems)
     changed = [
         f"{name}: {before[name]!r} -> {value!r}"
         for name, value in config.as_dict().items()

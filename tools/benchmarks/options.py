@@ -14,10 +14,12 @@ from typing import Any, Optional
 from benchmarks.machine import available_cores
 from benchmarks.processes import LAUNCHERS
 from mindcv.config import option
-from mindcv.config_parsing import options_of, read_command_line, read_value
+from mindcv.config_parsing import options_of, read_value
+from mindcv.config_sources import Findings, read_command_line
 from mindcv.models import is_model, list_models
 from mindcv.utils.cli import show_and_stop
 from mindcv.utils.errors import ConfigError, unknown_name
+from mindcv.utils.logger import logger
 
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
 
@@ -119,8 +121,9 @@ def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
         ConfigError: with a sentence for every problem there is.
     """
     options = options_of(BenchmarkConfig)
-    problems: list[str] = []
-    flags, wants_help = read_command_line(_with_peers_joined(argv), options, problems)
+    findings = Findings()
+    problems = findings.problems
+    flags, wants_help = read_command_line(_with_peers_joined(argv), options, {}, findings)
     if wants_help:
         lines = [f"  --{o.name}: {o.help} ({o.expected}; default {o.default!r})" for o in options.values()]
         show_and_stop("\n".join([inspect.cleandoc(BenchmarkConfig.__doc__), "", *lines]))
@@ -135,6 +138,8 @@ def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
         problems = _problems(config)
     if problems:
         raise ConfigError(problems)
+    for told in findings.warnings:
+        logger.warning("%s", told)
     return config
 
 

@@ -1,0 +1,202 @@
+"""The places that options come from, the command line and YAML files, and the text of `--help`.
+
+Nothing here raises for what the user wrote: every problem becomes a sentence in a list, so that all are told at once.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+
+from mindcv.config_parsing import Option, Words
+from mindcv.utils.errors import nearest
+
+__all__ = ["Findings", "Given", "help_text", "read_command_line", "read_yaml"]
+
+# Option -> (the place where it was given, the value as it was written there).
+Given = dict[str, tuple[str, Any]]
+
+# MindCV's names of earlier versions, and the options that replaced them.
+_RENAMED = {
+    "filter_bias_and_bn": "weight_decay_filter ('auto' is what True was, 'disable' what False was)",
+    "dynamic_loss_scale": "loss_scale_type ('dynamic' is what True was, 'fixed' what False was)",
+}
+_HELP_WIDTH = 100
+
+
+@dataclass
+class Findings:
+    """A sentence for everything that is wrong, and one for everything that is allowed and probably not meant."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_command_line(
+    argv: Sequence[str], options: Mapping[str, Option], elsewhere: Mapping[str, str], findings: Findings
+) -> tuple[Given, bool]:
+    """The flags of `argv`, and whether the user asks for help.
+
+    A flag is `--key value`, `--key=value`, `--key` alone for true, or `-c` for `--config`; a list is several words.
+    The last value of a flag that is given twice counts, with a warning.
+
+    Args:
+        argv: words of the command line.
+        options: the options that the script uses.
+        elsewhere: name of an option that the script does not use -> sentence that says which scripts use it.
+        findings: receives the problems and warnings.
+    """
+    given: Given = {}
+    wants_help = False
+    for flag, words in _flags(argv):
+        name = flag[2:]
+        if flag in ("-h", "--help"):
+            wants_help = True
+        elif not flag:
+            findings.problems.append(_stray_word(words[0], options))
+        elif not flag.startswith("--"):
+            findings.problems.append(_single_dash(flag, words, options))
+        elif name not in options:
+            findings.problems.append(f"{flag}: {elsewhere.get(name) or unknown_option(name, options)}")
+        elif not words and options[name].type is not bool:
+            findings.problems.append(f"{flag}: a value is missing, expected {options[name].expected}")
+        else:
+            if name in given:
+                before, last = (" ".join(w) if w else "True" for w in (given[name][1], words))
+                findings.warnings.append(f"{flag} is given twice: the last value, {last!r}, is used and not {before!r}")
+            given[name] = (flag, words)
+    return {name: (flag, words or True) for name, (flag, words) in given.items()}, wants_help
+
+
+def unknown_option(name: str, options: Mapping[str, Option]) -> str:
+    """A sentence for a key or flag that is none of `options`."""
+    if name in _RENAMED:
+        return f"'{name}' is now {_RENAMED[name]}"
+    return f"there is no option '{name}'{nearest(name, options)}"
+
+
+def _stray_word(word: str, options: Mapping[str, Option]) -> str:
+    told = f"command line: '{word}' belongs to no flag"
+    return f"{told}; write '--{word}'" if word.partition("=")[0] in options else told
+
+
+def _single_dash(flag: str, words: Sequence[str], options: Mapping[str, Option]) -> str:
+    name = flag.lstrip("-")
+    meant = " ".join([f"--{name}", *words])
+    found = f"write '{meant}'" if name in options else unknown_option(name, options)
+    return f"{flag}: options start with two dashes; {found}"
+
+
+def _flags(argv: Sequence[str]) -> Iterator[tuple[str, Words]]:
+    """Each flag with the words that follow it; words before the first come one by one with an empty flag."""
+    flag, words = "", Words()
+    for word in argv:
+        if word.startswith("--") or (word[:1] == "-" and word[1:2].isalpha() and word.lower() not in ("-inf", "-nan")):
+            if flag:
+                yield flag, words
+            flag, equals, value = word.partition("=")
+            flag, words = {"-c": "--config"}.get(flag, flag), Words([value] if equals else [])
+        elif flag:
+            words.append(word)
+        else:
+            yield "", Words([word])
+    if flag:
+        yield flag, words
+
+
+def read_yaml(path: str, options: Mapping[str, Option], findings: Findings) -> Given:
+    """The keys of a flat YAML file that are `options`."""
+    given: Given = {}
+    for line, key, value in _yaml_items(path, findings.problems):
+        where = f"{path}:{line}: {key}"
+        if key in given:
+            findings.problems.append(f"{where}: given twice, first at {given[key][0].rsplit(':', 1)[0]}")
+        elif key == "config":
+            findings.problems.append(f"{where}: a YAML file cannot name another")
+        elif key not in options:
+            findings.problems.append(f"{where}: {unknown_option(key, options)}")
+        else:
+            given[key] = (where, value)
+    return given
+
+
+def _yaml_items(path: str, problems: list[str]) -> list[tuple[int, str, Any]]:
+    """(line, key, value) of the mapping in a YAML file; duplicate keys are kept."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            problems.append(f"{path}: {_not_a_mapping(node)}; expected lines of the form 'key: value'")
+            return []
+        build = partial(loader.construct_object, deep=True)
+        return [(key.start_mark.line + 1, str(build(key)), build(value)) for key, value in node.value]
+    except OSError as error:
+        problems.append(f"--config: cannot read '{path}': {error.strerror}{_yaml_files_near(path)}")
+    except UnicodeDecodeError:
+        problems.append(f"--config: '{path}' is not text in UTF-8")
+    except (yaml.YAMLError, ValueError) as error:
+        problems.append(f"{path}: not valid YAML: {' '.join(str(error).split())}{_tab_in(error)}")
+    return []
+
+
+def _not_a_mapping(node: Union[yaml.Node, None]) -> str:
+    if node is None:
+        return "the file holds no options"
+    return "the file holds a list" if isinstance(node, yaml.SequenceNode) else "the file holds a single value"
+
+
+def _tab_in(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    is_tab = mark is not None and r"'\t'" in str(error)
+    return f"; line {mark.line + 1} has a tab, which YAML does not allow there: use spaces" if is_tab else ""
+
+
+def _yaml_files_near(path: str) -> str:
+    """The YAML files that the user may have meant by a path that is a folder or does not exist."""
+    if not path:
+        return ""
+    if os.path.isdir(path):
+        found = sorted(file.name for file in Path(path).glob("*.yaml"))
+        return f" (it holds {', '.join(found[:8])}{' ...' if found[8:] else ''})" if found else ""
+    # A recipe is often named without its folder, or with the folder of another family.
+    places = [*Path("configs").glob("*"), Path(path).parent]
+    files = {file.name: file for place in places for file in sorted(place.glob("*.yaml"))}
+    name = Path(path).name
+    close = [f"{name}.yaml"] if f"{name}.yaml" in files else get_close_matches(name, files, n=1)
+    return f"; did you mean '{files[close[0]]}'?" if close else ""
+
+
+def help_text(summary: str, options: Mapping[str, Option], required: Collection[str] = ()) -> str:
+    """The text of `--help`: the options by their groups, in order."""
+    lines = [
+        summary,
+        "",
+        "An option on the command line overrides the YAML file (--config), which overrides the default.",
+    ]
+    for group in dict.fromkeys(option.group for option in options.values()):
+        lines += ["", f"{group}:"]
+        lines += [_help_of(option, option.name in required) for option in options.values() if option.group == group]
+    return "\n".join(lines)
+
+
+def _help_of(option: Option, is_required: bool) -> str:
+    flag = "-c, --config" if option.name == "config" else f"--{option.name}"
+    default = "required" if is_required else f"default {_shown(option.default)}"
+    text = f"{flag}: {option.help} ({option.expected}; {default})"
+    wrap = partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
+    return wrap(text, _HELP_WIDTH, initial_indent="  ", subsequent_indent="      ")
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, list) and default:
+        return " ".join(f"{number:g}" for number in default)
+    return "empty" if default == "" else repr(default)

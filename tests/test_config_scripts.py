@@ -1,0 +1,190 @@
+"""Which script accepts which option: no script accepts one that it does not use."""
+
+import ast
+import contextlib
+import dataclasses
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindcv import recipe
+from mindcv.config import PREPROCESSING, InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
+from mindcv.config_parsing import options_of, used_options
+from mindcv.convert import CheckpointContents
+from mindcv.utils.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+CLASSES = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": InferConfig}
+WORKING = {
+    TrainConfig: ["--model", "convnext_atto"],
+    ValidateConfig: ["--ckpt_path", "a.ckpt"],
+    InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
+}
+# Read by `build_model` for every script; they say how a network is trained, and change nothing once it has its weights.
+TRAINING_OF_A_NETWORK = {
+    *("drop_rate", "drop_path_rate", "head_init_scale", "layer_scale_init_value", "recompute_stages", "freeze", "seed"),
+}
+
+
+def problems(argv, config_class):
+    with pytest.raises(ConfigError) as caught:
+        parse_args(argv, config_class)
+    return caught.value.problems
+
+
+def test_every_shared_option_names_its_scripts():
+    for option in options_of(RunConfig).values():
+        assert option.scripts and set(option.scripts) <= CLASSES.keys(), option.name
+    for config_class in (TrainConfig, ValidateConfig, InferConfig):
+        own = used_options(config_class).keys() - options_of(RunConfig).keys()
+        assert list(used_options(config_class))[: len(own)] == [n for n in options_of(config_class) if n in own]
+
+
+@pytest.mark.parametrize(
+    ("config_class", "flag", "scripts"),
+    [
+        (InferConfig, ["--lr", "0.1"], "train.py"),
+        (ValidateConfig, ["--shuffle"], "train.py"),
+        (InferConfig, ["--data_dir", "images"], "train.py and validate.py"),
+        (InferConfig, ["--results_json", "a.json"], "validate.py"),
+        (ValidateConfig, ["--epoch_size", "3"], "train.py"),
+        (ValidateConfig, ["--picture", "a.png"], "infer.py"),
+        (ValidateConfig, ["--resume", "auto"], "train.py"),
+        (TrainConfig, ["--per_class_csv", "a.csv"], "validate.py"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flag_of_another_script_is_an_error_that_names_the_script(config_class, flag, scripts):
+    (found,) = problems([*WORKING[config_class], *flag], config_class)
+    assert found == f"{flag[0]}: {config_class.script} does not use this option; it belongs to {scripts}"
+
+
+@pytest.mark.parametrize("config_class", list(WORKING), ids=lambda config_class: config_class.script)
+def test_yaml_file_may_hold_the_options_of_all_scripts(tmp_path, config_class):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("epoch_size: 3\nval_split: test\ntop_k: 2\nresults_json: a.json\nloss: JSD\naug_splits: 3\n")
+    config = parse_args(["-c", str(path), *WORKING[config_class]], config_class)
+    used = used_options(config_class)
+    assert config.as_dict().keys() == used.keys()
+    assert ("epoch_size" in config.described()) == (config_class is TrainConfig)
+    if config_class is InferConfig:
+        assert config.top_k == 2
+    path.write_text("epoch_size: many\ntop_k: 0.5\n")
+    assert len(problems(["-c", str(path), *WORKING[config_class]], config_class)) == 2
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_help_lists_own_options_first_and_no_other_scripts(script, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["--help"], CLASSES[script])
+    listed = re.findall(r"^  (?:-c, )?--(\w+):", capsys.readouterr().out, re.M)
+    used = used_options(CLASSES[script])
+    assert sorted(listed) == sorted(used)
+    own = [name for name in used if name not in options_of(RunConfig)]
+    assert listed[: len(own)] == own
+
+
+# What MindCV's pages show
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("validate.py", "--model=convnext_tiny --dataset=imagenet --val_split=val --pretrained"),
+        ("validate.py", "--model=convnext_tiny --dataset=imagenet --val_split=validation --ckpt_path=a.ckpt"),
+        ("validate.py", "--model=convnext_tiny --dataset=cifar10 --val_split=test --num_classes=10 --batch_size=40 "
+         "--data_dir=d --ckpt_path=a.ckpt"),
+        ("validate.py", "-c configs/convnext/convnext_tiny_ascend.yaml --data_dir=d --ckpt_path=a.ckpt"),
+        ("infer.py", "--model=convnext_tiny --image_path=dog.jpg --pretrained"),
+    ],
+)  # fmt: skip
+def test_documented_commands_of_mindcv_are_accepted(script, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse_args(words.split(), CLASSES[script])
+
+
+# Against what the scripts really read
+
+
+def recording(config):
+    """A copy of a config and the set of the options that are read from it; copying a config is no reading."""
+    read, is_paused = set(), []
+
+    class Recording(type(config)):
+        def __getattribute__(self, name):
+            if not is_paused:
+                read.add(name)
+            return super().__getattribute__(name)
+
+        def completed(self, values):
+            is_paused.append(True)
+            try:
+                return super().completed(values)
+            finally:
+                is_paused.pop()
+
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return Recording(**fields), read
+
+
+def names_in(*files):
+    """Every attribute and every text of Python files."""
+    for file in files:
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                yield node.attr
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def options_read(script, argv, monkeypatch):
+    """The options that `main` of a script reads, with weights that are not there and a network that does not run."""
+    config, read = recording(parse_args(argv, CLASSES[script]))
+    module_of = importlib.util.spec_from_file_location(f"reading_{script[:-3]}", ROOT / script)
+    module = importlib.util.module_from_spec(module_of)
+    module_of.loader.exec_module(module)
+    contents = CheckpointContents({}, {"options": {"model": "convnext_atto"}})
+    monkeypatch.setattr(recipe, "parse_command_line", lambda config_class: config)
+    monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
+    for name in ("fill_weights", "evaluate", "report", "classify"):
+        monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
+    with contextlib.suppress(SystemExit):
+        module.main()
+    return read
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in ("val/a", "val/b"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("script", ["validate.py", "infer.py"])
+def test_script_reads_every_option_it_accepts(script, images, monkeypatch):
+    where = ["--data_dir", images] if script == "validate.py" else ["--image_path", images / "val" / "a"]
+    names = images / "names.txt"
+    names.write_text("a\nb\n")
+    where += ["--class_names_file", names, "--num_classes", 2] if script == "infer.py" else []
+    argv = ["--ckpt_path", "a.ckpt", "--mode", 1, "--image_resize", 32, "--ema", True, *where]
+    read = options_read(script, list(map(str, argv)), monkeypatch)
+    if script == "validate.py":
+        argv += ["--val_fraction", 0.5, "--train_split", "val"]
+        read |= options_read(script, list(map(str, argv)), monkeypatch)
+    used = used_options(CLASSES[script]).keys() - {"config"}
+    assert used - read == set(), "accepted, but never read"
+    assert (read & options_of(CLASSES[script]).keys()) - used <= TRAINING_OF_A_NETWORK | {"config"}, (
+        "read, not accepted"
+    )
+
+
+def test_training_reads_every_option_it_accepts():
+    read = set(names_in("train.py", "mindcv/recipe.py", "mindcv/recipe_data.py", "mindcv/resume.py"))
+    unread = used_options(TrainConfig).keys() - read - set(PREPROCESSING)
+    assert unread == {"dataset_sink_mode"}, "accepted, but never read"
