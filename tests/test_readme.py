@@ -29,6 +29,37 @@ def test_commands_parse(script, arguments, monkeypatch):
     parse_args(arguments, CONFIGS[script])
 
 
+def launches():
+    """The words of each msrun command in the pages and the recipes' headers."""
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("configs/**/*.*"),
+        *ROOT.glob("mindcv/**/*.py"),
+    ]:
+        text = path.read_text(encoding="utf-8").replace("\\\n#", " ").replace("\\\n", " ")
+        for command in re.findall(r"\bmsrun +(-[^\n`]+)", text):
+            yield pytest.param(command.replace("=N ", "=2 ").split(), id=f"{path.name}: {command[:60]}")
+
+
+@pytest.mark.parametrize("words", list(launches()))
+def test_msrun_commands_start_the_processes_they_wait_for(words, monkeypatch):
+    """By msrun's own reading of its options, whose defaults are 8 local workers and not to wait for them."""
+    from mindspore.parallel.cluster.run import get_args
+
+    monkeypatch.setattr("sys.argv", ["msrun", *words])
+    options = get_args()
+    assert options.task_script in ("train.py", "validate.py")
+    assert {word.split("=")[0] for word in words} >= {"--worker_num", "--local_worker_num"}
+    assert options.join and options.local_worker_num <= options.worker_num
+    if options.local_worker_num < options.worker_num:
+        assert options.node_rank >= 0 and options.master_addr != "127.0.0.1"
+
+
+def test_there_are_launches():
+    assert len(list(launches())) >= 30
+
+
 def test_there_are_commands():
     assert len(list(commands())) >= 10
 

@@ -93,7 +93,7 @@ def join_group(distribute: bool) -> Group:
     if launchers == ["mpirun"] and ms.get_context("device_target") == "CPU":
         raise DeviceError(
             "mpirun cannot start processes on CPU, where MindSpore has no MPI: "
-            "use `msrun --worker_num=N --local_worker_num=N train.py ... --distribute True`"
+            "use `msrun --worker_num=N --local_worker_num=N --join=True train.py ... --distribute True`"
         )
     if not launchers:
         logger.info("distribute is on, but this process was not started by msrun or mpirun: it runs alone")
