@@ -57,7 +57,8 @@ _STANDARD_NAMES = (
 _MAX_INDEX = 100_000_000
 _MAX_NESTING = 4  # {"state_dict": {"module": {...}}} has two
 _ARRAYS = (np.ndarray, TorchTensor, NumpyArray)
-_FOLDER_PATTERNS = ("*.index.json", "*.safetensors", "*.bin")
+_FOLDER_PATTERNS = ("*.index.json", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
+_STATE_OF_A_RUN = ".resume.safetensors"  # for resuming, beside the files of weights
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,17 @@ def _file_of(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     for pattern in _FOLDER_PATTERNS:
-        found = sorted(path.glob(pattern))
+        found = [file for file in path.glob(pattern) if not file.name.endswith(_STATE_OF_A_RUN)]
         if len(found) == 1:
             return found[0]
         if found:
-            names = _shortened([file.name for file in found])
+            names = _shortened([file.name for file in sorted(found, key=_best_first)])
             raise CheckpointError(f"folder '{path}' holds several checkpoints: give the path of one ({names})")
     raise CheckpointError(f"folder '{path}' holds no checkpoint ({', '.join(_FOLDER_PATTERNS)})")
+
+
+def _best_first(file: Path) -> tuple[bool, str]:
+    return not file.stem.endswith("_best"), file.name
 
 
 def _read_any(path: Path) -> tuple[Any, dict[str, Any]]:

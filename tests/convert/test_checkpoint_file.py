@@ -118,12 +118,28 @@ def test_mindspores_file_under_another_name(tmp_path):
     assert "not a .ckpt file: MindSpore's own must have that ending" in refusal(path)
 
 
+def test_folder_of_a_run_lists_its_checkpoints_and_the_best_first(tmp_path):
+    for name in ("convnext-1_3", "convnext-2_3", "convnext_best"):
+        save(tmp_path / f"{name}.ckpt", w=[1.0])
+        (tmp_path / f"{name}.resume.safetensors").write_bytes(b"state of a run")
+    assert refusal(tmp_path).endswith("(convnext_best.ckpt, convnext-1_3.ckpt, convnext-2_3.ckpt)")
+    for name in ("convnext-1_3", "convnext_best"):
+        (tmp_path / f"{name}.ckpt").unlink()
+    assert list(read_checkpoint(tmp_path)) == ["w"]
+
+
+def test_misspelt_checkpoint_names_the_one_that_is_there(tmp_path):
+    save(tmp_path / "convnext_best.ckpt", w=[1.0])
+    assert refusal(tmp_path / "convnext_bets.ckpt").endswith("; did you mean 'convnext_best.ckpt'?")
+
+
 def test_missing_files(tmp_path):
     assert f"checkpoint '{tmp_path / 'a.pth'}' does not exist" in refusal(tmp_path / "a.pth")
 
 
 def test_folders(tmp_path):
-    assert "holds no checkpoint (*.index.json, *.safetensors, *.bin)" in refusal(tmp_path)
+    (tmp_path / "convnext-1_3.resume.safetensors").write_bytes(b"state of a run")
+    assert "holds no checkpoint (*.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt)" in refusal(tmp_path)
     bins = [shutil.copy(shard, tmp_path) for shard in sorted(DATA.glob("*.bin"))]
     assert "give the path of one (pytorch_model-0.bin, pytorch_model-1.bin)" in refusal(tmp_path)
     shutil.copy(DATA / "pytorch_model.bin.index.json", tmp_path)
