@@ -14,6 +14,7 @@ from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
 from mindcv.config_checks import cross_checks
 from mindcv.config_parsing import used_options
 from mindcv.config_reading import read_config
+from mindcv.config_warnings import suspicions
 from mindcv.utils.errors import ConfigError
 
 __all__ = [
@@ -234,7 +235,8 @@ class RunConfig:
     model: str = _model("", "name of the model, for example convnext_tiny", scripts=_ALL)
     num_classes: Optional[int] = _model(
         None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_ALL)
-    in_channels: int = _model(3, "number of channels of the images: 3 for colour, 1 for grey", low=1, scripts=_ALL)
+    in_channels: int = _model(
+        3, "number of channels of the images: 3 for colour, 1 for grey", choices=(1, 3), scripts=_ALL)
     drop_rate: Optional[float] = _model(
         None, "dropout rate before the classifier; None means the model's default", low=0, below=1)
     drop_path_rate: Optional[float] = _model(
@@ -388,6 +390,8 @@ class RunConfig:
     def completed(self, values: Mapping[str, Any]) -> RunConfig:
         """A copy in which options that were not given have the values that a checkpoint or a saved run holds.
 
+        Its `warnings` are those that come of these values alone.
+
         Args:
             values: option -> value; lists stand for tuples. Options that the script does not use are left out.
 
@@ -402,7 +406,8 @@ class RunConfig:
         problems = cross_checks(config, used)
         if problems:
             raise ConfigError(problems)
-        return config
+        doubts = suspicions(config, used)
+        return replace(config, warnings=tuple(doubt for doubt in doubts if doubt not in self.warnings))
 
 
 @dataclass

@@ -18,6 +18,10 @@ def _increasing(pair: tuple[float, float]) -> bool:
     return pair[0] <= pair[1]
 
 
+def _num_betas(opt: str) -> int:
+    return {"adan": 3, **dict.fromkeys(("adam", "adamw", "nadam", "lamb", "lion"), 2)}.get(opt, 0)
+
+
 # (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
 _CHECKS: tuple[_Check, ...] = (
     (
@@ -28,6 +32,16 @@ _CHECKS: tuple[_Check, ...] = (
     *(
         ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
         for name in ("scale", "ratio", "re_scale", "re_ratio")
+    ),
+    (
+        ("cutmix_minmax",),
+        lambda c: c.cutmix_minmax is None or _increasing(c.cutmix_minmax),
+        "cutmix_minmax: the first number is above the second",
+    ),
+    (
+        ("opt", "betas"),
+        lambda c: not c.betas or len(c.betas) == _num_betas(c.opt),
+        "betas: adam, adamw, nadam, lamb and lion need 2 numbers, adan needs 3, and the other optimizers have none",
     ),
     *(
         (

@@ -54,7 +54,8 @@ def read_config(
         findings.problems += check(config)
     if findings.problems:
         raise ConfigError(findings.problems)
-    return replace(config, warnings=(*findings.warnings, *suspicions(config, settled)))
+    doubts = suspicions(config, settled, is_complete=not config.completed_later())
+    return replace(config, warnings=(*findings.warnings, *doubts))
 
 
 def _options_of_other_scripts(

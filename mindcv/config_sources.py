@@ -58,6 +58,9 @@ def read_command_line(
     wants_help = False
     for flag, words in _flags(argv):
         name = flag[2:]
+        for word in [word for word in words[1:] if word.partition("=")[0] in options and "=" in word]:
+            findings.problems.append(_stray_word(word, options))
+            words.remove(word)
         if flag in ("-h", "--help"):
             wants_help = True
         elif not flag:
@@ -191,9 +194,14 @@ def help_text(summary: str, options: Mapping[str, Option], required: Collection[
 def _help_of(option: Option, is_required: bool) -> str:
     flag = "-c, --config" if option.name == "config" else f"--{option.name}"
     default = "required" if is_required else f"default {_shown(option.default)}"
-    text = f"{flag}: {option.help} ({option.expected}; {default})"
-    wrap = partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
-    return wrap(text, _HELP_WIDTH, initial_indent="  ", subsequent_indent="      ")
+    described, expected = f"  {flag}: {option.help}", f"({option.expected}; {default})"
+    if len(described) + 1 + len(expected) <= _HELP_WIDTH:
+        return f"{described} {expected}"
+    wrap = partial(textwrap.wrap, width=_HELP_WIDTH, break_long_words=False, break_on_hyphens=False)
+    indent = " " * 6
+    return "\n".join(
+        [*wrap(described, subsequent_indent=indent), *wrap(expected, initial_indent=indent, subsequent_indent=indent)]
+    )
 
 
 def _shown(default: Any) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
@@ -32,7 +34,7 @@ from mindcv.recipe_data import (
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.cli import show_and_stop
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import CheckpointError, UserError, unknown_name
+from mindcv.utils.errors import CheckpointError, UserError, nearest, unknown_name
 from mindcv.utils.logger import logger
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "parse_command_line",
     "read_config",
     "show_if_asked",
+    "tell_warnings",
     "validated_weights",
 ]
 
@@ -69,10 +72,15 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
     Raises:
         ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
     """
-    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy])
+    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy, _wrong_data_dir])
+    tell_warnings(config)
+    return config
+
+
+def tell_warnings(config: RunConfig) -> None:
+    """Log each warning of a config in a line."""
     for told in config.warnings:
         logger.warning("%s", told)
-    return config
 
 
 def show_if_asked(config: RunConfig) -> None:
@@ -89,6 +97,18 @@ def _wrong_policy(config: RunConfig) -> list[str]:
     except UserError as error:
         return [f"auto_augment: {error}"]
     return []
+
+
+def _wrong_data_dir(config: RunConfig) -> list[str]:
+    is_used = "data_dir" in config.as_dict() and config.dataset != "digits" and not config.dataset_download
+    is_settled = "data_dir" in config.given or "data_dir" not in config.completed_later()
+    path = Path(config.data_dir)
+    if path.is_dir() or config.print_config or not (is_used and is_settled):
+        return []
+    if path.exists():
+        return [f"data_dir: '{path}' is a file, and the folder of the data set is expected"]
+    near = nearest(path.name, [folder.name for folder in path.parent.glob("*") if folder.is_dir()])
+    return [f"data_dir: folder '{path}' does not exist{near}"]
 
 
 def _unknown_models(config: RunConfig) -> list[str]:
@@ -172,6 +192,8 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
     if num_classes:
         options["num_classes"] = num_classes
     config = config.completed(options)
+    tell_warnings(config)
+    _tell_overridden(config, options)
     if num_classes and config.num_classes != num_classes:
         raise UserError(
             f"num_classes is {config.num_classes}, but the checkpoint has {num_classes} classes: leave num_classes out"
@@ -185,6 +207,20 @@ def _num_classes_of(contents: CheckpointContents) -> int:
         return rename(contents.arrays).num_classes
     except CheckpointError:
         return 0
+
+
+def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
+    """One line for each option of the YAML file that prepares images otherwise than the checkpoint says."""
+    for name in PREPROCESSING:
+        source = config.given.get(name, "command line")
+        if source != "command line" and name in held and not _is_alike(held[name], getattr(config, name)):
+            logger.warning(
+                "%s: %s of %s is used, and not %s, which the weights were trained with",
+                name,
+                getattr(config, name),
+                source,
+                held[name],
+            )
 
 
 def build_lr_table(config: RunConfig, steps_per_epoch: int, group: Group) -> list[float]:

@@ -11,7 +11,7 @@ from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, Tra
 from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
-from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
+from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked, tell_warnings
 from mindcv.recipe_data import holdout_digest
 from mindcv.utils.distributed import Group, is_first_process
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
@@ -47,6 +47,7 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     else:
         config = config.completed({})  # judges what `parse_command_line` leaves to the saved run
+        tell_warnings(config)
     show_if_asked(config)
     if found is not None and _is_same(found[0].parent, config.ckpt_save_dir):
         config = replace(config, overwrite=False)
@@ -149,6 +150,7 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
     """The config with what is not given taken from that of the saved run, which is in `path`."""
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
+    tell_warnings(config)
     changed = [
         f"{name}: {before[name]!r} -> {value!r}"
         for name, value in config.as_dict().items()

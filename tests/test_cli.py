@@ -380,7 +380,21 @@ CASES = {
         *(nothing, "train", [*TRAIN, "--model", "convnext_tini"], 2),
         ["'convnext_tini' is not known; did you mean 'convnext_tiny'?"],
     ),
-    "missing data_dir": (nothing, "train", [*SMALL, "--data_dir", "gone"], 1, ["folder 'gone' does not exist"]),
+    "missing data_dir": (
+        nothing,
+        "train",
+        [*SMALL, "--data_dir", "gone"],
+        2,
+        ["data_dir: folder 'gone' does not exist"],
+    ),
+    "misspelt data_dir": (
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", "./trian"], 2),
+        ["data_dir: folder 'trian' does not exist; did you mean 'train'?"],
+    ),
+    "data_dir is a file": (
+        *(wrong_yaml, "train", [*SMALL, "--data_dir", "wrong.yaml"], 2),
+        ["data_dir: 'wrong.yaml' is a file, and the folder of the data set is expected"],
+    ),
     "missing split": (
         *(nothing, "train", [*TRAIN, "--train_split", "training"], 1),
         ["no folder 'training'", "did you mean 'train'?"],
@@ -416,7 +430,7 @@ CASES = {
         ["cannot write to folder 'wrong.yaml/ckpt': Not a directory"],
     ),
     "folder of another run": (
-        *(held_folder, "train", [*SMALL, "--data_dir", "gone"], 1),
+        *(held_folder, "train", TRAIN, 1),
         ["ckpt_save_dir './ckpt' holds an earlier run (other_best.ckpt)", "or remove it with --overwrite True"],
     ),
     "validation without checkpoint": (nothing, "validate", ["--data_dir", "."], 2, ["ckpt_path: is required"]),

@@ -231,11 +231,18 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--scale", "0.5", "0.7", "0.9"], "--scale: expected 2 numbers"),
         (["--scale", "0.9", "0.5"], "scale: the first number is above the second"),
         (["--ratio", "1.5,0.5"], "ratio: the first number is above the second"),
+        (["--cutmix_minmax", "0.8", "0.2"], "cutmix_minmax: the first number is above the second"),
+        (["--betas", "0.9"], "betas: adam, adamw, nadam, lamb and lion need 2 numbers"),
+        (["--opt", "adan", "--betas", "0.9", "0.99"], "adan needs 3"),
+        (["--opt", "sgd", "--betas", "0.9", "0.99"], "the other optimizers have none"),
+        (["--in_channels", "4"], "--in_channels: expected one of 1, 3, got '4'"),
+        (["--hflip", "50"], "got '50'; for 50 percent write 0.5"),
         (["--scale", "0", "1"], "--scale: expected 2 numbers, above 0"),
         (["--hflip", "1.5"], "--hflip: expected a number, at least 0 and at most 1"),
         (["--cutmix_prob", "-0.1"], "--cutmix_prob: expected a number, at least 0 and at most 1"),
         (["--crop_pct", "0"], "--crop_pct: expected a number, above 0 and at most 1"),
         (["--crop_pct", "1.01"], "--crop_pct"),
+        (["--crop_pct", "95"], "got '95'; for 95 percent write 0.95"),
         (["--image_resize", "31"], "--image_resize: expected a whole number, at least 32"),
         (["--epoch_size", "0"], "--epoch_size"),
         (["--keep_checkpoint_max", "0"], "--keep_checkpoint_max"),
@@ -263,6 +270,15 @@ def test_spellings_on_the_command_line(argv, name, expected):
 def test_a_problem_on_the_command_line(argv, message):
     found = problems(*MODEL, *argv)
     assert any(message in problem for problem in found), found
+
+
+def test_flag_without_its_dashes_is_named():
+    assert problems(*MODEL, "--lr", "0.1", "dataset=cifar10", "-seed", "3", "-lrr=2") == [
+        "command line: 'dataset=cifar10' belongs to no flag; write '--dataset=cifar10'",
+        "-seed: options start with two dashes; write '--seed 3'",
+        "-lrr: options start with two dashes; there is no option 'lrr'; did you mean 'lr'?",
+    ]
+    assert parse_args([*MODEL, "--data_dir", "a=b"]).data_dir == "a=b"
 
 
 def test_stray_words():

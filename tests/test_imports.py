@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "config_warnings": {"utils"},
     "config_sources": {"config_parsing", "utils"},
     "config_reading": {"config_checks", "config_parsing", "config_sources", "config_warnings", "utils"},
-    "config": {"config_checks", "config_parsing", "config_reading", "utils"},
+    "config": {"config_checks", "config_parsing", "config_reading", "config_warnings", "utils"},
     "engine": BUILT,
     "recipe_data": {"config", "data", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
