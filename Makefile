@@ -52,5 +52,19 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*.cc mindcv/kernels/csrc/*.h tests/kernels/*.h
 
+# The wheel is made from the source distribution. auditwheel names it after the oldest C library that it runs with, which
+# the C library of this machine decides.
+dist: .venv/installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist/plain .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/plain/*.whl
+	mv dist/plain/*.tar.gz dist
+	@rm -rf dist/plain mindcv.egg-info build
+	$(BIN)/auditwheel show dist/*.whl
+	@echo "The wheel in a folder of its own, where no compiler can be found:"
+	$(BIN)/python -m pip install --quiet --no-deps --target dist/check dist/*.whl
+	cd dist/check && PATH= $(CURDIR)/$(BIN)/python -m mindcv.kernels
+	@rm -rf dist/check
+
 clean:
-	rm -rf .venv $(DEMO) build mindcv.egg-info mindcv/kernels/*.so
+	rm -rf .venv $(DEMO) build dist mindcv.egg-info mindcv/kernels/*.so

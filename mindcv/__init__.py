@@ -1,9 +1,16 @@
 """ConvNeXt and ConvNeXt V2 for MindSpore, in the style of MindCV."""
 
 import gc as _gc
+from pathlib import Path as _Path
 
 import numpy as _numpy
 
+# A file that every release of MindCV has and this package has not.
+if _Path(__file__).with_name("version.py").exists():
+    raise ImportError(
+        f"'{_Path(__file__).parent}' holds files of two libraries, this one and MindCV, whose package has the same "
+        "name; delete that folder and install one of the two"
+    )
 if int(_numpy.__version__.split(".")[0]) >= 2:
     raise ImportError(
         f"mindcv needs numpy below 2, and {_numpy.__version__} is installed: MindSpore's wheels fail at the first "

@@ -122,6 +122,37 @@ def test_numpy_2_is_refused_in_one_sentence(tmp_path):
     assert 'pip install "numpy<2"' in last and run.stderr.count("Traceback") == 1
 
 
+def test_files_of_mindcv_in_the_package_are_refused_in_one_sentence(tmp_path):
+    assert not (ROOT / "mindcv" / "version.py").exists()
+    (tmp_path / "mindcv").mkdir()
+    for name in ("__init__.py", "version.py"):  # the second as MindCV has it
+        text = (ROOT / "mindcv" / name).read_text() if name == "__init__.py" else '__version__ = "0.3.0"\n'
+        (tmp_path / "mindcv" / name).write_text(text)
+    run = subprocess.run([sys.executable, "-c", "import mindcv"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ImportError: '{tmp_path / 'mindcv'}' holds files of two libraries, this one and MindCV")
+    assert "delete that folder and install one of the two" in last
+
+
+def test_tools_take_the_package_beside_them_when_mindcv_is_installed(tmp_path):
+    """By an installed package that cannot be imported."""
+    (tmp_path / "mindcv").mkdir()
+    (tmp_path / "mindcv" / "__init__.py").write_text("raise RuntimeError('another library')\n")
+    code = "import own_mindcv, mindcv.utils.errors; print(mindcv.__file__)"
+    path = os.pathsep.join([str(ROOT / "tools"), str(tmp_path)])
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert run.stdout.splitlines()[-1] == str(ROOT / "mindcv" / "__init__.py"), run.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=shown)
+def test_tools_import_the_package_beside_them(path):
+    names = list(imported(path))
+    others = [name for name in names if name.split(".")[0] in ("mindcv", "benchmarks")]
+    assert not others or names.index("own_mindcv") < names.index(others[0])
+
+
 def test_the_collector_rests_during_the_import_and_is_left_as_it_was():
     code = """
 import gc

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 
+import own_mindcv  # noqa: F401
 from benchmarks.contenders import check_packages, measure
 from benchmarks.options import parse_command_line
 from benchmarks.report import as_report, contender_table, machine_line, write_json

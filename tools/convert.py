@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
+import own_mindcv  # noqa: F401
 from mindspore.nn.utils import no_init_parameters
 
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors

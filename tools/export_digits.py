@@ -11,6 +11,7 @@ import argparse
 import sys
 
 import numpy as np
+import own_mindcv  # noqa: F401
 from PIL import Image
 
 from mindcv.data.digits import read_digits

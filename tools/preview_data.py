@@ -15,6 +15,7 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
+import own_mindcv  # noqa: F401
 from PIL import Image, ImageDraw
 
 from mindcv.config import TrainConfig, option

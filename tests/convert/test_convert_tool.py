@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 def load_tool():
     spec = importlib.util.spec_from_file_location("convert_tool", ROOT / "tools" / "convert.py")
     tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")  # as when it is run
+        spec.loader.exec_module(tool)
     return tool
 
 

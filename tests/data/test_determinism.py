@@ -41,11 +41,12 @@ def bits(batches):
 
 
 @pytest.mark.parametrize("name", sorted(STACKS))
-def test_same_bits_whoever_makes_them(name):
+def test_same_bits_whoever_makes_them(name, started_workers):
     expected = bits(stacked(name).batches(2))
     assert len(expected) == 6 and len(set(expected)) == 6
     for workers, processes in ((1, False), (2, False), (2, True)):
         assert bits(stacked(name, workers, processes).batches(2)) == expected
+        assert started_workers[-1] == (workers, processes)
         assert bits(stacked(name, workers, processes).batches(2, start=4)) == expected[4:]
     loader = stacked(name, 2)
     list(loader.batches(0))  # what was read before leaves no trace

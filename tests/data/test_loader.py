@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import threading
 from itertools import islice
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mindcv.data import create_dataset, create_loader, create_transforms
+from mindcv.data.batches import EpochView
 from mindcv.data.loader import _num_workers, _say_clamped
 from mindcv.data.sampler import epoch_order
 from mindcv.data.transform_base import Compose
@@ -80,20 +83,32 @@ def test_drop_remainder():
         raw_loader(dataset, 360, drop_remainder=True)
 
 
-def test_same_bits_for_any_workers_and_after_rebuilding():
+def test_same_bits_for_any_workers_and_after_rebuilding(started_workers):
     expected = list(training_loader().batches(2))
-    for workers, processes in ((1, False), (2, False), (2, True)):
+    kinds = [(1, False), (2, False), (2, True)]
+    for workers, processes in kinds:
         assert_same(training_loader(workers, processes).batches(2), expected)
+    assert started_workers == [(1, False), *kinds]
 
 
 @pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
-def test_mindspore_iterators_give_the_same_bits_and_go_on_to_the_next_epoch(workers, processes):
+def test_mindspore_iterators_give_the_same_bits_and_go_on_to_the_next_epoch(workers, processes, monkeypatch):
+    elsewhere, here, make = multiprocessing.Value("i", 0), os.getpid(), EpochView.make
+
+    def counted(*args):
+        with elsewhere.get_lock():
+            elsewhere.value += os.getpid() != here
+        return make(*args)
+
+    monkeypatch.setattr(EpochView, "make", counted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     loader = training_loader(workers, processes)
     loader.set_epoch(3)
     loader.output_shapes()  # makes a pipeline of its own, which must not count as an epoch
     iterator = loader.create_tuple_iterator(num_epochs=2, output_numpy=True)
     for epoch in (3, 4):
         assert_same((tuple(batch) for batch in iterator), training_loader().batches(epoch))
+    assert (elsewhere.value > 0) == processes
 
 
 def test_mindspore_sees_columns_and_sizes():

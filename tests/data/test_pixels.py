@@ -248,8 +248,10 @@ def batches(folder, name, workers, processes):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_pipelines_give_the_same_bits_with_kernels_and_without(name, folder, kernels, monkeypatch):
-    found = [batches(folder, name, *workers) for workers in ((1, False), (2, False), (2, True))]
+def test_pipelines_give_the_same_bits_with_kernels_and_without(name, folder, kernels, monkeypatch, started_workers):
+    kinds = [(1, False), (2, False), (2, True)]
+    found = [batches(folder, name, *workers) for workers in kinds]
+    assert started_workers == kinds
     monkeypatch.setenv("MINDCV_KERNELS", "off" if kernels == "on" else "on")
     expected = batches(folder, name, 1, False)
     assert len(expected) == 4 and len(set(expected)) == 4

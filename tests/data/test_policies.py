@@ -293,9 +293,12 @@ def test_augmix_formula(blended, width):
 
 def test_augmix_ways_agree():
     ways = [AugMix(AugMixPolicy(magnitude=8, blended=blended)) for blended in (0, 1)]
+    differ = False
     for seed in range(20):
         slow, fast = (levels(way(picture(), np.random.default_rng(seed))) for way in ways)
         assert np.abs(slow - fast).max() <= 3
+        differ = differ or (slow != fast).any()
+    assert differ  # they round differently: two ways ran
 
 
 @pytest.mark.parametrize(

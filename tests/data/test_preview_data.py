@@ -20,7 +20,7 @@ CELL = 128 + 2 * 8  # a tile's width
 
 
 @pytest.fixture(scope="module")
-def tool():
+def tool(tools):
     spec = importlib.util.spec_from_file_location("preview_data", TOOL)
     module = importlib.util.module_from_spec(spec)
     sys.modules["preview_data"] = module  # where dataclasses look types up

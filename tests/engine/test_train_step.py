@@ -206,6 +206,7 @@ def test_modes_agree_on_a_convnext():
             network, create_loss("CE"), optimizer, DynamicLossScale(8.0), skip_overflow=True, clip_norm=1.0
         )
         loss, _ = step.set_train(True)(Tensor(images), Tensor(labels))
+        assert bool(step.compile_cache) == (mode_ == ms.GRAPH_MODE)
         found.append((float(loss.asnumpy()), {p.name: p.asnumpy().copy() for p in network.trainable_params()}))
     (loss, eager), (graph_loss, graph) = found
     assert loss == pytest.approx(graph_loss, rel=1e-5)

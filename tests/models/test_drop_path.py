@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindcv.models.convnext import ConvNeXt
-from mindcv.models.layers import Dropout, DropPath, SampleCounter, number_samples
+from mindcv.models.layers import Block, Dropout, DropPath, SampleCounter, number_samples
 
 
 def mix(x):
@@ -124,21 +124,26 @@ def test_rates_grow_linearly_over_the_blocks():
     np.testing.assert_allclose(scales, [1 / (1 - r) for r in (0.1, 0.2, 0.3, 0.4)])
 
 
-def test_recomputation_sees_the_same_drops():
+def test_recomputation_sees_the_same_drops(monkeypatch):
+    calls, original = [], Block.construct
+    monkeypatch.setattr(Block, "construct", lambda *args: calls.append(1) or original(*args))
     plain, again = small(drop_path_rate=0.5), small(drop_path_rate=0.5, recompute_stages=[0, 1, 2, 3])
     for a, b in zip(plain.get_parameters(), again.get_parameters()):
         assert a.name == b.name
         b.set_data(Tensor(a.asnumpy()))
     x = Tensor(np.random.default_rng(2).standard_normal((8, 1, 32, 32)).astype(np.float32))
     found = []
-    for network in (plain, again):
+    for network, passes in ((plain, 1), (again, 2)):
         network.set_train(True)
+        calls.clear()
 
         def total(x, network=network):
             return (network(x) ** 2).sum()
 
         step = ms.value_and_grad(total, None, network.trainable_params())
         found.append([[float(loss), *(g.asnumpy() for g in gradients)] for loss, gradients in (step(x), step(x))])
+        num_blocks = sum(isinstance(cell, Block) for _, cell in network.cells_and_names())
+        assert len(calls) == 2 * passes * num_blocks
     for ours, theirs in zip(found[0], found[1]):
         for a, b in zip(ours, theirs):
             np.testing.assert_array_equal(a, b)

@@ -75,8 +75,10 @@ def test_graph_mode_gives_the_same(model, reference):
     shape, key = cases_of(reference, model)[0]
     image = ms.Tensor(reference.image(shape))
     eager = network(image).asnumpy()
+    assert not network.compile_cache
     ms.set_context(mode=ms.GRAPH_MODE)
     compiled = network(image).asnumpy()
+    assert network.compile_cache
     np.testing.assert_allclose(compiled, reference.arrays[f"{key}/logits"], atol=2e-4, rtol=0)
     np.testing.assert_allclose(compiled, eager, atol=1e-5, rtol=0)
 

@@ -197,11 +197,12 @@ def test_adam(mode, nesterov):
 
 
 @pytest.mark.parametrize(("betas", "eps"), [((0.9, 0.999), 1e-8), ((0.8, 0.95), 1e-2)])
-def test_adamw(mode, kernels, betas, eps):
+def test_adamw(mode, kernels, betas, eps, kernel_calls):
     params = make_params()
     optimizer = create_optimizer(params, "adamw", lr=0.01, weight_decay=0.3, eps=eps, betas=betas)
     expected = numpy_adam(lambda step: 0.01, lambda name: 0.3, betas, eps, decoupled=True)
     assert_close(train(optimizer, params), expected, 1e-6)
+    assert kernel_calls == ({"AdamW"} if kernels == "on" else set())
 
 
 def test_adamw_on_bare_parameters_decays_all_of_them(mode):
@@ -369,7 +370,7 @@ class TrainStep(nn.Cell):
         return loss
 
 
-def test_adamw_inside_a_training_cell(mode, kernels):
+def test_adamw_inside_a_training_cell(mode, kernels, kernel_calls):
     network = nn.Dense(3, 2, weight_init="ones", has_bias=False)
     optimizer = create_optimizer(network, "adamw", lr=[0.1, 0.05], weight_decay=0.5, eps=1e-8)
     step = TrainStep(network, optimizer)
@@ -383,6 +384,7 @@ def test_adamw_inside_a_training_cell(mode, kernels):
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         weight = weight * (1 - rate * 0.5) - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     np.testing.assert_allclose(network.weight.asnumpy(), weight, atol=1e-6)
+    assert kernel_calls == ({"AdamW"} if kernels == "on" else set())
 
 
 def test_only_trainable_parameters_of_a_network():

@@ -256,9 +256,13 @@ LAUNCHERS: dict[str, Callable[[str], Launch]] = {
 
 
 def environment() -> dict[str, str]:
-    """Of this process, with the folder of this package where Python looks for modules."""
+    """Of this process, with the tools and the `mindcv` beside them where Python looks for modules."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    folders = [str(_TOOLS), *(os.path.abspath(folder) for folder in given)]  # whatever folder a process runs in
+    folders = [
+        str(_TOOLS),
+        str(_TOOLS.parent),
+        *(os.path.abspath(folder) for folder in given),
+    ]  # whatever folder a process runs in
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
