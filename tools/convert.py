@@ -124,7 +124,7 @@ def described(metadata: Mapping[str, Any], model_name: str, renamed: Renamed) ->
         "in_channels": renamed.arrays["feature.0.0.weight"].shape[1],
     }
     options = metadata.get("options", {})
-    kept = {"class_to_idx": metadata["class_to_idx"]} if "class_to_idx" in metadata else {}
+    kept = {name: metadata[name] for name in ("class_to_idx", "held_out") if name in metadata}
     return {"options": {**options, **known}, **kept}
 
 

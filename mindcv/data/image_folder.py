@@ -125,11 +125,14 @@ def _find_split(root: str, split: str) -> str:
     folder = os.path.join(root, split) if split else root
     if not os.path.isdir(folder):
         there = sub_folders(root)
-        raise MissingSplitError(
+        deeper = [os.path.join(root, name) for name in there if os.path.isdir(os.path.join(root, name, split))]
+        finding = (
             f"'{root}' has no folder '{split}' for that split{nearest(split, there)} "
-            f"(there are: {shorten(there) if there else 'none'})",
-            f"; if the class folders are in '{root}' itself, give '' as the split",
+            f"(there are: {shorten(there) if there else 'none'})"
         )
+        if deeper:
+            raise MissingSplitError(finding, f"; '{deeper[0]}' has one: give that folder as the data set's (data_dir)")
+        raise MissingSplitError(finding, f"; if the class folders are in '{root}' itself, give '' as the split")
     return folder
 
 

@@ -84,9 +84,12 @@ def ensure_writable(*paths: str) -> None:
     """Prove, before the work that fills them, that files can be made at `paths`; empty ones stand for none.
 
     Raises:
-        UserError: a path is a folder, or a file's folder cannot be made or written to.
+        UserError: a path is given twice or is a folder, or a file's folder cannot be made or written to.
     """
+    given = [os.path.abspath(path) for path in paths if path]
     for path in filter(None, paths):
+        if given.count(os.path.abspath(path)) > 1:
+            raise UserError(f"'{path}' is given as the place of two results: one would overwrite the other")
         if os.path.isdir(path):
             raise UserError(f"cannot write to '{path}': it is a folder, and the name of a file is expected")
         ensure_writable_dir(Path(path).parent)

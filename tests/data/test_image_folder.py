@@ -84,6 +84,12 @@ def test_errors_name_the_thing(root):
         create_dataset("", root / "nowhere")
     with pytest.raises(DataError, match="no folder 'tarin' .*did you mean 'train'.* 'train', 'val'"):
         create_dataset("", root, split="tarin")
+    with pytest.raises(DataError, match="no folder 'valid' .*if the class folders are in '.*' itself, give ''"):
+        create_dataset("", root, split="valid")
+    (root / "outer").mkdir()
+    os.symlink(root, root / "outer/images")
+    with pytest.raises(DataError, match=f"no folder 'train'.*; '{root}/outer/images' has one: give that folder"):
+        create_dataset("", root / "outer")
     with pytest.raises(DataError, match="'.*/deeper' has no class folders"):
         create_dataset("", root / "train/dog/sub/deeper", split="")
     (root / "train/emu/sub").mkdir(parents=True)

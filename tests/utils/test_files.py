@@ -94,6 +94,10 @@ def test_writable(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write to folder '.*file': "):
         ensure_writable(str(tmp_path / "a" / "c.csv"), str(tmp_path / "file" / "d.csv"))
+    with pytest.raises(UserError, match="a' is a folder|a': it is a folder"):
+        ensure_writable(str(tmp_path / "a"))
+    with pytest.raises(UserError, match="d.csv' is given as the place of two results"):
+        ensure_writable(f"{tmp_path}/d.csv", f"{tmp_path}/a/../d.csv")
 
 
 def test_writable_dir(tmp_path):
