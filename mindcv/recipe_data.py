@@ -14,6 +14,7 @@ from mindcv.config import PREPROCESSING, RunConfig, TrainConfig, ValidateConfig
 from mindcv.data import (
     ImageDataset,
     ImageLoader,
+    ImageSubset,
     create_dataset,
     create_loader,
     create_transforms,
@@ -64,6 +65,8 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
     )
     check_num_classes(config, dataset)
     _check_class_folders(config, dataset, "train_split")
+    if config.val_fraction:
+        _tell_held_out(config, group, dataset, is_held_out=False)
     if config.val_while_train and not config.val_fraction and group.is_main and _validates_training_images(config):
         logger.warning(
             "validation uses the training images (train_split and val_split are the same folder), so its accuracy says "
@@ -103,48 +106,27 @@ def build_evaluation_loader(
 ) -> tuple[ImageDataset, ImageLoader]:
     """The validation images and their loader.
 
-    They are the images of `val_split`, or those that training holds out (see `_is_held_out`).
+    They are the images of `val_split`, or those that training holds out (`val_fraction`).
 
     Args:
         config: of the run.
         group: the processes that share the images.
         class_to_idx: numbers of the classes as the network learned them; None to number the folders found.
-        recorded_digest: `holdout_digest` of the training; a warning tells when other images are held out now.
+        recorded_digest: `holdout_digest` of the training that a checkpoint comes from; '' when there is none.
 
     Raises:
         DataError: the images are not there, cannot be read, or are not of the network's classes.
     """
-    is_held_out = _is_held_out(config)
-    try:
-        dataset = _create_dataset(
-            config,
-            group,
-            config.train_split if is_held_out else config.val_split,
-            shuffle=config.eval_shuffle,
-            class_indexing=class_to_idx,
-            val_fraction=config.val_fraction if is_held_out else 0.0,
-            is_held_out=True,
-        )
-    except UnknownClassesError as error:
-        whose = "the training's" if isinstance(config, TrainConfig) else "the checkpoint's"
-        raise UnknownClassesError(error.folder, error.names, error.known, whose) from None
-    except MissingSplitError as error:
-        if is_held_out or not isinstance(config, TrainConfig):
-            raise
-        raise DataError(
-            f"{error.finding}: give the folder of the validation images as --val_split, hold a share of the training "
-            "images out with --val_fraction 0.1, or train without validation with --val_while_train False"
-        ) from None
-    if is_held_out and recorded_digest not in ("", holdout_digest(dataset)) and group.is_main:
-        logger.warning(
-            "other images are held out now than in training, because files were added, removed or renamed or an option "
-            "changed: the network may have been trained on some of them"
-        )
+    if _is_held_out(config):
+        dataset = _create_held_out(config, group, class_to_idx, recorded_digest)
+    else:
+        dataset = _create_validation_split(config, group, class_to_idx)
+    is_held_out = isinstance(dataset.images, ImageSubset)
     check_num_classes(config, dataset)
     if class_to_idx is None:
         _check_class_folders(config, dataset, "train_split" if is_held_out else "val_split")
     _check_readable(config, dataset, group)
-    if group.is_main:
+    if group.is_main and not is_held_out:  # of the images held out, `_tell_held_out` says it
         _tell_classes_without_images(config, dataset)
     loader = create_loader(
         dataset,
@@ -154,6 +136,80 @@ def build_evaluation_loader(
         num_parallel_workers=config.num_parallel_workers,
     )
     return dataset, loader
+
+
+def _create_validation_split(
+    config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]]
+) -> ImageDataset:
+    """The images of `val_split`."""
+    try:
+        return _create_dataset(
+            config, group, config.val_split, shuffle=config.eval_shuffle, class_indexing=class_to_idx
+        )
+    except UnknownClassesError as error:
+        raise _of_whose_classes(config, error) from None
+    except MissingSplitError as error:
+        if not isinstance(config, TrainConfig):
+            raise
+        raise DataError(
+            f"{error.finding}: give the folder of the validation images as --val_split, hold a share of the training "
+            "images out with --val_fraction 0.1, or train without validation with --val_while_train False"
+        ) from None
+
+
+def _create_held_out(
+    config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]], recorded_digest: str
+) -> ImageDataset:
+    """The images that training holds out.
+
+    When a checkpoint asks for them, and the data set is another than that of its training but has a folder for
+    validation, they are the images of that folder instead.
+    """
+    is_recorded = config.given.get("val_fraction") == "checkpoint" and not isinstance(config, TrainConfig)
+    has_val_split = is_recorded and os.path.isdir(os.path.join(config.data_dir, config.val_split))
+    try:
+        dataset = _create_dataset(
+            config,
+            group,
+            config.train_split,
+            shuffle=config.eval_shuffle,
+            class_indexing=class_to_idx,
+            val_fraction=config.val_fraction,
+            is_held_out=True,
+        )
+    except DataError as error:
+        if has_val_split:
+            dataset = None
+        elif is_recorded:
+            raise DataError(
+                f"{error}; these images are looked at because the checkpoint's training held out val_fraction "
+                f"{config.val_fraction:g} of them: give another folder as --val_split"
+            ) from None
+        elif isinstance(error, UnknownClassesError):
+            raise _of_whose_classes(config, error) from None
+        else:
+            raise
+    is_same = dataset is not None and recorded_digest in ("", holdout_digest(dataset))
+    if has_val_split and not is_same:
+        if group.is_main:
+            logger.info(
+                "the images that training held out are not in '%s': validation uses its folder '%s'",
+                config.data_dir,
+                config.val_split,
+            )
+        return _create_validation_split(config, group, class_to_idx)
+    _tell_held_out(config, group, dataset, is_held_out=True)
+    if group.is_main and not is_same:
+        logger.warning(
+            "other images are held out now than in training, because files were added, removed or renamed or an option "
+            "changed: the network may have been trained on some of them"
+        )
+    return dataset
+
+
+def _of_whose_classes(config: RunConfig, error: UnknownClassesError) -> UnknownClassesError:
+    whose = "the training's" if isinstance(config, TrainConfig) else "the checkpoint's"
+    return UnknownClassesError(error.folder, error.names, error.known, whose)
 
 
 def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
@@ -277,7 +333,7 @@ def holdout_options(config: RunConfig) -> dict[str, Any]:
 
 def holdout_digest(dataset: ImageDataset) -> str:
     """What tells two choices of images held out apart; '' when none are held out."""
-    return getattr(dataset.images, "digest", "")
+    return dataset.images.digest if isinstance(dataset.images, ImageSubset) else ""
 
 
 def _create_dataset(config: RunConfig, group: Group, split: str, **options: Any) -> ImageDataset:
@@ -292,15 +348,24 @@ def _create_dataset(config: RunConfig, group: Group, split: str, **options: Any)
         seed=config.seed,
         **options,
     )
-    if options["val_fraction"] and group.is_main:
-        num_images, num_here = len(dataset.images.images), len(dataset.images)
-        num_held_out = num_here if options.get("is_held_out") else num_images - num_here
-        folder = os.path.join(config.data_dir, config.train_split).rstrip(os.sep)
-        _say_once(
-            f"{num_held_out} of the {num_images} images in '{folder}' are held out of training for validation "
-            f"(val_fraction {config.val_fraction:g}, seed {config.seed})"
-        )
     return dataset
+
+
+def _tell_held_out(config: RunConfig, group: Group, dataset: ImageDataset, is_held_out: bool) -> None:
+    """Say how many images are held out of training; `dataset` has these if `is_held_out`, else the others."""
+    if not group.is_main:
+        return
+    every, here = dataset.images.images, dataset.images
+    counts = np.bincount(every.labels, minlength=dataset.num_classes())
+    single = [name for name, count in zip(dataset.class_names, counts) if count == 1]
+    num_held_out = len(here) if is_held_out else len(every) - len(here)
+    folder = os.path.join(config.data_dir, config.train_split).rstrip(os.sep)
+    told = (
+        f"{num_held_out} of the {len(every)} images in '{folder}' are held out of training for validation "
+        f"(val_fraction {config.val_fraction:g}, seed {config.seed})"
+    )
+    told += f", but none of class(es) {shorten(single)}, which have one image each" if single else ""
+    _say_once(told)
 
 
 @cache  # the loaders of training and validation say the same
@@ -327,7 +392,7 @@ def _validates_training_images(config: RunConfig) -> bool:
 def _tell_classes_without_images(config: RunConfig, dataset: ImageDataset) -> None:
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes())
     absent = [name for name, count in zip(dataset.class_names, counts) if not count]
-    if not absent or _is_held_out(config):  # of the images held out, `hold_out` has said it
+    if not absent:
         return
     if isinstance(config, TrainConfig):
         logger.warning("class(es) with training images but no validation images: %s", shorten(absent))

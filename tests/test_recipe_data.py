@@ -81,6 +81,32 @@ def test_validate_uses_the_images_that_training_held_out(root, log):
     assert any("other images are held out now than in training" in line for line in log())
 
 
+def test_validate_uses_a_folder_for_validation_where_the_training_images_are_not(root, log):
+    """A checkpoint that was trained on one folder, measured on a data set with splits."""
+    metadata = {"model": "convnext_atto", "val_fraction": 0.25, "seed": 5, "train_split": ""}
+    for class_to_idx in ({"cat": 0, "dog": 1}, {"cat": 0, "dog": 1, "train": 2, "val": 3}):
+        config = validate_config(root).completed(metadata)
+        dataset, _ = build_evaluation_loader(config, Group(), class_to_idx, recorded_digest="of other images")
+        assert paths(dataset) == {str(path) for path in (root / "val").rglob("*.jpg")}
+        assert log()[-1 - (len(class_to_idx) > 2)].endswith(f"not in '{root}': validation uses its folder 'val'")
+    with pytest.raises(DataError, match="training held out val_fraction 0.25 of them: give another folder"):
+        config = validate_config(root, "--train_split", "gone").completed({**metadata, "val_split": "none"})
+        build_evaluation_loader(config, Group(), {"cat": 0, "dog": 1}, "")
+
+
+def test_classes_with_one_image_are_named_when_a_share_is_held_out(root, log):
+    Image.new("RGB", (9, 9)).save(root / "train" / "emu.png")
+    (root / "train" / "emu").mkdir()
+    (root / "train" / "emu.png").rename(root / "train" / "emu" / "0.png")
+    config = train_config(root, "--val_fraction", "0.25")
+    train, _ = build_training_loader(config, Group())
+    build_evaluation_loader(config, Group(), train.class_to_idx)
+    (line,) = [line for line in log() if "held out" in line]
+    assert line.startswith("5 of the 17 images") and line.endswith(
+        "but none of class(es) 'emu', which have one image each"
+    )
+
+
 def test_metadata_says_nothing_of_a_share_when_none_is_held_out(root):
     config = train_config(root)
     train, _ = build_training_loader(config, Group())

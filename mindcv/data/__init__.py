@@ -19,6 +19,7 @@ from mindcv.data.constants import (
 )
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
+from mindcv.data.holdout import ImageSubset
 from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
 from mindcv.data.image_io import decode, set_pixel_limit
 from mindcv.data.loader import ImageLoader, create_loader
@@ -37,6 +38,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ImageDataset",
     "ImageLoader",
+    "ImageSubset",
     "SplitTransforms",
     "create_auto_augment",
     "create_dataset",

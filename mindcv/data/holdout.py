@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
 
 from mindcv.data.dataset import ImageCollection
-from mindcv.utils.errors import DataError, UserError, shorten
-from mindcv.utils.logger import logger
+from mindcv.utils.errors import DataError, UserError
 
 __all__ = ["ImageSubset", "hold_out"]
 
@@ -59,9 +57,9 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
     """The images to train on, and those held out of them.
 
     The split is stratified: each class with n images gives `fraction` * n of them, rounded, but at least one and at
-    most n - 1. A class with one image keeps it for training, and a warning names the class. A class gives the images
-    whose keys (paths relative to the folder) have the smallest hashes under `seed`. So the split is the same in every
-    process and on every file system, and most images keep their side when others are added or removed.
+    most n - 1, so that a class with one image keeps it for training. A class gives the images whose keys (paths
+    relative to the folder) have the smallest hashes under `seed`. So the split is the same in every process and on
+    every file system, and most images keep their side when others are added or removed.
 
     Args:
         images: the collection.
@@ -78,7 +76,7 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
     hashes = np.array([_hash(images.key(index), salt) for index in range(len(images))], np.uint64)
     is_held_out = np.zeros(len(images), bool)
     order = np.lexsort((hashes, images.labels))
-    labels, starts, counts = np.unique(images.labels[order], return_index=True, return_counts=True)
+    _, starts, counts = np.unique(images.labels[order], return_index=True, return_counts=True)
     for start, count in zip(starts, counts):
         share = min(max(math.floor(fraction * count + 0.5), 1), count - 1)
         is_held_out[order[start : start + share]] = True
@@ -86,7 +84,6 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
         raise DataError(
             f"val_fraction {fraction:g} cannot hold out images for validation: each class has one image only"
         )
-    _warn_of_single_images([images.class_names[label] for label in labels[counts == 1]])
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.sort(hashes[is_held_out]).astype("<u8").tobytes())
     parts = (np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
@@ -95,10 +92,3 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
 
 def _hash(key: bytes, salt: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=salt).digest(), "little")
-
-
-def _warn_of_single_images(names: Sequence[str]) -> None:
-    if names:
-        logger.warning(
-            "validation has no images of class(es) %s: each has one image, which training keeps", shorten(names)
-        )
