@@ -39,8 +39,8 @@ def main() -> None:
         arrays = fitting(renamed, args.model, args.num_classes)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint '{args.src}': {error}") from None
-    if renamed.left_out:
-        logger.info("%s: the decoder is left out: %s", args.src, renamed.parts_left_out())
+    for sentence in renamed.told():
+        logger.info("%s: %s", args.src, sentence)
     num_classes = renamed.num_classes
     metadata = described(contents.metadata, args.model, renamed)
     if args.dst.endswith(".ckpt"):

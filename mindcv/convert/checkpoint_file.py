@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -26,15 +27,13 @@ from mindcv.utils.logger import logger
 __all__ = ["CheckpointContents", "open_checkpoint", "read_checkpoint"]
 
 # Entries of a PyTorch training state that hold its weights, and their moving average.
-_WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "params")
-_EMA = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "params_ema")
+_WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "params", "student")
+_EMA = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "params_ema", "teacher")
 # What wraps a network puts its own name before all others: data parallel training, compilation.
 _WRAPPERS = ("module.", "_orig_mod.")
 
 # What MindSpore's and MindCV's training leave beside the weights: copies of each weight under a prefix of their own ...
 _EMA_PREFIX = "ema."
-# In the metadata of this library's files: which weights training validated, "ema" or "online" (those of the last step).
-_VALIDATED = "validated_weights"
 _TRAINING_COPIES = re.compile(
     r"((?:n?adam|adan|lamb|lion)_\w+|moments?\d?|vhat|mean_square|mean_grad|accum|accum_update|accumulated|stat|exp_avg)"
     r"\.(.+)"
@@ -46,6 +45,11 @@ _TRAINING_STATE = re.compile(
 )
 # What this library's saved runs hold beside them.
 _RUN_STATE = re.compile(r"(optimizer|loss_scale|network_state|ema_state)\..+")
+# In the metadata of this library's files: which weights training validated, "ema" or "online" (those of the last step).
+_VALIDATED = "validated_weights"
+# What the names begin with where a student and its teacher are in one file. In self-distillation the teacher is the
+# student's average, so that the choice between them is the choice of `ema`.
+_STUDENT, _TEACHER = "student.", "teacher."
 
 # The file of a folder, in this order.
 _STANDARD_NAMES = (
@@ -93,7 +97,9 @@ def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
     """Read a checkpoint once: its weights and its metadata.
 
     Weights inside a training state ({"model": ...}, "state_dict" ...) are taken out of it, and a "module." before all
-    names is dropped. What is left out (optimizer, counters, entries that are no arrays) is logged by name, in one line.
+    names is dropped. Of a student and its teacher in one file the student is taken, or the teacher with `ema`. What is
+    left out (optimizer, counters, entries that are no arrays) is logged by name, in one line, and so are arrays with
+    NaN or infinity in them.
 
     Args:
         path: as for `read_checkpoint`.
@@ -115,6 +121,9 @@ def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
         raise CheckpointError(str(error) if named else f"checkpoint '{file}': {error}") from None
     if left_out:
         logger.info("%s: left out: %s", file, _shortened(left_out))
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        logger.warning("%s: %d of its arrays hold NaN or infinity: %s", file, len(broken), _shortened(broken))
     return CheckpointContents(arrays, metadata)
 
 
@@ -228,7 +237,7 @@ def _weights_of(tree: Any, ema: bool) -> tuple[dict[str, np.ndarray], list[str]]
         raise CheckpointError("it holds arrays whose names are no text")
     left_out += [str(name) for name in tree if name not in weights]
     weights = _without_training_state(weights, left_out)
-    if ema and not is_average and not any(name.startswith(_EMA_PREFIX) for name in weights):
+    if ema and not is_average and not any(name.startswith(_average_prefix(weights)) for name in weights):
         raise CheckpointError(f"it holds no moving average of its weights ({entries})")
     weights = _one_copy(weights, ema and not is_average, left_out)
     if not weights:
@@ -279,14 +288,21 @@ def _without_training_state(weights: dict[str, Any], left_out: list[str]) -> dic
 
 def _one_copy(weights: dict[str, Any], ema: bool, left_out: list[str]) -> dict[str, Any]:
     """The weights or their average, of those in a flat file whose averages have a prefix."""
-    averages = {name[len(_EMA_PREFIX) :]: value for name, value in weights.items() if name.startswith(_EMA_PREFIX)}
-    online = {name: value for name, value in weights.items() if not name.startswith(_EMA_PREFIX)}
+    prefix = _average_prefix(weights)
+    averages = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+    online = {name: value for name, value in weights.items() if not name.startswith(prefix)}
     if not averages:
         return online
     if not ema and not online:
-        raise CheckpointError(f"it holds only a moving average of weights ({_EMA_PREFIX}*): ask for it with ema")
-    left_out.append(f"the weights of the last step ({len(online)})" if ema else f"{_EMA_PREFIX}* ({len(averages)})")
+        raise CheckpointError(f"it holds only a moving average of weights ({prefix}*): ask for it with ema")
+    left_out.append(f"the weights of the last step ({len(online)})" if ema else f"{prefix}* ({len(averages)})")
     return averages if ema else online
+
+
+def _average_prefix(names: Collection[str]) -> str:
+    """What the names of averaged weights begin with; of a student and its teacher those are the teacher's."""
+    has_both = all(any(name.startswith(prefix) for name in names) for prefix in (_STUDENT, _TEACHER))
+    return _TEACHER if has_both else _EMA_PREFIX
 
 
 def _without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:

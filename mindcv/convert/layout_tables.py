@@ -2,7 +2,7 @@
 
 A layout says for each part of the network what the part's arrays are called there and, where they are not held as
 they are here, in which form. The names were taken from the reference implementations (facebookresearch/ConvNeXt and
-ConvNeXt-V2), timm 1.0, torchvision, transformers and MindCV.
+ConvNeXt-V2), timm 1.0, torchvision, transformers, mmpretrain and MindCV.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ _POINTWISE = Form(
     lambda s: s[:2] if s[2:] in ((), (1, 1)) else None,
     lambda s, width: (*s, 1, 1) if width < _TIMM_DENSE_WIDTH else s,
 )
+# The same, as a dense layer in networks of every width.
+_POINTWISE_DENSE = Form(lambda s: s[:2] if s[2:] in ((), (1, 1)) else None, lambda s, width: s)
 # [k * k, I, O] for [O, I, k, k], and [k * k, C] for [C, 1, k, k]; the column of a kernel goes before its row
 _KERNEL = Form(_kernel_shape, lambda s, width: (s[2] * s[3], s[1], s[0]), is_reversed=True)
 _DEPTHWISE_KERNEL = Form(_kernel_shape, lambda s, width: (s[2] * s[3], s[0]), is_reversed=True)
@@ -177,6 +179,29 @@ LAYOUTS: dict[str, Layout] = {
             "head": "classifier.2.[weight|bias]",
         },
         forms={"layer scale": (_CHANNELS_FIRST,)},
+    ),
+    # OpenMMLab's mmpretrain; its backbone alone has no root.
+    "mmpretrain": Layout(
+        names={
+            "stem conv": "{root}downsample_layers.0.0.[weight|bias]",
+            "stem norm": "{root}downsample_layers.0.1.[weight|bias]",
+            "downsampling norm": "{root}downsample_layers.{stage}.0.[weight|bias]",
+            "downsampling conv": "{root}downsample_layers.{stage}.1.[weight|bias]",
+            "depthwise conv": "{root}stages.{stage}.{block}.depthwise_conv.[weight|bias]",
+            "block norm": "{root}stages.{stage}.{block}.norm.[weight|bias]",
+            "expansion": "{root}stages.{stage}.{block}.pointwise_conv1.[weight|bias]",
+            "grn": "{root}stages.{stage}.{block}.grn.[gamma|beta]",
+            "projection": "{root}stages.{stage}.{block}.pointwise_conv2.[weight|bias]",
+            "layer scale": "{root}stages.{stage}.{block}.gamma",
+            "last norm": "{root}norm3.[weight|bias]",
+            "head": "head.fc.[weight|bias]",
+        },
+        forms={
+            "expansion": (_POINTWISE_DENSE, _SAME),
+            "projection": (_POINTWISE_DENSE, _SAME),
+            "grn": (_FLAT_GRN, _FLAT_GRN),
+        },
+        roots=("backbone.", ""),
     ),
     # The root is the family's in a classifier, and empty in a model without a head.
     "transformers": Layout(

@@ -6,8 +6,8 @@ What the table of a layout does not have stays as it is and is then reported by 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional
 
 import numpy as np
 from mindspore import Parameter, nn
@@ -50,6 +50,8 @@ class Renamed:
         sources: this library's name -> the checkpoint's.
         unexpected: names that the layout does not have.
         left_out: names of the decoder of a pre-training network, which are not in `arrays`.
+        prefix: what all names of the network begin with, put there by a wrapper or a larger model.
+        outside: names without that prefix, which are of other parts of that model and not in `arrays`.
     """
 
     layout: DetectedLayout
@@ -57,6 +59,8 @@ class Renamed:
     sources: dict[str, str]
     unexpected: list[str]
     left_out: list[str]
+    prefix: str = ""
+    outside: list[str] = field(default_factory=list)
 
     @property
     def num_classes(self) -> int:
@@ -67,6 +71,15 @@ class Renamed:
     def is_encoder(self) -> bool:
         """Whether there is neither a last norm nor a head, as after FCMAE."""
         return not any(name.startswith(("norm.", "classifier.")) for name in self.arrays)
+
+    def told(self) -> list[str]:
+        """Sentences about what is left out, for the log."""
+        told = [f"the decoder is left out: {self.parts_left_out()}"] if self.left_out else []
+        if self.prefix:
+            others = sorted({name.split(".")[0] for name in self.outside})
+            others = f", and other parts are left out: {_listed(others)}" if others else ""
+            told.append(f"the prefix '{self.prefix}' of the names is left out{others}")
+        return told
 
     def parts_left_out(self) -> str:
         """`decoder, mask_token, pred, proj`; empty when nothing was left out."""
@@ -116,8 +129,8 @@ def to_mindcv(state_dict: Mapping[str, np.ndarray], model: nn.Cell) -> dict[str,
     mismatch = compare(renamed, weight_parameters(model))
     if mismatch:
         raise CheckpointError(f"the weights (layout: {renamed.layout.name}) do not fit the model: {mismatch}")
-    if renamed.left_out:
-        logger.info("the decoder is left out of the weights: %s", renamed.parts_left_out())
+    for sentence in renamed.told():
+        logger.info("weights: %s", sentence)
     return renamed.arrays
 
 
@@ -170,6 +183,15 @@ def detect_layout(names: Collection[str]) -> DetectedLayout:
     Raises:
         CheckpointError: they are of none.
     """
+    best, _ = _best_layout(names)
+    if best is None:
+        shown = _listed(list(names), 3) if names else "it holds none"
+        raise CheckpointError(f"the names in the checkpoint are of no known layout ({', '.join(LAYOUTS)}): {shown}")
+    return best
+
+
+def _best_layout(names: Collection[str]) -> tuple[Optional[DetectedLayout], int]:
+    """The layout that has names for most of `names`, and for how many."""
     best, most = None, 0
     for layout, table in LAYOUTS.items():
         for root in table.roots:
@@ -178,10 +200,40 @@ def detect_layout(names: Collection[str]) -> DetectedLayout:
             found = len(backbone.intersection(names))
             if found > most:
                 best, most = DetectedLayout(layout, root), found
-    if best is None:
-        shown = _listed(list(names), 3) if names else "it holds none"
-        raise CheckpointError(f"the names in the checkpoint are of no known layout ({', '.join(LAYOUTS)}): {shown}")
-    return best
+    return best, most
+
+
+def _prefix_of(names: Collection[str]) -> str:
+    """What a wrapper or a larger model has put before all names of the network.
+
+    It is what stands before the name of the stem's weight, in that of the layouts that fits best.
+
+    Raises:
+        CheckpointError: there are several networks.
+    """
+    stems = {
+        next(entry.there for entry in entries(layout, root, (1, 1, 1, 1)) if entry.part == "stem conv")
+        for layout, table in LAYOUTS.items()
+        for root in table.roots
+    }
+    found = {name: [stem for stem in stems if f".{name}".endswith(f".{stem}")] for name in names}
+    networks = {name: sorted(matches, key=len) for name, matches in found.items() if matches}
+    if not networks:
+        return ""
+    # The longest match of a name leaves the shortest prefix.
+    prefixes = sorted({name[: -len(matches[-1])] for name, matches in networks.items()})
+    if len(networks) > 1:
+        raise CheckpointError(
+            f"it holds several networks, whose names begin with {', '.join(map(repr, prefixes))}: save the one you "
+            "want in a file of its own"
+        )
+    (name, matches), *_ = networks.items()
+    candidates = sorted({name[: -len(stem)] for stem in matches}, key=len)
+    return max(candidates, key=lambda prefix: _best_layout(_inside(names, prefix))[1])
+
+
+def _inside(names: Collection[str], prefix: str) -> list[str]:
+    return [name[len(prefix) :] for name in names if name.startswith(prefix)]
 
 
 def rename(state_dict: Mapping[str, np.ndarray]) -> Renamed:
@@ -190,15 +242,20 @@ def rename(state_dict: Mapping[str, np.ndarray]) -> Renamed:
     Raises:
         CheckpointError: the names are of no known layout.
     """
-    layout = detect_layout(state_dict)
+    prefix = _prefix_of(state_dict)
+    outside = [name for name in state_dict if not name.startswith(prefix)]
+    layout = detect_layout(_inside(state_dict, prefix))
     depth = 1 + len(state_dict) // 9  # no block has fewer than nine arrays
     by_name = {entry.there: entry for entry in entries(layout.name, layout.root, (depth,) * 4)}
-    renamed = Renamed(layout, {}, {}, [], [])
-    for name, array in state_dict.items():
+    renamed = Renamed(layout, {}, {}, [], [], prefix, outside)
+    for full_name, array in state_dict.items():
+        name = full_name[len(prefix) :]
+        if not full_name.startswith(prefix):
+            continue
         if name in by_name:
             entry = by_name[name]
             renamed.arrays[entry.here] = entry.form.into(array)
-            renamed.sources[entry.here] = name
+            renamed.sources[entry.here] = full_name
         elif layout.root == _FCMAE_ROOT and name.split(".")[0] in _FCMAE_PARTS:
             renamed.left_out.append(name)
         else:
@@ -213,7 +270,7 @@ def compare(renamed: Renamed, parameters: Mapping[str, Parameter]) -> Mismatch:
     """
     wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     arrays = renamed.arrays
-    there = {entry.here: entry.there for entry in entries(*renamed.layout, depths_of(wanted))} | renamed.sources
+    there = {e.here: renamed.prefix + e.there for e in entries(*renamed.layout, depths_of(wanted))} | renamed.sources
 
     def both(name: str) -> str:
         return name if there.get(name, name) == name else f"{there[name]} (here {name})"

@@ -73,7 +73,7 @@ def fill_weights(
         raise CheckpointError(f"checkpoint '{path}': {error}") from None
     contents.arrays.clear()
     parameters = weight_parameters(model)
-    told = [f"the decoder is left out: {renamed.parts_left_out()}"] if renamed.left_out else []
+    told = renamed.told()
     untrained: list[str] = []
     if replace_head:
         untrained, sentence = _replace_head(renamed, parameters)

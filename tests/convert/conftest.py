@@ -75,9 +75,29 @@ def fcmae(depths):
             yield from pairs(f"{block}.pwconv2.linear", f"{official}.pwconv2")
 
 
+def mmpretrain(depths):
+    for s, depth in enumerate(depths):
+        for part in (0, 1):
+            name = f"downsample_layers.{s}.{part}"
+            yield from pairs(f"backbone.{name}", name)
+        for b in range(depth):
+            official = f"stages.{s}.{b}"
+            yield f"backbone.{official}.gamma", f"{official}.gamma"
+            yield from pairs(f"backbone.{official}.grn", f"{official}.grn", ("gamma", "beta"), ("gamma", "beta"))
+            for ours, theirs in (
+                ("depthwise_conv", "dwconv"),
+                ("norm", "norm"),
+                ("pointwise_conv1", "pwconv1"),
+                ("pointwise_conv2", "pwconv2"),
+            ):
+                yield from pairs(f"backbone.{official}.{ours}", f"{official}.{theirs}")
+    yield from pairs("backbone.norm3", "norm")
+    yield from pairs("head.fc", "head")
+
+
 def reshaped(layout, name, array, is_conv_mlp):
     """An official array as the layout holds it."""
-    if layout == "timm" and ".mlp.grn." in name:
+    if (layout == "timm" and ".mlp.grn." in name) or (layout == "mmpretrain" and ".grn." in name):
         return array[0, 0, 0]
     if layout == "timm" and is_conv_mlp and ".mlp.fc" in name and name.endswith("weight"):
         return array[:, :, None, None]
@@ -121,6 +141,7 @@ def as_layout():
             "torchvision": lambda: torchvision(depths),
             "transformers": lambda: transformers(depths, root),
             "fcmae": lambda: fcmae(depths),
+            "mmpretrain": lambda: mmpretrain(depths),
         }[layout]()
         is_conv_mlp = model.split("_")[1] in ("atto", "femto", "pico", "nano")
         return {name: reshaped(layout, name, official[o], is_conv_mlp) for name, o in names if o in official}

@@ -88,7 +88,7 @@ def assert_same(found, expected):
 
 
 def test_the_layouts():
-    assert list(LAYOUTS) == ["mindcv", "official", "timm", "torchvision", "transformers", "fcmae"]
+    assert list(LAYOUTS) == ["mindcv", "official", "timm", "torchvision", "mmpretrain", "transformers", "fcmae"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_decoder_of_fcmae_is_left_out_and_named(reference, as_layout, capsys
     given = pretraining(as_layout, official)
     network = create_model("convnextv2_atto", features_only=True)  # no last norm, no head
     assert to_mindcv(given, network).keys() == weight_parameters(network).keys()
-    assert capsys.readouterr().err == "the decoder is left out of the weights: decoder, mask_token, pred, proj\n"
+    assert capsys.readouterr().err == "weights: the decoder is left out: decoder, mask_token, pred, proj\n"
     # In any other layout these names are nothing known.
     dense = {**encoder_of(official), "mask_token": given["mask_token"]}
     with pytest.raises(CheckpointError, match="layout: official.*1 unexpected: mask_token"):
@@ -305,7 +305,8 @@ def test_long_lists_are_cut_with_their_number():
 def test_unknown_layouts(names):
     network, _ = tiny()
     with pytest.raises(
-        CheckpointError, match=r"of no known layout \(mindcv, official, timm, torchvision, transformers, fcmae\): "
+        CheckpointError,
+        match=r"of no known layout \(mindcv, official, timm, torchvision, mmpretrain, transformers, fcmae\): ",
     ) as caught:
         to_mindcv({name: np.zeros(1) for name in names}, network)
     assert all(name in str(caught.value) for name in names)
