@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from typing import Any
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
+    signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped: by Ctrl-C\n"), os._exit(130)))
 
 from mindcv.config import InferConfig
 from mindcv.convert import fill_weights

@@ -174,11 +174,15 @@ class Trainer:
             return
         if self.accumulation > 1:
             self.step.drop_parts()
-        try:
-            _tell([callback.on_interrupt for callback in callbacks], state)
-        except Exception as failure:
-            if isinstance(error, Interrupted):
-                raise
+        failures = []
+        for callback in callbacks:
+            try:
+                callback.on_interrupt(state)
+            except Exception as failure:  # one that cannot write its line must not keep another from saving
+                failures.append(failure)
+        if failures and isinstance(error, Interrupted):
+            raise failures[0]
+        for failure in failures:
             logger.warning("the run could not be saved: %s", failure)
         self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
 

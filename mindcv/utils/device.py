@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -42,6 +44,11 @@ def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
     """
     if jit_level is None and mode == ms.GRAPH_MODE and ms.get_context("device_target") == "Ascend":
         jit_level = "O2"
+    if mode == ms.GRAPH_MODE:
+        # Where MindSpore writes its analysis of a graph that does not compile: else into the working folder. It makes
+        # the folder when it is needed.
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        os.environ.setdefault("MS_OM_PATH", os.path.join(tempfile.gettempdir(), f"mindcv-{user}"))
     ms.set_context(mode=mode)
     if jit_level is not None:
         ms.set_context(jit_config={"jit_level": jit_level})

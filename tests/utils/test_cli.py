@@ -1,6 +1,10 @@
 """How scripts end."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +53,36 @@ def test_what_is_shown_is_the_end(capsys):
 def test_a_defect_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_script(raiser(error))
+
+
+def test_a_reader_that_goes_ends_a_script_quietly(tmp_path):
+    """As in `infer.py ... | head -1`: status 128 + SIGPIPE, and no word."""
+    code = "from mindcv.utils.cli import run_script\nrun_script(lambda: [print('line', i) for i in range(99999)])\n"
+    (tmp_path / "script.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, tmp_path / "script.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as script:
+        assert script.stdout.readline() == b"line 0\n"
+        script.stdout.close()
+        assert script.stderr.read() == b""
+    assert script.returncode == 141
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_script(raiser(BrokenPipeError(32, "Broken pipe")))
+    assert end.value.code == 1 and capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
+
+
+@pytest.mark.parametrize("script", ["train", "validate", "infer"])
+def test_ctrl_c_during_the_imports_is_a_line(tmp_path, script):
+    """A module that stands in for MindSpore's takes its time."""
+    (tmp_path / "mindspore.py").write_text("import sys, time\nprint('here', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "numpy.py").write_text("import mindspore\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, Path(__file__).parents[2] / f"{script}.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"stopped: by Ctrl-C\n"
+    assert process.returncode == 130

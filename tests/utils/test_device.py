@@ -1,9 +1,12 @@
 """The device, the mode, and what MindSpore says meanwhile."""
 
 import logging
+import os
+import tempfile
 
 import mindspore as ms
 import pytest
+from mindspore import nn, ops
 
 from mindcv.utils import device
 from mindcv.utils.device import mindspore_log_held, set_device, set_mode
@@ -52,6 +55,27 @@ def test_the_level_of_compilation(settings, monkeypatch, mode, jit_level, target
     monkeypatch.setattr(device.ms, "get_context", lambda name: target)
     set_mode(mode, jit_level)
     assert settings == {"mode": mode, **({"jit_config": {"jit_level": expected}} if expected else {})}
+
+
+class DoesNotCompile(nn.Cell):
+    def construct(self, x):
+        return ops.reshape(x, (7, 5))
+
+
+def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_path, monkeypatch):
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("MS_OM_PATH", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    set_mode(ms.GRAPH_MODE)
+    with pytest.raises(Exception, match="Reshape"):
+        DoesNotCompile()(ms.Tensor([1.0, 2.0]))
+    assert os.listdir(tmp_path / "work") == []
+    assert list((tmp_path / "temporary").rglob("analyze_fail.ir"))
+    monkeypatch.setenv("MS_OM_PATH", "theirs")
+    set_mode(ms.GRAPH_MODE)
+    assert os.environ["MS_OM_PATH"] == "theirs"
 
 
 def test_the_log_is_held_and_let_go():
