@@ -107,10 +107,13 @@ def _check_wanted_set(built: Sequence[str], usable: Sequence[str]) -> None:
 def _wanted_threads() -> int:
     """MINDCV_KERNELS_THREADS, else OMP_NUM_THREADS, else 0: one thread for each core that the process may use.
 
-    OMP_NUM_THREADS is read as it was when Python started: MindSpore sets it to 1 in the process itself.
+    OMP_NUM_THREADS is read as it was when Python started: MindSpore sets it to 1 in the process itself. OpenMP allows a
+    list there, with one number for each level of nested parallelism; the kernels have one level and take the first.
     """
     for name in ("MINDCV_KERNELS_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "")
+        if name == "OMP_NUM_THREADS":
+            text = text.partition(",")[0].strip()
         if text:
             if not text.isdigit() or int(text) < 1:
                 raise UserError(f"{name} must be a positive whole number, not {text!r}")

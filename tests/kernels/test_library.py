@@ -133,3 +133,21 @@ def test_script_in_a_clone_uses_the_kernels_of_the_installed_package(tmp_path):
     )
     package, found = run.stdout.splitlines()[-2:]
     assert Path(package).is_relative_to(tmp_path / "clone") and Path(found) == installed / LIBRARY_NAME, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("own", "openmp", "wanted"),
+    [("", "", 0), ("", "4,2", 4), ("", " 4 , 2", 4), ("", "3", 3), ("2", "4,2", 2)],
+)
+def test_number_of_threads_is_the_first_of_openmps_list(own, openmp, wanted, monkeypatch):
+    monkeypatch.setenv("MINDCV_KERNELS_THREADS", own)
+    monkeypatch.setenv("OMP_NUM_THREADS", openmp)
+    assert library._wanted_threads() == wanted
+
+
+@pytest.mark.parametrize(("own", "openmp"), [("4,2", ""), ("", "0,2"), ("", "many")])
+def test_number_of_threads_that_is_none_is_an_error(own, openmp, monkeypatch):
+    monkeypatch.setenv("MINDCV_KERNELS_THREADS", own)
+    monkeypatch.setenv("OMP_NUM_THREADS", openmp)
+    with pytest.raises(UserError, match="_THREADS must be a positive whole number"):
+        library._wanted_threads()
