@@ -367,7 +367,8 @@ class RunConfig:
 
     def missing(self) -> list[str]:
         """A sentence for each required option that is not given."""
-        return [f"{name}: is required" for name in self.required if not getattr(self, name)]
+        hints = {"model": "; give --model NAME, for example --model convnext_tiny, or a recipe with --config FILE"}
+        return [f"{name}: is required{hints.get(name, '')}" for name in self.required if not getattr(self, name)]
 
     def completed_later(self) -> Collection[str]:
         """The options that `completed` will set when they are not given."""

@@ -47,14 +47,14 @@ _CHECKS: tuple[_Check, ...] = (
         (
             (name, "in_channels"),
             lambda c, name=name: len(getattr(c, name)) == c.in_channels,
-            f"{name}: needs one number for each of in_channels",
+            f"{name}: needs one number for each of in_channels, 3 for colour or 1 for grey images",
         )
         for name in ("mean", "std")
     ),
     (
         ("color_jitter",),
         lambda c: not isinstance(c.color_jitter, list) or len(c.color_jitter) in (3, 4),
-        "color_jitter: a list needs 3 numbers, or 4 with hue",
+        "color_jitter: a list needs 3 numbers (brightness, contrast, saturation), or 4 with hue",
     ),
     (
         ("re_value", "in_channels"),
@@ -64,7 +64,7 @@ _CHECKS: tuple[_Check, ...] = (
     (
         ("ckpt_save_policy", "val_while_train"),
         lambda c: c.ckpt_save_policy != "top_k" or c.val_while_train,
-        "ckpt_save_policy: top_k keeps the best by validation, so it needs val_while_train: True",
+        "ckpt_save_policy: top_k keeps the checkpoints that validate best, so it needs val_while_train: True",
     ),
     (
         ("ckpt_save_policy", "ckpt_save_interval", "val_interval"),
@@ -79,7 +79,7 @@ _CHECKS: tuple[_Check, ...] = (
     (
         ("scheduler", "lr", "min_lr"),
         lambda c: c.scheduler not in ("cosine_decay", "one_cycle", "cyclic") or c.min_lr <= c.lr,
-        "min_lr: is above lr",
+        "min_lr: is above lr, the learning rate that it is the lowest value of",
     ),
     (
         ("scheduler", "min_lr"),
@@ -99,57 +99,57 @@ _CHECKS: tuple[_Check, ...] = (
     (
         ("amp_cast_list", "amp_level"),
         lambda c: not c.amp_cast_list or c.amp_level == "O1",
-        "amp_cast_list: goes with amp_level: O1",
+        "amp_cast_list: is used with amp_level: O1 only",
     ),
     (
         ("loss", "aug_splits"),
         lambda c: (c.loss == "JSD") == (c.aug_splits > 0) and c.aug_splits != 1,
-        "aug_splits: 2 or more go with loss JSD, and JSD with them",
+        "aug_splits: loss JSD needs 2 or more versions of each image, and no other loss uses them",
     ),
     (
         ("warmup_lr", "warmup_factor"),
         lambda c: c.warmup_lr is None or c.warmup_factor == 0,
-        "warmup_lr: the warm-up starts at it or at lr times warmup_factor, not both",
+        "warmup_lr: give the start of the warm-up as warmup_lr or as warmup_factor, not both",
     ),
     (
         ("teacher_model", "teacher_ckpt_path"),
         lambda c: bool(c.teacher_model) == bool(c.teacher_ckpt_path),
-        "teacher_model: goes with teacher_ckpt_path",
+        "teacher_model: distillation needs both teacher_model and teacher_ckpt_path",
     ),
     (
         ("early_stopping_patience", "val_while_train"),
         lambda c: c.early_stopping_patience is None or c.val_while_train,
-        "early_stopping_patience: needs val_while_train: True",
+        "early_stopping_patience: needs val_while_train: True, since it counts validations",
     ),
     (
         ("jit_level", "mode"),
         lambda c: c.jit_level is None or c.mode == 0,
-        "jit_level: is graph mode's (mode 0)",
+        "jit_level: is used in graph mode (mode 0) only",
     ),
     (
         ("compile_cache_dir", "mode"),
         lambda c: not c.compile_cache_dir or c.mode == 0,
-        "compile_cache_dir: is graph mode's (mode 0)",
+        "compile_cache_dir: is used in graph mode (mode 0) only",
     ),
     (
         ("resume", "resume_opt"),
         lambda c: not (c.resume and c.resume_opt),
-        "resume_opt: goes with ckpt_path; resume names the run itself",
+        "resume_opt: cannot stand beside resume, which names the run itself",
     ),
     (
         ("resume_opt", "ckpt_path"),
         lambda c: not c.resume_opt or c.ckpt_path,
-        "resume_opt: needs ckpt_path, the weights of the run to go on with",
+        "resume_opt: needs ckpt_path, a checkpoint of the run to resume",
     ),
     (
         ("pretrained", "ckpt_path"),
         lambda c: not (c.pretrained and c.ckpt_path) or c.resume_opt,
-        "pretrained: goes without ckpt_path: they are two sources of weights",
+        "pretrained: give either pretrained or ckpt_path, since each names the weights to load",
     ),
     (
         ("results_file",),
         lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),
-        "results_file: must end in .csv or .json",
+        "results_file: its name must end in .csv or .json",
     ),
     (
         ("val_fraction", "val_split"),

@@ -17,6 +17,17 @@ __all__ = ["Option", "Words", "options_of", "read_value", "used_options"]
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null", "")
+# Values of other libraries, where no allowed value is near.
+_OTHER_VALUES = {
+    "cuda": "GPU",
+    "npu": "Ascend",
+    "cross_entropy": "CE",
+    "crossentropy": "CE",
+    "cosine": "cosine_decay",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,21 +114,31 @@ def read_value(option: Option, raw: Any) -> Any:
         raw = raw[0]
     wrong = f"expected {option.expected}, got {_shown(raw)}"
     if isinstance(raw, str) and option.choices:
-        wrong += nearest(raw, map(str, option.choices))
+        meant = _OTHER_VALUES.get(raw.lower())
+        wrong += f"; did you mean '{meant}'?" if meant in option.choices else nearest(raw, map(str, option.choices))
     try:
         # Options for which '' means "not given" take null for it as well.
         value = "" if option.default == "" and _is_none(raw) else _convert(option.type, raw)
         value = _canonical(option.choices, value)
     except (ValueError, OverflowError):
-        raise ValueError(wrong) from None
+        raise ValueError(wrong + _with_point(option, raw)) from None
     if not option.within(value):
         raise ValueError(wrong + _as_share(option, value))
     return value
 
 
+def _with_point(option: Option, raw: Any) -> str:
+    """What to write instead of a decimal comma, for an option that is one number."""
+    if option.type not in (float, Optional[float]) or not isinstance(raw, str) or raw.count(",") != 1:
+        return ""
+    text = raw.strip(",").replace(",", ".")
+    return f"; write {text}" if text.replace(".", "", 1).replace("e-", "", 1).isdigit() else ""
+
+
 def _as_share(option: Option, value: Any) -> str:
     """What to write instead of a percentage, for an option that is a share."""
-    is_percentage = option.type is float and option.high == 1 and 1 < value <= 100
+    is_share = option.type in (float, Optional[float]) and 1 in (option.high, option.below)
+    is_percentage = is_share and isinstance(value, float) and 1 < value <= 100
     return f"; for {value:g} percent write {value / 100:g}" if is_percentage else ""
 
 

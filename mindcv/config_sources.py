@@ -29,6 +29,29 @@ _RENAMED = {
     "filter_bias_and_bn": "weight_decay_filter ('auto' is what True was, 'disable' what False was)",
     "dynamic_loss_scale": "loss_scale_type ('dynamic' is what True was, 'fixed' what False was)",
 }
+# Names that other libraries use, where the nearest name is another option or none.
+_OTHER_NAMES = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "optimizer": "opt",
+    "sched": "scheduler",
+    "b": "batch_size",
+    "j": "num_parallel_workers",
+    "workers": "num_parallel_workers",
+    "img_size": "image_resize",
+    "input_size": "image_resize",
+    "arch": "model",
+    "weights": "ckpt_path",
+    "checkpoint": "ckpt_path",
+    "output": "ckpt_save_dir",
+    "output_dir": "ckpt_save_dir",
+    "input": "image_path",
+    "smoothing": "label_smoothing",
+    "drop_path": "drop_path_rate",
+    "dropout": "drop_rate",
+}
+# The dash of the keyboard, and those of text processors, which come with copied commands.
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 _HELP_WIDTH = 100
 
 
@@ -58,6 +81,9 @@ def read_command_line(
     wants_help = False
     for flag, words in _flags(argv):
         name = flag[2:]
+        if words[:1] == ["="] and name in options:
+            findings.problems.append(f"{flag}: write '{flag}={' '.join(words[1:])}' without spaces around '='")
+            continue
         for word in [word for word in words[1:] if word.partition("=")[0] in options and "=" in word]:
             findings.problems.append(_stray_word(word, options))
             words.remove(word)
@@ -70,7 +96,8 @@ def read_command_line(
         elif name not in options:
             findings.problems.append(f"{flag}: {elsewhere.get(name) or unknown_option(name, options)}")
         elif not words and options[name].type is not bool:
-            findings.problems.append(f"{flag}: a value is missing, expected {options[name].expected}")
+            expected = f"{options[name].expected} ({options[name].help})"
+            findings.problems.append(f"{flag}: a value is missing, expected {expected}")
         else:
             if name in given:
                 before, last = (" ".join(w) if w else "True" for w in (given[name][1], words))
@@ -83,26 +110,38 @@ def unknown_option(name: str, options: Mapping[str, Option]) -> str:
     """A sentence for a key or flag that is none of `options`."""
     if name in _RENAMED:
         return f"'{name}' is now {_RENAMED[name]}"
-    return f"there is no option '{name}'{nearest(name, options)}"
+    meant = _OTHER_NAMES.get(name.replace("-", "_"))
+    return f"there is no option '{name}'" + (
+        f"; did you mean '{meant}'?" if meant in options else nearest(name, options)
+    )
 
 
 def _stray_word(word: str, options: Mapping[str, Option]) -> str:
     told = f"command line: '{word}' belongs to no flag"
-    return f"{told}; write '--{word}'" if word.partition("=")[0] in options else told
+    if word.partition("=")[0] in options:
+        return f"{told}; write '--{word}'"
+    return f"{told}; a value follows the name of its option, as in '--option {word}'"
 
 
 def _single_dash(flag: str, words: Sequence[str], options: Mapping[str, Option]) -> str:
-    name = flag.lstrip("-")
+    name = flag.lstrip(_DASHES)
     meant = " ".join([f"--{name}", *words])
     found = f"write '{meant}'" if name in options else unknown_option(name, options)
-    return f"{flag}: options start with two dashes; {found}"
+    return f"{flag}: options start with two dashes ('--'); {found}"
+
+
+def _is_wrong_flag(word: str) -> bool:
+    """Whether a word is meant as a flag: with one dash, or with dashes of a text processor."""
+    name = word.lstrip(_DASHES)
+    is_name = name.partition("=")[0].replace("-", "_").isidentifier()  # and no name of a file
+    return name != word and is_name and word.lower() not in ("-inf", "-nan")
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, Words]]:
     """Each flag with the words that follow it; words before the first come one by one with an empty flag."""
     flag, words = "", Words()
     for word in argv:
-        if word.startswith("--") or (word[:1] == "-" and word[1:2].isalpha() and word.lower() not in ("-inf", "-nan")):
+        if word.startswith("--") or _is_wrong_flag(word):
             if flag:
                 yield flag, words
             flag, equals, value = word.partition("=")
@@ -147,7 +186,7 @@ def _yaml_items(path: str, problems: list[str]) -> list[tuple[int, str, Any]]:
     except UnicodeDecodeError:
         problems.append(f"--config: '{path}' is not text in UTF-8")
     except (yaml.YAMLError, ValueError) as error:
-        problems.append(f"{path}: not valid YAML: {' '.join(str(error).split())}{_tab_in(error)}")
+        problems.append(f"{path}: not valid YAML{_yaml_fault(error)}")
     return []
 
 
@@ -157,10 +196,13 @@ def _not_a_mapping(node: Union[yaml.Node, None]) -> str:
     return "the file holds a list" if isinstance(node, yaml.SequenceNode) else "the file holds a single value"
 
 
-def _tab_in(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    is_tab = mark is not None and r"'\t'" in str(error)
-    return f"; line {mark.line + 1} has a tab, which YAML does not allow there: use spaces" if is_tab else ""
+def _yaml_fault(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return f": {' '.join(str(error).split())}"
+    if r"'\t'" in problem:
+        problem = "a tab stands where YAML allows spaces only"
+    return f" in line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _yaml_files_near(path: str) -> str:

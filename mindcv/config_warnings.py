@@ -62,6 +62,16 @@ _SUSPICIOUS: tuple[tuple[Sequence[str], _Test, Callable[[Any], str]], ...] = (
         lambda c: _is_mixed(c) and c.batch_size == 1,
         lambda c: "mixup and cutmix have no effect with batch_size 1: an image is mixed with another one of its batch",
     ),
+    *(
+        (
+            (name,),
+            lambda c, name=name: getattr(c, name) > 10,
+            lambda c, name=name: (
+                f"{name}: {getattr(c, name):g} is an unusual alpha; usual values are between 0.1 and 1"
+            ),
+        )
+        for name in ("mixup", "cutmix")
+    ),
     (
         ("mixup_off_epoch", "epoch_size"),
         lambda c: c.mixup_off_epoch >= c.epoch_size,
@@ -73,6 +83,14 @@ _SUSPICIOUS: tuple[tuple[Sequence[str], _Test, Callable[[Any], str]], ...] = (
         lambda c: (
             f"early_stopping_patience: {c.early_stopping_patience} validations without improvement cannot happen, "
             f"because the run has {_num_validations(c)}"
+        ),
+    ),
+    (
+        ("val_while_train", "val_interval", "epoch_size"),
+        lambda c: c.val_while_train and c.val_interval > c.epoch_size,
+        lambda c: (
+            f"val_interval: {c.val_interval} is more than the run has epochs ({c.epoch_size}), so only the last "
+            "epoch is validated"
         ),
     ),
     (
@@ -92,8 +110,11 @@ _SUSPICIOUS: tuple[tuple[Sequence[str], _Test, Callable[[Any], str]], ...] = (
     ),
     (
         ("warmup_epochs", "epoch_size"),
-        lambda c: c.warmup_epochs == c.epoch_size,
-        lambda c: f"warmup_epochs: the warm-up takes all {_epochs(c.epoch_size)}, so the learning rate never decays",
+        lambda c: c.warmup_epochs >= c.epoch_size,
+        lambda c: (
+            f"warmup_epochs: the run has {_epochs(c.epoch_size)} and the warm-up takes {c.warmup_epochs}, so the "
+            "learning rate never decays"
+        ),
     ),
     (
         ("scheduler", "decay_epochs", "num_cycles", "warmup_epochs", "epoch_size"),

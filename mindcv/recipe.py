@@ -33,7 +33,7 @@ from mindcv.recipe_data import (
 )
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.cli import show_and_stop
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import Group, is_first_process
 from mindcv.utils.errors import CheckpointError, UserError, nearest, unknown_name
 from mindcv.utils.logger import logger
 
@@ -78,8 +78,8 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
 
 
 def tell_warnings(config: RunConfig) -> None:
-    """Log each warning of a config in a line."""
-    for told in config.warnings:
+    """Log each warning of a config in a line, in one process of the run."""
+    for told in config.warnings if is_first_process() else ():
         logger.warning("%s", told)
 
 
@@ -95,7 +95,7 @@ def _wrong_policy(config: RunConfig) -> list[str]:
     try:
         create_auto_augment(config.auto_augment, config.mean, config.interpolation)
     except UserError as error:
-        return [f"auto_augment: {error}"]
+        return [f"auto_augment: {str(error).removeprefix('auto_augment ')}"]
     return []
 
 

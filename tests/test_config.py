@@ -216,6 +216,19 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--batch_size", "3", "4"], "--batch_size: expected a whole number, at least 1, got '3 4'"),
         (["--batch_size"], "--batch_size: a value is missing, expected a whole number, at least 1"),
         (["--batch_size", "1e999"], "--batch_size: expected a whole number"),
+        (["--lr", "0,001"], "got '0,001'; write 0.001"),
+        (["--lr", "1e-3,"], "got '1e-3,'; write 1e-3"),
+        (["--learning_rate", "1"], "--learning_rate: there is no option 'learning_rate'; did you mean 'lr'?"),
+        (["-b", "32"], "-b: options start with two dashes ('--'); there is no option 'b'; did you mean 'batch_size'?"),
+        (["--device_target", "cuda"], "got 'cuda'; did you mean 'GPU'?"),
+        (["--loss", "cross_entropy"], "got 'cross_entropy'; did you mean 'CE'?"),
+        (["\u2013lr", "0.1"], "\u2013lr: options start with two dashes ('--'); write '--lr 0.1'"),
+        (["\u2013-lr", "0.1"], "write '--lr 0.1'"),
+        (["--lr", "=", "0.1"], "--lr: write '--lr=0.1' without spaces around '='"),
+        (["--label_smoothing", "10"], "got '10'; for 10 percent write 0.1"),
+        (["--drop_path_rate", "20"], "got '20'; for 20 percent write 0.2"),
+        (["--amp_dtype", "fp16"], "got 'fp16'; did you mean 'float16'?"),
+        (["--resume"], "--resume: a value is missing, expected text (interrupted run to resume: a file, a folder"),
         (["--lr", "fast"], "--lr: expected a number, above 0, got 'fast'"),
         (["--lr", "0"], "--lr: expected a number, above 0"),
         (["--lr", "nan"], "--lr: expected a number"),
@@ -254,13 +267,13 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--mean", "1", "2"], "mean: needs one number for each of in_channels"),
         (["--in_channels", "1"], "std: needs one number for each of in_channels"),
         (["--re_value", "1,2"], "re_value: a list needs one number for each of in_channels"),
-        (["--ckpt_save_policy", "top_k"], "ckpt_save_policy: top_k keeps the best"),
+        (["--ckpt_save_policy", "top_k"], "ckpt_save_policy: top_k keeps the checkpoints that validate best"),
         (["--scheduler", "one_cycle"], "scheduler: one_cycle and cyclic need warmup_epochs: 0"),
         (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at it"),
         (["--lr", "1e-7"], "min_lr: is above lr"),
         (["--opt", "adamw", "--use_nesterov"], "use_nesterov: only sgd, momentum, adam and nadam"),
         (["--opt", "sgd", "--use_nesterov", "--momentum", "0"], "use_nesterov: needs a momentum above 0"),
-        (["--amp_cast_list", "Dense"], "amp_cast_list: goes with amp_level: O1"),
+        (["--amp_cast_list", "Dense"], "amp_cast_list: is used with amp_level: O1 only"),
         (["--filter_bias_and_bn"], "'filter_bias_and_bn' is now weight_decay_filter"),
         (["--dynamic_loss_scale", "True"], "'dynamic_loss_scale' is now loss_scale_type ('dynamic'"),
         (["-c", "a.yaml", "b.yaml"], "--config: expected text, got 'a.yaml b.yaml'"),
@@ -275,14 +288,16 @@ def test_a_problem_on_the_command_line(argv, message):
 def test_flag_without_its_dashes_is_named():
     assert problems(*MODEL, "--lr", "0.1", "dataset=cifar10", "-seed", "3", "-lrr=2") == [
         "command line: 'dataset=cifar10' belongs to no flag; write '--dataset=cifar10'",
-        "-seed: options start with two dashes; write '--seed 3'",
-        "-lrr: options start with two dashes; there is no option 'lrr'; did you mean 'lr'?",
+        "-seed: options start with two dashes ('--'); write '--seed 3'",
+        "-lrr: options start with two dashes ('--'); there is no option 'lrr'; did you mean 'lr'?",
     ]
     assert parse_args([*MODEL, "--data_dir", "a=b"]).data_dir == "a=b"
 
 
 def test_stray_words():
-    assert problems("train", *MODEL) == ["command line: 'train' belongs to no flag"]
+    assert problems("train", *MODEL) == [
+        "command line: 'train' belongs to no flag; a value follows the name of its option, as in '--option train'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -303,9 +318,11 @@ def test_stray_words():
         ("filter_bias_and_bn: True", "'filter_bias_and_bn' is now weight_decay_filter"),
         ("config: other.yaml", "a YAML file cannot name another"),
         ("given: x", "there is no option 'given'"),
-        ("- lr\n- 3", "expected lines of the form 'key: value'"),
-        ("", "expected lines of the form 'key: value'"),
-        ("lr", "expected lines of the form 'key: value'"),
+        ("- lr\n- 3", "the file holds a list; expected lines of the form 'key: value'"),
+        ("", "the file holds no options; expected lines of the form 'key: value'"),
+        ("# only a comment\n", "the file holds no options; expected lines of the form 'key: value'"),
+        ("lr", "the file holds a single value; expected lines of the form 'key: value'"),
+        ("lr:\t0.1\n\tmode: 0", "not valid YAML in line 1, column 4: a tab stands where YAML allows spaces only"),
         ("lr: [1, 2", "not valid YAML"),
         ("lr: 1\n  mode: 0", "line 2"),
         ("lr: !!python/object:os.system x", "not valid YAML"),
@@ -328,13 +345,40 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
     assert "not text in UTF-8" in problems("-c", str(path), *MODEL)[0]
 
 
+def test_a_yaml_file_that_is_not_there_is_answered_by_those_near(tmp_path, monkeypatch):
+    (tmp_path / "configs" / "convnext").mkdir(parents=True)
+    for name in ("tiny.yaml", "base.yaml"):
+        (tmp_path / "configs" / "convnext" / name).write_text("lr: 1\n")
+    (tmp_path / "own.yaml").write_text("lr: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert problems("-c", "ow.yaml")[0].endswith("; did you mean 'own.yaml'?")
+    assert problems("-c", "own")[0].endswith("; did you mean 'own.yaml'?")
+    assert problems("-c", "tiny.yaml")[0].endswith("; did you mean 'configs/convnext/tiny.yaml'?")
+    assert problems("-c", "configs/convnextv2/tiny.yaml")[0].endswith("; did you mean 'configs/convnext/tiny.yaml'?")
+    assert problems("-c", "configs/convnext")[0].endswith("Is a directory (it holds base.yaml, tiny.yaml)")
+    assert problems("-c", "nothing_like_it.yaml")[0].endswith("No such file or directory")
+
+
+def test_weights_of_the_command_line_replace_those_of_the_recipe(tmp_path):
+    path = recipe(tmp_path, "model: convnext_tiny\npretrained: True\n")
+    config = parse_args([*path, "--ckpt_path", "a.ckpt"], ValidateConfig)
+    assert (config.pretrained, config.ckpt_path) == (False, "a.ckpt")
+    assert config.warnings == (
+        f"{path[1]}:2: pretrained: the weights of the command line (--ckpt_path) replace pretrained True",
+    )
+    path = recipe(tmp_path, "model: convnext_tiny\nckpt_path: a.ckpt\npretrained: False\n")
+    config = parse_args([*path, "--pretrained"], TrainConfig)
+    assert (config.pretrained, config.ckpt_path, len(config.warnings)) == (True, "", 1)
+    assert parse_args([*path, "--ckpt_path", "b.ckpt"], TrainConfig).warnings == ()
+
+
 def test_all_problems_at_once(tmp_path):
     argv = recipe(tmp_path, "modle: x\nopt: lamb\nlr: fast\nepoch_size: 3\nepoch_size: 4\n")
     found = problems("stray", *argv, "--batch_size", "0", "--ema", "maybe", "--seed", "--scale", "1", "0.5", "--x", "1")
     fragments = ("stray", "modle", "lr: exp", "given twice", "--batch_size", "--ema", "--seed", "scale:", "'x'")
     for fragment in fragments:
         assert sum(fragment in problem for problem in found) == 1, fragment
-    assert "model: is required" in found
+    assert any(problem.startswith("model: is required") for problem in found)
     assert len(found) == 10
 
 
@@ -354,7 +398,7 @@ def test_published_weights_stand_for_a_checkpoint():
     assert found.startswith("ckpt_path: is required")
     assert found.endswith("--pretrained True for the published weights of convnext_tiny")
     (found,) = problems(*MODEL, "--pretrained", "--ckpt_path", "a.ckpt")
-    assert found == "pretrained: goes without ckpt_path: they are two sources of weights"
+    assert found == "pretrained: give either pretrained or ckpt_path, since each names the weights to load"
     assert parse_args([*MODEL, "--pretrained", "--ckpt_path", "a.ckpt", "--resume_opt"], TrainConfig)
 
 
@@ -378,7 +422,7 @@ def test_options_of_the_single_scripts():
     assert (config.results_json, config.per_class_csv) == ("a.json", "")
     config = parse_args([*CKPT, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
     assert (config.image_path, config.top_k, config.results_file) == (["cats"], 3, "x.CSV")
-    words = ["--image_path", "a, b.png", "c d.png"]
+    words = ["--image_path", "a, b.png", "c d.png", "-e.png"]
     assert parse_args([*CKPT, *words], InferConfig).image_path == words[1:], "file names are not cut at commas"
     own = ["image_path", "top_k", "results_file", "picture", "class_names_file"]
     assert list(config.as_dict())[: len(own)] == own
@@ -387,7 +431,7 @@ def test_options_of_the_single_scripts():
         "image_path: is required",
     ]
     found = problems(*CKPT, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
-    assert found == ["results_file: must end in .csv or .json"]
+    assert found == ["results_file: its name must end in .csv or .json"]
     assert problems(*MODEL, "--top_k", "3", config_class=TrainConfig) == [
         "--top_k: train.py does not use this option; it belongs to infer.py"
     ]
@@ -411,10 +455,10 @@ def test_top_k_saves_validated_epochs_only():
         (["--warmup_lr", "1e-6", "--warmup_factor", "0.1"], "not both"),
         (["--teacher_model", "convnext_base"], "teacher_ckpt_path"),
         (["--early_stopping_patience", "3"], "val_while_train"),
-        (["--resume", "auto", "--resume_opt", "--ckpt_path", "a.ckpt"], "resume names the run itself"),
+        (["--resume", "auto", "--resume_opt", "--ckpt_path", "a.ckpt"], "resume_opt: cannot stand beside resume"),
         (["--resume_opt"], "needs ckpt_path"),
-        (["--mode", "1", "--jit_level", "O1"], "graph mode's"),
-        (["--mode", "1", "--compile_cache_dir", "cache"], "compile_cache_dir: is graph mode's"),
+        (["--mode", "1", "--jit_level", "O1"], "is used in graph mode (mode 0) only"),
+        (["--mode", "1", "--compile_cache_dir", "cache"], "compile_cache_dir: is used in graph mode"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -437,7 +481,8 @@ def test_what_is_not_given_comes_from_the_checkpoint():
 def test_a_run_that_is_resumed_needs_no_model():
     for argv in (["--resume", "auto"], ["--resume", "folder"], ["--resume_opt", "--ckpt_path", "a.ckpt"]):
         assert parse_args(argv, TrainConfig).model == ""
-    assert problems("--ckpt_path", "a.ckpt", config_class=TrainConfig) == ["model: is required"]
+    (found,) = problems("--ckpt_path", "a.ckpt", config_class=TrainConfig)
+    assert found.startswith("model: is required; give --model NAME")
 
 
 def test_a_resumed_run_is_as_it_was_but_for_what_is_given():

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mindcv import recipe
 from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
 from mindcv.config_parsing import options_of
 from mindcv.config_warnings import _HAS_EFFECT, _SUSPICIOUS
+from mindcv.convert import CheckpointContents
 
 ROOT = Path(__file__).parents[1]
 MODEL = ["--model", "convnext_tiny", "--decay_epochs", "87"]
@@ -35,11 +37,13 @@ def warned(*argv, config_class=TrainConfig):
             ["--val_while_train", "--early_stopping_patience", 18, "--val_interval", 5],
             "early_stopping_patience: 18 validations without improvement cannot happen, because the run has 18",
         ),
+        (["--val_while_train", "--val_interval", 91], "val_interval: 91 is more than the run has epochs (90)"),
         (["--ema", "--ema_decay", 1], "ema_decay: with 1 the averaged weights stay"),
         (["--warmup_lr", 0.01], "warmup_lr: 0.01 is above lr (0.001)"),
         (["--warmup_factor", 10], "warmup_factor: 10 is above 1"),
-        (["--warmup_epochs", 90], "the warm-up takes all 90 epochs"),
-        (["--epoch_size", 1, "--warmup_epochs", 1], "the warm-up takes all 1 epoch,"),
+        (["--warmup_epochs", 90], "the run has 90 epochs and the warm-up takes 90,"),
+        (["--epoch_size", 1, "--warmup_epochs", 3], "the run has 1 epoch and the warm-up takes 3,"),
+        (["--cutmix", 80], "cutmix: 80 is an unusual alpha"),
         (["--decay_epochs", 50], "decay_epochs: warm-up and decay end after 53 epochs of 90"),
         (
             ["--scheduler", "multi_step_decay", "--multi_step_decay_milestones", 87, 100],
@@ -110,10 +114,10 @@ def test_flag_given_twice_is_warned_of():
 def test_option_without_effect_is_warned_of_on_the_command_line(argv, told, tmp_path):
     (line,) = warned(*argv)
     assert line.endswith(told)
-    recipe = tmp_path / "recipe.yaml"
+    path = tmp_path / "recipe.yaml"
     words = list(map(str, argv))
-    recipe.write_text("".join(f"{name[2:]}: {value}\n" for name, value in zip(words[::2], words[1::2])))
-    assert warned("-c", recipe) == []
+    path.write_text("".join(f"{name[2:]}: {value}\n" for name, value in zip(words[::2], words[1::2])))
+    assert warned("-c", path) == []
 
 
 def test_tables_name_real_options():
@@ -127,9 +131,9 @@ def test_defaults_are_not_suspicious():
     assert parse_args(["--model", "a", "--seed", "1"], TrainConfig).warnings == ()
 
 
-@pytest.mark.parametrize("recipe", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.yaml")))
-def test_recipes_are_not_suspicious(recipe):
-    assert parse_args(["--config", str(ROOT / recipe)], TrainConfig).warnings == ()
+@pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.yaml")))
+def test_recipes_are_not_suspicious(path):
+    assert parse_args(["--config", str(ROOT / path)], TrainConfig).warnings == ()
 
 
 # What a checkpoint or a saved run sets is judged when it is known
@@ -147,3 +151,17 @@ def test_options_that_a_checkpoint_sets_are_judged_later():
     assert config.completed({"model": "a", "in_channels": 1}).in_channels == 1
     with pytest.raises(ValueError, match="mean: needs one number for each of in_channels"):
         config.completed({"model": "a", "in_channels": 3})
+
+
+def test_preprocessing_of_a_recipe_that_replaces_the_checkpoints_is_said(tmp_path, monkeypatch, capsys):
+    held = {"model": "convnext_atto", "image_resize": 160, "crop_pct": 0.9, "mean": [1.0, 2.0, 3.0]}
+    contents = CheckpointContents({}, {"options": held})
+    monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
+    path = tmp_path / "recipe.yaml"
+    path.write_text("image_resize: 224\nmean: [1, 2, 3]\n")
+    config = parse_args(["-c", str(path), "--ckpt_path", "a.ckpt", "--crop_pct", "1"], ValidateConfig)
+    completed, _ = recipe.open_weights(config)
+    assert (completed.image_resize, completed.crop_pct) == (224, 1)
+    assert capsys.readouterr().err == (
+        f"image_resize: 224 of {path}:1 is used, and not 160, which the weights were trained with\n"
+    )
