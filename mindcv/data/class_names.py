@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import unicodedata
 from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
@@ -41,14 +42,17 @@ def is_imagenet_class(name: str) -> bool:
 def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> dict[str, int]:
     """The label of each of `names` that is one of the classes.
 
-    A name matches the class of exactly that name. For classes of ImageNet-1k, the WordNet id, the whole name and each
+    A name matches the class of exactly that name, however its accents are encoded (macOS writes 'ä' as two code
+    points). For classes of ImageNet-1k, the WordNet id, the whole name and each
     synonym match each other: 'n01440764', 'tench, Tinca tinca', 'tench', and 'Tinca_tinca'. Case, underscores and
     hyphens make no difference there.
 
     Raises:
         DataError: a name may stand for several classes, or two names stand for one class.
     """
-    labels = {name: class_to_idx[name] for name in names if name in class_to_idx}
+    by_form = {unicodedata.normalize("NFC", name): label for name, label in class_to_idx.items()}
+    labels = {name: class_to_idx.get(name, by_form.get(unicodedata.normalize("NFC", name))) for name in names}
+    labels = {name: label for name, label in labels.items() if label is not None}
     others = [name for name in names if name not in labels]
     if others:
         imagenet_labels = _labels_of_imagenet(class_to_idx)

@@ -31,6 +31,13 @@ def test_match_classes_goes_both_ways_and_takes_exact_names_first():
     assert match_classes(["crane"], {"crane": 5, **IMAGENET}) == {"crane": 5}
 
 
+def test_match_classes_takes_both_encodings_of_an_accent():
+    composed, decomposed = "K\u00e4tzchen", "Ka\u0308tzchen"
+    assert match_classes([decomposed], {"dog": 0, composed: 1}) == {decomposed: 1}
+    assert match_classes([composed], {"dog": 0, decomposed: 1}) == {composed: 1}
+    assert match_classes([composed, decomposed], {composed: 0, decomposed: 1}) == {composed: 0, decomposed: 1}
+
+
 def test_match_classes_refuses_what_is_not_clear():
     with pytest.raises(DataError, match="'crane' may be n02012849 or n03126707: rename"):
         match_classes(["crane"], IMAGENET)
