@@ -143,13 +143,15 @@ def classes_of_folders(paths: Sequence[str], class_names: Sequence[str]) -> dict
     names = imagenet_wordnet_ids() if class_names == imagenet_class_names() else class_names
     class_to_idx = {name: label for label, name in enumerate(names)}
     depth = len(Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])).parts)
+    label_of: dict[str, Optional[int]] = {}
     known = {}
     for path in paths:
         folders = Path(os.path.abspath(path)).parts[:-1]
         for folder in reversed(folders[min(depth, len(folders) - 1) :]):
-            label = _label_of(folder, class_to_idx)
-            if label is not None:
-                known[path] = label
+            if folder not in label_of:
+                label_of[folder] = _label_of(folder, class_to_idx)
+            if label_of[folder] is not None:
+                known[path] = label_of[folder]
                 break
     return known
 
