@@ -43,7 +43,7 @@ def seed_of(*names):
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_fixture_setup(fixturedef, request):
+def pytest_fixture_setup(fixturedef):
     """A fixture that several tests share draws the same numbers whichever test needs it first."""
     if fixturedef.scope != "function":
         ms.set_seed(seed_of(fixturedef.baseid, fixturedef.argname))

@@ -79,7 +79,7 @@ def test_a_ckpt_whose_bytes_look_like_other_formats(tmp_path, name):
     assert {(1, b"<"), (1, b"{")} <= seen if name == "a.w" else (8, b"{") in seen
 
 
-def test_metadata_of_safetensors_and_of_an_index(tmp_path):
+def test_metadata_of_safetensors_and_of_an_index():
     assert open_checkpoint(DATA / "state_dict.safetensors").metadata == {"format": "pt"}
     assert open_checkpoint(DATA / "pytorch_model.bin.index.json").metadata == {"total_size": 0}
     assert open_checkpoint(DATA / "state_dict.pth").metadata == {}

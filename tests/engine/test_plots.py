@@ -45,7 +45,7 @@ def test_confusion_matrix_shows_any_name_as_it_is(tmp_path):
     assert pixels(tmp_path / "m.png").shape[0] > 300
 
 
-def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(tmp_path, monkeypatch):
+def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(monkeypatch):
     roman = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf")
     monkeypatch.setattr(plots, "font_file_for", lambda letter: roman if letter == "x" else None)
     assert plots._families_for(["box", "cat"]) == ["DejaVu Sans", "STIXGeneral"]

@@ -122,6 +122,7 @@ def test_packed_network_at_every_amp_level(monkeypatch, images, exact, level, ke
 @needs_kernels
 def test_packed_network_with_bfloat16(images, exact):
     plain = apply_amp(build(), "O1", dtype="bfloat16")(images).asnumpy()
+    assert (plain != exact).any()
     packed = pack_for_inference(apply_amp(build(), "O1", dtype="bfloat16"))
     assert packed.feature[1].packed is not None
     np.testing.assert_array_equal(packed(images).asnumpy(), plain)

@@ -288,7 +288,7 @@ def test_nothing_is_asked_for_when_the_user_is_offline(atto_on_hub, monkeypatch,
     assert atto_on_hub.seen == []
 
 
-def test_terms_are_told(hub, reference, tmp_path, capfd):
+def test_terms_are_told(hub, capfd):
     hub.files[path_on_hub("convnextv2_atto.fcmae_ft_in1k")] = b"weights"
     fetch_pretrained(pretrained_weights("convnextv2_atto"))
     assert (
