@@ -440,7 +440,7 @@ def test_fine_tuning(three_classes, script, capfd):
     assert script("validate.py", "--ckpt_path", path, "--data_dir", three_classes, "--mode", "1") == 0
 
     (three_classes / "train" / "c").rename(three_classes / "c")
-    assert script("train.py", *argv, "--lr", "0.1") == 0
+    assert script("train.py", *argv, "--lr", "0.1", "--overwrite", "True") == 0
     assert "the head of 3 classes is left out; the model's, of 2, is untrained" in capfd.readouterr().err
 
 
