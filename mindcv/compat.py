@@ -94,7 +94,6 @@ INSTEAD: dict[str, dict[str, str]] = {
         "load_pretrained": "mindcv.create_model(..., pretrained=True)",
         "make_divisible": "an expression of your own: this library has no such widths",
     },
-    "mindcv.models.features": {"FeatureExtractWrapper": "create_model(..., features_only=True, out_indices=...)"},
     "mindcv.models.layers.pooling": {"GlobalAvgPooling": "mindspore.ops.mean(x, (2, 3))"},
     "mindcv.models.convnext": {"ConvNextLayerNorm": "mindcv.models.layers.LayerNorm, for channels-last maps"},
     "mindcv.optim": {"create_pretrain_optimizer": "mindcv.create_optimizer"},

@@ -26,6 +26,7 @@ from mindcv.loss.loss_factory import create_loss
 from mindcv.loss.cross_entropy_smooth import CrossEntropySmooth
 from mindcv.loss.binary_cross_entropy_smooth import BinaryCrossEntropySmooth
 from mindcv.models import create_model, list_models, list_modules, model_entrypoint
+from mindcv.models.features import FeatureExtractWrapper
 from mindcv.models.helpers import get_checkpoint_download_root, load_model_checkpoint
 from mindcv.models.registry import register_model, _model_pretrained_cfgs
 from mindcv.optim import create_optimizer, create_finetune_optimizer

@@ -10,6 +10,7 @@ from mindspore import nn, ops
 from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers import ProductCell, forget_graphs
 from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.logger import logger
 
 __all__ = ["AMP_DTYPES", "AMP_LEVELS", "apply_amp"]
 
@@ -24,8 +25,8 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     float32. O2 and O3: everything in `dtype`, but the sums inside the norms and GRN, which float16 cannot hold: the
     layers keep these in float32 at every level, so the two levels are one here.
 
-    On CPU MindSpore has no operators for bfloat16; this library's kernels have its products, so there it goes with O1,
-    and the head stays float32.
+    On CPU MindSpore has no operators for bfloat16. This library's kernels have its products: all levels but O0 use
+    these there, as O1 does, one line in the log says so, and the head stays float32.
 
     Args:
         network: built of `mindcv.models.layers`; O1 changes it in place.
@@ -41,10 +42,10 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
         raise UserError(unknown_name("amp_level", level, AMP_LEVELS))
     if dtype not in AMP_DTYPES:
         raise UserError(unknown_name("amp_dtype", dtype, AMP_DTYPES))
-    if level != "O0" and dtype == "bfloat16" and is_on_cpu():
-        _check_bfloat16_on_cpu(level, cast_list)
     if cast_list and level != "O1":
         raise UserError(f"amp_cast_list goes with amp_level O1, not {level}")
+    if level != "O0" and dtype == "bfloat16" and is_on_cpu():
+        level = _bfloat16_level_on_cpu(level, cast_list)
     if level == "O1":
         products = [cell for _, cell in network.cells_and_names() if isinstance(cell, ProductCell)]
         names = {type(cell).__name__ for cell in products}
@@ -61,11 +62,15 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     return _HalfInput(network, AMP_DTYPES[dtype]) if level in ("O2", "O3") else network
 
 
-def _check_bfloat16_on_cpu(level: str, cast_list: Sequence[str]) -> None:
+def _bfloat16_level_on_cpu(level: str, cast_list: Sequence[str]) -> str:
+    """The level that there is for bfloat16 on CPU, O1."""
     if not uses_kernels():
         raise UserError("bfloat16 on CPU needs the kernels; `python -m mindcv.kernels` says why they are not in use")
-    if level != "O1" or cast_list:
-        raise UserError("bfloat16 on CPU goes with amp_level O1, and without amp_cast_list: its operators are few")
+    if cast_list:
+        raise UserError("bfloat16 on CPU goes without amp_cast_list: its operators are few")
+    if level != "O1":
+        logger.info("amp_level %s with bfloat16 is computed as O1: on CPU only matrix products have bfloat16", level)
+    return "O1"
 
 
 class _HalfInput(nn.Cell):

@@ -11,7 +11,7 @@ from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import BaseNetwork
 from mindcv.utils.errors import UserError
 
-__all__ = ["ConvNeXtFeatures"]
+__all__ = ["ConvNeXtFeatures", "FeatureExtractWrapper"]
 
 
 class ConvNeXtFeatures(BaseNetwork):
@@ -59,3 +59,47 @@ class ConvNeXtFeatures(BaseNetwork):
             if i % 2 == 1 and i // 2 in self.out_indices:
                 maps.append(ops.transpose(x, (0, 3, 1, 2)))
         return maps
+
+
+class FeatureExtractWrapper(nn.Cell):
+    """MindCV's way to the maps between the Cells of a network that runs its Cells one after the other.
+
+    Args:
+        net: has `feature_info`, a list with the `name` of each Cell whose result can be taken. Its Cells are called in
+            the order in which they were set; with a true attribute `flatten_sequential` those of a SequentialCell too.
+        out_indices: places in `feature_info`, in rising order. A ConvNeXt is better served by `ConvNeXtFeatures`.
+
+    Raises:
+        UserError: the network has no such Cell.
+    """
+
+    def __init__(self, net: nn.Cell, out_indices: Sequence[int] = (0, 1, 2, 3, 4)):
+        super().__init__(auto_prefix=False)
+        wanted = [net.feature_info[i]["name"] for i in out_indices]
+        cells = dict(net.name_cells())
+        if getattr(net, "flatten_sequential", False):
+            cells = {name: cell for outer in cells.items() for name, cell in _flattened(*outer)}
+        missing = [name for name in wanted if name not in cells]
+        if missing:
+            raise UserError(
+                f"{type(net).__name__} has no cell named {', '.join(missing)} (there are: {', '.join(cells)})"
+            )
+        names = list(cells)[: max(map(list(cells).index, wanted)) + 1]
+        self.net = nn.CellList([cells[name] for name in names], auto_prefix=False)
+        self.is_wanted = tuple(name in wanted for name in names)
+        self.out_indices = list(out_indices)
+
+    def construct(self, x):
+        """x to a list of the maps wanted."""
+        maps = []
+        for i, cell in enumerate(self.net):
+            x = cell(x)
+            if self.is_wanted[i]:
+                maps.append(x)
+        return maps
+
+
+def _flattened(name: str, cell: nn.Cell) -> list[tuple[str, nn.Cell]]:
+    if not isinstance(cell, nn.SequentialCell):
+        return [(name, cell)]
+    return [(f"{name}.{inner}", part) for inner, part in cell.name_cells().items()]

@@ -6,6 +6,7 @@ import pytest
 from mindspore import Tensor
 
 from mindcv.engine import apply_amp
+from mindcv.kernels import is_available
 from mindcv.models.convnext import ConvNeXt
 from mindcv.utils.errors import UserError
 
@@ -58,9 +59,17 @@ def test_bfloat16(images, exact):
     assert 1e-5 < error < 2e-2
 
 
+@pytest.mark.skipif(not is_available(), reason="the kernels are not in use")
+@pytest.mark.parametrize("level", ["O2", "O3"])
+def test_bfloat16_on_cpu_is_o1_at_every_level(images, capsys, level):
+    logits = apply_amp(build(), level, dtype="bfloat16")(images)
+    assert f"amp_level {level} with bfloat16 is computed as O1" in capsys.readouterr().err
+    np.testing.assert_array_equal(logits.asnumpy(), apply_amp(build(), "O1", dtype="bfloat16")(images).asnumpy())
+
+
 def test_bfloat16_where_it_is_not(monkeypatch):
-    with pytest.raises(UserError, match="bfloat16 on CPU goes with amp_level O1"):
-        apply_amp(build(), "O2", dtype="bfloat16")
+    with pytest.raises(UserError, match="bfloat16 on CPU goes without amp_cast_list"):
+        apply_amp(build(), "O1", ["Dense"], dtype="bfloat16")
     with pytest.raises(UserError, match="amp_dtype 'bfloat61' is not known; did you mean 'bfloat16'"):
         apply_amp(build(), "O1", dtype="bfloat61")
     monkeypatch.setenv("MINDCV_KERNELS", "off")

@@ -3,11 +3,12 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from mindcv import create_model, list_models
 from mindcv.models import ConvNeXtFeatures
 from mindcv.models.convnext import ConvNeXt
+from mindcv.models.features import FeatureExtractWrapper
 from mindcv.utils.errors import UserError
 
 
@@ -120,3 +121,39 @@ def test_repr_shows_sizes():
 def test_networks_are_compiled_with_each_pooling(images):
     ms.set_context(mode=ms.GRAPH_MODE)
     assert build(num_classes=0, global_pool="")(images).shape == (2, 32, 2, 3)
+
+
+class Stages(nn.Cell):
+    """A network as MindCV's guide to feature extraction describes it."""
+
+    def __init__(self, is_nested):
+        super().__init__()
+        cells = [nn.SequentialCell(nn.Dense(4, 3), nn.ReLU()) for _ in range(1)]
+        cells += [nn.Dense(3, 5), nn.Dense(5, 2)]
+        names = ["stage0", "stage1", "stage2"]
+        if is_nested:
+            self.feature = nn.SequentialCell(cells)
+            self.flatten_sequential = True
+            names = [f"feature.{i}" for i in range(3)]
+        else:
+            self.stage0, self.stage1, self.stage2 = cells
+        self.feature_info = [{"chs": chs, "reduction": 1, "name": name} for chs, name in zip((3, 5, 2), names)]
+        self.cells_in_order = tuple(cells)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_feature_extract_wrapper_gives_the_maps_of_named_cells(is_nested, graph):
+    ms.set_context(mode=ms.GRAPH_MODE if graph else ms.PYNATIVE_MODE)
+    network, x = Stages(is_nested), Tensor(np.random.default_rng(3).standard_normal((2, 4)).astype(np.float32))
+    expected, y = [], x
+    for cell in network.cells_in_order:
+        y = cell(y)
+        expected.append(y.asnumpy())
+    names = [parameter.name for parameter in network.get_parameters()]
+    for indices in ([0, 1, 2], [1]):
+        maps = FeatureExtractWrapper(network, indices)(x)
+        for found, i in zip(maps, indices):
+            np.testing.assert_allclose(found.asnumpy(), expected[i], atol=1e-6)
+        assert len(maps) == len(indices)
+    assert [parameter.name for parameter in network.get_parameters()] == names
