@@ -21,12 +21,11 @@ from mindcv.data import (
     read_class_names,
     set_pixel_limit,
 )
-from mindcv.engine import apply_amp
+from mindcv.engine import apply_amp, say_compiling
 from mindcv.engine.inference import classes_of_folders, classify, draw_predictions, write_predictions
 from mindcv.models import pack_for_inference
-from mindcv.recipe import PREPROCESSING, build_model, open_weights, read_config
+from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_device, read_config
 from mindcv.utils.cli import run_script
-from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import ensure_writable
 from mindcv.utils.logger import logger
@@ -40,8 +39,7 @@ def main() -> None:
     set_pixel_limit(config.max_image_pixels)
     num_classes = config.num_classes or 1000
     class_names = names_of_classes(config, weights.metadata, num_classes)
-    set_device(config.device_target)
-    set_mode(config.mode, config.jit_level)
+    prepare_device(config)
 
     network = build_model(config, num_classes)
     fill_weights(network, weights, config.ckpt_path or config.model)
@@ -51,6 +49,7 @@ def main() -> None:
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
     predictions, unreadable = [], UnreadableImages(len(paths), config.skip_corrupt)
     options = (config.top_k, config.batch_size, unreadable.add)
+    say_compiling("the network")
     for prediction in classify(network, paths, transform, class_names, *options):
         predictions.append(prediction)
         classes = zip(prediction.names, prediction.probabilities)

@@ -37,11 +37,11 @@ from mindcv.recipe import (
     build_trainer,
     build_training_loader,
     checkpoint_metadata,
+    prepare_device,
     validated_weights,
 )
 from mindcv.resume import check_agreement, check_classes, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
-from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
 from mindcv.utils.logger import counted, logger
@@ -49,8 +49,7 @@ from mindcv.utils.logger import counted, logger
 
 def main() -> None:
     config, saved = read_training_config()
-    device = set_device(config.device_target)
-    set_mode(config.mode, config.jit_level)
+    device = prepare_device(config)
     group = join_group(config.distribute)
     check_agreement(saved, group)
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights

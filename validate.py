@@ -16,13 +16,12 @@ import numpy as np
 
 from mindcv.config import ValidateConfig
 from mindcv.convert import fill_weights
-from mindcv.engine import Evaluation, apply_amp, evaluate
+from mindcv.engine import Evaluation, apply_amp, evaluate, say_compiling
 from mindcv.engine.plots import draw_confusion_matrix, require_matplotlib
 from mindcv.models import pack_for_inference
-from mindcv.recipe import build_evaluation_loader, build_model, open_weights, read_config
+from mindcv.recipe import build_evaluation_loader, build_model, open_weights, prepare_device, read_config
 from mindcv.recipe_data import counted_classes, find_class_numbers
 from mindcv.utils.cli import run_script
-from mindcv.utils.device import set_device, set_mode
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import atomic_write_text, ensure_writable
 
@@ -33,8 +32,7 @@ def main() -> None:
         require_matplotlib()
     ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix)
     config, weights = open_weights(config)
-    set_device(config.device_target)
-    set_mode(config.mode, config.jit_level)
+    prepare_device(config)
     group = join_group(config.distribute)
 
     recorded = weights.metadata.get("held_out", {}).get("digest", "")
@@ -45,6 +43,7 @@ def main() -> None:
     fill_weights(network, weights, config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
     num_classes = dataset.num_classes()
+    say_compiling("the network")
     result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes)
     if group.is_main:
         labels = range(num_classes) if classes is None else classes.tolist()

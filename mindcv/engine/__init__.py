@@ -12,6 +12,7 @@ from mindcv.engine.callbacks import (
 )
 from mindcv.engine.checkpoint import CheckpointManager
 from mindcv.engine.compile_cache import CompileCache
+from mindcv.engine.compiling import say_compiling
 from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
 from mindcv.engine.interruption import Interruption
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "predict",
     "remove_runs",
+    "say_compiling",
     "steps_per_epoch",
     "weights_to_save",
 ]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mindcv.convert import weight_parameters
 from mindcv.data import ImageLoader
 from mindcv.engine.checkpoint import CheckpointManager
+from mindcv.engine.compiling import say_compiling
 from mindcv.engine.evaluate import evaluate
 from mindcv.engine.interruption import Interruption
 from mindcv.engine.plots import draw_learning_curve, require_matplotlib
@@ -70,6 +71,11 @@ class Progress(Callback):
         self._bar: Optional[tqdm] = None
         self._first_step = 0  # global_step when this process had done its first
         self._second_step = 0.0
+
+    def on_train_begin(self, state: TrainState) -> None:
+        """Say what comes before the first step."""
+        if not state.is_done:
+            say_compiling("the training step")
 
     def on_step_end(self, state: TrainState) -> None:
         """Move the bar, or write a line when one is due."""
@@ -154,6 +160,7 @@ class Validation(Callback):
         self.interval = interval
         self.group = group
         self.interruption = interruption if group.size == 1 else None
+        self._has_compiled = False
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Evaluate, when it is due."""
@@ -161,6 +168,9 @@ class Validation(Callback):
             return
         for name, parameter in weight_parameters(self.network).items():
             parameter.set_data(self.weights[name].value())
+        if not self._has_compiled:
+            say_compiling("the network for validation")
+            self._has_compiled = True
         result = evaluate(self.network, self.loader, self.num_classes, self.group, interruption=self.interruption)
         state.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
         logger.info("epoch %d/%d validated: %s", state.epoch, state.num_epochs, "  ".join(_named(state.metrics)))
