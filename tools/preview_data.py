@@ -31,11 +31,15 @@ _preview = partial(option, group="Preview")
 
 @dataclass
 class PreviewConfig(TrainConfig):
-    """Draw training images as the network gets them, with their labels and, where they are mixed, the weights."""
+    """Draw training images as the network gets them: python tools/preview_data.py --config RECIPE.yaml --picture FILE
 
-    picture: str = _preview("", "picture to write; required")
-    num_images: int = _preview(32, "images on it, or all of the epoch if they are fewer", low=1)
-    epoch: int = _preview(0, "epoch whose first images are drawn, from 0", low=0)
+    Each image has its label below it; images that are mixed have the labels with their weights. All options of train.py
+    are accepted, so that the options of a training command can be tried here.
+    """
+
+    picture: str = _preview("", "picture file to draw the images to, for example sheet.png")
+    num_images: int = _preview(32, "number of images to draw; an epoch with fewer images is drawn whole", low=1)
+    epoch: int = _preview(0, "epoch whose first images are drawn, counted from 0", low=0)
     required: ClassVar[tuple[str, ...]] = ("picture",)
 
 
