@@ -61,33 +61,40 @@ class BenchmarkConfig:
     """
 
     # fmt: off
-    task: str = _what("forward", "forward pass, training step, or data pipeline", choices=TASKS)
-    model: str = _what("", "architecture; required but for task data")
-    batch_size: int = _what(8, "images a step of each process", low=1)
-    image_size: int = _what(224, "height and width, pixels", low=32)
+    task: str = _what(
+        "forward", "what is measured: the forward pass, the training step, or the data pipeline", choices=TASKS)
+    model: str = _what("", "name of the model; required unless the task is data")
+    batch_size: int = _what(8, "number of images in a batch, for each process", low=1)
+    image_size: int = _what(224, "height and width of the images in pixels", low=32)
     dtype: str = _what("float32", "number format of the computation", choices=("float32", "bfloat16"))
-    pipeline: str = _what("train", "task data: of training or evaluation", choices=("train", "eval"))
-    data_dir: str = _what("", "task data: folder of class folders; 400 images are made when it is not given")
-    workers: int = _what(1, "task data: threads of this library, processes of timm", low=1)
+    pipeline: str = _what(
+        "train", "for the task data: the pipeline of training or of evaluation", choices=("train", "eval"))
+    data_dir: str = _what("", "for the task data: folder with a folder for each class; without it, 400 images are made")
+    workers: int = _what(1, "for the task data: number of threads of this library and of processes of timm", low=1)
 
-    device_target: str = _how("CPU", "device of this library; peers run on CPU alone", choices=("CPU", "GPU", "Ascend"))
-    mode: int = _how(0, "0: graph mode, 1: PyNative", choices=(0, 1))
-    processes: int = _how(1, "processes of each contender, one training job under msrun or torchrun", low=1)
-    threads: Optional[int] = _how(None, "cores each process may use; its share of all if None", low=1)
-    steps: int = _how(10, "steps a round; a round of task data is an epoch", low=1)
-    warmup: int = _how(3, "steps after the first that are not counted", low=0)
-    rounds: int = _how(5, "rounds of each contender", low=1)
-    second_run: bool = _how(False, "task train: this library once more, with the training step the first compiled")
-    peer: list[str] = _how([], f"run beside: {', '.join(PEERS)}; may be given several times")
+    device_target: str = _how("CPU", "device of this library; peers run on CPU only", choices=("CPU", "GPU", "Ascend"))
+    mode: int = _how(0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1))
+    processes: int = _how(
+        1, "number of processes of each contender, which train together under msrun or torchrun", low=1)
+    threads: Optional[int] = _how(None, "number of cores for each process; None shares all cores out equally", low=1)
+    steps: int = _how(10, "number of steps in a round; for the task data, a round is an epoch", low=1)
+    warmup: int = _how(3, "number of steps after the first one that are not counted", low=0)
+    rounds: int = _how(5, "number of rounds of each contender", low=1)
+    second_run: bool = _how(
+        False, "for the task train: run this library a second time with the compiled step of the first")
+    peer: list[str] = _how(
+        [], f"other library to measure beside this one: {', '.join(PEERS)}; can be given several times")
     peer_compile: bool = _how(False, "run timm with torch.compile as well")
-    peer_python: str = _how("", "interpreter that has the peers' packages; the running one if empty")
-    peers_only: bool = _how(False, "run the peers alone")
+    peer_python: str = _how(
+        "", "Python interpreter that has the packages of the peers; empty means the one that is running")
+    peers_only: bool = _how(False, "run the peers only, and not this library")
 
-    json: str = _result("", "write the figures to this file")
-    suite: str = _result("", "measure a list of cases and write their tables", choices=("", "docs"))
-    results: str = _result("", "suite: folder of its JSON files; a case that has one is not measured again")
-    only: str = _result("*", "suite: pattern of the cases to measure, such as train-*")
-    page: str = _result("docs/benchmarks.md", "suite: page whose tables are written")
+    json: str = _result("", "JSON file to write the figures to")
+    suite: str = _result(
+        "", "measure a list of cases and write their tables; empty measures one case", choices=("", "docs"))
+    results: str = _result("", "for a suite: folder of its JSON files; a case that has a file is not measured again")
+    only: str = _result("*", "for a suite: pattern of the names of the cases to measure, for example train-*")
+    page: str = _result("docs/benchmarks.md", "for a suite: page whose tables are written")
     # fmt: on
 
     given: frozenset = field(default=frozenset(), repr=False, compare=False)
