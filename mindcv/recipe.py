@@ -82,7 +82,7 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
 def tell_warnings(config: RunConfig) -> None:
     """Log each warning of a config in a line, in one process of the run."""
     for told in config.warnings if is_first_process() else ():
-        logger.warning("%s", told)
+        logger.warning("warning: %s", told)
 
 
 def show_if_asked(config: RunConfig) -> None:
@@ -238,7 +238,7 @@ def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
         source = config.given.get(name, "command line")
         if source != "command line" and name in held and not _is_alike(held[name], getattr(config, name)):
             logger.warning(
-                "%s: %s of %s is used, and not %s, which the weights were trained with",
+                "warning: %s: %s of %s is used, and not %s, which the weights were trained with",
                 name,
                 getattr(config, name),
                 source,

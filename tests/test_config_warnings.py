@@ -163,5 +163,5 @@ def test_preprocessing_of_a_recipe_that_replaces_the_checkpoints_is_said(tmp_pat
     completed, _ = recipe.open_weights(config)
     assert (completed.image_resize, completed.crop_pct) == (224, 1)
     assert capsys.readouterr().err == (
-        f"image_resize: 224 of {path}:1 is used, and not 160, which the weights were trained with\n"
+        f"warning: image_resize: 224 of {path}:1 is used, and not 160, which the weights were trained with\n"
     )
