@@ -136,7 +136,7 @@ def prepare_device(config: RunConfig) -> str:
     device = set_device(config.device_target)
     set_mode(config.mode, config.jit_level)
     names = ["amp_level"] if isinstance(config, TrainConfig) else []
-    names += ["val_amp_level"] if config.val_while_train or not names else []
+    names += ["val_amp_level"] if not names or config.val_while_train else []
     slow = [name for name in names if getattr(config, name) != "O0"]
     if slow and device == "CPU" and config.amp_dtype == "float16":
         logger.warning(
