@@ -40,7 +40,7 @@ from mindcv.recipe import (
     prepare_device,
     validated_weights,
 )
-from mindcv.resume import check_agreement, check_classes, read_training_config, run_description
+from mindcv.resume import check_agreement, check_classes, check_save_dir, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.distributed import join_group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
@@ -51,6 +51,7 @@ def main() -> None:
     config, saved = read_training_config()
     device = prepare_device(config)
     group = join_group(config.distribute)
+    config = check_save_dir(config, saved, group)
     check_agreement(saved, group)
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights
 

@@ -13,11 +13,11 @@ from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
 from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked, tell_warnings
 from mindcv.recipe_data import holdout_digest
-from mindcv.utils.distributed import Group, is_first_process
+from mindcv.utils.distributed import Group, is_launched
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["check_agreement", "check_classes", "read_training_config", "run_description"]
+__all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_config", "run_description"]
 
 # What may change without changing the numbers.
 _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
@@ -49,11 +49,21 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
         config = config.completed({})  # judges what `parse_command_line` leaves to the saved run
         tell_warnings(config)
     show_if_asked(config)
-    if found is not None and _is_same(found[0].parent, config.ckpt_save_dir):
-        config = replace(config, overwrite=False)
-    elif is_first_process() and not config.print_param_groups:
-        config = replace(config, overwrite=_overwrites(config))
-    return config, saved
+    return (config if is_launched() else _with_overwrite(config, saved)), saved
+
+
+def check_save_dir(config: TrainConfig, saved: Optional[SavedRun], group: Group) -> TrainConfig:
+    """What `read_training_config` does about `ckpt_save_dir`, for processes that a launcher started.
+
+    The main one looks, since other hosts may have another folder there. If it refuses, all end: when it ended alone
+    before the group was joined, msrun's scheduler waited for it for minutes.
+
+    Raises:
+        UserError: `ckpt_save_dir` holds another run, which this one would overwrite.
+    """
+    if not is_launched():
+        return config
+    return group.together(lambda: _with_overwrite(config, saved) if group.is_main else config)
 
 
 def run_description(config: TrainConfig, dataset: ImageDataset, started: float) -> dict[str, Any]:
@@ -114,16 +124,19 @@ def _saved_at(path: Path) -> tuple[Path, SavedRun]:
     return file, read_state(file)
 
 
-def _is_same(folder: Path, other: str) -> bool:
-    return folder.resolve() == Path(other).resolve()
-
-
-def _overwrites(config: TrainConfig) -> bool:
-    """Whether files in `ckpt_save_dir`, which is not the folder of the run to go on with, are to be removed.
+def _with_overwrite(config: TrainConfig, saved: Optional[SavedRun]) -> TrainConfig:
+    """The config, whose `overwrite` then says whether files in `ckpt_save_dir` are to be removed.
 
     Raises:
         UserError: they must not be.
     """
+    if config.print_param_groups:
+        return config
+    is_own = saved is not None and Path(saved[1]["folder"]).resolve() == Path(config.ckpt_save_dir).resolve()
+    return replace(config, overwrite=not is_own and _overwrites(config))
+
+
+def _overwrites(config: TrainConfig) -> bool:
     files = find_checkpoints(config.ckpt_save_dir)
     if not files:
         return False

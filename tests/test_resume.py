@@ -22,8 +22,9 @@ from PIL import Image
 
 from mindcv.convert import read_ckpt
 from mindcv.engine.state_file import SUFFIX, UNSAVED, find_newest
-from mindcv.resume import read_training_config
+from mindcv.resume import check_save_dir, read_training_config
 from mindcv.utils.cli import run_script
+from mindcv.utils.distributed import Group
 from mindcv.utils.errors import CheckpointError, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -398,23 +399,28 @@ def test_overwriting_spares_the_weights_to_start_from(tmp_path, monkeypatch):
         resumed(monkeypatch, *argv)
 
 
-@pytest.mark.parametrize(
-    ("variables", "is_first"),
-    [
-        ({"MS_ROLE": "MS_SCHED"}, False),
-        ({"MS_ROLE": "MS_WORKER", "RANK_ID": "0"}, True),
-        ({"MS_ROLE": "MS_WORKER", "RANK_ID": "1"}, False),
-        ({"OMPI_COMM_WORLD_RANK": "1"}, False),
-        ({"RANK_ID": "1"}, True),  # left over from elsewhere
-    ],
-)
-def test_only_the_first_process_looks_into_the_folder(tmp_path, monkeypatch, variables, is_first):
-    """On other hosts the folder may be another."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_the_main_process_looks_into_the_folder_and_all_end(tmp_path, monkeypatch, processes):
+    """On other hosts the folder may be another. Before the group is joined, no process of it ends."""
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     folder = hold_run(tmp_path / "run")
-    with pytest.raises(UserError, match="holds an earlier run") if is_first else contextlib.nullcontext():
-        resumed(monkeypatch, *NEW, folder)
+    config, saved = resumed(monkeypatch, *NEW, folder)
+    said = []
+
+    def check(rank):
+        try:
+            return check_save_dir(config, saved, Group(rank, 2))
+        except UserError as error:
+            said.append(str(error))
+
+    processes.run(check, 2)
+    assert "holds an earlier run" in said[0] and said[-1] == "1 of the 2 processes failed; the log of each says why"
+
+
+def test_the_main_process_alone_overwrites(tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    config, saved = resumed(monkeypatch, *NEW, hold_run(tmp_path / "run"), "--overwrite", "True")
+    found = processes.run(lambda rank: check_save_dir(config, saved, Group(rank, 2)), 2)
+    assert found[0].overwrite
 
 
 def test_a_run_is_not_resumed_into_the_folder_of_another(copy, tmp_path, monkeypatch):

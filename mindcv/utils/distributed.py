@@ -18,7 +18,7 @@ from mindcv.utils.errors import DeviceError, UserError
 from mindcv.utils.logger import logger
 from mindcv.utils.rank_watch import watch_workers
 
-__all__ = ["Group", "is_first_process", "join_group"]
+__all__ = ["Group", "is_first_process", "is_launched", "join_group"]
 
 # What the launchers set for the processes they start.
 _LAUNCHERS = {"msrun": "MS_ROLE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
@@ -85,7 +85,7 @@ def join_group(distribute: bool) -> Group:
         UserError: a launcher started several processes, but `distribute` is False: all would write the same files.
         DeviceError: mpirun was used on CPU, or the processes could not be joined.
     """
-    launchers = [name for name, variable in _LAUNCHERS.items() if os.environ.get(variable, "1") != "1"]
+    launchers = _launchers()
     if not distribute:
         if launchers:
             raise UserError(f"{launchers[0]} started this process, and distribute is off: add --distribute True")
@@ -113,6 +113,15 @@ def join_group(distribute: bool) -> Group:
     if not group.is_main:
         logger.setLevel(logging.WARNING)  # what all would say, one says
     return group
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process, as one of several."""
+    return bool(_launchers())
+
+
+def _launchers() -> list[str]:
+    return [name for name, variable in _LAUNCHERS.items() if os.environ.get(variable, "1") != "1"]
 
 
 def is_first_process() -> bool:
