@@ -140,6 +140,38 @@ def test_deepcopy_is_a_network_of_its_own(each_mode, images, exact, is_packed):
     np.testing.assert_array_equal(network(images).asnumpy(), exact)
 
 
+def test_deepcopy_keeps_drops_and_gradient_checkpointing(images):
+    options = {"drop_path_rate": 0.5, "drop_rate": 0.2, "recompute_stages": (0, 1), "layer_scale_init_value": 0.5}
+    network = ConvNeXt(3, 5, (1, 1, 1, 1), (8, 8, 8, 16), **options)
+    copied = copy.deepcopy(network)
+    results = []
+    for each in (network, copied, network, copied):
+        value, gradients = ms.value_and_grad(lambda x, net=each: net(x).sum(), None, each.trainable_params())(images)
+        results.append([value.asnumpy(), *(gradient.asnumpy() for gradient in gradients)])
+    for one, other in ((0, 1), (2, 3)):
+        for first, second in zip(results[one], results[other]):
+            np.testing.assert_array_equal(first, second)
+    assert copied.sample_counter.count is not network.sample_counter.count
+    assert copied.feature[1][0]._recompute_cell is not None
+
+
+@needs_kernels
+def test_export_of_bfloat16_on_cpu_is_refused(tmp_path, images):
+    network = apply_amp(build(), "O1", dtype="bfloat16")
+    with pytest.raises(UserError, match="in bfloat16 cannot be made on CPU: export it before apply_amp"):
+        ms.export(network, images, file_name=str(tmp_path / "network"), file_format="MINDIR")
+    assert network(images).shape == (2, 5)
+
+
+def test_export_with_any_number_of_images(tmp_path, images, exact):
+    any_number = Tensor(shape=[None, 3, 32, 32], dtype=ms.float32)
+    ms.export(build(), any_number, file_name=str(tmp_path / "network"), file_format="MINDIR")
+    graph = nn.GraphCell(ms.load(str(tmp_path / "network.mindir")))
+    for count in (1, 3):
+        found = graph(ms.ops.concat([images] * count)).asnumpy()
+        np.testing.assert_allclose(found, np.concatenate([exact] * count), atol=1e-5)
+
+
 _RUN_FILE = """
 import sys
 import mindspore as ms

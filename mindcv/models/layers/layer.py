@@ -18,6 +18,9 @@ __all__ = ["BaseNetwork", "Layer", "forget_graphs"]
 # MindSpore's flags for the number format of a Cell.
 _FORMATS = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
 
+# The Cell that MindSpore's `recompute` puts into another one.
+_RECOMPUTE = "_recompute_cell"
+
 
 class Layer(nn.Cell):
     """A Cell that computes in the type of its input.
@@ -42,9 +45,25 @@ class Layer(nn.Cell):
     @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
         """The name of the graph that holds this Cell, of the last call. All names are kept: see `forget_graphs`."""
+        if value.startswith("export.") and getattr(self, "compute_type", None) == ms.bfloat16 and is_on_cpu():
+            raise UserError("a file of a network in bfloat16 cannot be made on CPU: export it before apply_amp")
         if value:
             self.__dict__.setdefault("_phases", set()).add(value)
         nn.Cell.compile_phase.fset(self, value)
+
+    def __getstate__(self) -> tuple:
+        """For `copy.deepcopy`: what gradient checkpointing put around the Cell cannot be copied, and is made anew."""
+        base, attributes = super().__getstate__()
+        cells = type(self._cells)((name, cell) for name, cell in self._cells.items() if name != _RECOMPUTE)
+        return base, {**attributes, "_cells": cells, "_is_recomputed": _RECOMPUTE in self._cells}
+
+    def __setstate__(self, state: tuple) -> None:
+        """See `__getstate__`."""
+        super().__setstate__(state)
+        if self.__dict__.pop("_is_recomputed"):
+            self.recompute()
+        else:
+            self.__dict__.setdefault(_RECOMPUTE, None)
 
     @property
     def is_exported(self) -> bool:
