@@ -255,7 +255,7 @@ class RunConfig:
         [], "stages of the model (0 to 3) that recompute their activations in the backward pass to save memory",
         low=0, high=3)
     freeze: Optional[list[str]] = _model(
-        None, "patterns of the names of parameters that are not trained, for example feature.0.*")
+        None, "patterns of the names of parameters that are not trained, for example feature.0.*; None trains all")
 
     epoch_size: int = _train(90, "number of epochs", low=1)
     val_while_train: bool = _train(False, "validate the model while it trains")
@@ -316,7 +316,7 @@ class RunConfig:
     warmup_epochs: int = _schedule(3, "number of epochs in which the learning rate rises linearly to lr", low=0)
     warmup_factor: float = _schedule(0.0, "learning rate at the start of the warm-up, divided by lr", low=0)
     warmup_lr: Optional[float] = _schedule(
-        None, "learning rate at the start of the warm-up (instead of warmup_factor)", low=0)
+        None, "learning rate at the start of the warm-up; None means that warmup_factor decides", low=0)
     decay_epochs: int = _schedule(
         100, "number of epochs of one cycle of cosine_decay, or between two decays of step_decay", low=1)
     decay_rate: float = _schedule(

@@ -88,6 +88,16 @@ def test_help_lists_own_options_first_and_no_other_scripts(script, capsys):
     assert listed[: len(own)] == own
 
 
+@pytest.mark.parametrize("config_class", list(WORKING), ids=lambda config_class: config_class.script)
+def test_help_texts_stand_alone(config_class):
+    """No text goes on from the option above it, and None and '' are explained where they are the default."""
+    for name, option in used_options(config_class).items():
+        assert not re.match(r"(its|it|that|to|or|and|of|with|such|for)\b", option.help), name
+        assert len(option.help.split()) >= 2 and not option.help.endswith("."), name
+        if option.default is None:
+            assert "None" in option.help, name
+
+
 # What MindCV's pages show
 
 
