@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     A user's mistake is told in a line each, without a traceback; any other exception keeps its traceback.
     """
+    _escape_unprintable(sys.stdout)
     try:
         status = _status_of(main)
         sys.stdout.flush()
@@ -41,6 +43,12 @@ def show_and_stop(text: str) -> NoReturn:
     """Print what the user asked to see, and leave with status 0."""
     print(text)
     raise SystemExit(0)
+
+
+def _escape_unprintable(stream: TextIO) -> None:
+    """Have letters that the stream's encoding lacks, and file names that are not text, printed as escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # as standard error has it
 
 
 def _status_of(main: Callable[[], None]) -> int:

@@ -1,5 +1,6 @@
 """How scripts end."""
 
+import io
 import os
 import signal
 import subprocess
@@ -86,3 +87,12 @@ def test_ctrl_c_during_the_imports_is_a_line(tmp_path, script):
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"stopped: by Ctrl-C\n"
     assert process.returncode == 130
+
+
+def test_run_script_prints_letters_that_the_output_lacks_as_escapes(monkeypatch):
+    """A name in a text that ASCII cannot show, or that is no text, ends no script after its work."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda: print("K\u00e4tzchen \udcff"))
+    assert end.value.code == 0 and written.getvalue() == b"K\\xe4tzchen \\udcff\n"
