@@ -333,7 +333,7 @@ class RunConfig:
         "CE", "loss function: softmax cross-entropy (CE), sigmoid cross-entropy (BCE), an asymmetric loss "
         "(asl_single_label, asl_multi_label), or cross-entropy with Jensen-Shannon consistency (JSD)", choices=_LOSSES)
     bce_target_threshold: Optional[float] = _loss(
-        None, "threshold of the loss BCE: targets above it become 1 and the others 0; None keeps the targets", low=0, below=1)
+        None, "threshold of loss BCE: targets above it become 1, the others 0; None keeps the targets", low=0, below=1)
     label_smoothing: float = _loss(
         0.0, "share of each target that is spread evenly over all classes", low=0, below=1)
     aux_factor: float = _loss(
