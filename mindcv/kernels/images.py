@@ -1,15 +1,17 @@
 """The image kernels: functions on the bytes of images, for data workers. One thread each, and no lock of Python's held.
 
 Sources are uint8 (height, width, channels) with one channel, or four (red, green, blue and one that means nothing).
-Their rows have no gaps between pixels.
+Their rows have no gaps between pixels. Each function checks its arguments and raises ValueError, with one sentence that
+names the argument, where they do not fit; the C functions check sizes and numbers once more.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -19,6 +21,8 @@ __all__ = ["FILTERS", "Side", "affine", "look_up", "mix", "resize", "saturate", 
 
 # By their number in images.cc.
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
+
+_MOST_PIXELS = 1 << 28  # of a side, so that 32 bits hold every place in it
 
 
 class Side(NamedTuple):
@@ -51,15 +55,21 @@ def resize(source: np.ndarray, filter_name: str, across: Side, down: Side, down_
         uint8 (down.kept, across.kept, channels).
 
     Raises:
-        MemoryError: there is no room for what lies between the passes.
+        MemoryError: there is no memory for the pixels between the two passes.
     """
-    height, width, channels = source.shape
-    assert (width, height) == (across.size, down.size) and source.strides[1:] == (channels, 1)
+    height, width, channels = _image_shape(source)
+    if source.strides[1:] != (channels, 1):
+        raise ValueError("source must have no gaps between pixels: numpy.ascontiguousarray(source) removes them")
+    if filter_name not in FILTERS:
+        raise ValueError(f"filter_name must be one of {', '.join(FILTERS)}, not {filter_name!r}")
+    for name, side, length in (("across", across, width), ("down", down, height)):
+        is_part = 0 <= side.start < side.start + side.kept <= side.resized
+        if side.size != length or not is_part or side.resized > _MOST_PIXELS:
+            raise ValueError(f"{name} must be a part of a side that has {length} pixels now, not {side}")
     out = np.empty((down.kept, across.kept, channels), np.uint8)
     sides = (ctypes.c_int32 * 10)(*across, *down)
     number = FILTERS.index(filter_name)
-    if _library().mindcv_resize(_start(source), source.strides[0], channels, number, sides, down_first, _start(out)):
-        raise MemoryError("no memory to resize an image")
+    _run("resize", _start(source), source.strides[0], channels, number, sides, down_first, _start(out))
     return out
 
 
@@ -67,12 +77,18 @@ def to_planes(source: np.ndarray, mean: np.ndarray, std: np.ndarray, out: np.nda
     """Write (value - mean) / std of each channel, in float32, to its plane.
 
     Args:
-        source: pixels of 4 bytes for three planes, of 1 byte for one; no gaps.
+        source: (height, width, 4) for three planes, (height, width, 1) for one; no gaps.
         mean, std: float32, one a plane, without gaps.
         out: float32 (planes, height, width), without gaps.
     """
-    planes = len(out)
-    _library().mindcv_to_planes(_address(source), out[0].size, planes, _address(mean), _address(std), _address(out))
+    height, width, channels = _image_shape(source)
+    planes = _planes(channels)
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, np.ndarray) or values.size != planes:
+            raise ValueError(f"{name} must be an array of {planes} values, one a plane, not {_described(values)}")
+    mean, std = _address("mean", mean, np.float32, mean.shape), _address("std", std, np.float32, std.shape)
+    target = _address("out", out, np.float32, (planes, height, width), is_written=True)
+    _run("to_planes", _address("source", source, np.uint8, source.shape), width * height, planes, mean, std, target)
 
 
 def mix(image: np.ndarray, partner: np.ndarray, share: np.float32, partner_share: np.float32) -> None:
@@ -82,8 +98,13 @@ def mix(image: np.ndarray, partner: np.ndarray, share: np.float32, partner_share
         image, partner: float32 of one shape, without gaps; they may be the same array.
         share, partner_share: of each in itself.
     """
-    assert image.shape == partner.shape and image.dtype == partner.dtype == np.float32
-    _library().mindcv_mix(_address(image), _address(partner), image.size, share, partner_share)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image must be a float32 array, not {_described(image)}")
+    first = _address("image", image, np.float32, image.shape, is_written=True)
+    second = _address("partner", partner, np.float32, image.shape, is_written=True)
+    if first != second and np.may_share_memory(image, partner):  # exact for arrays without gaps
+        raise ValueError("image and partner must be two arrays or the same one, not parts that overlap")
+    _run("mix", first, second, image.size, share, partner_share)
 
 
 def look_up(source: np.ndarray, tables: np.ndarray) -> np.ndarray:
@@ -96,25 +117,31 @@ def look_up(source: np.ndarray, tables: np.ndarray) -> np.ndarray:
     Returns:
         uint8, of the shape of `source`.
     """
-    height, width, channels = source.shape
-    assert tables.shape == (1 if channels == 1 else 3, 256) and tables.dtype == np.uint8
+    height, width, channels = _image_shape(source)
+    addresses = (
+        _address("source", source, np.uint8, source.shape),
+        _address("tables", tables, np.uint8, (_planes(channels), 256)),
+    )
     out = np.empty(source.shape, np.uint8)
-    _library().mindcv_look_up(_address(source), width * height, channels, _address(tables), _address(out))
+    _run("look_up", addresses[0], width * height, channels, addresses[1], _start(out))
     return out
 
 
 def sharpen(source: np.ndarray, factor: float) -> np.ndarray:
     """What Pillow's `ImageEnhance.Sharpness` gives: the image blurred (`factor` 0), itself (1) or sharper."""
-    height, width, channels = source.shape
+    height, width, channels = _image_shape(source)
+    address = _address("source", source, np.uint8, source.shape)
     out = np.empty(source.shape, np.uint8)
-    _library().mindcv_sharpen(_address(source), width, height, channels, factor, _address(out))
+    _run("sharpen", address, width, height, channels, _finite("factor", factor), _start(out))
     return out
 
 
 def saturate(source: np.ndarray, factor: float) -> np.ndarray:
     """What Pillow's `ImageEnhance.Color` gives, of pixels of 4 bytes: grey (`factor` 0), itself (1) or beyond."""
+    height, width, _ = _image_shape(source, 4)
+    address = _address("source", source, np.uint8, source.shape)
     out = np.empty(source.shape, np.uint8)
-    _library().mindcv_saturate(_address(source), out.size // 4, factor, _address(out))
+    _run("saturate", address, width * height, _finite("factor", factor), _start(out))
     return out
 
 
@@ -130,16 +157,62 @@ def affine(source: np.ndarray, matrix: Sequence[float], is_cubic: bool, fill: tu
     Returns:
         uint8 (height, width, 4).
     """
-    height, width, _ = source.shape
+    height, width, _ = _image_shape(source, 4)
+    if len(matrix) != 6:
+        raise ValueError(f"matrix must be six numbers, not {len(matrix)}")
+    if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+        raise ValueError(f"fill must be three numbers from 0 to 255, not {fill}")
+    address = _address("source", source, np.uint8, source.shape)
     out = np.empty((height, width, 4), np.uint8)
     numbers = (ctypes.c_double * 6)(*matrix)
-    _library().mindcv_affine(_address(source), width, height, is_cubic, numbers, bytes((*fill, 0)), _address(out))
+    _run("affine", address, width, height, is_cubic, numbers, bytes((*fill, 0)), _start(out))
     return out
 
 
-def _address(array: np.ndarray) -> int:
-    assert array.flags.c_contiguous
+def _image_shape(source: np.ndarray, channels: Optional[int] = None) -> tuple[int, int, int]:
+    """The shape of an image, which must have `channels` channels, or one or four."""
+    allowed = (1, 4) if channels is None else (channels,)
+    is_image = isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3
+    if not is_image or source.shape[2] not in allowed or not 0 < min(source.shape) <= max(source.shape) <= _MOST_PIXELS:
+        expected = f"(height, width, {' or '.join(map(str, allowed))})"
+        raise ValueError(f"source must be a uint8 array {expected} that is not empty, not {_described(source)}")
+    return source.shape
+
+
+def _planes(channels: int) -> int:
+    return 1 if channels == 1 else 3
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value}")
+    return value
+
+
+def _address(
+    name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...], is_written: bool = False
+) -> int:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} must be a {np.dtype(dtype)} array of shape {shape}, not {_described(array)}")
+    if not array.flags.c_contiguous or not array.flags.aligned or (is_written and not array.flags.writeable):
+        kind = "writeable, and " if is_written else ""
+        raise ValueError(f"{name} must be {kind}without gaps: numpy.ascontiguousarray({name}) is such an array")
     return _start(array)
+
+
+def _described(array: object) -> str:
+    if not isinstance(array, np.ndarray):
+        return f"a {type(array).__name__}"
+    return f"a {array.dtype} array of shape {array.shape}"
+
+
+def _run(name: str, *arguments: object) -> None:
+    """Call a C function, which gives 0, 1 where there is no memory, or 2 where it refuses its arguments."""
+    library = _library()
+    status = getattr(library, f"mindcv_{name}")(*arguments)
+    if status != 0:
+        reason = library.mindcv_last_error().decode()
+        raise (MemoryError if status == 1 else ValueError)(reason)
 
 
 def _start(array: np.ndarray) -> int:
@@ -157,6 +230,5 @@ def _library() -> ctypes.CDLL:
     library.mindcv_sharpen.argtypes = [pointer, int64, int64, int32, float32, pointer]
     library.mindcv_saturate.argtypes = [pointer, int64, float32, pointer]
     library.mindcv_affine.argtypes = [pointer, int64, int64, int32, pointer, pointer, pointer]
-    for name in ("to_planes", "mix", "look_up", "sharpen", "saturate", "affine"):
-        library[f"mindcv_{name}"].restype = None
+    library.mindcv_last_error.restype = ctypes.c_char_p
     return library

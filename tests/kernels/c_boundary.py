@@ -71,6 +71,11 @@ class Library:
             return None
         return self._library.mindcv_last_error().decode()
 
+    def image_kernel_refuses(self, name, arguments):
+        """Whether an image kernel refuses its arguments with a reason; `image_functions` are those with their types."""
+        status = getattr(self.image_functions, f"mindcv_{name}")(*arguments)
+        return status == 2 and self._library.mindcv_last_error().decode().startswith("an image kernel got ")
+
 
 # Sizes that fit every operator. No two letters are the same number, and one pixel more would be one patch more.
 SYMBOLS = {"N": 2, "H": 7, "W": 11, "C": 5, "I": 3, "O": 6, "k": 4, "n": 2}

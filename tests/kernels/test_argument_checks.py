@@ -1,6 +1,7 @@
 """What the kernels are called with is checked in Python and again at the C boundary, argument by argument."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,11 @@ assert library.call("BlockV1", small) is None and (small[-1] == expected).all()
         command = [sys.executable, "-c", code, Path(__file__).parent, library_path(), threads]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
+
+
+def test_calls_from_several_threads_give_the_bits_of_one(library):
+    command = [sys.executable, Path(__file__).with_name("run_threads.py"), library.path, "4", "40"]
+    environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "160"

@@ -5,16 +5,21 @@
 #include <math.h>
 
 #include <algorithm>
-#include <exception>
+#include <cmath>
+#include <iterator>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernels.h"
+#include "last_error.h"
 
 namespace {
 
 using mindcv::kernels;
 using mindcv::Taps;
+using mindcv::with_last_error;
 using Buffer = std::unique_ptr<uint8_t[]>;  // not set to 0, as a vector is
 
 double sinc(double x) { return x == 0 ? 1 : sin(x * M_PI) / (x * M_PI); }
@@ -48,6 +53,35 @@ constexpr Filter kFilters[] = {{box, 0.5}, {bilinear, 1}, {hamming, 1}, {bicubic
 struct Side {
   int32_t size, resized, from, kept, is_flipped;
 };
+
+// Throws std::invalid_argument where a caller's number is out of range.
+void expect(const char* name, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  throw std::invalid_argument("an image kernel got " + std::string(name) + " " + std::to_string(value) +
+                              "; it expects " + std::to_string(least) + " to " + std::to_string(most));
+}
+
+constexpr int64_t kMostPixels = int64_t{1} << 28;  // of a side, so that 32 bits hold every place in it
+constexpr int64_t kMostValues = int64_t{1} << 45;  // of an image; more than the addresses of a process
+
+void expect_one_of(const char* name, int32_t value, int32_t first, int32_t second) {
+  if (value == first || value == second) return;
+  throw std::invalid_argument("an image kernel got " + std::to_string(value) + " " + name + "; it expects " +
+                              std::to_string(first) + " or " + std::to_string(second));
+}
+
+void expect_channels(int32_t channels) { expect_one_of("channels", channels, 1, 4); }
+
+void expect_finite(float factor) {
+  if (!std::isfinite(factor)) throw std::invalid_argument("an image kernel got a factor that is not finite");
+}
+
+void expect_side(const Side& side) {
+  expect("a size of", side.size, 1, kMostPixels);
+  expect("a new size of", side.resized, 1, kMostPixels);
+  expect("a first pixel of", side.from, 0, side.resized - 1);
+  expect("a number of pixels of", side.kept, 1, side.resized - side.from);
+}
 
 class TapTable {
  public:
@@ -134,58 +168,86 @@ class TapTable {
 
 }  // namespace
 
-// Resizes pixels of one or four bytes, whose rows are `stride` bytes apart; `out` has none between them. 1: no memory.
+// The functions give 0, or what `with_last_error` gives.
+
+// Resizes pixels of one or four bytes, whose rows are `stride` bytes apart; `out` has none between them.
 extern "C" int mindcv_resize(const uint8_t* source, int64_t stride, int32_t channels, int32_t filter,
                              const int32_t* sides, int32_t is_vertical_first, uint8_t* out) {
-  try {
+  return with_last_error([&] {
     const Side across = {sides[0], sides[1], sides[2], sides[3], sides[4]};
     const Side down = {sides[5], sides[6], sides[7], sides[8], sides[9]};
+    expect_channels(channels);
+    expect("filter number", filter, 0, static_cast<int64_t>(std::size(kFilters)) - 1);
+    expect_side(across);
+    expect_side(down);
     TapTable columns(kFilters[filter], across, mindcv::kTapGroup), rows(kFilters[filter], down, 1);
     int32_t left, right, top, bottom;
     columns.crop(&left, &right);
     rows.crop(&top, &bottom);
-    source += top * stride + left * channels;
+    source += top * stride + static_cast<int64_t>(left) * channels;
     if (is_vertical_first) {
-      const int64_t bytes = (right - left) * channels;
-      const Buffer between(new uint8_t[down.kept * bytes]);
+      const int64_t bytes = static_cast<int64_t>(right - left) * channels;
+      const Buffer between(new uint8_t[static_cast<size_t>(down.kept * bytes)]);
       kernels().images->resize_vertical(source, stride, bytes, rows.taps(), between.get());
       kernels().images->resize_horizontal(between.get(), bytes, down.kept, channels, columns.taps(), out);
     } else {
-      const int64_t bytes = across.kept * channels;
-      const Buffer between(new uint8_t[(bottom - top) * bytes]);
+      const int64_t bytes = static_cast<int64_t>(across.kept) * channels;
+      const Buffer between(new uint8_t[static_cast<size_t>((bottom - top) * bytes)]);
       kernels().images->resize_horizontal(source, stride, bottom - top, channels, columns.taps(), between.get());
       kernels().images->resize_vertical(between.get(), bytes, bytes, rows.taps(), out);
     }
-    return 0;
-  } catch (const std::exception&) {
-    return 1;
-  }
+  });
 }
 
-extern "C" void mindcv_to_planes(const uint8_t* source, int64_t pixels, int32_t planes, const float* mean,
-                                 const float* std, float* out) {
-  kernels().images->to_planes(source, pixels, planes, mean, std, out);
+extern "C" int mindcv_to_planes(const uint8_t* source, int64_t pixels, int32_t planes, const float* mean,
+                                const float* std, float* out) {
+  return with_last_error([&] {
+    expect("a number of pixels of", pixels, 0, kMostValues);
+    expect_one_of("planes", planes, 1, 3);
+    kernels().images->to_planes(source, pixels, planes, mean, std, out);
+  });
 }
 
-extern "C" void mindcv_mix(float* a, float* b, int64_t count, float share_a, float share_b) {
-  kernels().images->mix(a, b, count, share_a, share_b);
+extern "C" int mindcv_mix(float* a, float* b, int64_t count, float share_a, float share_b) {
+  return with_last_error([&] {
+    expect("a number of values of", count, 0, kMostValues);
+    kernels().images->mix(a, b, count, share_a, share_b);
+  });
 }
 
-extern "C" void mindcv_look_up(const uint8_t* source, int64_t pixels, int32_t channels, const uint8_t* tables,
-                               uint8_t* out) {
-  kernels().images->look_up(source, pixels, channels, tables, out);
+extern "C" int mindcv_look_up(const uint8_t* source, int64_t pixels, int32_t channels, const uint8_t* tables,
+                              uint8_t* out) {
+  return with_last_error([&] {
+    expect("a number of pixels of", pixels, 0, kMostValues);
+    expect_channels(channels);
+    kernels().images->look_up(source, pixels, channels, tables, out);
+  });
 }
 
-extern "C" void mindcv_sharpen(const uint8_t* source, int64_t width, int64_t height, int32_t channels, float factor,
-                               uint8_t* out) {
-  kernels().images->sharpen(source, width, height, channels, factor, out);
+extern "C" int mindcv_sharpen(const uint8_t* source, int64_t width, int64_t height, int32_t channels, float factor,
+                              uint8_t* out) {
+  return with_last_error([&] {
+    expect("a width of", width, 1, kMostPixels);
+    expect("a height of", height, 1, kMostPixels);
+    expect_channels(channels);
+    expect_finite(factor);
+    kernels().images->sharpen(source, width, height, channels, factor, out);
+  });
 }
 
-extern "C" void mindcv_saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
-  kernels().images->saturate(source, pixels, factor, out);
+extern "C" int mindcv_saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
+  return with_last_error([&] {
+    expect("a number of pixels of", pixels, 0, kMostValues);
+    expect_finite(factor);
+    kernels().images->saturate(source, pixels, factor, out);
+  });
 }
 
-extern "C" void mindcv_affine(const uint8_t* source, int64_t width, int64_t height, int32_t is_cubic, const double* m,
-                              const uint8_t* fill, uint8_t* out) {
-  kernels().images->affine(source, width, height, is_cubic != 0, m, fill, out);
+extern "C" int mindcv_affine(const uint8_t* source, int64_t width, int64_t height, int32_t is_cubic, const double* m,
+                             const uint8_t* fill, uint8_t* out) {
+  return with_last_error([&] {
+    expect("a width of", width, 1, kMostPixels);
+    expect("a height of", height, 1, kMostPixels);
+    kernels().images->affine(source, width, height, is_cubic != 0, m, fill, out);
+  });
 }

@@ -1,6 +1,7 @@
 // The text of the last exception of a thread, for callers that cannot take exceptions (ctypes).
 #pragma once
 #include <exception>
+#include <new>
 #include <string>
 
 namespace mindcv {
@@ -10,15 +11,18 @@ inline std::string& last_error() {
   return text;
 }
 
-// Runs `run` and gives 0, or 1 where it throws; `last_error` then has the reason.
+// Runs `run` and gives 0; where it throws, `last_error` has the reason, and it gives 1 for a lack of memory, else 2.
 template <class F>
 int with_last_error(F&& run) {
   try {
     run();
     return 0;
+  } catch (const std::bad_alloc&) {
+    last_error() = "there is not enough memory";
+    return 1;
   } catch (const std::exception& error) {
     last_error() = error.what();
-    return 1;
+    return 2;
   }
 }
 

@@ -124,7 +124,7 @@ using Operator = int (*)(int count, void** args, int* dims, int64_t** shapes, co
   }
 MINDCV_OPERATORS(MINDCV_OPERATOR)
 
-// Calls an operator for a caller that cannot take C++ exceptions. 0, or 1 with the reason in `mindcv_last_error`.
+// Calls an operator for a caller that cannot take C++ exceptions. 0, or else `mindcv_last_error` has the reason.
 extern "C" int mindcv_try(Operator run, int count, void** args, int* dims, int64_t** shapes, const char** types) {
   return mindcv::with_last_error([&] { run(count, args, dims, shapes, types, nullptr, nullptr); });
 }
