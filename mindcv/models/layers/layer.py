@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Optional
 
 import mindspore as ms
@@ -20,6 +21,10 @@ _FORMATS = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
 
 # The Cell that MindSpore's `recompute` puts into another one.
 _RECOMPUTE = "_recompute_cell"
+
+
+# Held by the thread that is calling a network, which may call others inside.
+_in_a_call = threading.RLock()
 
 
 class Layer(nn.Cell):
@@ -85,12 +90,25 @@ class BaseNetwork(Layer):
         self.input_type: Optional[ms.Type] = None
 
     def __call__(self, *inputs: ms.Tensor, **keywords: object) -> object:
-        """As `nn.Cell`, after a check of the images: before MindSpore compiles a graph an error is one sentence."""
+        """As `nn.Cell`, after a check of the images: before MindSpore compiles a graph an error is one sentence.
+
+        Raises:
+            UserError: the images do not fit, or another thread calls a network at the same time.
+        """
         if inputs:
             check_images(inputs[0], self.in_channels, self.least_side)
-        if self.is_exported:  # the export is over
-            self.compile_phase = ""
-        return super().__call__(*inputs, **keywords)
+        if not _in_a_call.acquire(blocking=False):
+            raise UserError(
+                "another Python thread is calling a network, and MindSpore gives wrong numbers or waits forever when "
+                "calls overlap: hold one threading.Lock from each call until its result is an array, or use a process "
+                "for each model (docs/serving.md)"
+            )
+        try:
+            if self.is_exported:  # the export is over
+                self.compile_phase = ""
+            return super().__call__(*inputs, **keywords)
+        finally:
+            _in_a_call.release()
 
     def to_float(self, dst_type: ms.Type) -> BaseNetwork:
         """Compute in `dst_type` from the images on, as `apply_amp` with O2 does; the logits are of this type too.

@@ -1,0 +1,74 @@
+"""Networks and several Python threads, which MindSpore cannot serve at once."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv.models.layers import BaseNetwork
+from mindcv.utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+class Waiting(BaseNetwork):
+    """Stays inside its call until it is told to leave."""
+
+    in_channels, least_side = 3, 1
+
+    def __init__(self):
+        super().__init__()
+        self.has_entered, self.may_leave = threading.Event(), threading.Event()
+
+    def construct(self, x):
+        self.has_entered.set()
+        assert self.may_leave.wait(60)
+        return x
+
+
+class Nested(BaseNetwork):
+    in_channels, least_side = 3, 1
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def construct(self, x):
+        return self.inner(x)
+
+
+def test_network_refuses_overlapping_calls_of_threads():
+    """And takes the next call of either thread; a network inside another is no second call."""
+    network, other = Waiting(), Waiting()
+    images = Tensor(np.zeros((1, 3, 1, 1), np.float32))
+    results = []
+    thread = threading.Thread(target=lambda: results.append(network(images)))
+    thread.start()
+    assert network.has_entered.wait(60)
+    other.may_leave.set()
+    with pytest.raises(UserError, match="another Python thread is calling a network, .*docs/serving.md"):
+        other(images)
+    network.may_leave.set()
+    thread.join()
+    assert len(results) == 1
+    assert Nested(other)(images).shape == (1, 3, 1, 1)
+
+
+def test_network_can_be_called_again_after_an_error():
+    network = Waiting()
+    network.may_leave.set()
+    with pytest.raises(UserError, match="at least one image"):
+        network(Tensor(np.zeros((0, 3, 1, 1), np.float32)))
+    assert network(Tensor(np.zeros((1, 3, 1, 1), np.float32))).dtype == ms.float32
+
+
+def test_example_of_the_serving_page_runs(tmp_path):
+    (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.S)
+    main = "def main():\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "\nmain()\n"
+    subprocess.run([sys.executable, "-c", main], check=True, cwd=tmp_path, env=None, timeout=300)
