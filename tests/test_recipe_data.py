@@ -133,7 +133,8 @@ def test_validation_on_the_training_images_is_warned_of(root, log, splits):
 
 
 def test_validation_on_other_images_is_not_warned_of(root, log):
-    for argv in (["--val_while_train"], ["--val_split", "train"], ["--val_while_train", "--val_fraction", "0.1"]):
+    held_out = ["--train_split", "val", "--val_while_train", "--val_fraction", "0.1", "--drop_remainder", "False"]
+    for argv in (["--val_while_train"], ["--val_split", "train"], held_out):
         build_training_loader(train_config(root, *argv), Group())
     assert not any("validation uses the training images" in line for line in log())
 

@@ -106,11 +106,17 @@ def test_find_unreadable_is_the_same_for_all_processes(tmp_path, processes):
     (root / "dog" / "03.jpg").unlink()
     (root / "dog" / "03.jpg").symlink_to("gone")
 
+    checked = {0: [], 1: []}
+
     def find(rank, whole=False):
         dataset = create_dataset("", root, "", num_shards=2, shard_id=rank)
+        check = dataset.check
+        dataset.check = lambda index: (checked[rank].append(index), check(index))
         return find_unreadable(dataset, Group(rank, 2), whole)
 
     assert processes.run(find, 2) == [[1, 8], [1, 8]], "headers alone"
+    shares = {0: {0, 2, 4, 6, 8}, 1: {1, 3, 5, 7}}
+    assert {rank: set(indices) for rank, indices in checked.items()} == shares, "each process looks at its share alone"
     processes.sent.clear()
     assert processes.run(lambda rank: find(rank, whole=True), 2) == [[1, 5, 8], [1, 5, 8]]
 
