@@ -104,7 +104,7 @@ def main() -> None:
     with interruption.listening():
         trainer.train(config.epoch_size, loader, callbacks, state, interruption)
     if loader.num_corrupt:
-        logger.warning("%d times a corrupt image was replaced by another", loader.num_corrupt)
+        logger.warning("%s a corrupt image was replaced by another", counted(loader.num_corrupt, "time"))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def test_sigterm_saves_all_at_one_step(folder):
     os.kill(job.worker(1), signal.SIGTERM)  # one is told, and all stop
     assert job.end() not in (0, None)
     assert "stopped: by SIGTERM after epoch" in job.said(0) and "stopped: by SIGTERM after epoch" in job.said(1)
-    (path,) = (line.split()[-1] for line in job.said(0).splitlines() if line.startswith("saved "))
+    (line,) = (line for line in job.said(0).splitlines() if line.startswith("saved "))
+    path = line.removeprefix("saved ").removesuffix(", from which --resume auto goes on")
     assert read_state(path)[1]["state"]["global_step"] >= 1
 
 

@@ -28,7 +28,7 @@ from mindcv.engine.state_file import StateFiles
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["Callback", "Checkpoints", "EarlyStopping", "MetricsTable", "Progress", "RunStates", "Validation"]
 
@@ -239,10 +239,10 @@ class EarlyStopping(Callback):
 
     def _reason(self) -> str:
         if self.best is None:
-            return f"{self.metric} was not a number in {self.num_worse} validations"
+            return f"{self.metric} was not a number in {counted(self.num_worse, 'validation')}"
         return (
             f"{self.metric} was best at epoch {self.best_epoch} with {self.best:.4f} and has not improved in "
-            f"{self.num_worse} validations"
+            f"{counted(self.num_worse, 'validation')}"
         )
 
 

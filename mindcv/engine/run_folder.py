@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Union
 
 from mindcv.engine.state_file import SUFFIX, UNSAVED
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
 
@@ -34,4 +34,4 @@ def remove_runs(folder: Union[str, os.PathLike]) -> None:
     for path in files:
         path.unlink(missing_ok=True)
     if files:
-        logger.info("overwrite: %d files of an earlier run were removed from '%s'", len(files), folder)
+        logger.info("overwrite: removed %s of an earlier run from '%s'", counted(len(files), "file"), folder)

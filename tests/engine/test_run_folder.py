@@ -23,7 +23,7 @@ def test_only_files_of_runs_are_removed(tmp_path, capsys):
     fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv", "learning_curve.png"])
     remove_runs(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(OTHERS)
-    assert capsys.readouterr().err == f"overwrite: 6 files of an earlier run were removed from '{tmp_path}'\n"
+    assert capsys.readouterr().err == f"overwrite: removed 6 files of an earlier run from '{tmp_path}'\n"
     remove_runs(tmp_path)
     assert capsys.readouterr().err == ""
 

@@ -299,6 +299,8 @@ def test_what_early_stopping_says(capsys):
     )
     epochs_until_stop("val_loss", [math.nan], patience=2)
     assert "training stops, val_loss was not a number in 2 validations\n" in capsys.readouterr().err
+    epochs_until_stop("top_1", [0.1], patience=1)
+    assert capsys.readouterr().err.endswith("has not improved in 1 validation\n")
     epochs_until_stop("top_1", [0.5], patience=8)  # the run ends anyway
     assert capsys.readouterr().err == ""
     epochs_until_stop("top_1", [None], patience=1)

@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 
 def test_plain_lines_on_standard_error(capsys, monkeypatch):
@@ -41,3 +41,7 @@ def test_the_root_logger_gets_nothing(capsys):
     finally:
         root.removeHandler(twice)
     assert capsys.readouterr().err == "once\n"
+
+
+def test_a_noun_is_counted():
+    assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
