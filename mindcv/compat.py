@@ -210,7 +210,7 @@ def create_finetune_optimizer(
 
 
 def load_model_checkpoint(
-    model: nn.Cell, checkpoint_path: str = "", ema: bool = False, auto_mapping: bool = False
+    model: nn.Cell, checkpoint_path: str = "", ema: Optional[bool] = None, auto_mapping: bool = False
 ) -> None:
     """Fill `model` from a checkpoint of any layout; see `mindcv.convert.load_weights`."""
     from mindcv.convert import load_weights
