@@ -31,16 +31,16 @@ _WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-warning-option"]
 _EXACT = "-ffp-contract=off"
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 # GCC 12 warns of the undefined vectors in its own AVX-512 headers (GCC bug 105593).
-_AVX512_WARNINGS = ["-Wno-maybe-uninitialized"]
+_HEADER_WARNINGS = {name: ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in ("avx512", "amx")}
 
 _Set = tuple[str, str, list[str]]  # name of the instruction set, its table in kernels.h, its flags
-# The generic one is what every processor of the
-# compiler's target has: SSE2 on x86-64, and on aarch64 Advanced SIMD, whose multiply-add is fused.
+# The generic set is what every processor of the compiler's target has: SSE2 on x86-64, and on aarch64 Advanced SIMD,
+# whose multiply-add is fused.
 _GENERIC: _Set = ("generic", "kGenericKernels", [])
 _X86: list[_Set] = [
     ("avx2", "kAvx2Kernels", ["-mavx2", "-mfma"]),
-    ("avx512", "kAvx512Kernels", [*_AVX512, *_AVX512_WARNINGS]),
-    ("amx", "kAmxKernels", [*_AVX512, *_AVX512_WARNINGS, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
+    ("avx512", "kAvx512Kernels", _AVX512),
+    ("amx", "kAmxKernels", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
 ]
 INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
 
@@ -108,7 +108,7 @@ def build(command: list[str], output: Path) -> Stamp:
 
 
 def _units(sets: list[_Set], stamp: Stamp) -> list[tuple[str, str, list[str]]]:
-    """Name of the object file, source and flags of all that is compiled."""
+    """The name of the object file, the source and the flags of each translation unit."""
     has = [f"-DMINDCV_HAS_{name.upper()}" for name in stamp.built]
     units = [
         ("pool", "pool.cc", _FLAGS),
@@ -117,7 +117,7 @@ def _units(sets: list[_Set], stamp: Stamp) -> list[tuple[str, str, list[str]]]:
         ("dispatch", "dispatch.cc", [*_FLAGS, *has, f'-DMINDCV_STAMP="{stamp}"']),
     ]
     for name, table, set_flags in sets:
-        flags = [*_FLAGS, *set_flags, f"-DMINDCV_ISA={name}"]
+        flags = [*_FLAGS, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
         units.append((name, "kernels.cc", [*flags, f"-DMINDCV_TABLE={table}"]))
         units.append((f"{name}_images", "image_kernels.cc", [*flags, _EXACT]))
     return units
