@@ -37,6 +37,15 @@ def test_mixup_formula(size):
             np.testing.assert_allclose(mixed[i], ratio * kept[i] + (1 - ratio) * kept[j], atol=1e-6)
 
 
+def test_mixup_mixes_labels_that_are_shares_already():
+    images, _ = batch(4)
+    shares = np.random.default_rng(5).dirichlet(np.ones(10), 4)
+    _, soft = Mixup(0.8, num_classes=10, mode="batch")(images, shares, rng())
+    ratio = (soft[0, 0] - shares[3, 0]) / (shares[0, 0] - shares[3, 0])
+    assert 0 < ratio < 1 and soft.dtype == np.float32
+    np.testing.assert_allclose(soft, ratio * shares + (1 - ratio) * shares[::-1], atol=1e-6)
+
+
 def test_the_middle_image_of_an_odd_batch_stays():
     images, labels = batch(5)
     for mixup in (Mixup(0.8, num_classes=10), Mixup(0, 1.0, num_classes=10)):

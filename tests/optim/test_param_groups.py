@@ -9,6 +9,7 @@ from mindcv.models import create_model
 from mindcv.optim import (
     create_optimizer,
     describe_groups,
+    filter_groups,
     freeze,
     is_decayed,
     layer_decay_groups,
@@ -56,6 +57,14 @@ def test_two_groups_and_their_order(rule):
     assert [p.name for p in decayed["params"]] == [name for name, row in DECAYED.items() if row[1]]
     assert [p.name for p in undecayed["params"]] == [name for name, row in DECAYED.items() if not row[1]]
     assert order == {"order_params": params}
+
+
+def test_filter_groups_keeps_every_parameter_of_a_group_without_its_own_decay():
+    params = make_params()
+    first, second, *others = filter_groups([{"params": params, "lr": 0.5}], 0.05, "auto")
+    decayed = {p.name: group["weight_decay"] > 0 for group in (first, second) for p in group["params"]}
+    assert decayed == {name: is_decayed for name, (_, is_decayed) in DECAYED.items()}
+    assert first["lr"] == second["lr"] == 0.5 and others == [{"order_params": params}]
 
 
 def test_disable_decays_everything():
