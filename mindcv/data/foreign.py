@@ -11,6 +11,7 @@ from PIL import Image
 
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.image_folder import ImageFolder
+from mindcv.data.image_io import to_array
 from mindcv.utils.errors import DataError, UserError
 
 __all__ = ["as_image_dataset"]
@@ -97,7 +98,7 @@ class _Samples:
         if isinstance(image, bytes):
             return image
         if isinstance(image, Image.Image):
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            return to_array(image)
         array = image.asnumpy() if isinstance(image, ms.Tensor) else np.asarray(image)
         if array.dtype == np.uint8 and array.ndim == 1:
             return array.tobytes()
@@ -111,10 +112,13 @@ class _Samples:
     def _label(self, label: Any, index: int) -> Any:
         array = label.asnumpy() if isinstance(label, ms.Tensor) else np.asarray(label)
         count = len(self.class_names)
-        if array.dtype.kind in "iu" and array.ndim == 0:
-            if not 0 <= array < count:
-                raise DataError(f"the label of {self.describe(index)} is {array}, and there are {count} classes from 0")
-            return int(array)
+        if array.dtype.kind in "iu" and array.shape in ((), (1,)):
+            number = int(array.reshape(()))
+            if not 0 <= number < count:
+                raise DataError(
+                    f"the label of {self.describe(index)} is {number}, and there are {count} classes from 0"
+                )
+            return number
         if array.dtype.kind in "iuf" and array.ndim == 1:
             return array  # shares of the classes, or several present ones
         raise DataError(f"the label of {self.describe(index)} must be a class number, not {label!r}")

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from mindcv.utils.errors import DataError
 
-__all__ = ["check_header", "decode", "set_pixel_limit"]
+__all__ = ["check_header", "decode", "set_pixel_limit", "to_array"]
 
 _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
@@ -75,7 +75,16 @@ def check_header(file: BinaryIO) -> None:
         raise DataError(_reason(error)) from error
 
 
+def to_array(image: Image.Image) -> np.ndarray:
+    """The pixels of a Pillow image, uint8 (H, W) or (H, W, 3); more than 8 bits are scaled down as `decode` does it."""
+    if image.mode in _HIGH_DEPTH:
+        image = _to_8_bits(image, is_16_bit=image.mode.startswith("I;16"))
+    return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
+    if array.size == 0:
+        raise DataError(f"the image of shape {array.shape} has no pixels")
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise DataError(f"expected a uint8 array of shape (H, W) or (H, W, C), got {array.dtype} {array.shape}")
     return Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)

@@ -254,7 +254,7 @@ def create_trainer(
         ema: keep an average of the weights, the step's `ema`.
         ema_decay: see `WeightAverage`.
         clip_grad: bound the global norm of the gradients.
-        clip_value: to this.
+        clip_value: the largest global norm of the gradients, above 0, when `clip_grad` is on.
         gradient_accumulation_steps: batches an update.
         lr_table: see `Trainer`.
         group: the processes of the run.
@@ -262,10 +262,16 @@ def create_trainer(
         amp_dtype: 'float16' or 'bfloat16', see `apply_amp`.
         ema_warmup: see `WeightAverage`.
         compile_cache: where to take the compiled step from; its key must tell of all that is given here.
+
+    Raises:
+        UserError: an argument is out of its range, or the optimizer holds parameters of another network.
     """
     del metrics
     if gradient_accumulation_steps < 1:
         raise UserError(f"gradient_accumulation_steps must be at least 1, got {gradient_accumulation_steps}")
+    if clip_grad and not 0 < clip_value < math.inf:
+        raise UserError(f"clip_value must be a number above 0, got {clip_value}")
+    _check_parts(network, loss, optimizer)
     number_samples(network, group.rank, group.size)
     average = WeightAverage(network, ema_decay, ema_warmup) if ema else None
     is_float16 = amp_level != "O0" and amp_dtype == "float16"
@@ -287,3 +293,18 @@ def create_trainer(
     if compile_cache is not None:
         step.use_compile_cache(compile_cache)
     return Trainer(step, lr_table, group, gradient_accumulation_steps)
+
+
+def _check_parts(network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer) -> None:
+    if not callable(loss) or isinstance(loss, nn.Optimizer):
+        raise UserError(f"loss must be a function of logits and labels, got {type(loss).__name__}")
+    if not isinstance(optimizer, nn.Optimizer):
+        raise UserError(f"optimizer must be an optimizer, as create_optimizer makes it, got {type(optimizer).__name__}")
+    cells = [cell for cell in (network, loss) if isinstance(cell, nn.Cell)]
+    known = {id(parameter) for cell in cells for parameter in cell.get_parameters()}
+    foreign = [parameter.name for parameter in optimizer.parameters if id(parameter) not in known]
+    if foreign:
+        raise UserError(
+            f"the optimizer holds {len(foreign)} parameters that are not in the network, such as '{foreign[0]}': make "
+            "it for this network, after all changes of its structure"
+        )

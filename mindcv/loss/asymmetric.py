@@ -71,7 +71,7 @@ class AsymmetricLossMultilabel(_Asymmetric):
 
     def loss_of(self, logits, labels):
         logits = logits.astype(ms.float32)
-        targets = self.smoothed(one_hot(labels, logits.shape[1]), 2)  # (B, K); two answers to each question
+        targets = self.smoothed(one_hot(labels, logits), 2)  # (B, K); two answers to each question
         costs = targets * ops.softplus(-logits) + (1.0 - targets) * self.absent(logits)
         clipped = ops.relu(ops.sigmoid(logits) - self.clip)
         return self.reduced(self.weight * self.focus(targets, ops.sigmoid(-logits), clipped) * costs)
@@ -101,7 +101,7 @@ class AsymmetricLossSingleLabel(_Asymmetric):
         num_classes = logits.shape[1]
         logs = ops.log_softmax(logits.astype(ms.float32), 1)  # (B, K)
         shares = ops.exp(logs)
-        targets = one_hot(labels, num_classes)
+        targets = one_hot(labels, logits)
         factors = self.smoothed(targets, num_classes) * self.focus(targets, 1.0 - shares, shares)
         return self.reduced(-(self.weight * factors * logs).sum(1))
 

@@ -27,10 +27,12 @@ class ClassificationLoss(nn.Cell):
 
     Inputs of the call:
         logits: (B, K), or a tuple of such, the main head's first.
-        labels: class numbers, integer (B,), or targets (B, K), each from 0 to 1.
+        labels: class numbers, integer (B,), or targets (B, K), each from 0 to 1. MindSpore does not check the numbers:
+            one outside 0..K-1 gives a target of zeros. `create_loader` refuses such labels.
 
     Raises:
         UserError: an option out of its range.
+        ValueError: the shapes of logits and labels do not fit together.
     """
 
     def __init__(
@@ -79,8 +81,14 @@ class ClassificationLoss(nn.Cell):
         return (1.0 - self.smoothing) * targets + self.smoothing / num_classes
 
 
-def one_hot(labels, num_classes):
-    """Integer (B,) labels as float32 (B, K); targets (B, K) as float32."""
+def one_hot(labels, logits):
+    """Targets, float32 (B, K), from labels for logits (B, K): integer (B,), or targets already.
+
+    Raises:
+        ValueError: the labels have another shape. Labels (B, 1) would broadcast over all classes.
+    """
+    if labels.shape != logits.shape and labels.shape != logits.shape[:1]:
+        raise ValueError(f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}")
     if labels.ndim == 1:
-        return ops.one_hot(labels, num_classes).astype(ms.float32)
+        return ops.one_hot(labels, logits.shape[1]).astype(ms.float32)
     return labels.astype(ms.float32)

@@ -54,7 +54,7 @@ class BinaryCrossEntropySmooth(ClassificationLoss):
     def loss_of(self, logits, labels):
         num_classes = logits.shape[1]
         logits = logits.astype(ms.float32)
-        targets = self.harden(self.smoothed(one_hot(labels, num_classes), num_classes))  # (B, K)
+        targets = self.harden(self.smoothed(one_hot(labels, logits), num_classes))  # (B, K)
         ones = ops.ones_like(logits)
         # The operator is exact at logits of 0 and of +-1e4; logsigmoid and relu + log1p are not, in value or gradient.
         # It does not take the mean: in PyNative its gradient divides by the size of an earlier call's batch.

@@ -20,7 +20,7 @@ class CrossEntropySmooth(ClassificationLoss):
     def loss_of(self, logits, labels):
         num_classes = logits.shape[1]
         logits = logits.astype(ms.float32)
-        targets = one_hot(labels, num_classes)  # (B, K)
+        targets = one_hot(labels, logits)  # (B, K)
         losses = -(self.weight * self.smoothed(targets, num_classes) * ops.log_softmax(logits, 1)).sum(1)  # (B,)
         if self.reduction == "mean" and labels.ndim == 1:
             return losses.sum() / (self.weight * targets).sum()

@@ -151,6 +151,8 @@ class ConvNeXt(BaseNetwork):
     ):
         super().__init__()
         self.in_channels = in_channels = _whole_number("in_channels", in_channels, 1)
+        _check_rate("drop_path_rate", drop_path_rate)
+        _check_rate("drop_rate", drop_rate)
         self.global_pool = global_pool
         self.num_features = dims[-1]
         is_random = drop_path_rate > 0 or drop_rate > 0
@@ -248,6 +250,11 @@ def _whole_number(name: str, value: int, least: int, note: str = "") -> int:
     if number is None or number < least:
         raise UserError(f"{name} must be a whole number of at least {least}{note}, not {value!r}")
     return number
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise UserError(f"{name} must be a number of at least 0 and below 1, not {rate!r}")
 
 
 _SIZES = {

@@ -136,12 +136,31 @@ def test_other_data_sets_are_named():
         ),
         ({"form": lambda array: array.transpose(2, 0, 1)}, r"not uint8 \(3, 8, 8\)"),
         ({"form": lambda array: b"no image"}, r"cannot decode 'Samples\[0\]'"),
+        ({"form": lambda array: array[:0]}, r"Samples\[0\].*has no pixels"),
+        ({"label": lambda index: np.array([7])}, r"the label of Samples\[0\] is 7, and there are 3 classes from 0"),
     ],
 )
 def test_wrong_samples_are_named(options, says):
     loader = create_loader(Samples(1, **options), 1, num_classes=3, transform=TRANSFORM)
     with pytest.raises(DataError, match=says):
         read(loader)
+
+
+def test_label_in_an_array_of_one_is_a_class_number():
+    loader = create_loader(Samples(label=lambda index: np.array([index % 3])), 6, num_classes=3, transform=TRANSFORM)
+    np.testing.assert_array_equal(read(loader)[1], [0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("dtype", "largest"), [(np.uint16, 65535), (np.float32, 1)])
+def test_pillow_image_of_more_than_8_bits_is_scaled_as_a_file_is(tmp_path, dtype, largest, level):
+    deep = np.full((8, 8), level * largest, dtype)
+    image = Image.fromarray(deep)
+    image.save(tmp_path / "deep.tiff")
+    forms = [lambda array: image, lambda array: (tmp_path / "deep.tiff").read_bytes()]
+    pillow, file = (read(create_loader(Samples(1, form), 1, num_classes=3, transform=TRANSFORM))[0] for form in forms)
+    np.testing.assert_array_equal(pillow, file)
+    assert not np.array_equal(pillow, file * 0)
 
 
 def test_mixup_works_on_a_python_object():

@@ -373,6 +373,27 @@ def test_a_trainer_cannot_take_no_batches():
         )
 
 
+@pytest.mark.parametrize("clip_value", [0, -1.0, math.nan])
+def test_create_trainer_refuses_a_clip_value_that_clips_nothing(clip_value):
+    network = nn.Dense(4, 3)
+    optimizer = create_optimizer(network, "sgd", lr=0.1)
+    with pytest.raises(UserError, match="clip_value must be a number above 0, got"):
+        create_trainer(network, create_loss("CE"), optimizer, clip_grad=True, clip_value=clip_value)
+
+
+def test_create_trainer_refuses_parts_that_do_not_belong_together():
+    network, other, loss = nn.Dense(4, 3), nn.Dense(4, 3), create_loss("CE")
+    optimizer = create_optimizer(network, "sgd", lr=0.1)
+    for parts, says in [
+        ((other, loss, optimizer), "the optimizer holds 2 parameters that are not in the network, such as 'weight'"),
+        ((network, optimizer, loss), "loss must be a function of logits and labels, got "),
+        ((network, None, optimizer), "loss must be a function of logits and labels, got NoneType"),
+        ((network, loss, None), "optimizer must be an optimizer, as create_optimizer makes it, got NoneType"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            create_trainer(*parts)
+
+
 def test_callbacks_give_back_what_they_took(tmp_path):
     """Early stopping counts on, and the table has the rows of before and those that come."""
     values = [0.5, 0.4, 0.3, 0.2]

@@ -199,3 +199,11 @@ def test_wrong_options(wrong):
 def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
     with pytest.raises(UserError, match="target_threshold must be in"):
         create_loss("BCE", label_smoothing=eps, target_threshold=threshold)
+
+
+@pytest.mark.parametrize("name", ["CE", "BCE", "asl_single_label", "asl_multi_label"])
+@pytest.mark.parametrize("shape", [(BATCH, 1), (BATCH + 1,), (BATCH, CLASSES + 1)])
+def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, mode):
+    """Labels (B, 1) would broadcast over the classes: a wrong loss in silence."""
+    with pytest.raises(ValueError, match=r"labels of shape \(.*\) do not fit logits of shape \(5, 7\)"):
+        create_loss(name)(Tensor(LOGITS, ms.float32), Tensor(np.zeros(shape), ms.int32))

@@ -34,6 +34,13 @@ def test_num_classes_that_is_no_number_of_classes_is_named(value):
     assert network.num_classes == 5 and network.classifier.weight.shape == (5, 32)
 
 
+@pytest.mark.parametrize("name", ["drop_rate", "drop_path_rate"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "0.1"])
+def test_rate_that_is_no_probability_below_1_is_named(name, value):
+    with pytest.raises(UserError, match=f"{name} must be a number of at least 0 and below 1, not {value!r}"):
+        build(**{name: value})
+
+
 def test_num_classes_of_numpy_is_a_number():
     assert build(num_classes=np.int64(7)).classifier.weight.shape == (7, 32)
 
