@@ -29,6 +29,8 @@ from mindcv.utils.random import stream
 
 __all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "run_ahead"]
 
+_WAY_OUT = "--skip_corrupt True replaces such images in training and leaves them out of validation"
+
 Batch = tuple[np.ndarray, np.ndarray]
 
 # A shape to a float32 array of that shape, with anything in it.
@@ -83,7 +85,10 @@ class SampleReader:
             DataError: the sample is corrupt and `skip_corrupt` off, or every sample is corrupt.
         """
         if not self.skip_corrupt:
-            return self._read(index, epoch, repeat, outs)
+            try:
+                return self._read(index, epoch, repeat, outs)
+            except DataError as error:
+                raise DataError(f"{error} ({_WAY_OUT})") from error
         for step in range(len(self.dataset)):
             candidate = (index + step) % len(self.dataset)
             if self._is_corrupt[candidate]:
