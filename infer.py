@@ -18,7 +18,7 @@ from mindcv.data import (
     create_transforms,
     find_images,
     imagenet_class_names,
-    read_class_names,
+    read_names_for_checkpoint,
     set_pixel_limit,
 )
 from mindcv.engine import apply_amp, say_compiling
@@ -98,10 +98,11 @@ def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_class
     """Names from the file given, else from the checkpoint, else ImageNet's for 1000 classes.
 
     Raises:
-        UserError: there are none, or not one for each class.
+        UserError: there are none, not one for each class, or the file cannot be used.
     """
     if config.class_names_file:
-        names = read_class_names(config.class_names_file)
+        own = metadata.get("class_to_idx", {})
+        names = read_names_for_checkpoint(config.class_names_file, own, num_classes)
     elif "class_to_idx" in metadata:
         names = sorted(metadata["class_to_idx"], key=metadata["class_to_idx"].get)
     elif num_classes == 1000:
@@ -110,8 +111,7 @@ def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_class
         source = config.ckpt_path or config.model
         raise UserError(f"'{source}' holds no class names: give them, one a line, as --class_names_file")
     if len(names) != num_classes:
-        source = f"class_names_file '{config.class_names_file}'" if config.class_names_file else "the checkpoint"
-        raise UserError(f"{source} has {len(names)} class names for the checkpoint's {num_classes} classes")
+        raise UserError(f"the checkpoint has {len(names)} class names for its {num_classes} classes")
     return names
 
 

@@ -21,7 +21,7 @@ from mindcv.data import (
     find_unreadable,
     imagenet_wordnet_ids,
     is_imagenet_class,
-    read_class_names,
+    read_names_for_checkpoint,
     set_pixel_limit,
     sub_folders,
     why_unreadable,
@@ -240,15 +240,8 @@ def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> O
         metadata: the checkpoint's.
     """
     if config.class_names_file:
-        names = read_class_names(config.class_names_file)
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise UserError(f"class_names_file '{config.class_names_file}' repeats the name(s) {shorten(repeated)}")
-        if config.num_classes not in (None, len(names)):
-            raise UserError(
-                f"class_names_file '{config.class_names_file}' has {len(names)} names for the checkpoint's "
-                f"{config.num_classes} classes"
-            )
+        own = metadata.get("class_to_idx", {})
+        names = read_names_for_checkpoint(config.class_names_file, own, config.num_classes)
         return {name: label for label, name in enumerate(names)}
     if "class_to_idx" in metadata:
         return metadata["class_to_idx"]

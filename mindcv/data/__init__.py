@@ -9,6 +9,7 @@ from mindcv.data.class_names import (
     is_imagenet_class,
     match_classes,
     read_class_names,
+    read_names_for_checkpoint,
 )
 from mindcv.data.constants import (
     DEFAULT_CROP_PCT,
@@ -53,6 +54,7 @@ __all__ = [
     "is_imagenet_class",
     "match_classes",
     "read_class_names",
+    "read_names_for_checkpoint",
     "set_pixel_limit",
     "sub_folders",
     "transforms_imagenet_eval",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from mindcv.utils.errors import DataError, UserError, shorten
 
@@ -19,6 +20,7 @@ __all__ = [
     "is_imagenet_class",
     "match_classes",
     "read_class_names",
+    "read_names_for_checkpoint",
 ]
 
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -92,6 +94,42 @@ def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
     for number, name in enumerate(names, start=1):
         if not name:
             raise UserError(f"class_names_file '{path}': line {number} is empty, and each line must name a class")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"class_names_file '{path}' repeats the name(s) {shorten(repeated)}; give each class a name of its own"
+        )
+    return names
+
+
+def read_names_for_checkpoint(
+    path: Union[str, os.PathLike], class_to_idx: Mapping[str, int], num_classes: Optional[int]
+) -> list[str]:
+    """The names that a file gives to the classes of a checkpoint, in the order of the labels.
+
+    Args:
+        path: of the file, see `read_class_names`.
+        class_to_idx: the label of each class name that the checkpoint holds; empty when it holds none.
+        num_classes: number of classes of the checkpoint; None when it is not known.
+
+    Raises:
+        UserError: the file cannot be used (see `read_class_names`), does not name `num_classes` classes, or holds the
+            checkpoint's own names in another order.
+    """
+    names = read_class_names(path)
+    if num_classes not in (None, len(names)):
+        raise UserError(
+            f"class_names_file '{path}' has {len(names)} class names for the checkpoint's {num_classes} classes"
+        )
+    own = [unicodedata.normalize("NFC", name) for name in sorted(class_to_idx, key=class_to_idx.get)]
+    given = [unicodedata.normalize("NFC", name) for name in names]
+    if given != own and sorted(given) == sorted(own):
+        label = next(index for index, name in enumerate(own) if name != given[index])
+        raise UserError(
+            f"class_names_file '{path}' holds the checkpoint's class names in another order: line {label + 1} is "
+            f"'{given[label]}', but class {label} of the checkpoint is '{own[label]}'; leave class_names_file out, "
+            "because the checkpoint's own order is right"
+        )
     return names
 
 

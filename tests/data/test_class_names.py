@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mindcv.data import imagenet_class_names, imagenet_wordnet_ids, match_classes, read_class_names
+from mindcv.data import (
+    imagenet_class_names,
+    imagenet_wordnet_ids,
+    match_classes,
+    read_class_names,
+    read_names_for_checkpoint,
+)
 from mindcv.utils.errors import DataError, UserError
 
 IMAGENET = {wordnet_id: label for label, wordnet_id in enumerate(imagenet_wordnet_ids())}
@@ -60,6 +66,7 @@ def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encod
         ("Kätzchen\n".encode("latin-1"), "is not text in UTF-8: line 1 has the byte 0xe4; .*iconv -f LATIN1"),
         (b"cat\n\ndog\n", "line 2 is empty"),
         (b"", "line 1 is empty"),
+        (b"cat\ndog\ncat\n", r"repeats the name\(s\) 'cat'; give each class a name of its own"),
     ],
 )
 def test_read_class_names_says_what_is_wrong(tmp_path, content, message):
@@ -71,3 +78,16 @@ def test_read_class_names_says_what_is_wrong(tmp_path, content, message):
 def test_read_class_names_names_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="class_names_file '.*no.txt': No such file"):
         read_class_names(tmp_path / "no.txt")
+
+
+def test_read_names_for_checkpoint_refuses_the_checkpoints_names_in_another_order(tmp_path):
+    path, own = tmp_path / "names.txt", {"ant": 0, "K\u00e4fer": 2, "bee": 1}
+    for names in (["ant", "bee", "Ka\u0308fer"], ["ant", "wasp", "bee"], ["Ameise", "Biene", "K\u00e4fer"]):
+        path.write_text("\n".join(names), encoding="utf-8")
+        assert read_names_for_checkpoint(path, own, 3) == read_names_for_checkpoint(path, {}, None) == names
+    path.write_text("ant\nKa\u0308fer\nbee\n", encoding="utf-8")
+    assert read_names_for_checkpoint(path, {}, 3)[0] == "ant"
+    with pytest.raises(UserError, match="in another order: line 2 is 'K.fer', but class 1 .* is 'bee'; leave .* out"):
+        read_names_for_checkpoint(path, own, 3)
+    with pytest.raises(UserError, match="has 3 class names for the checkpoint's 4 classes"):
+        read_names_for_checkpoint(path, own, 4)
