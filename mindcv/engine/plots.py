@@ -10,11 +10,15 @@ from typing import Any, Union
 
 import numpy as np
 
-from mindcv.engine.fonts import font_file_for, printable
+from mindcv.engine.fonts import TextPainter, font_file_for, printable
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path
 
 __all__ = ["draw_confusion_matrix", "draw_learning_curve", "require_matplotlib"]
+
+_DPI = 110
+_LABEL_PIXELS = round(10 / 72 * _DPI)  # height of matplotlib's labels, 10 points
+_MAX_LABEL_PIXELS = 300
 
 
 def require_matplotlib() -> ModuleType:
@@ -59,13 +63,19 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
 def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
     """Rows true classes, columns predicted ones; each row's shares as colour, and counts when they can be read.
 
+    Very long names are shortened with an ellipsis.
+
     Args:
         confusion: [K, K] counts.
         class_names: K names.
         path: a picture file.
     """
     count = len(class_names)
-    side_inches = min(max(4.0, 0.45 * count + 2.0), 24.0)
+    painter = TextPainter(_LABEL_PIXELS)
+    names = [painter.shortened(printable(name), _MAX_LABEL_PIXELS) for name in class_names] if count <= 50 else []
+    longest_inches = max(map(painter.width, names), default=0) / _DPI
+    # Labels of up to an inch fit beside the smallest matrix; longer ones need a larger picture.
+    side_inches = min(max(4.0, 0.45 * count + 2.0), 24.0) + max(0.0, longest_inches - 1)
     figure = require_matplotlib().Figure(figsize=(side_inches, side_inches), layout="constrained")
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -73,8 +83,7 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    if count <= 50:
-        names = [printable(name) for name in class_names]
+    if names:
         # A name such as '$5_$bill' is no formula.
         style = {"family": _families_for(names), "parse_math": False}
         axes.set_xticks(range(count), names, rotation=90, **style)
@@ -100,4 +109,4 @@ def _families_for(names: Sequence[str]) -> list[str]:
 def _save(figure: Any, path: Union[str, os.PathLike]) -> None:
     with warnings.catch_warnings(), atomic_path(path) as side:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `font_file_for` has said so
-        figure.savefig(side, dpi=110)
+        figure.savefig(side, dpi=_DPI)

@@ -1,5 +1,6 @@
 """Pictures are whole files that show what they are of."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_confusion_matrix_shows_any_name_as_it_is(tmp_path):
         assert f"<!-- {shown} -->" in text
     draw_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "m.png")
     assert pixels(tmp_path / "m.png").shape[0] > 300
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [2, 12])
+def test_confusion_matrix_shortens_very_long_names(tmp_path, count):
+    """The labels leave room for the cells and for a margin, and matplotlib warns of nothing."""
+    names = [f"{i} English springer, English springer spaniel {'w' * 200}" for i in range(count)]
+    draw_confusion_matrix(np.eye(count, dtype=int), names, tmp_path / "m.svg")
+    shown = re.findall("<!-- (0 English.*) -->", (tmp_path / "m.svg").read_text(encoding="utf-8"))
+    assert len(shown) == 2 and all(re.fullmatch(r"0 English springer, .*\.\.\.", text) for text in shown)
+    draw_confusion_matrix(np.eye(count, dtype=int), names, tmp_path / "m.png")
+    picture = pixels(tmp_path / "m.png")
+    is_dark = (picture[..., 0] < 60) & (picture[..., 2] > 90)
+    cells = is_dark[:, : picture.shape[1] * 3 // 4]
+    assert cells.sum() > 2500 * count / 2
+    assert (picture[-4:] > 250).all() and (picture[:, :4] > 250).all(), "nothing touches the border"
 
 
 def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(monkeypatch):
