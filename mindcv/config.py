@@ -481,7 +481,9 @@ class InferConfig(_WeightsConfig):
     )
     top_k: int = _output(5, "number of classes to print for each image, the most probable first", low=1)
     results_file: str = _output("", "file to write the predictions to; its name ends in .csv or .json")
-    picture: str = _output("", "picture file to draw the images with their predictions to, for example predictions.png")
+    picture: str = _output(
+        "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
+    )
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
     required: ClassVar[tuple[str, ...]] = ("ckpt_path", "image_path")
     script: ClassVar[str] = "infer.py"

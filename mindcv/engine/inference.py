@@ -21,6 +21,7 @@ from mindcv.engine.evaluate import predict
 from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path, atomic_write_text
+from mindcv.utils.logger import logger
 
 __all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "write_predictions"]
 
@@ -171,6 +172,8 @@ def draw_predictions(
 ) -> None:
     """A sheet of the first `max_images` images, each with its classes and bars of their probabilities below.
 
+    The log says so when there are more images.
+
     Args:
         predictions: at least one.
         path: of the picture.
@@ -178,6 +181,8 @@ def draw_predictions(
         truth: image file to the name of its true class, for the images whose class is known.
     """
     shown = predictions[:max_images]
+    if len(shown) < len(predictions):
+        logger.info("%d of %d images are drawn in '%s'", len(shown), len(predictions), os.fspath(path))
     columns = min(len(shown), max(1, math.ceil(math.sqrt(len(shown) * 1.5))))
     rows = math.ceil(len(shown) / columns)
     captions = _captions([prediction.path for prediction in shown])

@@ -20,6 +20,7 @@ from mindcv.engine.inference import (
     write_predictions,
 )
 from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.logger import logger
 
 
 @pytest.fixture
@@ -189,3 +190,12 @@ def test_the_picture_has_a_tile_an_image(predictions, tmp_path, count, columns, 
         np.testing.assert_array_equal(np.asarray(first), np.asarray(tile))
         blue = (np.asarray(tile.convert("RGB")) == (0, 10, 200)).all(axis=2)
         assert blue.sum() == 224 * 168, "the image, 8 x 6, fitted into 224 x 224"
+
+
+def test_draw_predictions_says_how_many_are_drawn_when_there_are_more(predictions, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logger, "info", lambda text, *values: said.append(text % values))
+    draw_predictions((predictions * 12)[:24], tmp_path / "p.png")
+    assert not said
+    draw_predictions((predictions * 26)[:51], tmp_path / "p.png")
+    assert said == [f"24 of 51 images are drawn in '{tmp_path}/p.png'"]
