@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.kernels.form import is_on_cpu, uses_kernels
-from mindcv.models.layers import ProductCell, forget_graphs
+from mindcv.models.layers import ProductCell, Section, forget_graphs
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.logger import logger
 
@@ -28,15 +29,18 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     On CPU MindSpore has no operators for bfloat16. This library's kernels have its products: all levels but O0 use
     these there, as O1 does, one line in the log says so, and the head stays float32.
 
+    Each call replaces the formats of an earlier one: O0 after O1 is float32 again. A network that pack_for_inference
+    packed is unpacked where its formats change.
+
     Args:
-        network: built of `mindcv.models.layers`; O1 changes it in place.
+        network: built of `mindcv.models.layers`; every level sets the types of its products in place.
         level: one of `AMP_LEVELS`.
         cast_list: with O1, names of Cell classes to compute in `dtype` instead of all products.
         dtype: one of `AMP_DTYPES`.
 
     Raises:
-        UserError: an unknown level or dtype, a `cast_list` without O1, a class that is no product of this network, or
-            bfloat16 where the device lacks it.
+        UserError: an unknown level or dtype, a `cast_list` without O1, a class that is no product of this network,
+            bfloat16 where the device lacks it, or a network that was packed without its weights.
     """
     if level not in AMP_LEVELS:
         raise UserError(unknown_name("amp_level", level, AMP_LEVELS))
@@ -46,20 +50,41 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
         raise UserError(f"amp_cast_list goes with amp_level O1, not {level}")
     if level != "O0" and dtype == "bfloat16" and is_on_cpu():
         level = _bfloat16_level_on_cpu(level, cast_list)
+    cells = [cell for _, cell in network.cells_and_names()]
+    sections = [cell for cell in cells if isinstance(cell, Section)]
+    for section in sections:
+        section.check_weights()
+    products = [cell for cell in cells if isinstance(cell, ProductCell)]
+    names = {type(cell).__name__ for cell in products}
+    for name in cast_list:
+        if name not in names:
+            raise UserError(unknown_name("amp_cast_list: layer", name, names))
+    head = getattr(network, "classifier", None) if dtype == "bfloat16" and is_on_cpu() else None
+    types = [None] * len(products)
     if level == "O1":
-        products = [cell for _, cell in network.cells_and_names() if isinstance(cell, ProductCell)]
-        names = {type(cell).__name__ for cell in products}
-        for name in cast_list:
-            if name not in names:
-                raise UserError(unknown_name("amp_cast_list: layer", name, names))
-        if dtype == "bfloat16" and is_on_cpu():
-            head = getattr(network, "classifier", None)
-            products = [cell for cell in products if cell is not head]
-        for cell in products:
-            if not cast_list or type(cell).__name__ in cast_list:
-                cell.compute_type = AMP_DTYPES[dtype]
+        types = [AMP_DTYPES[dtype] if _is_chosen(cell, cast_list) and cell is not head else None for cell in products]
+    if types != [cell.compute_type for cell in products]:
+        _set_types(products, types, sections)
         forget_graphs(network)
     return _HalfInput(network, AMP_DTYPES[dtype]) if level in ("O2", "O3") else network
+
+
+def _is_chosen(cell: ProductCell, cast_list: Sequence[str]) -> bool:
+    """Whether O1 casts the product: an empty list names all."""
+    return not cast_list or type(cell).__name__ in cast_list
+
+
+def _set_types(products: list[ProductCell], types: list[Optional[ms.Type]], sections: list[Section]) -> None:
+    """Give each product its type. Packed kernels keep the old types, so that they go."""
+    packed = [section for section in sections if section.packed is not None]
+    for section in packed:
+        section.pack(None)
+    if packed:
+        logger.info(
+            "apply_amp changes the number formats of a packed network, which unpacks it: call pack_for_inference again"
+        )
+    for cell, compute_type in zip(products, types):
+        cell.compute_type = compute_type
 
 
 def _bfloat16_level_on_cpu(level: str, cast_list: Sequence[str]) -> str:

@@ -19,13 +19,20 @@ def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
     A stage becomes one operator, and so do the stem and each downsampling with their norms: small batches gain most.
     The outputs stay the same bits. Without kernels nothing changes, nor where the network computes in float16.
 
-    Load the weights before. The network can still be saved, copied and exported; loading weights into it or training
-    it undoes the packing.
+    Load the weights before. The network can still be saved, copied and exported. `load_param_into_net`,
+    `Parameter.set_data`, `set_train(True)`, an `apply_amp` that changes number formats, and replacing a layer or a
+    Parameter undo the packing.
+
+    Values that change in place are not noticed (`ops.assign`, `Parameter.assign_value`, `weight[0] = 7`,
+    `weight.add_`), and the network then computes with the old ones. Use `set_data` instead, or call
+    `network.set_train(True)` and `network.set_train(False)` after the change, and pack again.
 
     Args:
         network: a ConvNeXt, or a Cell around one.
-        keep_weights: keep the weights beside the packed ones. Without them the network needs less memory and can do
-            nothing but infer.
+        keep_weights: keep the weights beside the packed ones. Without them the network needs less memory and can only
+            infer: training, `copy.deepcopy`, `apply_amp`, replacing its layers and exporting it raise a UserError.
+            MindSpore does not ask the network when it saves or loads parameters, so that `save_checkpoint` writes, and
+            `load_param_into_net` loads, only the parameters that are left. Save and load before packing.
     """
     cells = [cell for _, cell in network.cells_and_names()]
     if any(getattr(cell, "input_type", None) not in (None, ms.float32) for cell in cells):

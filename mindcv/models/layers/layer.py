@@ -7,20 +7,23 @@ import threading
 from typing import Optional
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Parameter, nn, ops
 from mindspore.nn.cell import _cell_graph_executor  # its own module has moved between versions
 
 from mindcv.kernels.form import is_on_cpu
 from mindcv.models.layers.image_check import check_images, check_images_in_graph
 from mindcv.utils.errors import UserError
 
-__all__ = ["BaseNetwork", "Layer", "forget_graphs"]
+__all__ = ["BaseNetwork", "Layer", "forget_graphs", "remember_section"]
 
 # MindSpore's flags for the number format of a Cell.
 _FORMATS = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
 
 # The Cell that MindSpore's `recompute` puts into another one.
 _RECOMPUTE = "_recompute_cell"
+
+# The attribute in which a layer keeps the packed `Section` that it is a part of. See `remember_section`.
+_SECTION = "_packed_section"
 
 
 # Held by the thread that is calling a network, which may call others inside.
@@ -43,23 +46,40 @@ class Layer(nn.Cell):
         return super().add_flags_recursive(**{name: value for name, value in flags.items() if name not in _FORMATS})
 
     def __setattr__(self, name: str, value: object) -> None:
+        """As `nn.Cell`. A Cell or a Parameter that is replaced also takes away the packed kernel that holds it."""
+        if isinstance(value, (nn.Cell, Parameter)):
+            if _SECTION in self.__dict__:
+                self.__dict__[_SECTION].unpack("a layer or a weight of a packed network is replaced")
+            if "_phases" in self.__dict__:
+                forget_graphs(self)
         super().__setattr__(name, value)
-        if isinstance(value, nn.Cell) and "_phases" in self.__dict__:
-            forget_graphs(self)
 
     @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
         """The name of the graph that holds this Cell, of the last call. All names are kept: see `forget_graphs`."""
-        if value.startswith("export.") and getattr(self, "compute_type", None) == ms.bfloat16 and is_on_cpu():
-            raise UserError("a file of a network in bfloat16 cannot be made on CPU: export it before apply_amp")
+        if value.startswith("export."):
+            self.check_export()
         if value:
             self.__dict__.setdefault("_phases", set()).add(value)
         nn.Cell.compile_phase.fset(self, value)
 
+    def check_export(self) -> None:
+        """Refuse what no file can hold.
+
+        Raises:
+            UserError: bfloat16 on CPU.
+        """
+        if getattr(self, "compute_type", None) == ms.bfloat16 and is_on_cpu():
+            raise UserError("a file of a network in bfloat16 cannot be made on CPU: export it before apply_amp")
+
     def __getstate__(self) -> tuple:
-        """For `copy.deepcopy`: what gradient checkpointing put around the Cell cannot be copied, and is made anew."""
+        """For `copy.deepcopy`: what gradient checkpointing put around the Cell cannot be copied, and is made anew.
+
+        The copy is not packed.
+        """
         base, attributes = super().__getstate__()
         cells = type(self._cells)((name, cell) for name, cell in self._cells.items() if name != _RECOMPUTE)
+        attributes = {name: value for name, value in attributes.items() if name != _SECTION}
         return base, {**attributes, "_cells": cells, "_is_recomputed": _RECOMPUTE in self._cells}
 
     def __setstate__(self, state: tuple) -> None:
@@ -145,6 +165,14 @@ class BaseNetwork(Layer):
                 "mindcv.engine.apply_amp(network, 'O1') instead"
             )
         return self.as_input
+
+
+def remember_section(layer: Layer, section: Optional[Layer]) -> None:
+    """Tell `layer` that the packed `section` holds its weights, or with None that none does."""
+    if section is None:
+        layer.__dict__.pop(_SECTION, None)
+    else:
+        layer.__dict__[_SECTION] = section
 
 
 def forget_graphs(network: nn.Cell) -> None:
