@@ -30,9 +30,9 @@ def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
     Args:
         network: a ConvNeXt, or a Cell around one.
         keep_weights: keep the weights beside the packed ones. Without them the network needs less memory and can only
-            infer: training, `copy.deepcopy`, `apply_amp`, replacing its layers and exporting it raise a UserError.
-            MindSpore does not ask the network when it saves or loads parameters, so that `save_checkpoint` writes, and
-            `load_param_into_net` loads, only the parameters that are left. Save and load before packing.
+            infer: training, loading weights, `copy.deepcopy`, `apply_amp`, replacing its layers and exporting it raise
+            a UserError. MindSpore does not ask the network when it saves parameters, so that `save_checkpoint` writes
+            only those that are left. Save before packing.
     """
     cells = [cell for _, cell in network.cells_and_names()]
     if any(getattr(cell, "input_type", None) not in (None, ms.float32) for cell in cells):
@@ -42,7 +42,19 @@ def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
             packed = _packed(list(cell))
             if packed is not None:
                 cell.pack(packed, keep_weights)
+                if not keep_weights:
+                    _refuse_loading(network, cell)
     return network
+
+
+def _refuse_loading(network: nn.Cell, section: Section) -> None:
+    """Refuse new values for all parameters of `network`: those of `section`, which are gone, would not follow."""
+
+    def set_data(*_: object, **__: object) -> None:
+        section.check_weights()
+
+    for parameter in network.get_parameters():
+        parameter.set_data = set_data
 
 
 def _packed(cells: list[nn.Cell]) -> Optional[nn.Cell]:

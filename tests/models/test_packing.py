@@ -79,12 +79,13 @@ def test_apply_amp_replaces_the_formats_of_an_earlier_call(pynative, images, dty
         lambda network, path: copy.deepcopy(network),
         lambda network, path: apply_amp(network, "O1", dtype="bfloat16"),
         lambda network, path: create_trainer(network, nn.CrossEntropyLoss(), nn.SGD(network.trainable_params(), 0.1)),
+        lambda network, path: ms.load_param_into_net(network, {p.name: p for p in build().get_parameters()}),
         lambda network, path: network.feature[1].append(KeepPath()),
         lambda network, path: ms.export(
             network, Tensor(np.zeros((1, 3, 32, 32), np.float32)), file_name=str(path / "n"), file_format="MINDIR"
         ),
     ],
-    ids=["set_train", "deepcopy", "apply_amp", "create_trainer", "append", "export"],
+    ids=["set_train", "deepcopy", "apply_amp", "create_trainer", "load", "append", "export"],
 )
 def test_network_without_weights_refuses_what_needs_them(pynative, images, tmp_path, use):
     network = pack_for_inference(build(), keep_weights=False)

@@ -15,7 +15,7 @@ __all__ = ["Section"]
 
 _NO_WEIGHTS = (
     "this network was packed with keep_weights=False, which removed its weights: it can only infer; pack with "
-    "keep_weights=True to train, copy, change or export it"
+    "keep_weights=True to train, copy, change or export it or to load weights into it"
 )
 
 
