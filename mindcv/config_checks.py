@@ -62,6 +62,11 @@ _CHECKS: tuple[_Check, ...] = (
         "re_value: a list needs one number for each of in_channels",
     ),
     (
+        ("ckpt_save_dir",),
+        lambda c: bool(c.ckpt_save_dir.strip()),
+        "ckpt_save_dir: is empty, and the folder for the checkpoints is expected; '.' is the current folder",
+    ),
+    (
         ("ckpt_save_policy", "val_while_train"),
         lambda c: c.ckpt_save_policy != "top_k" or c.val_while_train,
         "ckpt_save_policy: top_k keeps the checkpoints that validate best, so it needs val_while_train: True",

@@ -268,6 +268,7 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--in_channels", "1"], "std: needs one number for each of in_channels"),
         (["--re_value", "1,2"], "re_value: a list needs one number for each of in_channels"),
         (["--ckpt_save_policy", "top_k"], "ckpt_save_policy: top_k keeps the checkpoints that validate best"),
+        (["--ckpt_save_dir", ""], "ckpt_save_dir: is empty"),
         (["--scheduler", "one_cycle"], "scheduler: one_cycle and cyclic need warmup_epochs: 0"),
         (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at it"),
         (["--lr", "1e-7"], "min_lr: is above lr"),
