@@ -15,7 +15,7 @@ from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
 from mindcv.recipe_data import holdout_digest
 from mindcv.utils.distributed import Group, is_launched
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_config", "run_description"]
 
@@ -71,16 +71,27 @@ def run_description(config: TrainConfig, dataset: ImageDataset, started: float) 
 
     `metadata` is what a reader of its weights must know, as in a file of these alone.
     """
-    return {"started": started, "config": config.as_dict(), "metadata": checkpoint_metadata(config, dataset)}
+    metadata = checkpoint_metadata(config, dataset)
+    return {"started": started, "config": config.as_dict(), "metadata": metadata, "num_images": len(dataset)}
 
 
 def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
-    """Raise a DataError if the data set numbers its classes otherwise than that of the saved run."""
+    """Raise a DataError if the data set numbers its classes otherwise than that of the saved run.
+
+    Warn if the number of training images differs, or if other images are held out for validation.
+    """
     before = saved[1]["metadata"]["class_to_idx"]
     if before != dataset.class_to_idx:
         raise DataError(
             f"the training images are of {len(dataset.class_to_idx)} classes, and not of the {len(before)} that the "
             "saved run was trained on, in their order: a run goes on with the classes it began with"
+        )
+    num_images = saved[1].get("num_images", len(dataset))  # runs saved by earlier versions do not hold it
+    if num_images != len(dataset):
+        logger.warning(
+            "the training data had %s, and has %d now: the resumed run will not be bit-identical to the original one",
+            counted(num_images, "image"),
+            len(dataset),
         )
     held_out = saved[1]["metadata"].get("held_out")
     if held_out and held_out["digest"] != holdout_digest(dataset):

@@ -12,6 +12,7 @@ from PIL import Image
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
 from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
+from mindcv.resume import check_classes, run_description
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import ConfigError, DataError, UserError
 from mindcv.utils.logger import logger
@@ -250,6 +251,25 @@ def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
     names.write_text("dog\ndog\n", encoding="utf-8")
     with pytest.raises(UserError, match="repeats the name.* 'dog'"):
         find_class_numbers(config, {})
+
+
+# A resumed run
+
+
+def test_check_classes_warns_when_the_number_of_training_images_changed(root, log):
+    config = train_config(root)
+    dataset, _ = build_training_loader(config, Group())
+    record = run_description(config, dataset, started=0.0)
+    (root / "train" / "cat" / "0.jpg").unlink()
+    fewer, _ = build_training_loader(config, Group())
+    before = len(log())
+    check_classes(({}, record), dataset)
+    check_classes(({}, {name: value for name, value in record.items() if name != "num_images"}), fewer)
+    assert len(log()) == before
+    check_classes(({}, record), fewer)
+    assert log()[before:] == [
+        "the training data had 16 images, and has 15 now: the resumed run will not be bit-identical to the original one"
+    ]
 
 
 # Images that cannot be read
