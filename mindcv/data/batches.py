@@ -158,7 +158,8 @@ class BatchMaker:
         self.is_training = is_training
         self.mixup = mixup
         dataset = reader.dataset
-        count = samples_per_rank(len(dataset), rank=dataset.shard_id, num_ranks=dataset.num_shards, pad=is_training)
+        ranks = {"rank": dataset.shard_id, "num_ranks": dataset.num_shards}
+        self.num_samples = count = samples_per_rank(len(dataset), **ranks, pad=is_training)
         self.num_batches = count // batch_size if drop_remainder else -(-count // batch_size)
 
     def order(self, epoch: int) -> np.ndarray:

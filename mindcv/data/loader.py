@@ -17,7 +17,7 @@ from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms
 from mindcv.utils.errors import DataError, UserError
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["ImageLoader", "create_loader"]
 
@@ -173,12 +173,18 @@ def create_loader(
     deals_as_training = is_training or dataset.num_aug_repeats > 1
     maker = BatchMaker(reader, batch_size, drop_remainder, deals_as_training, mixer)
     if drop_remainder and maker.num_batches == 0:
-        raise DataError(
-            f"the data set's {dataset.get_dataset_size()} samples on this rank are fewer than one batch of "
-            f"{batch_size}, and drop_remainder leaves out smaller ones: nothing remains"
-        )
+        raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
     return ImageLoader(maker, workers, python_multiprocessing)
+
+
+def _no_full_batch(maker: BatchMaker) -> DataError:
+    count, where = maker.num_samples, " on this rank" if maker.reader.dataset.num_shards > 1 else ""
+    smaller = f"--batch_size {count} or " if count else ""
+    return DataError(
+        f"the data set's {counted(count, 'sample')}{where} cannot fill one batch of {maker.batch_size}, and "
+        f"drop_remainder leaves out smaller batches: give {smaller}--drop_remainder False"
+    )
 
 
 def _check(dataset: ImageDataset, batch_size: int, num_classes: int, is_training: bool, skip_corrupt: bool) -> None:

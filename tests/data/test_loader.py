@@ -79,8 +79,14 @@ def test_drop_remainder():
     dataset = create_dataset("digits", split="val")
     loader = raw_loader(dataset, 100, drop_remainder=True)
     assert [len(labels) for _, labels in loader.batches()] == [100, 100, 100] and loader.get_dataset_size() == 3
-    with pytest.raises(DataError, match="359 samples on this rank are fewer than one batch of 360"):
+    advice = "give --batch_size {} or --drop_remainder False$"
+    with pytest.raises(DataError, match="359 samples cannot fill one batch of 360, .*" + advice.format(359)):
         raw_loader(dataset, 360, drop_remainder=True)
+    shard = create_dataset("digits", split="val", num_shards=2, shard_id=1)
+    with pytest.raises(
+        DataError, match="179 samples on this rank cannot fill one batch of 360, .*" + advice.format(179)
+    ):
+        raw_loader(shard, 360, drop_remainder=True)
 
 
 def test_same_bits_for_any_workers_and_after_rebuilding(started_workers):
