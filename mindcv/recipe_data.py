@@ -58,7 +58,7 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
     dataset = _create_dataset(
         config,
         group,
-        config.train_split,
+        "train_split",
         num_aug_repeats=config.aug_repeats,
         val_fraction=config.val_fraction,
         **config.subset("shuffle", "num_samples"),
@@ -143,9 +143,7 @@ def _create_validation_split(
 ) -> ImageDataset:
     """The images of `val_split`."""
     try:
-        return _create_dataset(
-            config, group, config.val_split, shuffle=config.eval_shuffle, class_indexing=class_to_idx
-        )
+        return _create_dataset(config, group, "val_split", shuffle=config.eval_shuffle, class_indexing=class_to_idx)
     except UnknownClassesError as error:
         raise _of_whose_classes(config, error) from None
     except MissingSplitError as error:
@@ -171,7 +169,7 @@ def _create_held_out(
         dataset = _create_dataset(
             config,
             group,
-            config.train_split,
+            "train_split",
             shuffle=config.eval_shuffle,
             class_indexing=class_to_idx,
             val_fraction=config.val_fraction,
@@ -329,19 +327,22 @@ def holdout_digest(dataset: ImageDataset) -> str:
     return dataset.images.digest if isinstance(dataset.images, ImageSubset) else ""
 
 
-def _create_dataset(config: RunConfig, group: Group, split: str, **options: Any) -> ImageDataset:
+def _create_dataset(config: RunConfig, group: Group, split_option: str, **options: Any) -> ImageDataset:
+    """The data set of the split that option `split_option` names."""
     set_pixel_limit(config.max_image_pixels)
-    dataset = create_dataset(
-        config.dataset,
-        config.data_dir,
-        split,
-        num_shards=group.size,
-        shard_id=group.rank,
-        download=config.dataset_download,
-        seed=config.seed,
-        **options,
-    )
-    return dataset
+    try:
+        return create_dataset(
+            config.dataset,
+            config.data_dir,
+            getattr(config, split_option),
+            num_shards=group.size,
+            shard_id=group.rank,
+            download=config.dataset_download,
+            seed=config.seed,
+            **options,
+        )
+    except MissingSplitError as error:
+        raise error.for_option(split_option) from None
 
 
 def _tell_held_out(config: RunConfig, group: Group, dataset: ImageDataset, is_held_out: bool) -> None:

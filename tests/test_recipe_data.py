@@ -160,6 +160,19 @@ def test_training_without_a_folder_for_validation_says_what_to_do(root):
         build_evaluation_loader(train_config(root), Group(), {"cat": 0, "dog": 1})
 
 
+def test_a_folder_without_splits_names_the_option_to_give(root):
+    flat = root / "train"
+    train, validate, advice = (
+        train_config(flat),
+        validate_config(flat),
+        "class folders are in '{}' itself, give --{} ''$",
+    )
+    with pytest.raises(DataError, match=advice.format(flat, "train_split")):
+        build_training_loader(train, Group())
+    with pytest.raises(DataError, match=advice.format(flat, "val_split")):
+        build_evaluation_loader(validate, Group(), {"cat": 0, "dog": 1})
+
+
 # Folders that are not classes
 
 

@@ -132,7 +132,7 @@ def _find_split(root: str, split: str) -> str:
         )
         if deeper:
             raise MissingSplitError(finding, f"; '{deeper[0]}' has one: give that folder as the data set's (data_dir)")
-        raise MissingSplitError(finding, f"; if the class folders are in '{root}' itself, give '' as the split")
+        raise MissingSplitError(finding, flat_root=root)
     return folder
 
 

@@ -41,11 +41,23 @@ class DataError(UserError):
 
 
 class MissingSplitError(DataError):
-    """A data set's folder has no sub-folder for a split. `finding` says so without a way out."""
+    """A data set's folder has no sub-folder for a split. `finding` says so without a way out.
 
-    def __init__(self, finding: str, advice: str):
-        self.finding = finding
-        super().__init__(f"{finding}{advice}")
+    Args:
+        finding: the sentence without a way out.
+        advice: the way out, which follows `finding` directly.
+        flat_root: folder that may hold the class folders itself; the error says what to do then.
+        empty_split: what to give in that case.
+    """
+
+    def __init__(self, finding: str, advice: str = "", flat_root: str = "", empty_split: str = "'' as the split"):
+        self.finding, self.advice, self.flat_root = finding, advice, flat_root
+        flat = f"; if the class folders are in '{flat_root}' itself, give {empty_split}" if flat_root else ""
+        super().__init__(f"{finding}{advice}{flat}")
+
+    def for_option(self, name: str) -> MissingSplitError:
+        """The same error for users of the scripts, where option `name` gives the split."""
+        return MissingSplitError(self.finding, self.advice, self.flat_root, f"--{name} ''")
 
 
 class UnknownClassesError(DataError):

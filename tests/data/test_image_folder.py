@@ -84,7 +84,9 @@ def test_errors_name_the_thing(root):
         create_dataset("", root / "nowhere")
     with pytest.raises(DataError, match="no folder 'tarin' .*did you mean 'train'.* 'train', 'val'"):
         create_dataset("", root, split="tarin")
-    with pytest.raises(DataError, match="no folder 'valid' .*if the class folders are in '.*' itself, give ''"):
+    with pytest.raises(
+        DataError, match="no folder 'valid' .*if the class folders are in '.*' itself, give '' as the split"
+    ):
         create_dataset("", root, split="valid")
     (root / "outer").mkdir()
     os.symlink(root, root / "outer/images")
