@@ -9,7 +9,6 @@ import os
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Union
@@ -17,7 +16,7 @@ from typing import Any, Union
 import yaml
 
 from mindcv.config_parsing import Option, Words
-from mindcv.utils.errors import nearest
+from mindcv.utils.errors import closest_file, nearest
 
 __all__ = ["Findings", "Given", "help_text", "read_command_line", "read_yaml"]
 
@@ -216,8 +215,8 @@ def _yaml_files_near(path: str) -> str:
     places = [*Path("configs").glob("*"), Path(path).parent]
     files = {file.name: file for place in places for file in sorted(place.glob("*.yaml"))}
     name = Path(path).name
-    close = [f"{name}.yaml"] if f"{name}.yaml" in files else get_close_matches(name, files, n=1)
-    return f"; did you mean '{files[close[0]]}'?" if close else ""
+    close = f"{name}.yaml" if f"{name}.yaml" in files else closest_file(name, files)
+    return "" if close is None else f"; did you mean '{files[close]}'?"
 
 
 def help_text(summary: str, options: Mapping[str, Option], required: Collection[str] = ()) -> str:

@@ -442,6 +442,14 @@ def test_an_unreadable_recipe_is_the_only_problem():
     assert problems("--config", "nowhere.yaml") == ["--config: cannot read 'nowhere.yaml': No such file or directory"]
 
 
+def test_a_missing_recipe_suggests_no_file_that_only_shares_the_suffix(tmp_path):
+    (tmp_path / "flip_a.yaml").touch()
+    (told,) = problems("--config", str(tmp_path / "none_b.yaml"))
+    assert told.endswith("No such file or directory")
+    (told,) = problems("--config", str(tmp_path / "flip_b.yaml"))
+    assert told.endswith(f"; did you mean '{tmp_path}/flip_a.yaml'?")
+
+
 def test_top_k_saves_validated_epochs_only():
     argv = ["--ckpt_save_policy", "top_k", "--val_while_train", "--val_interval", "2"]
     assert "multiple of val_interval" in problems(*MODEL, *argv)[0]

@@ -9,7 +9,7 @@ from typing import Union
 
 import numpy as np
 
-from mindcv.utils.errors import CheckpointError, nearest
+from mindcv.utils.errors import CheckpointError, closest_file
 
 __all__ = ["DTYPES", "array_of", "existing_file", "itemsize", "map_file", "quoted"]
 
@@ -42,8 +42,9 @@ def existing_file(path: Union[str, os.PathLike]) -> Path:
     path = Path(path)
     if not path.is_file():
         there = f"the folder '{path.parent}' is there" if path.parent.is_dir() else f"nor a folder '{path.parent}'"
-        near = nearest(path.name, [file.name for file in path.parent.glob("*.*")]) if path.parent.is_dir() else ""
-        raise CheckpointError(f"checkpoint '{path}' does not exist ({there}){near}")
+        near = closest_file(path.name, [file.name for file in path.parent.glob("*.*") if file.is_file()])
+        meant = "" if near is None else f"; did you mean '{near}'?"
+        raise CheckpointError(f"checkpoint '{path}' does not exist ({there}){meant}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint '{path}' is empty")
     return path

@@ -6,8 +6,10 @@ a traceback; any other exception is a defect of this library and keeps its trace
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Optional
 
 __all__ = [
     "CheckpointError",
@@ -18,6 +20,7 @@ __all__ = [
     "MissingSplitError",
     "UnknownClassesError",
     "UserError",
+    "closest_file",
     "nearest",
     "shorten",
     "unknown_name",
@@ -103,10 +106,26 @@ def shorten(names: Sequence[str], most: int = 8) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest of `known`, or an empty string when none is close."""
+    match = _closest(name, known)
+    return "" if match is None else f"; did you mean '{match}'?"
+
+
+def closest_file(name: str, known: Iterable[str]) -> Optional[str]:
+    """The one of the file names `known` whose stem is closest to that of `name`; None when none is close.
+
+    Suffixes do not count, because they would make short names look alike: 'flip.ckpt' is not close to 'nope.ckpt'.
+    """
+    stem, suffix = os.path.splitext(name)
+    # A file with the suffix of `name` comes before another one of the same stem.
+    by_stem = {os.path.splitext(file)[0]: file for file in sorted(known, key=lambda file: file.endswith(suffix))}
+    return by_stem.get(_closest(stem, by_stem))
+
+
+def _closest(name: str, known: Iterable[str]) -> Optional[str]:
     by_lower = {k.lower(): k for k in known}
     swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # to difflib, swapped letters are far apart
     match = swapped or get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
+    return by_lower[match[0]] if match else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -131,6 +131,13 @@ def test_folder_of_a_run_lists_its_checkpoints_and_the_best_first(tmp_path):
 def test_misspelt_checkpoint_names_the_one_that_is_there(tmp_path):
     save(tmp_path / "convnext_best.ckpt", w=[1.0])
     assert refusal(tmp_path / "convnext_bets.ckpt").endswith("; did you mean 'convnext_best.ckpt'?")
+    assert refusal(tmp_path / "convnext_best.pth").endswith("; did you mean 'convnext_best.ckpt'?")
+
+
+def test_missing_checkpoint_suggests_no_file_that_only_shares_the_suffix(tmp_path):
+    save(tmp_path / "flip.ckpt", w=[1.0])
+    for name in ("nope.ckpt", "missing.ckpt", "x.ckpt"):
+        assert refusal(tmp_path / name).endswith("is there)")
 
 
 def test_missing_files(tmp_path):
