@@ -91,7 +91,8 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
         transform=transform,
         separate=config.aug_splits > 0,
         num_aug_splits=config.aug_splits,
-        **config.subset("batch_size", "drop_remainder", "num_parallel_workers", "skip_corrupt"),
+        num_parallel_workers=_num_workers(config),
+        **config.subset("batch_size", "drop_remainder", "skip_corrupt"),
         **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
         **config.subset("cutmix_minmax"),
     )
@@ -133,7 +134,7 @@ def build_evaluation_loader(
         config.batch_size,
         num_classes=dataset.num_classes(),
         transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
-        num_parallel_workers=config.num_parallel_workers,
+        num_parallel_workers=_num_workers(config),
     )
     return dataset, loader
 
@@ -325,6 +326,12 @@ def holdout_options(config: RunConfig) -> dict[str, Any]:
 def holdout_digest(dataset: ImageDataset) -> str:
     """What tells two choices of images held out apart; '' when none are held out."""
     return dataset.images.digest if isinstance(dataset.images, ImageSubset) else ""
+
+
+def _num_workers(config: RunConfig) -> Optional[int]:
+    """The number of data-loader workers, or None for the loader's default, which no message speaks of."""
+    is_default = config.num_parallel_workers == RunConfig.num_parallel_workers
+    return None if is_default and "num_parallel_workers" not in config.given else config.num_parallel_workers
 
 
 def _create_dataset(config: RunConfig, group: Group, split_option: str, **options: Any) -> ImageDataset:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
+from mindcv.data.loader import _say_clamped
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
 from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
 from mindcv.resume import check_classes, run_description
@@ -264,6 +265,21 @@ def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
     names.write_text("dog\ndog\n", encoding="utf-8")
     with pytest.raises(UserError, match="repeats the name.* 'dog'"):
         find_class_numbers(config, {})
+
+
+# Workers
+
+
+@pytest.mark.parametrize("given", [[], ["--num_parallel_workers", "8"]])
+def test_number_of_workers_above_the_cores_is_told_only_when_it_was_given(root, log, monkeypatch, given):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    _say_clamped.cache_clear()
+    small = ["--model", "convnext_atto", "--image_resize", "32", "--batch_size", "4", "--data_dir", str(root)]
+    config = parse_args([*small, *given], TrainConfig)
+    for loader in (build_training_loader(config, Group())[1], build_evaluation_loader(config, Group())[1]):
+        assert loader.num_parallel_workers == 2
+    told = ["num_parallel_workers=8 is more than the 2 cores of this machine; 2 are used"]
+    assert [line for line in log() if "num_parallel_workers" in line] == (told if given else [])
 
 
 # A resumed run
