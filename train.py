@@ -19,12 +19,12 @@ from mindcv.engine import (
     Interruption,
     MetricsTable,
     Progress,
+    RemovalOfEarlierRun,
     RunState,
     RunStates,
     StateFiles,
     Validation,
     apply_amp,
-    remove_runs,
     steps_per_epoch,
     weights_to_save,
 )
@@ -78,11 +78,11 @@ def main() -> None:
     if group.is_main:
         save_dir, model = ensure_writable_dir(config.ckpt_save_dir), split_tag(config.model)[0]
         remove_side_files(save_dir)
-        if config.overwrite:
-            remove_runs(save_dir)
         manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
         weights, metadata = weights_to_save(network, trainer.step), checkpoint_metadata(config, dataset)
         callbacks.insert(0, Progress(config.log_interval))
+        if config.overwrite:
+            callbacks.insert(0, RemovalOfEarlierRun(save_dir))
         callbacks.append(Checkpoints(manager, weights, metadata, config.ckpt_save_interval))
         callbacks.append(MetricsTable(save_dir))
 

@@ -275,7 +275,8 @@ class RunConfig:
     dataset_sink_mode: bool = _train(True, "accepted for MindCV's recipes, and has no effect")
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
-    overwrite: bool = _save(False, "remove the files of an earlier run from ckpt_save_dir before a new run begins")
+    overwrite: bool = _save(
+        False, "remove the files of an earlier run from ckpt_save_dir after the first step of the new run")
     ckpt_save_interval: int = _save(1, "number of epochs between two checkpoints", low=1)
     ckpt_save_policy: str = _save(
         "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=("latest_k", "top_k"))

@@ -7,6 +7,7 @@ from mindcv.engine.callbacks import (
     EarlyStopping,
     MetricsTable,
     Progress,
+    RemovalOfEarlierRun,
     RunStates,
     Validation,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Interruption",
     "MetricsTable",
     "Progress",
+    "RemovalOfEarlierRun",
     "RunState",
     "RunStates",
     "StateFiles",

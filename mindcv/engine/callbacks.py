@@ -23,6 +23,7 @@ from mindcv.engine.compiling import say_compiling
 from mindcv.engine.evaluate import evaluate
 from mindcv.engine.interruption import Interruption
 from mindcv.engine.plots import draw_learning_curve, require_matplotlib
+from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.state import TrainState
 from mindcv.engine.state_file import StateFiles
 from mindcv.utils.distributed import Group
@@ -30,7 +31,16 @@ from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import counted, logger
 
-__all__ = ["Callback", "Checkpoints", "EarlyStopping", "MetricsTable", "Progress", "RunStates", "Validation"]
+__all__ = [
+    "Callback",
+    "Checkpoints",
+    "EarlyStopping",
+    "MetricsTable",
+    "Progress",
+    "RemovalOfEarlierRun",
+    "RunStates",
+    "Validation",
+]
 
 # What early stopping may go by: 1 when higher is better, -1 when lower is.
 _METRIC_SIGNS = {"top_1": 1.0, "val_loss": -1.0}
@@ -295,6 +305,26 @@ class Checkpoints(Callback):
         self.manager.restore(saved)
 
 
+class RemovalOfEarlierRun(Callback):
+    """Removes the run that a folder holds once a step of the new run has succeeded (so it goes first).
+
+    A new run that fails before that, at an image that cannot be read for example, removes nothing.
+
+    Args:
+        folder: the folder, see `remove_runs`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.is_done = False
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Remove the run after the first step."""
+        if not self.is_done:
+            remove_runs(self.folder)
+        self.is_done = True
+
+
 class RunStates(Callback):
     """Saves the whole run when the others have done with an epoch (so it goes last), and where it is interrupted.
 
@@ -360,10 +390,7 @@ class MetricsTable(Callback):
         self.is_resumed = False
 
     def on_train_begin(self, state: TrainState) -> None:
-        """Move an earlier run's table out of the way, and say so if there will be no picture.
-
-        A resumed run's own table is taken back to the rows that were saved.
-        """
+        """Say so if there will be no picture. A resumed run's own table is taken back to the rows that were saved."""
         try:
             require_matplotlib()
         except UserError as error:
@@ -371,7 +398,9 @@ class MetricsTable(Callback):
             logger.warning("learning_curve.png will not be drawn: %s", error)
         if self.is_resumed:
             self._write()
-            return
+
+    def _keep_earlier_table(self) -> None:
+        """Rename the table of an earlier run, if there is one."""
         if not self.path.exists():
             return
         number = 1
@@ -382,6 +411,8 @@ class MetricsTable(Callback):
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Add the epoch's row."""
+        if not self.rows and not self.is_resumed:
+            self._keep_earlier_table()
         row = {
             "epoch": state.epoch,
             "step": state.global_step,

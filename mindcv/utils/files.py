@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,23 +22,30 @@ _SIDE = ".part-"
 
 @contextmanager
 def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
-    """A side name in the same folder to write to; it becomes `path` when the block ends well.
+    """A side name to write to, in the same folder; it becomes `path` when the block ends well.
 
     The bytes are on disk (fsync) before the name changes, and the folder's entry after it, so that a crash leaves
     either the old file or the new one. When the block raises, the side file is removed and `path` is untouched. The
-    side name keeps the suffix of `path`, which writers such as Pillow and matplotlib look at.
+    side name keeps the suffix of `path`, which writers such as Pillow and matplotlib look at. A symbolic link stays,
+    and the file that it points to is replaced. A device or a pipe, such as /dev/stdout, stays too and is written to.
 
     Raises:
         UserError: an OSError came out of the block or of the disk, which is full or cannot be written to.
     """
-    path = Path(path)
+    is_stream = _is_stream(path)
+    path = Path(path) if is_stream else Path(os.path.realpath(path))
     side = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_SIDE}", suffix=path.suffix, dir=path.parent)
+        folder = Path(tempfile.gettempdir()) if is_stream else path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_SIDE}", suffix=path.suffix, dir=folder)
         side = Path(name)
         os.close(handle)
         yield side
+        if is_stream:
+            with open(side, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+            return
         os.chmod(side, 0o666 & ~_umask())  # mkstemp's 0600 and MindSpore's 0400 are nobody's wish for a result
         _fsync(side)
         os.replace(side, path)
@@ -92,7 +101,17 @@ def ensure_writable(*paths: str) -> None:
             raise UserError(f"'{path}' is given as the place of two results: one would overwrite the other")
         if os.path.isdir(path):
             raise UserError(f"cannot write to '{path}': it is a folder, and the name of a file is expected")
-        ensure_writable_dir(Path(path).parent)
+        if not _is_stream(path):
+            ensure_writable_dir(Path(os.path.realpath(path)).parent)
+
+
+def _is_stream(path: Union[str, os.PathLike]) -> bool:
+    """Whether `path` is a device, a pipe or a socket: renaming a file to it would put the file in its place."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _remove(side: Path) -> None:

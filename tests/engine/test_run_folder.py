@@ -1,7 +1,8 @@
 """Which files of a folder are those of runs."""
 
-from mindcv.engine import StateFiles, remove_runs
+from mindcv.engine import RemovalOfEarlierRun, StateFiles, remove_runs
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
+from mindcv.engine.state import TrainState
 from mindcv.engine.state_file import SUFFIX
 
 OF_RUNS = ("a-1_20.ckpt", f"a-1_20{SUFFIX}", "a_best.ckpt", "b-c-10_2.ckpt")
@@ -26,6 +27,19 @@ def test_only_files_of_runs_are_removed(tmp_path, capsys):
     assert capsys.readouterr().err == f"overwrite: removed 6 files of an earlier run from '{tmp_path}'\n"
     remove_runs(tmp_path)
     assert capsys.readouterr().err == ""
+
+
+def test_earlier_run_is_removed_after_the_first_step_of_the_new_one(tmp_path):
+    fill(tmp_path, OF_RUNS)
+    callback, state = RemovalOfEarlierRun(tmp_path), TrainState(1, 2, 4)
+    callback.on_train_begin(state)
+    callback.on_interrupt(state)
+    assert find_checkpoints(tmp_path), "a run that fails before its first step must remove nothing"
+    callback.on_step_end(state)
+    assert find_checkpoints(tmp_path) == []
+    fill(tmp_path, OF_RUNS[:1])
+    callback.on_step_end(state)
+    assert find_checkpoints(tmp_path), "these are the new run's own"
 
 
 def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):

@@ -203,7 +203,8 @@ def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
 
 @pytest.mark.parametrize("name", ["CE", "BCE", "asl_single_label", "asl_multi_label"])
 @pytest.mark.parametrize("shape", [(BATCH, 1), (BATCH + 1,), (BATCH, CLASSES + 1)])
-def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, mode):
+def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, mode, tmp_path, monkeypatch):
     """Labels (B, 1) would broadcast over the classes: a wrong loss in silence."""
+    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph does not compile
     with pytest.raises(ValueError, match=r"labels of shape \(.*\) do not fit logits of shape \(5, 7\)"):
         create_loss(name)(Tensor(LOGITS, ms.float32), Tensor(np.zeros(shape), ms.int32))

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import threading
 
 import pytest
 
@@ -106,3 +107,25 @@ def test_writable_dir(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write to folder '.*file/below': Not a directory"):
         ensure_writable_dir(tmp_path / "file" / "below")
+
+
+def test_atomic_path_keeps_a_link_and_replaces_the_file_that_it_points_to(tmp_path):
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / "folder" / "real.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    link.symlink_to(real)
+    atomic_write_text(link, "new")
+    assert link.is_symlink() and real.read_text() == "new"
+    assert list(tmp_path.iterdir()) and not list(tmp_path.rglob(".*"))
+
+
+def test_atomic_path_writes_into_a_pipe_and_leaves_it(tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    ensure_writable(str(pipe))
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()), daemon=True)
+    reader.start()
+    atomic_write_text(pipe, "through")
+    reader.join(10)
+    assert found == ["through"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
