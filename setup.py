@@ -70,6 +70,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",
+    # Puts a folder on the path instead of an import hook, which finds nothing where the clone is a folder "mindcv".
+    package_dir={"": "."},
     packages=find_packages(include=["mindcv", "mindcv.*"]),
     package_data={"mindcv": ["py.typed"], "mindcv.data": ["*.tsv"], "mindcv.kernels": ["csrc/*"]},
     ext_modules=[Extension("mindcv.kernels._kernels", sources=[])],

@@ -169,3 +169,11 @@ print(passes.count(2), gc.isenabled())
         command = [sys.executable, "-c", code.format(before=before)]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert run.stdout.splitlines()[-1] == after
+
+
+def test_package_is_found_where_the_clone_is_a_folder_of_its_name(tmp_path):
+    """As after `git clone .../mindcv`, in the folder above: Python takes a folder without __init__.py for a package."""
+    (tmp_path / "mindcv").symlink_to(ROOT)
+    command = [sys.executable, "-c", "import mindcv; print(mindcv.create_model.__name__)"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout == "create_model\n", found.stderr

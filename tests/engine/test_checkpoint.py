@@ -162,6 +162,14 @@ def test_the_best_is_saved_between_two_saves_too(tmp_path, weights):
     assert (manager.best_epoch, manager.best_score) == (2, 0.9)
 
 
+def test_best_with_a_weight_that_is_not_finite_is_refused(tmp_path, network, weights):
+    manager = CheckpointManager(tmp_path, "m")
+    network.weight.set_data(Tensor(np.full((3, 4), np.nan), ms.float32))
+    with pytest.raises(UserError, match="weight"):
+        manager.save_best(weights, {}, 1, 0.5)
+    assert files(tmp_path) == [] and manager.best_score is None
+
+
 @pytest.fixture
 def moved(tmp_path, weights):
     """A manager in another folder than that of the run that it goes on with."""

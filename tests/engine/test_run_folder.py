@@ -49,3 +49,10 @@ def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):
     assert is_without_state(tmp_path)
     files.save({}, {}, 1, 1)
     assert not is_without_state(tmp_path)
+
+
+def test_mark_goes_when_a_run_ends_before_its_first_step(tmp_path):
+    files = StateFiles(tmp_path, "m")
+    files.begin()
+    files.end_without_save()
+    assert not is_without_state(tmp_path)
