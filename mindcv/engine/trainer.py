@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, Union
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.common.api import _pynative_executor
 
 from mindcv.data import ImageLoader
 from mindcv.data.batches import Batch
@@ -91,6 +92,9 @@ class Trainer:
         """
         state = self.begin(num_epochs, loader) if state is None else state
         self.step.set_train(True)
+        # In PyNative mode an exception inside any gradient, as a mistake in a notebook makes it, leaves MindSpore's
+        # record of that gradient behind. A float16 step then failed in LayerNormGrad, and others compiled slowly.
+        _pynative_executor.clear_res()
         if state.is_done:
             logger.info("nothing is left to do: the run ended with epoch %d of %d", state.epoch, num_epochs)
         for callback in callbacks:

@@ -27,6 +27,7 @@ from mindcv.engine import (
 )
 from mindcv.engine.state import TrainState
 from mindcv.loss import create_loss
+from mindcv.models.layers import Dense, LayerNorm
 from mindcv.optim import create_optimizer
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
@@ -363,6 +364,18 @@ def test_a_trainer_of_parts_learns():
 
     trainer.train(1, Loader(5), [Look()])
     assert all(after < before for before, after in zip(losses, losses[1:]))
+
+
+def test_training_in_float16_works_after_an_exception_inside_another_gradient():
+    def mistake(x):
+        raise ValueError("a mistake of the user")
+
+    with pytest.raises(ValueError, match="a mistake"):
+        ms.value_and_grad(mistake, None, nn.Dense(3, 3).trainable_params())(ms.ops.ones((1, 3)))
+    network = nn.SequentialCell(LayerNorm(4), Dense(4, 3))
+    optimizer = create_optimizer(network, "adamw", lr=0.1)
+    state = create_trainer(network, create_loss("CE"), optimizer, amp_level="O2").train(1, Loader(2))
+    assert math.isfinite(state.loss) and state.global_step == 2
 
 
 def test_a_trainer_cannot_take_no_batches():
