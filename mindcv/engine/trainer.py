@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from mindspore.common.api import _pynative_executor
+from mindspore.nn.cell import _pynative_executor  # its own module has moved between versions
 
 from mindcv.data import ImageLoader
 from mindcv.data.batches import Batch
