@@ -214,7 +214,7 @@ def test_suite_refuses_what_cannot_be(suite):
 def test_the_page_has_a_place_for_the_tables():
     from benchmarks.suite import BEGIN, END
 
-    text = (ROOT / "docs/benchmarks.md").read_text()
+    text = (ROOT / "docs/reference/benchmarks.md").read_text()
     assert text.count(BEGIN) == text.count(END) == 1
 
 

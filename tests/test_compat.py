@@ -70,7 +70,7 @@ def test_names_that_are_missing_say_what_to_use(module):
 
 
 def test_the_page_for_users_of_mindcv_lists_every_name():
-    page = (ROOT / "docs" / "from_mindcv.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "from_mindcv.md").read_text(encoding="utf-8")
     for names in (*ALIASES.values(), *INSTEAD.values()):
         missing = [name for name in names if f"`{name}`" not in page]
         assert not missing

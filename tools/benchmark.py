@@ -3,7 +3,7 @@
     python tools/benchmark.py --model convnextv2_atto --task forward --batch_size 8 [--peer timm] [--json out.json]
 
 Prints a table of images/s (median, minimum and maximum over rounds), time of the first step and peak memory. With
-`--suite docs` it measures what docs/benchmarks.md shows.
+`--suite docs` it measures what docs/reference/benchmarks.md shows.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def create_loader(
     Args:
         dataset: from `create_dataset`; or a `GeneratorDataset` or `ImageFolderDataset` of MindSpore, before any `map`
             and `batch`; or an object whose `__getitem__` gives (image, label) and that has `__len__`, which is shuffled
-            in training. See docs/own_data.md.
+            in training. See docs/how-to/own_data.md.
         batch_size: samples in a batch.
         drop_remainder: leave out a last batch that is smaller.
         is_training: see above.

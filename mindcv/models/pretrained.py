@@ -126,7 +126,7 @@ def fetch_pretrained(weights: PretrainedWeights) -> Path:
 
 
 def markdown_table() -> str:
-    """All published weights as the table of docs/pretrained.md."""
+    """All published weights as the table of docs/reference/pretrained.md."""
     rows = ["| name | classes | pixels | crop | top-1 | licence | source |", "|---|---|---|---|---|---|---|"]
     for weights in PUBLISHED:
         images = weights.preprocessing

@@ -171,7 +171,7 @@ def test_the_configuration_under_mindcvs_names():
 
 
 def test_the_page_has_the_table():
-    assert markdown_table() in (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
+    assert markdown_table() in (ROOT / "docs" / "reference" / "pretrained.md").read_text(encoding="utf-8")
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -52,7 +52,7 @@ def test_network_refuses_overlapping_calls_of_threads():
     thread.start()
     assert network.has_entered.wait(60)
     other.may_leave.set()
-    with pytest.raises(UserError, match="another Python thread is calling a network, .*docs/serving.md"):
+    with pytest.raises(UserError, match="another Python thread is calling a network, .*docs/how-to/serving.md"):
         other(images)
     network.may_leave.set()
     thread.join()
@@ -69,6 +69,6 @@ def test_network_can_be_called_again_after_an_error():
 
 
 def test_example_of_the_serving_page_runs(tmp_path):
-    (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.S)
+    (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs" / "how-to" / "serving.md").read_text(), re.S)
     main = "def main():\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "\nmain()\n"
     subprocess.run([sys.executable, "-c", main], check=True, cwd=tmp_path, env=None, timeout=300)

@@ -94,7 +94,7 @@ class BenchmarkConfig:
         "", "measure a list of cases and write their tables; empty measures one case", choices=("", "docs"))
     results: str = _result("", "for a suite: folder of its JSON files; a case that has a file is not measured again")
     only: str = _result("*", "for a suite: pattern of the names of the cases to measure, for example train-*")
-    page: str = _result("docs/benchmarks.md", "for a suite: page whose tables are written")
+    page: str = _result("docs/reference/benchmarks.md", "for a suite: page whose tables are written")
     # fmt: on
 
     given: frozenset = field(default=frozenset(), repr=False, compare=False)

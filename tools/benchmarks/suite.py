@@ -1,4 +1,4 @@
-"""The list of cases behind docs/benchmarks.md, measured in as many sittings as it takes."""
+"""The list of cases behind docs/reference/benchmarks.md, measured in as many sittings as it takes."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class BaseNetwork(Layer):
             raise UserError(
                 "another Python thread is calling a network, and MindSpore gives wrong numbers or waits forever when "
                 "calls overlap: hold one threading.Lock from each call until its result is an array, or use a process "
-                "for each model (docs/serving.md)"
+                "for each model (docs/how-to/serving.md)"
             )
         try:
             if self.is_exported:  # the export is over
