@@ -40,6 +40,8 @@ _ENABLE, _FOLDER = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _LAUNCHER = ("MS_ROLE", "MS_WORKER", "MS_SERVER", "MS_SCHED", "MS_NODE", "MS_TOPO")
 _MANIFEST = "entry.json"
 _SIDE = ".part-"
+# Folders that installers put packages into; the second is Debian's.
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
 _ABANDONED = 24 * 3600.0  # seconds after which the folder of a compilation must be that of a killed process
 
 
@@ -181,14 +183,16 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _code_files() -> set[str]:
-    """The files of this package, with its compiled library, and of all modules loaded that no installer put there."""
+    """The files of this package, with its compiled library, and of all loaded modules that no installer put there."""
     package = Path(__file__).parents[1]
     files = {str(path) for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
     installed = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and os.path.isfile(file) and not file.startswith(installed):
-            files.add(os.path.abspath(file))
+        file = os.path.abspath(getattr(module, "__file__", None) or "")
+        # A .pth file can add the packages of another environment to the path of this one.
+        is_installed = file.startswith(installed) or not _PACKAGES.isdisjoint(file.split(os.sep))
+        if not is_installed and os.path.isfile(file):
+            files.add(file)
     return files
 
 

@@ -158,6 +158,19 @@ def test_the_package_and_its_library_are_part_of_the_code():
     assert not [file for file in files if "site-packages" in file or "__pycache__" in file]
 
 
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
+def test_packages_of_another_environment_are_not_part_of_the_code(tmp_path, monkeypatch, name):
+    """A .pth file may add them to the path of this one."""
+    folder = tmp_path / "other" / "lib" / name
+    folder.mkdir(parents=True)
+    (folder / "package_of_another_environment.py").write_text("")
+    monkeypatch.syspath_prepend(folder)
+    __import__("package_of_another_environment")
+    imported = module.sys.modules.pop("package_of_another_environment")
+    monkeypatch.setitem(module.sys.modules, "package_of_another_environment", imported)
+    assert imported.__file__ not in module._code_files()
+
+
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "more", "no manifest", "broken manifest"])
 def test_a_damaged_entry_is_compiled_anew(folder, damage):
     Run(folder).found_by()
