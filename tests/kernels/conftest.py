@@ -1,15 +1,12 @@
 """The instruction sets that the kernels are tested with: what the processor has, and what it can be made to emulate."""
 
-import os
 import platform
 import shutil
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from library_process import process_of
 
 from mindcv.kernels import build, status
 from mindcv.kernels.library import library_path
@@ -67,7 +64,7 @@ def library(request):
         assert name in stamp.built or not is_x86, f"the library was built without {name}"
         if not has_set(name):
             pytest.skip(f"this processor has no {name}")
-    assert _has(found)
+    assert process_of(*found).isa == name
     return found
 
 
@@ -78,17 +75,3 @@ def has_set(name):
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     return {*FLAGS_OF[name]} <= {*flags}
-
-
-@cache
-def _has(library):
-    """Asked in a process of its own: the instruction set is chosen once."""
-    code = """
-import ctypes, sys
-name = ctypes.CDLL(sys.argv[1]).mindcv_kernels_isa
-name.restype = ctypes.c_char_p
-print(name().decode())
-"""
-    command = [sys.executable, "-c", code, library.path]
-    environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
-    return subprocess.check_output(command, env=environment, text=True).strip() == library.isa

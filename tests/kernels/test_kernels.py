@@ -10,7 +10,9 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from library_process import process_of
 from mindspore import Tensor, ops
+from scipy import special
 
 from mindcv.engine import apply_amp
 from mindcv.kernels import operators, status
@@ -43,9 +45,6 @@ def block_inputs(rng, n, h, w, c, is_v2):
     return [*inputs, keep]
 
 
-ERF = np.vectorize(math.erf)
-
-
 def block_in_numpy(inputs, is_v2):
     """The block by its definition, in float64."""
     x, dw, dw_bias, norm, norm_bias, w1, b1, *rest = (a.astype(np.float64) for a in inputs)
@@ -54,7 +53,7 @@ def block_in_numpy(inputs, is_v2):
     u = dw_bias + sum(padded[:, i : i + h, j : j + w] * dw[:, 0, i, j] for i in range(7) for j in range(7))
     y = (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-6) * norm + norm_bias
     z = y @ w1.T + b1
-    g = 0.5 * z * (1 + ERF(z / np.sqrt(2)))
+    g = 0.5 * z * (1 + special.erf(z / np.sqrt(2)))
     if is_v2:
         gamma, beta, *rest = rest
         norms = np.sqrt((g * g).sum((1, 2), keepdims=True))
@@ -65,19 +64,9 @@ def block_in_numpy(inputs, is_v2):
     return x + r * rest[-1].reshape(-1, 1, 1, 1)
 
 
-def run_library(tmp_path, calls, library, threads=2):
+def run_library(calls, library, threads=2):
     """Outputs of `calls`, tuples (name, inputs, shapes of outputs), by the kernels of `library`."""
-    arrays = {"calls": np.array([name for name, _, _ in calls])}
-    for i, (_, inputs, shapes) in enumerate(calls):
-        arrays.update({f"{i}_in_{j}": a for j, a in enumerate(inputs)})
-        arrays.update({f"{i}_out_{j}": np.array(s) for j, s in enumerate(shapes)})
-    np.savez(tmp_path / "in.npz", **arrays)
-    command = [sys.executable, FOLDER / "run_library.py", library.path, str(threads)]
-    environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
-    subprocess.run([*command, tmp_path / "in.npz", tmp_path / "out.npz"], check=True, env=environment)
-    found = np.load(tmp_path / "out.npz")
-    assert str(found["isa"]) == library.isa
-    return [[found[f"{i}_{j}"] for j in range(len(shapes))] for i, (_, _, shapes) in enumerate(calls)]
+    return [outputs for outputs, _ in process_of(*library).run(calls, threads)]
 
 
 def block_calls(inputs, is_v2):
@@ -91,13 +80,13 @@ def block_calls(inputs, is_v2):
     ]
 
 
-def block_and_gradients(tmp_path, inputs, is_v2, dout, library, threads=2):
-    found = run_library(tmp_path, block_calls(inputs, is_v2), library, threads)
+def block_and_gradients(inputs, is_v2, dout, library, threads=2):
+    found = run_library(block_calls(inputs, is_v2), library, threads)
     (out,), (again, *saved) = found
     np.testing.assert_array_equal(out, again)
     version = "V2" if is_v2 else "V1"
     grads = [a.shape for a in inputs[:-1]]
-    return out, run_library(tmp_path, [(f"Block{version}Grad", [*inputs, dout, *saved], grads)], library, threads)[0]
+    return out, run_library([(f"Block{version}Grad", [*inputs, dout, *saved], grads)], library, threads)[0]
 
 
 def relative(found, expected):
@@ -105,11 +94,11 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
-def test_block_is_its_formula(library, is_v2, tmp_path, rng):
+def test_block_is_its_formula(library, is_v2, rng):
     """Values, and gradients along random directions against differences of the formula itself."""
     for shape in MAPS:
         inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
-        out, grads = block_and_gradients(tmp_path, inputs, is_v2, dout, library)
+        out, grads = block_and_gradients(inputs, is_v2, dout, library)
         assert relative(out, block_in_numpy(inputs, is_v2)) < 3e-6
         for i, grad in enumerate(grads):
             direction = rng.standard_normal(inputs[i].shape)
@@ -131,29 +120,29 @@ def test_gelu_over_its_range(library, tmp_path):
     ones = [np.ones(shape, np.float32) for shape in [c, 1]]
     bias = np.concatenate([z, np.zeros(3 * c, np.float32)])
     inputs = [*zeros, bias, np.eye(c, 4 * c, dtype=np.float32), np.zeros(c, np.float32), *ones]
-    found = run_library(tmp_path, [("BlockV1", inputs, [(1, 1, 1, c)])], library)
+    found = run_library([("BlockV1", inputs, [(1, 1, 1, c)])], library)
     exact = z.astype(np.float64)
-    exact = 0.5 * exact * np.vectorize(math.erfc)(-exact / np.sqrt(2))
+    exact = 0.5 * exact * special.erfc(-exact / np.sqrt(2))
     assert (np.abs(found[0][0].ravel() - exact) <= 2.5e-7 * np.abs(z) + 1e-9).all()
 
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
-def test_threads_do_not_change_a_bit(library, is_v2, tmp_path, rng):
+def test_threads_do_not_change_a_bit(library, is_v2, rng):
     """Of few threads each makes its own rows of the products; with 400 channels these are computed in parts."""
     for shape in ((5, 14, 14, 72), (2, 12, 12, 400), (2, 21, 20, 20)):
         inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
-        runs = [block_and_gradients(tmp_path, inputs, is_v2, dout, library, threads) for threads in (1, 2, 3)]
+        runs = [block_and_gradients(inputs, is_v2, dout, library, threads) for threads in (1, 2, 3)]
         for out, grads in runs[1:]:
             np.testing.assert_array_equal(out, runs[0][0])
             for grad, first in zip(grads, runs[0][1]):
                 np.testing.assert_array_equal(grad, first)
 
 
-def test_threads_do_not_change_a_bit_beside_special_values(library, tmp_path, rng):
+def test_threads_do_not_change_a_bit_beside_special_values(library, rng):
     inputs = block_inputs(rng, 2, 12, 12, 400, False)
     inputs[0][0, 5, 5, 7], inputs[7][3, 900] = np.nan, np.inf
     calls = block_calls(inputs, False)[:1]
-    runs = [run_library(tmp_path, calls, library, threads) for threads in (1, 2, 3)]
+    runs = [run_library(calls, library, threads) for threads in (1, 2, 3)]
     ((first,),) = runs[0]
     assert 0 < np.isnan(first).sum() < first.size / 2
     for ((out,),) in runs[1:]:
@@ -161,14 +150,14 @@ def test_threads_do_not_change_a_bit_beside_special_values(library, tmp_path, rn
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38])
-def test_special_values_pass_through(library, value, tmp_path, rng):
+def test_special_values_pass_through(library, value, rng):
     """Where the formula gives a finite number, an infinity or NaN, so does the kernel."""
     # x, pwconv1's weight, pwconv2's weight, its bias. In the others the largest number overflows float32, not float64.
     for place in (0, 5, 7, 8) if not np.isfinite(value) else (5,):
         inputs = block_inputs(rng, 2, 3, 5, 24, False)
         inputs[3], inputs[4] = inputs[3] / 100, inputs[4] / 100
         inputs[place].flat[13] = value
-        found = run_library(tmp_path, block_calls(inputs, False)[:1], library)
+        found = run_library(block_calls(inputs, False)[:1], library)
         out = found[0][0]
         with np.errstate(all="ignore"):
             expected = block_in_numpy(inputs, False).astype(np.float32)
@@ -290,14 +279,18 @@ def test_a_forked_process_has_a_pool_of_its_own():
     code = f"""
 import os, sys, numpy as np
 sys.path.insert(0, {str(FOLDER)!r})
-import ctypes, run_library
-library = ctypes.CDLL({str(library_path())!r})
-library.mindcv_kernels_threads(2)
+import c_boundary
+library = c_boundary.Library({str(library_path())!r})
+library.use_threads(2)
+def norm(x):
+    inputs = [x, np.ones(40, np.float32), np.zeros(40, np.float32)]
+    outputs = [np.empty(shape, np.float32) for shape in (x.shape, x.shape, 64)]
+    assert library.call("Norm", [*inputs, *outputs]) is None
+    return outputs[0]
 x = np.arange(64 * 40, dtype=np.float32).reshape(64, 40) % 7
-inputs = [x, np.ones(40, np.float32), np.zeros(40, np.float32)]
-expected = run_library.call(library, "Norm", inputs, [x.shape, x.shape, (64,)])[0]
+expected = norm(x)
 child = os.fork()
-found = run_library.call(library, "Norm", inputs, [x.shape, x.shape, (64,)])[0]
+found = norm(x)
 same = np.array_equal(found, expected)
 if child == 0:
     os._exit(0 if same else 1)
@@ -334,10 +327,10 @@ def as_bf16(a):
     return (((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32)).view(np.float32)
 
 
-def test_bfloat16_products(library, tmp_path, rng):
+def test_bfloat16_products(library, rng):
     """A patch convolution is one product: of rounded numbers, summed in float32."""
     x, weight, bias = random(rng, 2, 12, 8, 5), random(rng, 40, 5, 4, 4), random(rng, 40)
-    found = run_library(tmp_path, [("PatchBf16", [x, weight, bias], [(2, 3, 2, 40)])], library)
+    found = run_library([("PatchBf16", [x, weight, bias], [(2, 3, 2, 40)])], library)
     patches = as_bf16(x).reshape(2, 3, 4, 2, 4, 5).transpose(0, 1, 3, 5, 2, 4).reshape(2, 3, 2, -1)
     expected = patches.astype(np.float64) @ as_bf16(weight).reshape(40, -1).T.astype(np.float64) + bias
     np.testing.assert_allclose(found[0][0], expected, rtol=1e-5, atol=1e-5)
@@ -350,7 +343,7 @@ ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-3
 ADAMW_RATES, ADAMW_DECAYS = [0.1, 0.0, 0.02, 0.03, 0.0], [0.0, 0.3, 0.3, 0.5, 0.1]
 
 
-def adamw_step(tmp_path, state, library, threads=2):
+def adamw_step(state, library, threads=2):
     """Weights, first and second moments after the first step, from these and gradients, each a list."""
     beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
     root = math.sqrt(1 - beta2)
@@ -358,11 +351,10 @@ def adamw_step(tmp_path, state, library, threads=2):
     count = len(ADAMW_SHAPES)
     flat = [a for arrays in state for a in arrays]
     arguments = [*flat, np.array(ADAMW_RATES, np.float32), np.array(ADAMW_DECAYS, np.float32), constants]
-    run_library(tmp_path, [("AdamW", arguments, [(1,)])], library, threads)
-    left = np.load(tmp_path / "out.npz")
-    for i in range(3 * count, len(arguments)):
-        np.testing.assert_array_equal(left[f"0_left_{i}"], arguments[i])
-    return [[left[f"0_left_{part * count + i}"] for i in range(count)] for part in range(3)]
+    ((_, left),) = process_of(*library).run([("AdamW", arguments, [(1,)])], threads)
+    for found, given in zip(left[3 * count :], arguments[3 * count :]):
+        np.testing.assert_array_equal(found, given)
+    return [left[part * count : (part + 1) * count] for part in range(3)]
 
 
 def adamw_state(rng):
@@ -371,9 +363,9 @@ def adamw_state(rng):
     return weights, moments1, moments2, gradients
 
 
-def test_adamw_is_its_formula(library, tmp_path, rng):
+def test_adamw_is_its_formula(library, rng):
     state = adamw_state(rng)
-    found = adamw_step(tmp_path, state, library)
+    found = adamw_step(state, library)
     beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
     for i, (w, m, v, g) in enumerate(zip(*state)):
         w, m, v, g = (a.astype(np.float64) for a in (w, m, v, g))
@@ -385,12 +377,12 @@ def test_adamw_is_its_formula(library, tmp_path, rng):
             np.testing.assert_allclose(found[part][i], expected, rtol=2e-6, atol=2e-6)
 
 
-def test_adamw_on_any_threads_and_beside_nan(library, tmp_path, rng):
+def test_adamw_on_any_threads_and_beside_nan(library, rng):
     """The same bits; and what is not finite stays where it is."""
     state = adamw_state(rng)
-    runs = [adamw_step(tmp_path, state, library, threads) for threads in (1, 2, 3)]
+    runs = [adamw_step(state, library, threads) for threads in (1, 2, 3)]
     state[3][3][1, 500] = np.nan
-    with_nan = adamw_step(tmp_path, state, library)
+    with_nan = adamw_step(state, library)
     for part in range(3):
         for i, expected in enumerate(runs[0][part]):
             assert expected.tobytes() == runs[1][part][i].tobytes() == runs[2][part][i].tobytes()
