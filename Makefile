@@ -1,7 +1,8 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #   make demo       train, validate and try a small ConvNeXt V2 on handwritten digits
 #   make test       the tests        make test-slow  all of them, the large variants too
-#   make lint       ruff, clang-format
+#   make lint       ruff, clang-format, and a strict build of the documentation
+#   make docs       the documentation as a web site, in site/
 #   make dist       a source distribution and a manylinux wheel, in dist/
 #   make clean      remove what these targets made
 
@@ -11,7 +12,7 @@ DEMO := demo
 # The last epoch's checkpoint, not the best: choosing by the held-out digits would flatter the result.
 CKPT := $(DEMO)/ckpt/convnextv2_atto-30_22
 
-.PHONY: demo test test-slow lint dist clean
+.PHONY: demo test test-slow lint docs dist clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' || \
@@ -51,6 +52,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*.cc mindcv/kernels/csrc/*.h tests/kernels/*.h
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html"
 
 # The wheel is made from the source distribution. auditwheel names it after the oldest C library that it runs with, which
 # the C library of this machine decides.
@@ -67,4 +73,4 @@ dist: .venv/installed-dist
 	@rm -rf dist/check
 
 clean:
-	rm -rf .venv $(DEMO) build dist mindcv.egg-info mindcv/kernels/*.so
+	rm -rf .venv $(DEMO) site build dist mindcv.egg-info mindcv/kernels/*.so

