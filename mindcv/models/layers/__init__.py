@@ -4,6 +4,7 @@ Where the form of a layer depends on the device, `form.py` of the kernels is the
 """
 
 from mindcv.models.layers.block import Block
+from mindcv.models.layers.cpu.perceptron import PerceptronV1, PerceptronV2
 from mindcv.models.layers.dense import Dense, ProductCell
 from mindcv.models.layers.depthwise import DepthwiseConv
 from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, SampleCounter, number_samples
@@ -12,7 +13,6 @@ from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer import BaseNetwork, Layer, forget_graphs
 from mindcv.models.layers.layer_norm import LayerNorm
 from mindcv.models.layers.patch_conv import PatchConv, StemConv
-from mindcv.models.layers.perceptron import PerceptronV1, PerceptronV2
 from mindcv.models.layers.section import Section
 
 __all__ = [

@@ -1,11 +1,10 @@
 """Depthwise convolution, in the form that suits the device."""
 
-import mindspore as ms
 from mindspore import nn, ops
 
 from mindcv.kernels.form import is_on_cpu
+from mindcv.models.layers.cpu.depthwise import FourierDepthwiseConv
 from mindcv.models.layers.dense import ProductCell
-from mindcv.models.layers.fourier import FourierConvolution
 
 __all__ = ["DepthwiseConv"]
 
@@ -38,24 +37,3 @@ class OperatorDepthwiseConv(ProductCell):
         x = ops.transpose(x, (0, 3, 1, 2))
         x = ops.bias_add(self.conv(x, weight), bias)
         return ops.transpose(x, (0, 2, 3, 1))
-
-
-class FourierDepthwiseConv(ProductCell):
-    """For CPU: the product of Fourier transforms (fourier.py), which is matrix products all through.
-
-    Conv2D runs a reference loop on CPU (docs/decisions.md). The sums are float32 whatever the input's type: those over
-    a map pass float16's 65504.
-    """
-
-    def __init__(self, channels: int, kernel_size: int):
-        super().__init__((channels, 1, kernel_size, kernel_size))
-        self.convolution = FourierConvolution()
-
-    def extend_repr(self) -> str:
-        """For `repr`."""
-        return f"channels={self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}"
-
-    def product(self, x, weight, bias):
-        y = self.convolution(ops.cast(x, ms.float32), ops.cast(weight, ms.float32))
-        y = ops.bias_add(ops.reshape(y, (-1, y.shape[-1])), ops.cast(bias, ms.float32))
-        return ops.cast(ops.reshape(y, x.shape), x.dtype)

@@ -8,8 +8,8 @@ and its gradient by hand; it keeps two maps, the wide one before GELU and its Ph
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindcv.models.layers.gelu import NormalCdf
-from mindcv.models.layers.sums import (
+from mindcv.models.layers.cpu.normal_cdf import NormalCdf
+from mindcv.models.layers.cpu.sums import (
     outer,
     spread_channels,
     spread_pixels,

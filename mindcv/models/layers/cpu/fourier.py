@@ -20,8 +20,8 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.ops import constexpr
 
+from mindcv.models.layers.cpu.sums import outer, sum_rows
 from mindcv.models.layers.layer import Layer
-from mindcv.models.layers.sums import outer, sum_rows
 
 __all__ = ["FourierConvolution"]
 
