@@ -92,6 +92,11 @@ _CHECKS: tuple[_Check, ...] = (
         "min_lr: one_cycle ends at it, so it must be above 0",
     ),
     (
+        ("multi_step_decay_milestones",),
+        lambda c: c.multi_step_decay_milestones == sorted(c.multi_step_decay_milestones),
+        "multi_step_decay_milestones: the epochs must be in rising order",
+    ),
+    (
         ("opt", "use_nesterov"),
         lambda c: not c.use_nesterov or c.opt in ("sgd", "momentum", "adam", "nadam"),
         "use_nesterov: only sgd, momentum, adam and nadam have a Nesterov form",

@@ -272,6 +272,7 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--scheduler", "one_cycle"], "scheduler: one_cycle and cyclic need warmup_epochs: 0"),
         (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at it"),
         (["--lr", "1e-7"], "min_lr: is above lr"),
+        (["--multi_step_decay_milestones", "60", "30"], "multi_step_decay_milestones: the epochs must be in rising"),
         (["--opt", "adamw", "--use_nesterov"], "use_nesterov: only sgd, momentum, adam and nadam"),
         (["--opt", "sgd", "--use_nesterov", "--momentum", "0"], "use_nesterov: needs a momentum above 0"),
         (["--amp_cast_list", "Dense"], "amp_cast_list: is used with amp_level: O1 only"),

@@ -4,7 +4,8 @@ Every function takes `steps_per_epoch` and `epochs` and returns a list of `steps
 functions hold the rate for a whole epoch; those called `*_refined_lr`, and `cosine_annealing_warm_restarts_lr`,
 `one_cycle_lr` and `cyclic_lr`, change it at every step, reading the time in epochs as `step / steps_per_epoch`. Names
 and arguments are MindCV's, the values those of the PyTorch schedulers of the same names stepped once an epoch (or once
-a step). A length that a function divides by must be above 0, else it raises a UserError.
+a step). An argument of another type or out of its range is a UserError: rates and factors are numbers of at least 0,
+lengths that a function divides by are above 0, and `steps_per_epoch` and `epochs` are whole numbers.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ import math
 from collections.abc import Sequence
 from typing import Callable, Optional
 
+from mindcv.utils.checks import (
+    check_flags,
+    check_int,
+    check_ints,
+    check_name,
+    check_not_negative,
+    check_number,
+    check_positive,
+)
 from mindcv.utils.errors import UserError
 
 __all__ = [
+    "check_milestones",
     "constant_lr",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts_lr",
@@ -34,19 +45,28 @@ __all__ = [
 ]
 
 
-def _check_lengths(**lengths: float) -> None:
-    for name, value in lengths.items():
-        if value <= 0:
-            raise UserError(f"{name} must be above 0, got {value}")
+def check_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
+    """The epochs of `multi_step_lr`, when they are whole numbers of at least 0 in rising order."""
+    epochs = check_ints("milestones", milestones, low=0)
+    if list(epochs) != sorted(epochs):
+        raise UserError(f"milestones must be in rising order, got {list(epochs)}")
+    return epochs
+
+
+def _check_span(steps_per_epoch: int, epochs: int) -> None:
+    check_int("steps_per_epoch", steps_per_epoch, 1)
+    check_int("epochs", epochs, 0)
 
 
 def _by_epoch(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
     """`rate(epoch)`, held for the steps of each epoch."""
+    _check_span(steps_per_epoch, epochs)
     return [value for epoch in range(epochs) for value in [rate(epoch)] * steps_per_epoch]
 
 
 def _by_step(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
     """`rate(time)` at each step, the time in epochs being a fraction."""
+    _check_span(steps_per_epoch, epochs)
     return [rate(step / steps_per_epoch) for step in range(steps_per_epoch * epochs)]
 
 
@@ -57,11 +77,13 @@ def _half_cosine(start: float, end: float, fraction: float) -> float:
 
 def constant_lr(factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
     """`lr * factor` for the first `total_iters` epochs, `lr` afterwards."""
+    check_not_negative(factor=factor, total_iters=total_iters, lr=lr)
     return _by_epoch(lambda t: lr * (factor if t < total_iters else 1.0), steps_per_epoch, epochs)
 
 
 def _linear(start_factor: float, end_factor: float, total_iters: int, lr: float) -> Callable[[float], float]:
-    _check_lengths(total_iters=total_iters)
+    check_positive(total_iters=total_iters)
+    check_not_negative(start_factor=start_factor, end_factor=end_factor, lr=lr)
     return lambda t: lr * (start_factor + (end_factor - start_factor) * min(t, total_iters) / total_iters)
 
 
@@ -80,7 +102,8 @@ def linear_refined_lr(
 
 
 def _polynomial(total_iters: int, power: float, lr: float) -> Callable[[float], float]:
-    _check_lengths(total_iters=total_iters)
+    check_positive(total_iters=total_iters)
+    check_not_negative(power=power, lr=lr)
     return lambda t: lr * (1.0 - min(t, total_iters) / total_iters) ** power
 
 
@@ -98,24 +121,29 @@ def polynomial_refined_lr(
 
 def exponential_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
     """`lr * gamma ** epoch`."""
+    check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma**t, steps_per_epoch, epochs)
 
 
 def exponential_refined_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
     """`exponential_lr`, a step at a time."""
+    check_not_negative(gamma=gamma, lr=lr)
     return _by_step(lambda t: lr * gamma**t, steps_per_epoch, epochs)
 
 
 def step_lr(step_size: int, gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
     """`lr`, multiplied by `gamma` after every `step_size` epochs."""
-    _check_lengths(step_size=step_size)
+    check_positive(step_size=step_size)
+    check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma ** (t // step_size), steps_per_epoch, epochs)
 
 
 def multi_step_lr(
     milestones: Sequence[int], gamma: float, *, lr: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """`lr`, multiplied by `gamma` at each epoch of `milestones` (twice at one that is listed twice)."""
+    """`lr`, multiplied by `gamma` at each epoch of `milestones`, which rise (twice at one that is listed twice)."""
+    milestones = check_milestones(milestones)
+    check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma ** sum(t >= epoch for epoch in milestones), steps_per_epoch, epochs)
 
 
@@ -123,7 +151,8 @@ def cosine_annealing_lr(
     t_max: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
     """A cosine between `eta_max` and `eta_min` with a half period of `t_max` epochs; it rises again past `t_max`."""
-    _check_lengths(t_max=t_max)
+    check_positive(t_max=t_max)
+    check_not_negative(eta_min=eta_min, eta_max=eta_max)
     return _by_epoch(lambda t: _half_cosine(eta_max, eta_min, t / t_max), steps_per_epoch, epochs)
 
 
@@ -132,9 +161,9 @@ def cosine_annealing_warm_restarts_lr(
 ) -> list[float]:
     """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`, a step at a time; the first lasts `te` epochs,
     each next `tm` times as long."""
-    _check_lengths(te=te)
-    if tm < 1:
-        raise UserError(f"tm must be at least 1, got {tm}")
+    check_positive(te=te)
+    check_not_negative(eta_min=eta_min, eta_max=eta_max)
+    check_int("tm", tm, 1)
 
     def rate(t: float) -> float:
         start, length = 0, te
@@ -148,7 +177,9 @@ def cosine_annealing_warm_restarts_lr(
 def _cosine_decay(
     decay_epochs: int, eta_min: float, eta_max: float, num_cycles: int, cycle_decay: float
 ) -> Callable[[float], float]:
-    _check_lengths(decay_epochs=decay_epochs)
+    check_positive(decay_epochs=decay_epochs)
+    check_not_negative(eta_min=eta_min, eta_max=eta_max, cycle_decay=cycle_decay)
+    check_int("num_cycles", num_cycles, 1)
 
     def rate(t: float) -> float:
         cycle = int(t // decay_epochs)
@@ -214,10 +245,14 @@ def one_cycle_lr(
         epochs: length of the table in epochs.
 
     Raises:
-        ValueError: `anneal_strategy` is neither of the two.
+        UserError: `anneal_strategy` is neither of the two, or another argument is out of its range.
     """
-    if anneal_strategy not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+    check_name("anneal_strategy", anneal_strategy, ("cos", "linear"))
+    check_not_negative(max_lr=max_lr)
+    check_number("pct_start", pct_start, low=0, high=1)
+    check_positive(div_factor=div_factor, final_div_factor=final_div_factor)
+    check_flags(three_phase=three_phase)
+    _check_span(steps_per_epoch, epochs)
     anneal = _half_cosine if anneal_strategy == "cos" else lambda start, end, f: start + (end - start) * f
     total = steps_per_epoch * epochs
     first, rise_end = max_lr / div_factor, pct_start * total - 1
@@ -270,21 +305,20 @@ def cyclic_lr(
         epochs: length of the table in epochs.
 
     Raises:
-        ValueError: `mode` or `scale_mode` is none of the above.
+        UserError: `mode` or `scale_mode` is none of the above, or another argument is out of its range.
     """
+    check_not_negative(base_lr=base_lr, max_lr=max_lr, gamma=gamma)
+    _check_span(steps_per_epoch, epochs)
     shapes = {
         "triangular": (lambda cycle: 1.0, "cycle"),
         "triangular2": (lambda cycle: 0.5 ** (cycle - 1), "cycle"),
         "exp_range": (lambda step: gamma**step, "iterations"),
     }
     if scale_fn is None:
-        if mode not in shapes:
-            raise ValueError(f"mode must be one of {', '.join(shapes)}, got {mode!r}")
-        scale_fn, scale_mode = shapes[mode]
-    if scale_mode not in ("cycle", "iterations"):
-        raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
+        scale_fn, scale_mode = shapes[check_name("mode", mode, shapes)]
+    check_name("scale_mode", scale_mode, ("cycle", "iterations"))
     step_size_down = step_size_up if step_size_down is None else step_size_down
-    _check_lengths(step_size_up=step_size_up, step_size_down=step_size_down)
+    check_positive(step_size_up=step_size_up, step_size_down=step_size_down)
     period = step_size_up + step_size_down
 
     def rate(step: int) -> float:

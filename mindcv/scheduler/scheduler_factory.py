@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
 from mindcv.scheduler import dynamic_lr
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_flags, check_int, check_name, check_not_negative
+from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
 __all__ = ["create_scheduler", "lr_at"]
@@ -133,7 +133,7 @@ def create_scheduler(
         warmup_factor: the rise starts at `lr * warmup_factor`, unless `warmup_lr` says where.
         decay_epochs: see `scheduler`.
         decay_rate: see `scheduler`.
-        milestones: see `scheduler`.
+        milestones: see `scheduler`; in rising order.
         num_epochs: length of the table in epochs.
         num_cycles: see `scheduler`.
         cycle_decay: each cosine cycle starts at this fraction of the one before.
@@ -144,14 +144,14 @@ def create_scheduler(
         `steps_per_epoch * num_epochs` rates.
 
     Raises:
-        UserError: an unknown schedule, a value out of its range, or two that exclude each other.
+        UserError: an unknown schedule, a value of another type or out of its range, or two that exclude each other.
     """
-    name = scheduler.lower()
-    if name not in _SCHEDULES:
-        raise UserError(unknown_name("scheduler", scheduler, _SCHEDULES))
+    name = check_name("scheduler", scheduler, _SCHEDULES, ignore_case=True)
     counts = {"steps_per_epoch": steps_per_epoch, "num_epochs": num_epochs}
     _check_counts(**counts, decay_epochs=decay_epochs, num_cycles=num_cycles)
-    _check_rates(lr=lr, min_lr=min_lr, warmup_factor=warmup_factor, decay_rate=decay_rate, cycle_decay=cycle_decay)
+    milestones = () if milestones is None else dynamic_lr.check_milestones(milestones)
+    check_not_negative(lr=lr, min_lr=min_lr, warmup_factor=warmup_factor)
+    check_not_negative(decay_rate=decay_rate, cycle_decay=cycle_decay)
     _check_warmup(name, warmup_epochs, lr_epoch_stair)
     first_rate = _first_rate(lr, warmup_factor, warmup_lr)
 
@@ -160,7 +160,7 @@ def create_scheduler(
         min_lr=min_lr,
         decay_epochs=decay_epochs,
         decay_rate=decay_rate,
-        milestones=milestones or (),
+        milestones=milestones,
         num_cycles=num_cycles,
         cycle_decay=cycle_decay,
         lr_epoch_stair=lr_epoch_stair,
@@ -194,26 +194,19 @@ def _warmup(main: _Main, warmup_epochs: int, first_rate: float) -> list[float]:
 def _first_rate(lr: float, warmup_factor: float, warmup_lr: Optional[float]) -> float:
     if warmup_lr is None:
         return lr * warmup_factor
+    check_not_negative(warmup_lr=warmup_lr)
     if warmup_factor:
         raise UserError(f"the warm-up starts at warmup_lr {warmup_lr} or lr * warmup_factor {warmup_factor}, not both")
-    _check_rates(warmup_lr=warmup_lr)
     return warmup_lr
-
-
-def _check_rates(**rates: float) -> None:
-    for name, value in rates.items():
-        if not math.isfinite(value) or value < 0:
-            raise UserError(f"{name} must be at least 0, got {value}")
 
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+        check_int(name, value, 1)
 
 
 def _check_warmup(name: str, warmup_epochs: int, lr_epoch_stair: bool) -> None:
-    if warmup_epochs < 0:
-        raise UserError(f"warmup_epochs must be at least 0, got {warmup_epochs}")
+    check_int("warmup_epochs", warmup_epochs, 0)
+    check_flags(lr_epoch_stair=lr_epoch_stair)
     if name in _WITHOUT_WARMUP and (warmup_epochs or lr_epoch_stair):
         raise UserError(f"scheduler '{name}' needs warmup_epochs 0 and lr_epoch_stair False")

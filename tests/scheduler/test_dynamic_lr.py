@@ -42,7 +42,7 @@ def test_exponential():
 def test_step_and_multi_step():
     close(s.step_lr(2, 0.1, lr=1.0, steps_per_epoch=2, epochs=5), held([1, 1, 0.1, 0.1, 0.01]))
     close(s.multi_step_lr([1, 3], 0.1, lr=1.0, **SPAN), held([1, 0.1, 0.1, 0.01]))
-    close(s.multi_step_lr([3, 1, 1], 0.1, lr=1.0, **SPAN), held([1, 0.01, 0.01, 0.001]))
+    close(s.multi_step_lr([1, 1, 3], 0.1, lr=1.0, **SPAN), held([1, 0.01, 0.01, 0.001]))
     close(s.multi_step_lr([], 0.1, lr=1.0, **SPAN), held([1, 1, 1, 1]))
 
 
@@ -57,7 +57,7 @@ def test_warm_restarts():
     close(actual, [1.0, 0.5, 1.0, quarter[1], 0.5, quarter[2], 1.0, 0.5 * (1 + math.cos(math.pi / 8))])
     by_step = s.cosine_annealing_warm_restarts_lr(1, 2, 0.2, eta_max=1.0, steps_per_epoch=2, epochs=3)
     close(by_step, [1.0, 0.6, 1.0, 0.2 + 0.8 * quarter[1], 0.6, 0.2 + 0.8 * quarter[2]])
-    with pytest.raises(ValueError, match="tm must be at least 1"):
+    with pytest.raises(ValueError, match="tm must be a whole number of at least 1"):
         s.cosine_annealing_warm_restarts_lr(2, 0, 0.1, eta_max=1.0, **SPAN)
 
 
@@ -122,5 +122,5 @@ def test_cyclic():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_lengths_of_0(call, name):
-    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+    with pytest.raises(ValueError, match=f"{name} must be a number above 0"):
         call()

@@ -196,7 +196,7 @@ def test_lr_at():
         ({"num_cycles": 0}, "num_cycles"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
         ({"warmup_lr": 0.1, "warmup_factor": 0.1}, "warmup_lr 0.1 or lr . warmup_factor 0.1, not both"),
-        ({"warmup_lr": -0.1}, "warmup_lr must be at least 0"),
+        ({"warmup_lr": -0.1}, "warmup_lr must be a number of at least 0"),
         ({"warmup_factor": -0.1}, "warmup_factor"),
         ({"lr": float("nan")}, "lr must"),
         ({"min_lr": -1e-6}, "min_lr"),
