@@ -38,8 +38,9 @@ demo: .venv/installed-demo
 		--results_file $(DEMO)/predictions.csv --picture $(DEMO)/predictions.png
 	@echo "see $(DEMO)/predictions.png, $(DEMO)/ckpt/learning_curve.png and $(CKPT).json"
 
+# Files of tests run side by side, in as many processes as processors and memory allow (see tests/conftest.py).
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 # A process for each recipe: what was trained operator by operator MindSpore keeps (440 MB of convnextv2_tiny), and the
 # largest needs 21 GiB by itself.

@@ -23,7 +23,7 @@ PLOTS = ["matplotlib>=3.5"]
 DEMO = ["scikit-learn>=1.0", *PLOTS]
 # Material for MkDocs 9 needs MkDocs 1.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"]
-TEST = ["pytest>=7", "setuptools", "wheel", *DEMO]
+TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO]
 
 
 class BuildKernels(build_ext):

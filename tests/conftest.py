@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 import sys
 import zlib
@@ -27,6 +28,17 @@ SIZES = {
     "xlarge": ((3, 3, 27, 3), 256),
     "huge": ((3, 3, 27, 3), 352),
 }
+
+
+# A process of the tests grows to some 4 GB: MindSpore keeps what it has compiled.
+MEMORY_OF_A_WORKER = 4 << 30
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist nobody calls it
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `pytest -n auto` starts: one for each processor, if memory allows."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // MEMORY_OF_A_WORKER))
 
 
 @pytest.fixture(autouse=True)
