@@ -10,7 +10,7 @@ from pathlib import Path
 import own_mindcv  # noqa: F401
 
 from mindcv.config import InferConfig, TrainConfig, ValidateConfig
-from mindcv.config_parsing import Option, used_options
+from mindcv.config.parsing import Option, used_options
 from mindcv.utils.files import atomic_write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "options.md"

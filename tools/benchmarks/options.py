@@ -14,8 +14,8 @@ from typing import Any, Optional
 from benchmarks.machine import available_cores
 from benchmarks.processes import LAUNCHERS
 from mindcv.config import option
-from mindcv.config_parsing import options_of, read_value
-from mindcv.config_sources import Findings, read_command_line
+from mindcv.config.parsing import options_of, read_value
+from mindcv.config.sources import Findings, read_command_line
 from mindcv.models import is_model, list_models
 from mindcv.utils.cli import show_and_stop
 from mindcv.utils.errors import ConfigError, unknown_name

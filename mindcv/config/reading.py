@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable
 
-from mindcv.config_checks import cross_checks
-from mindcv.config_parsing import Option, options_of, read_value, used_options
-from mindcv.config_sources import Findings, Given, help_text, read_command_line, read_yaml
-from mindcv.config_warnings import suspicions
+from mindcv.config.checks import cross_checks
+from mindcv.config.parsing import Option, options_of, read_value, used_options
+from mindcv.config.sources import Findings, Given, help_text, read_command_line, read_yaml
+from mindcv.config.warnings import suspicions
 from mindcv.utils.errors import ConfigError
 
 __all__ = ["read_config"]

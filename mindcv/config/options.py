@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
 
-from mindcv.config_checks import cross_checks
-from mindcv.config_parsing import used_options
-from mindcv.config_reading import read_config
-from mindcv.config_warnings import suspicions
+from mindcv.config.checks import cross_checks
+from mindcv.config.parsing import used_options
+from mindcv.config.reading import read_config
+from mindcv.config.warnings import suspicions
 from mindcv.utils.errors import ConfigError
 
 __all__ = [

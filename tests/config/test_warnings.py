@@ -6,11 +6,11 @@ import pytest
 
 from mindcv import recipe
 from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
-from mindcv.config_parsing import options_of
-from mindcv.config_warnings import _HAS_EFFECT, _SUSPICIOUS
+from mindcv.config.parsing import options_of
+from mindcv.config.warnings import _HAS_EFFECT, _SUSPICIOUS
 from mindcv.convert import CheckpointContents
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL = ["--model", "convnext_tiny", "--decay_epochs", "87"]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Union
 
 import yaml
 
-from mindcv.config_parsing import Option, Words
+from mindcv.config.parsing import Option, Words
 from mindcv.utils.errors import closest_file, nearest
 
 __all__ = ["Findings", "Given", "help_text", "read_command_line", "read_yaml"]

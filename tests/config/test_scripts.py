@@ -13,11 +13,11 @@ from PIL import Image
 
 from mindcv import recipe
 from mindcv.config import PREPROCESSING, InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
-from mindcv.config_parsing import options_of, used_options
+from mindcv.config.parsing import options_of, used_options
 from mindcv.convert import CheckpointContents
 from mindcv.utils.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": InferConfig}
 WORKING = {
     TrainConfig: ["--model", "convnext_atto"],
