@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindcv.loss.base import ClassificationLoss, one_hot
-from mindcv.utils.errors import UserError
+from mindcv.utils.checks import check_not_negative, check_number
 
 __all__ = ["AsymmetricLossMultilabel", "AsymmetricLossSingleLabel"]
 
@@ -22,9 +22,7 @@ class _Asymmetric(ClassificationLoss):
 
     def __init__(self, *, gamma_pos: float = 1.0, gamma_neg: float = 4.0, **common: Any) -> None:
         super().__init__(**common)
-        for name, gamma in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
-            if gamma < 0.0:
-                raise UserError(f"{name} must be at least 0, got {gamma}")
+        check_not_negative(gamma_pos=gamma_pos, gamma_neg=gamma_neg)
         self.gamma_pos = float(gamma_pos)
         self.gamma_neg = float(gamma_neg)
         # A Tensor: graph mode takes Python numbers within 2e-16 of each other for one, and may make this 0.0.
@@ -64,9 +62,7 @@ class AsymmetricLossMultilabel(_Asymmetric):
 
     def __init__(self, *, clip: float = 0.05, reduction: str = "sum", **options: Any) -> None:
         super().__init__(reduction=reduction, **options)
-        if not 0.0 <= clip < 1.0:
-            raise UserError(f"clip must be in [0, 1), got {clip}")
-        self.clip = float(clip)
+        self.clip = float(check_number("clip", clip, low=0, below=1))
         self.absent = _ShiftedLog(self.clip) if clip > 0 else _Softplus()
 
     def loss_of(self, logits, labels):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
 
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_kind, check_name, check_number
+from mindcv.utils.errors import UserError
 
 __all__ = ["REDUCTIONS", "ClassificationLoss"]
 
 REDUCTIONS = ("mean", "sum", "none")
+
+_INTEGERS = (ms.int8, ms.int16, ms.int32, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64)
+_FLOATS = (ms.float16, ms.bfloat16, ms.float32, ms.float64)
 
 
 class ClassificationLoss(nn.Cell):
@@ -23,16 +29,16 @@ class ClassificationLoss(nn.Cell):
         smoothing: label smoothing eps in [0, 1): the target becomes `(1 - eps) * target + eps / K`, K classes.
         aux_factor: weight of each auxiliary head's loss, at least 0.
         reduction: `"mean"`, `"sum"`, or `"none"` for the single losses, whose shape each subclass names.
-        weight: a factor for each class, shape (K,), or None.
+        weight: a factor for each class, shape (K,), at least 0; or None.
 
     Inputs of the call:
         logits: (B, K), or a tuple of such, the main head's first.
-        labels: class numbers, integer (B,), or targets (B, K), each from 0 to 1. MindSpore does not check the numbers:
-            one outside 0..K-1 gives a target of zeros. `create_loader` refuses such labels.
+        labels: class numbers (B,) of any integer type, or targets (B, K), each from 0 to 1. MindSpore does not check
+            the numbers: one outside 0..K-1 gives a target of zeros. `create_loader` refuses such labels.
 
     Raises:
-        UserError: an option out of its range.
-        ValueError: the shapes of logits and labels do not fit together.
+        UserError: an option of another type or out of its range; at the call, logits or labels of another type.
+        ValueError: at the call, the shapes of logits and labels do not fit together.
     """
 
     def __init__(
@@ -43,27 +49,33 @@ class ClassificationLoss(nn.Cell):
         weight: Optional[Tensor] = None,
     ) -> None:
         super().__init__()
-        if not 0.0 <= smoothing < 1.0:
-            raise UserError(f"label_smoothing must be in [0, 1), got {smoothing}")
-        if aux_factor < 0.0:
-            raise UserError(f"aux_factor must be at least 0, got {aux_factor}")
-        if reduction not in REDUCTIONS:
-            raise UserError(unknown_name("reduction", reduction, REDUCTIONS))
-        if weight is not None and weight.ndim != 1:
-            raise UserError(f"weight must hold one factor for each class, got shape {weight.shape}")
-        self.smoothing = float(smoothing)
-        self.aux_factor = float(aux_factor)
-        self.reduction = reduction
+        self.smoothing = float(check_number("label_smoothing", smoothing, low=0, below=1))
+        self.aux_factor = float(check_number("aux_factor", aux_factor, low=0))
+        self.reduction = check_name("reduction", reduction, REDUCTIONS)
         # A scalar 1 stands for no weights: it broadcasts where (K,) would.
-        self.weight = Tensor(1.0, ms.float32) if weight is None else weight.astype(ms.float32)
+        self.weight = Tensor(1.0, ms.float32) if weight is None else _checked_weight(weight)
+        self.num_weights = 0 if weight is None else weight.shape[0]
+
+    def __call__(self, *inputs: Any, **keywords: Any) -> Tensor:
+        """As `nn.Cell`, after a check that the inputs are tensors: MindSpore's error would not name them."""
+        for name, value in (*zip(("logits", "labels"), inputs), *keywords.items()):
+            is_heads = name == "logits" and isinstance(value, (tuple, list)) and len(value) > 0
+            for tensor in value if is_heads else (value,):
+                check_kind(name, tensor, Tensor, "a MindSpore tensor (convert an array with ms.Tensor(array))")
+        return super().__call__(*inputs, **keywords)
 
     def construct(self, logits, labels):
         """The loss, float32: a scalar, or the single losses with reduction `"none"`."""
         if isinstance(logits, (tuple, list)):
-            loss = self.loss_of(logits[0], labels)
+            loss = self.checked_loss_of(logits[0], labels)
             for aux_logits in logits[1:]:
-                loss = loss + self.aux_factor * self.loss_of(aux_logits, labels)
+                loss = loss + self.aux_factor * self.checked_loss_of(aux_logits, labels)
             return loss
+        return self.checked_loss_of(logits, labels)
+
+    def checked_loss_of(self, logits, labels):
+        """`loss_of`, after a check of the types and ranks: in graph mode it runs when the graph is compiled."""
+        _check_inputs(logits.shape, logits.dtype, labels.shape, labels.dtype, self.num_weights)
         return self.loss_of(logits, labels)
 
     def loss_of(self, logits, labels):
@@ -90,5 +102,51 @@ def one_hot(labels, logits):
     if labels.shape != logits.shape and labels.shape != logits.shape[:1]:
         raise ValueError(f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}")
     if labels.ndim == 1:
+        if labels.dtype != ms.int32 and labels.dtype != ms.int64:  # the types that OneHot takes on every device
+            labels = labels.astype(ms.int32)
         return ops.one_hot(labels, logits.shape[1]).astype(ms.float32)
     return labels.astype(ms.float32)
+
+
+def _checked_weight(weight: Tensor) -> Tensor:
+    """The factors of the classes in float32, when they can be such."""
+    expected = "a MindSpore tensor with one factor for each class, such as ms.Tensor([1.0, 2.0])"
+    check_kind("weight", weight, Tensor, expected)
+    if weight.ndim != 1 or not weight.shape[0]:
+        raise UserError(f"weight must hold one factor for each class, got shape {weight.shape}")
+    factors = weight.astype(ms.float32)
+    values = factors.asnumpy()
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if wrong.size:
+        raise UserError(f"weight must hold finite numbers of at least 0, got {wrong[0]:g} among them")
+    if not values.any():
+        raise UserError("weight must hold a number above 0, got zeros only: the loss would be 0 divided by 0")
+    return factors
+
+
+@constexpr
+def _check_inputs(
+    logits_shape: tuple, logits_dtype: ms.Type, labels_shape: tuple, labels_dtype: ms.Type, num_weights: int
+) -> None:
+    """Where a graph is compiled for any size, an unknown dimension is None or negative."""
+    if logits_dtype not in _FLOATS:
+        raise UserError(f"logits must be of a floating-point type, got {str(logits_dtype).lower()}")
+    if _has_known_rank(logits_shape):
+        if len(logits_shape) != 2:
+            raise UserError(f"logits must have the shape (images, classes), got {logits_shape}")
+        if num_weights and logits_shape[1] not in (None, -1, num_weights):
+            raise UserError(f"weight has {num_weights} factors, but the logits are of {logits_shape[1]} classes")
+    if not _has_known_rank(labels_shape):
+        return
+    if len(labels_shape) not in (1, 2):
+        raise ValueError(f"labels of shape {labels_shape} do not fit logits of shape {logits_shape}")
+    if len(labels_shape) == 1 and labels_dtype not in _INTEGERS:
+        raise UserError(
+            f"labels of shape (images,) are class numbers and must be of an integer type, got "
+            f"{str(labels_dtype).lower()}: convert them with labels.astype(ms.int32), or give targets of shape "
+            "(images, classes)"
+        )
+
+
+def _has_known_rank(shape: Optional[tuple]) -> bool:
+    return shape is not None and -2 not in shape

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindcv.loss.base import ClassificationLoss, one_hot
+from mindcv.utils.checks import check_number
 from mindcv.utils.errors import UserError
 
 __all__ = ["BinaryCrossEntropySmooth"]
@@ -40,13 +41,12 @@ class BinaryCrossEntropySmooth(ClassificationLoss):
     ) -> None:
         super().__init__(smoothing, aux_factor, reduction, weight)
         if target_threshold is not None:
-            if not 0.0 <= target_threshold < 1.0:
-                raise UserError(f"target_threshold must be in [0, 1), got {target_threshold}")
+            check_number("target_threshold", target_threshold, low=0, below=1)
             # With eps for smoothing and at least two classes, one that is absent gets eps / 2 at most.
             low, high = self.smoothing / 2, 1.0 - self.smoothing
             if not low <= target_threshold <= high:
                 raise UserError(
-                    f"target_threshold must be in [{low:g}, {high:g}] with label_smoothing {smoothing:g}, got "
+                    f"target_threshold must be from {low:g} to {high:g} with label_smoothing {smoothing:g}, got "
                     f"{target_threshold}: smoothing alone would carry targets across it"
                 )
         self.harden = nn.Identity() if target_threshold is None else _Threshold(target_threshold)

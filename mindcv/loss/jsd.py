@@ -10,7 +10,7 @@ from mindspore import Tensor, ops
 
 from mindcv.loss.base import ClassificationLoss
 from mindcv.loss.cross_entropy import CrossEntropySmooth
-from mindcv.utils.errors import UserError
+from mindcv.utils.checks import check_int, check_number
 
 __all__ = ["JSDCrossEntropy"]
 
@@ -52,12 +52,8 @@ class JSDCrossEntropy(ClassificationLoss):
         **common: Any,
     ) -> None:
         super().__init__(smoothing=smoothing, weight=weight, reduction=reduction, **common)
-        if num_splits < 2:
-            raise UserError(f"num_splits must be at least 2, got {num_splits}")
-        if alpha < 0.0:
-            raise UserError(f"alpha must be at least 0, got {alpha}")
-        self.num_splits = int(num_splits)
-        self.alpha = float(alpha)
+        self.num_splits = check_int("num_splits", num_splits, 2)
+        self.alpha = float(check_number("alpha", alpha, low=0))
         self.log_num_splits = math.log(num_splits)
         self.cross_entropy = CrossEntropySmooth(smoothing=smoothing, weight=weight, reduction=reduction)
 

@@ -11,7 +11,8 @@ from mindcv.loss.base import ClassificationLoss
 from mindcv.loss.binary_cross_entropy import BinaryCrossEntropySmooth
 from mindcv.loss.cross_entropy import CrossEntropySmooth
 from mindcv.loss.jsd import JSDCrossEntropy
-from mindcv.utils.errors import UserError, nearest, unknown_name
+from mindcv.utils.checks import check_name
+from mindcv.utils.errors import UserError, nearest
 from mindcv.utils.logger import logger
 
 __all__ = ["create_loss"]
@@ -24,7 +25,6 @@ _LOSSES: dict[str, tuple[type[ClassificationLoss], tuple[str, ...]]] = {
     "asl_multi_label": (AsymmetricLossMultilabel, ("gamma_pos", "gamma_neg", "clip")),
     "JSD": (JSDCrossEntropy, ("num_splits", "alpha")),
 }
-_BY_LOWER = {name.lower(): name for name in _LOSSES}
 
 
 def create_loss(
@@ -59,9 +59,7 @@ def create_loss(
     Raises:
         UserError: an unknown name or keyword, or an option out of its range.
     """
-    if name.lower() not in _BY_LOWER:
-        raise UserError(unknown_name("loss", name, _LOSSES))
-    name = _BY_LOWER[name.lower()]
+    name = check_name("loss", name, _LOSSES, ignore_case=True)
     loss, own_keywords = _LOSSES[name]
     for key in kwargs:
         if key not in own_keywords:

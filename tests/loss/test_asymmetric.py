@@ -195,9 +195,9 @@ def test_names():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        (NAMES[0], {"gamma_pos": -1.0}, "gamma_pos must be at least 0"),
-        (NAMES[1], {"gamma_neg": -1.0}, "gamma_neg must be at least 0"),
-        (NAMES[1], {"clip": 1.0}, r"clip must be in \[0, 1\)"),
+        (NAMES[0], {"gamma_pos": -1.0}, "gamma_pos must be a number of at least 0"),
+        (NAMES[1], {"gamma_neg": -1.0}, "gamma_neg must be a number of at least 0"),
+        (NAMES[1], {"clip": 1.0}, "clip must be a number of at least 0 and below 1"),
         (NAMES[0], {"clip": 0.05}, "'asl_single_label' has no keyword 'clip'.*it has: gamma_pos, gamma_neg"),
         (NAMES[1], {"gama_pos": 1.0}, "did you mean 'gamma_pos'"),
     ],

@@ -118,8 +118,8 @@ def test_rows_that_cannot_be_split(mode, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_splits": 1}, "num_splits must be at least 2"),
-        ({"alpha": -1.0}, "alpha must be at least 0"),
+        ({"num_splits": 1}, "num_splits must be a whole number of at least 2"),
+        ({"alpha": -1.0}, "alpha must be a number of at least 0"),
         ({"reduction": "average"}, "reduction 'average' is not known"),
         ({"clip": 0.1}, "'JSD' has no keyword 'clip'.*it has: num_splits, alpha"),
     ],

@@ -197,7 +197,7 @@ def test_wrong_options(wrong):
 
 @pytest.mark.parametrize(("eps", "threshold"), [(0.0, 1.0), (0.0, -0.1), (0.1, 0.0), (0.1, 0.95)])
 def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
-    with pytest.raises(UserError, match="target_threshold must be in"):
+    with pytest.raises(UserError, match="target_threshold must be "):
         create_loss("BCE", label_smoothing=eps, target_threshold=threshold)
 
 
