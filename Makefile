@@ -21,7 +21,7 @@ $(BIN)/python:
 
 # The package is installed so that edits of the source are seen; setuptools' leftovers are removed. pip does not show
 # what setup.py says of the kernels, so the package is asked.
-.venv/installed-%: setup.py mindcv/kernels/build.py $(wildcard mindcv/kernels/csrc/*) | $(BIN)/python
+.venv/installed-%: setup.py mindcv/kernels/build.py $(wildcard mindcv/kernels/csrc/*/*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@rm -rf mindcv.egg-info build
 	@$(BIN)/python -m mindcv.kernels
@@ -52,7 +52,7 @@ test-slow: .venv/installed-test
 lint: .venv/installed-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
-	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*.cc mindcv/kernels/csrc/*.h tests/kernels/*.h
+	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*/*.cc mindcv/kernels/csrc/*/*.h tests/kernels/*.h
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs: .venv/installed-docs

@@ -75,7 +75,7 @@ setup(
     # Puts a folder on the path instead of an import hook, which finds nothing where the clone is a folder "mindcv".
     package_dir={"": "."},
     packages=find_packages(include=["mindcv", "mindcv.*"]),
-    package_data={"mindcv": ["py.typed"], "mindcv.data": ["*.tsv"], "mindcv.kernels": ["csrc/*"]},
+    package_data={"mindcv": ["py.typed"], "mindcv.data": ["*.tsv"], "mindcv.kernels": ["csrc/*/*"]},
     ext_modules=[Extension("mindcv.kernels._kernels", sources=[])],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
     install_requires=[

@@ -70,9 +70,9 @@ def compiler() -> list[str]:
 def sources() -> str:
     """A SHA-256 digest of the C++ sources beside this file and of the flags that they are compiled with."""
     digest = hashlib.sha256(repr([_FLAGS, _EXACT, _GENERIC, _X86]).encode())
-    for path in sorted(_SOURCES.iterdir()):
+    for path in sorted(path for path in _SOURCES.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(_SOURCES).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
@@ -110,16 +110,17 @@ def build(command: list[str], output: Path) -> Stamp:
 def _units(sets: list[_Set], stamp: Stamp) -> list[tuple[str, str, list[str]]]:
     """The name of the object file, the source and the flags of each translation unit."""
     has = [f"-DMINDCV_HAS_{name.upper()}" for name in stamp.built]
+    common = [*_FLAGS, f"-I{_SOURCES}"]
     units = [
-        ("pool", "pool.cc", _FLAGS),
-        ("images", "images.cc", [*_FLAGS, _EXACT]),
-        ("operators", "operators.cc", _FLAGS),
-        ("dispatch", "dispatch.cc", [*_FLAGS, *has, f'-DMINDCV_STAMP="{stamp}"']),
+        ("thread_pool", "runtime/thread_pool.cc", common),
+        ("images", "image/images.cc", [*common, _EXACT]),
+        ("operators", "runtime/operators.cc", common),
+        ("dispatch", "runtime/dispatch.cc", [*common, *has, f'-DMINDCV_STAMP="{stamp}"']),
     ]
     for name, table, set_flags in sets:
-        flags = [*_FLAGS, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
-        units.append((name, "kernels.cc", [*flags, f"-DMINDCV_TABLE={table}"]))
-        units.append((f"{name}_images", "image_kernels.cc", [*flags, _EXACT]))
+        flags = [*common, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
+        units.append((name, "network/kernels.cc", [*flags, f"-DMINDCV_TABLE={table}"]))
+        units.append((f"{name}_images", "image/image_kernels.cc", [*flags, _EXACT]))
     return units
 
 

@@ -19,7 +19,7 @@ from mindcv.kernels.library import library_path
 
 __all__ = ["FILTERS", "Side", "affine", "look_up", "mix", "resize", "saturate", "sharpen", "to_planes"]
 
-# By their number in images.cc.
+# By their number in csrc/image/images.cc.
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 
 _MOST_PIXELS = 1 << 28  # of a side, so that 32 bits hold every place in it

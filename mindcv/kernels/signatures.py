@@ -10,8 +10,8 @@ convolution's rows. `...` stands for any dimensions, which are the same wherever
 its arguments n times; `...` is then the same in every repetition with the same number. Every argument is float32. Every
 dimension but those of `...` is at least 1.
 
-`csrc/operators.cc` holds the same table and checks the same at the C boundary, which also sees shapes that are unknown
-when a graph is compiled.
+`csrc/runtime/operators.cc` holds the same table and checks the same at the C boundary, which also sees shapes that are
+unknown when a graph is compiled.
 """
 
 from __future__ import annotations

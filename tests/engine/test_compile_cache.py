@@ -153,7 +153,7 @@ def test_changed_code_has_another_entry(folder, tmp_path, monkeypatch):
 def test_the_package_and_its_library_are_part_of_the_code():
     files = module._code_files()
     package = Path(module.__file__).parents[1]
-    assert {str(package / "models" / "convnext.py"), str(package / "kernels" / "csrc" / "gelu.h")} <= files
+    assert {str(package / "models" / "convnext.py"), str(package / "kernels" / "csrc" / "network" / "gelu.h")} <= files
     assert str(Path(__file__)) in files
     assert not [file for file in files if "site-packages" in file or "__pycache__" in file]
 

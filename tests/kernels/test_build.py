@@ -22,10 +22,11 @@ x86_only = pytest.mark.skipif(not IS_X86, reason="other processors have one inst
 def small_sources(tmp_path, monkeypatch):
     """Stands in for csrc: files of the same names that compile in no time."""
     folder = tmp_path / "csrc"
-    folder.mkdir()
-    for name in ("pool", "images", "operators", "kernels", "image_kernels"):
+    for name in ("image", "network", "runtime"):
+        (folder / name).mkdir(parents=True)
+    for name in ("runtime/thread_pool", "image/images", "runtime/operators", "network/kernels", "image/image_kernels"):
         (folder / f"{name}.cc").write_text("")
-    (folder / "dispatch.cc").write_text("extern const char stamp[];\nconst char stamp[] = MINDCV_STAMP;\n")
+    (folder / "runtime" / "dispatch.cc").write_text("extern const char stamp[];\nconst char stamp[] = MINDCV_STAMP;\n")
     monkeypatch.setattr(build, "_SOURCES", folder)
     return folder
 
@@ -53,7 +54,9 @@ def test_library_has_every_instruction_set_that_the_compiler_knows(tmp_path):
 
 
 @x86_only
-@pytest.mark.parametrize(("macro", "source"), [("__AVX2__", "kernels.cc"), ("__AMX_BF16__", "image_kernels.cc")])
+@pytest.mark.parametrize(
+    ("macro", "source"), [("__AVX2__", "network/kernels.cc"), ("__AMX_BF16__", "image/image_kernels.cc")]
+)
 def test_build_fails_when_a_source_of_one_instruction_set_is_broken(macro, source, small_sources, tmp_path):
     (small_sources / source).write_text(f"#ifdef {macro}\nint broken = undeclared_name;\n#endif\n")
     with pytest.raises(build.CompilerError, match="undeclared_name"):
@@ -79,7 +82,7 @@ def test_stamp_changes_with_sources_and_flags(small_sources, tmp_path, monkeypat
     stamp = build.build(["g++"], tmp_path / "kernels.so")
     assert build.read_stamp(tmp_path / "kernels.so") == stamp
     assert stamp.sources == build.sources()
-    (small_sources / "pool.cc").write_text("// another\n")
+    (small_sources / "runtime" / "thread_pool.cc").write_text("// another\n")
     changed = build.sources()
     monkeypatch.setattr(build, "_FLAGS", [*build._FLAGS, "-O2"])
     assert len({stamp.sources, changed, build.sources()}) == 3

@@ -8,7 +8,7 @@
 // Values that this cannot do, infinities, NaN and those that round to a bfloat16 infinity, are rare: 32 rows or columns
 // that hold one are marked, and their products are taken by plain loops.
 #pragma once
-#include "tiles.h"
+#include "gemm/tiles.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "runtime/kernels.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>

@@ -1,6 +1,6 @@
 // Bytes to normalised float32 planes, and blends of such images.
 #pragma once
-#include "resize.h"
+#include "image/resize.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

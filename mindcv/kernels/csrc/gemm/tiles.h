@@ -1,9 +1,9 @@
-// What both arithmetics of matrix products (gemm_fma.h, gemm_amx.h) share. They offer the same: operands in a packed
+// What both arithmetics of matrix products (fma.h, amx.h) share. They offer the same: operands in a packed
 // form that is written in tiles, and the product of a tile's rows of A with a tile's columns of B, over a part of k, as
 // one tile of float32.
 #pragma once
-#include "pool.h"
-#include "simd.h"
+#include "runtime/thread_pool.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,6 +1,6 @@
 // The image kernels' C functions, for ctypes: weights of the filters, the order of passes, memory. Compiled without
 // fused multiply-add, since the weights' bits are to be Pillow's.
-#include "images.h"
+#include "image/images.h"
 
 #include <math.h>
 
@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels.h"
-#include "last_error.h"
+#include "runtime/kernels.h"
+#include "runtime/last_error.h"
 
 namespace {
 

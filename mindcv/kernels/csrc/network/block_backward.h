@@ -1,6 +1,6 @@
-// The gradients of a block; see block.h for the names.
+// The gradients of a block; see block_forward.h for the names.
 #pragma once
-#include "block.h"
+#include "network/block_forward.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,6 +1,6 @@
 // The exact GELU, x * Phi(x) with the normal distribution function Phi, and its derivative.
 #pragma once
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,7 +1,7 @@
 // Pillow's enhancements that look at more than one value: blends of an image with a blurred or a grey one.
 #pragma once
-#include "images.h"
-#include "simd.h"
+#include "image/images.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

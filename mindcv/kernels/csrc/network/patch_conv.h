@@ -1,8 +1,8 @@
 // Convolution whose stride equals its kernel (the stem and the downsampling), and layer normalisation of its own.
 #pragma once
-#include "depthwise.h"
-#include "gemm.h"
-#include "layer_norm.h"
+#include "gemm/gemm.h"
+#include "network/depthwise.h"
+#include "network/layer_norm.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,6 +1,6 @@
 // Pillow's affine transform of an image, bilinear or bicubic, in float64 with Pillow's order of operations.
 #pragma once
-#include "resize.h"
+#include "image/resize.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

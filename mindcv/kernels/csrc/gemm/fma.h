@@ -1,6 +1,6 @@
 // Matrix products from multiply-add instructions, on any processor.
 #pragma once
-#include "tiles.h"
+#include "gemm/tiles.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,10 +1,10 @@
 // Compiled once for each instruction set, with MINDCV_ISA set by the build, and without fused multiply-add: what is
 // computed in floating point here is to have the bits of Pillow and NumPy.
-#include "affine.h"
-#include "enhance.h"
-#include "lookup.h"
-#include "planes.h"
-#include "resize.h"
+#include "image/affine.h"
+#include "image/enhance.h"
+#include "image/lookup.h"
+#include "image/planes.h"
+#include "image/resize.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,20 +1,20 @@
 // Compiled once for each instruction set, with MINDCV_ISA (a namespace) and MINDCV_TABLE set by the build.
-#include "kernels.h"
+#include "runtime/kernels.h"
 
 #if defined(__AMX_BF16__)
-#include "gemm_amx.h"
+#include "gemm/amx.h"
 #else
-#include "gemm_fma.h"
+#include "gemm/fma.h"
 #endif
-#include "adamw.h"
-#include "block.h"
-#include "block_backward.h"
-#include "patch.h"
+#include "network/adamw.h"
+#include "network/block_backward.h"
+#include "network/block_forward.h"
+#include "network/patch_conv.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
-extern const ImageKernels kImageKernels;  // in image_kernels.cc
+extern const ImageKernels kImageKernels;  // in image/image_kernels.cc
 
 namespace {
 

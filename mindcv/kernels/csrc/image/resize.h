@@ -2,8 +2,8 @@
 //
 // A pass multiplies by integer weights and rounds to bytes, so that any order of the sums gives the same bits.
 #pragma once
-#include "images.h"
-#include "simd.h"
+#include "image/images.h"
+#include "simd/simd.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>

@@ -1,8 +1,8 @@
 // 7x7 depthwise convolution of channels-last maps, forward and backward, one vector of channels at a time.
 #pragma once
-#include "gemm.h"
-#include "pool.h"
-#include "simd.h"
+#include "gemm/gemm.h"
+#include "runtime/thread_pool.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -1,7 +1,7 @@
 // Bytes to other bytes, by tables of 256.
 #pragma once
-#include "images.h"
-#include "simd.h"
+#include "image/images.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -6,10 +6,10 @@
 // reach the user as a number. Callers that cannot take an exception call through `mindcv_try`.
 #include <string.h>
 
-#include "kernels.h"
-#include "last_error.h"
-#include "pool.h"
-#include "signature.h"
+#include "runtime/kernels.h"
+#include "runtime/last_error.h"
+#include "runtime/signature.h"
+#include "runtime/thread_pool.h"
 
 namespace {
 

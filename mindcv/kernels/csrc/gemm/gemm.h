@@ -1,8 +1,8 @@
 // Products of packed matrices, spread over the threads.
 #pragma once
-#include "pool.h"
-#include "simd.h"
-#include "tiles.h"
+#include "gemm/tiles.h"
+#include "runtime/thread_pool.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

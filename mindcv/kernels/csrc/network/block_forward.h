@@ -6,10 +6,10 @@
 // groups, so that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g =
 // gelu(z); q = grn(g); r = pwconv2(q); dz is the gradient with respect to z, and so on.
 #pragma once
-#include "depthwise.h"
-#include "gelu.h"
-#include "gemm.h"
-#include "layer_norm.h"
+#include "gemm/gemm.h"
+#include "network/depthwise.h"
+#include "network/gelu.h"
+#include "network/layer_norm.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

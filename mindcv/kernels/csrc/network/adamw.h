@@ -1,7 +1,7 @@
 // AdamW's step on many tensors at once, in one pass over their memory.
 #pragma once
-#include "gemm.h"
-#include "simd.h"
+#include "gemm/gemm.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {

@@ -2,14 +2,14 @@
 #pragma once
 #include <cstdint>
 
-#include "images.h"
+#include "image/images.h"
 
 namespace mindcv {
 
 struct Kernels {
   const char* name;
-  // Arguments in the order of kernels.cc; shapes is what MindSpore gives with them. `bf16`: products of numbers rounded
-  // to bfloat16. A packed weight takes packed_floats(bf16, k, n) floats.
+  // Arguments in the order of network/kernels.cc; shapes is what MindSpore gives with them. `bf16`: products of numbers
+  // rounded to bfloat16. A packed weight takes packed_floats(bf16, k, n) floats.
   int64_t (*packed_floats)(bool bf16, int64_t k, int64_t n);
   void (*pack_weight)(bool bf16, void** args, int64_t** shapes);
   // `count` arguments in all.
@@ -29,7 +29,7 @@ struct Kernels {
   const ImageKernels* images;
 };
 
-// Those that the compiler knows; operators.cc is told which.
+// Those that the compiler knows; dispatch.cc is told which.
 extern const Kernels kGenericKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;

@@ -2,7 +2,7 @@
 #pragma once
 #include <cmath>
 
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
