@@ -145,7 +145,7 @@ struct Amx {
   __attribute__((noinline)) static void multiply_special(const A& a, const B& b, const Product& at, bool adds,
                                                          float* out) {
     for (Product part = at; part.k0 < at.k1; part.k0 = part.k1, adds = true) {
-      part.k1 = least(at.k1, part.k0 + kDepth);
+      part.k1 = min(at.k1, part.k0 + kDepth);
       if (is_special(a, b, part)) {
         multiply_plainly(a.at(at.row, (part.k0 - at.a_k0) / kTile), b.at(at.col, part.k0 / kTile),
                          (part.k1 - part.k0) / kTile, adds, out);
@@ -171,7 +171,7 @@ struct Amx {
     const uint32_t* pa = a.at(at.row, a_step);
     const uint32_t* pb = b.at(at.col, at.k0 / kTile);
     const int64_t steps = (at.k1 - at.k0) / kTile;
-    const int64_t lines = ceil_div(at.lines, most(1, steps * kFetches));
+    const int64_t lines = ceil_div(at.lines, max(1, steps * kFetches));
     Ahead ahead = *at.ahead;
     if (adds) {
       _tile_loadd(0, out, kTile * 4);
@@ -299,7 +299,7 @@ struct Amx {
         uint32_t bits, word;
         memcpy(&bits, &x[i], 4);
         const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
-        const float near = rounded_to_bf16(splat(x[i]))[0];
+        const float near = round_to_bf16(splat(x[i]))[0];
         memcpy(&word, &near, 4);
         if (!is_finite || (word & 0x7f800000u) == 0x7f800000u) word = bits & 0xffff0000u;
         if ((bits & 0x7fffffffu) > 0x7f800000u) word |= 0x00400000u;  // a bit that keeps it NaN

@@ -7,13 +7,9 @@ namespace MINDCV_ISA {
 
 // What the registers sum up at once: a strip of rows times a panel of columns. Besides the sums, they hold a vector for
 // each column of these and one for the rows.
-#if defined(__AVX512F__)
-constexpr int kStrip = 8, kPanelVecs = 3;
-#elif defined(__aarch64__)
-constexpr int kStrip = 6, kPanelVecs = 4;
-#else
-constexpr int kStrip = 6, kPanelVecs = 2;
-#endif
+constexpr int kStrip = kWidth == 16 ? 8 : 6;
+constexpr int kPanelVecs = kRegisters == 16 ? 2 : kWidth == 16 ? 3 : 4;
+static_assert(kStrip * kPanelVecs + kPanelVecs + 1 <= kRegisters);
 constexpr int kPanel = kPanelVecs * kWidth;
 constexpr int kRun = 16;  // values of k that lie together in A: a cache line
 static_assert(kTile % kStrip == 0 && kTile % kPanel == 0 && kTile % kRun == 0);
@@ -61,7 +57,7 @@ struct Fma {
   static int64_t rows(const A& a) { return a.m; }
   // The tile `col` of B's columns, of k a part.
   static Ahead ahead(const B& b, int64_t col, Range part) {
-    const int64_t panels = ceil_div(least(kTile, b.n - col * kTile), kPanel);
+    const int64_t panels = ceil_div(min(kTile, b.n - col * kTile), kPanel);
     return {b.at(part.begin, col * kTile), panels, part.count() * kPanel, kPanel * round_up(b.k, kTile)};
   }
 
@@ -70,7 +66,7 @@ struct Fma {
   // this one again: its rows lie far apart, which no processor guesses, and are fetched meanwhile.
   static void put_a(A& a, int64_t row, int64_t col, const float* tile, int64_t step, int64_t rows, int64_t cols,
                     int64_t begin = 0, int64_t end = kTile) {
-    for (int64_t i = begin; i < least(end, round_up(rows, kStrip)); ++i) {
+    for (int64_t i = begin; i < min(end, round_up(rows, kStrip)); ++i) {
       float* to = a.at(row * kTile + i, col * kTile);
       for (int64_t j = 0; j < cols; j += kRun, to += kStrip * kRun) {
         put_values(to, tile + i * step + j, kRun, i < rows ? cols - j : 0);
@@ -125,8 +121,8 @@ struct Fma {
   // out [kTile, kTile] = rows of A's tile at.row times columns of B's tile at.col, over k in [k0, k1); with `adds` it
   // is added to what out holds. Strips and panels without a row or column are left out.
   static void multiply(const A& a, const B& b, const Product& at, bool adds, float* out) {
-    const int64_t rows = least(kTile, a.m - at.row * kTile), cols = least(kTile, b.n - at.col * kTile);
-    const int64_t end = least(at.k1, b.k);
+    const int64_t rows = min(kTile, a.m - at.row * kTile), cols = min(kTile, b.n - at.col * kTile);
+    const int64_t end = min(at.k1, b.k);
     const int64_t strips = ceil_div(rows, kStrip) * ceil_div(cols, kPanel), lines = ceil_div(at.lines, strips);
     Ahead ahead = *at.ahead;
     for (int64_t n = 0; n < cols; n += kPanel) {
@@ -141,7 +137,7 @@ struct Fma {
 
  private:
   // As factors of products have it.
-  MINDCV_INLINE static Vec value(Vec v) { return kRounds ? rounded_to_bf16(v) : v; }
+  MINDCV_INLINE static Vec value(Vec v) { return kRounds ? round_to_bf16(v) : v; }
 
   // `size` values, of which `count` exist and the others are 0.
   MINDCV_INLINE static void put_values(float* to, const float* from, int64_t size, int64_t count) {

@@ -36,9 +36,9 @@ struct Weight {
 // The tile `col` of B's columns, of k the `part` that begins with a whole tile, into the tile `to` of `b`.
 template <class G>
 void pack_panel(const Weight& weight, int64_t col, Range part, typename G::B& b, int64_t to) {
-  const int64_t step = weight.step(), cols = least(kTile, weight.n - col * kTile);
+  const int64_t step = weight.step(), cols = min(kTile, weight.n - col * kTile);
   for (int64_t k = part.begin; k < part.end; k += kTile) {
-    const int64_t depth = least(kTile, weight.k - k);
+    const int64_t depth = min(kTile, weight.k - k);
     const int64_t have_rows = weight.is_transposed ? cols : depth, have_cols = weight.is_transposed ? depth : cols;
     const float* tile = weight.at(k, col * kTile);
     const float* next = k + kTile < part.end ? weight.at(k + kTile, col * kTile) : tile;
@@ -90,7 +90,7 @@ struct WeightPanels {
     return {&panel, 0};
   }
   Ahead ahead(int64_t col, Range part) const {
-    const int64_t cols = least(kTile, weight.n - col * kTile), depth = part.count();
+    const int64_t cols = min(kTile, weight.n - col * kTile), depth = part.count();
     const float* first = weight.at(part.begin, col * kTile);
     return {first, weight.is_transposed ? cols : depth, weight.is_transposed ? depth : cols, weight.step()};
   }
@@ -146,19 +146,19 @@ void multiply_block(const Block<G>& block, Make&& make, Panels&& panels, Use&& u
   int64_t count = 0, last_row = 0, last_col = 0;
   const int64_t end = round_up(block.k, kTile);
   for (int64_t k0 = 0; k0 < end; k0 += block.depth) {
-    const int64_t k1 = least(end, k0 + block.depth);
-    const Range part{k0, least(k1, block.k)};
+    const int64_t k1 = min(end, k0 + block.depth);
+    const Range part{k0, min(k1, block.k)};
     make(part);
     G::begin();
     const int64_t first_row = block.rows.begin * kTile;
-    const int64_t height = least(block.rows.end * kTile, G::rows(*block.a)) - first_row;
+    const int64_t height = min(block.rows.end * kTile, G::rows(*block.a)) - first_row;
     for (int64_t col = block.cols.begin; col < block.cols.end; ++col) {
       const Place<G> place = panels.get(col, part);
       Ahead ahead{};
       if (col + 1 < block.cols.end) {
         ahead = panels.ahead(col + 1, part);
       } else if (k1 < end) {
-        ahead = panels.ahead(block.cols.begin, {k1, least(block.k, k1 + block.depth)});
+        ahead = panels.ahead(block.cols.begin, {k1, min(block.k, k1 + block.depth)});
       }
       const int64_t lines = ahead.lines();
       for (int64_t row = block.rows.begin; row < block.rows.end; ++row, ++count) {
@@ -166,7 +166,7 @@ void multiply_block(const Block<G>& block, Make&& make, Panels&& panels, Use&& u
         float* tile = end > block.depth ? block.sums + index * kTile * kTile : ring[count % kRing];
         const bool turns = row + 1 == block.rows.end;
         const int64_t next_row = turns ? block.rows.begin : row + 1, next_panel = turns ? place.panel + 1 : place.panel;
-        const int64_t share = ceil_div(lines * least(kTile, first_row + height - row * kTile), height);
+        const int64_t share = ceil_div(lines * min(kTile, first_row + height - row * kTile), height);
         const Product at{row, place.panel, k0, k1, block.has_part ? k0 : 0, next_row, next_panel, &ahead, share};
         G::multiply(*block.a, *place.b, at, k0 > 0, tile);
         if (!G::kStoresLate) {
@@ -193,7 +193,7 @@ struct Cuts {
 inline int64_t most_rows(int64_t count, int64_t parts) {
   if (parts == 1) return count;
   const int64_t tiles = ceil_div(count, kTile), height = ceil_div(tiles, parts);
-  return most((tiles % parts == 1 ? height - 1 : height) * kTile, count - (tiles - height) * kTile);
+  return max((tiles % parts == 1 ? height - 1 : height) * kTile, count - (tiles - height) * kTile);
 }
 
 // One task a thread, and of such cuts those with which the busiest thread has the least to do, or else to fetch.
@@ -201,8 +201,8 @@ inline Cuts cut_for_threads(int64_t m, int64_t n) {
   const int64_t threads = pool_threads(), row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   Cuts best{1, 1};
   int64_t least_work = m * n, least_fetched = m + n;
-  for (int64_t rows = 1; rows <= least(row_tiles, threads); ++rows) {
-    const int64_t cols = least(col_tiles, ceil_div(threads, rows)), tasks = rows * cols;
+  for (int64_t rows = 1; rows <= min(row_tiles, threads); ++rows) {
+    const int64_t cols = min(col_tiles, ceil_div(threads, rows)), tasks = rows * cols;
     const int64_t height = most_rows(m, rows), width = most_rows(n, cols);
     const int64_t work = ceil_div(tasks, threads) * height * width, fetched = height + width;
     if (work > least_work || (work == least_work && fetched >= least_fetched)) continue;
@@ -215,10 +215,10 @@ inline Cuts cut_for_threads(int64_t m, int64_t n) {
 
 inline Cuts cut_product(int64_t m, const Weight& weight, bool is_packed) {
   const int64_t threads = pool_threads(), row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(weight.n, kTile);
-  if (!is_packed) return {1, least(col_tiles, threads)};
+  if (!is_packed) return {1, min(col_tiles, threads)};
   if (row_tiles <= kBlockTiles) return cut_for_threads(m, weight.n);
   const int64_t rows = ceil_div(row_tiles, weight.k * weight.n <= kFewValues ? kMapTiles : kBlockTiles);
-  return {rows, least(col_tiles, ceil_div(2 * threads, rows))};
+  return {rows, min(col_tiles, ceil_div(2 * threads, rows))};
 }
 
 // Calls use(row, col, tile) for every tile of A [m, k] times the right side; row and col count tiles. A tile is
@@ -252,13 +252,13 @@ inline int64_t own_tasks(int64_t m, int64_t most_tiles = kBlockTiles) {
   if (tiles < fewest * threads) return 0;
   int64_t best = 0, least_work = 0;
   // A last tile of few rows may be one more than a task's most.
-  const int64_t first = most(1, ceil_div(tiles - 1, most_tiles));
-  for (int64_t tasks = first; tasks <= least(tiles / fewest, first + 2 * threads); ++tasks) {
-    const auto row_of = [&](int64_t task) { return least(m, part_of(tiles, task, tasks).begin * kTile); };
+  const int64_t first = max(1, ceil_div(tiles - 1, most_tiles));
+  for (int64_t tasks = first; tasks <= min(tiles / fewest, first + 2 * threads); ++tasks) {
+    const auto row_of = [&](int64_t task) { return min(m, part_of(tiles, task, tasks).begin * kTile); };
     int64_t work = 0;
     for (int64_t i = 0; i < threads; ++i) {
       const Range share = part_of(tasks, i, threads);
-      work = most(work, row_of(share.end) - row_of(share.begin) + share.count() * kFetchRows);
+      work = max(work, row_of(share.end) - row_of(share.begin) + share.count() * kFetchRows);
     }
     if (most_rows(m, tasks) > most_tiles * kTile + kTile / 2 || (best > 0 && work >= least_work)) continue;
     best = tasks;
@@ -286,8 +286,8 @@ void filled_product(Session& memory, int64_t m, const Right<G>& right, int64_t d
   parallel(tasks, [&](int64_t task) {
     const Range own = part_of(tiles, task, tasks);
     const int64_t first = own.begin, count = own.count();
-    const int64_t rows = least(count * kTile, m - first * kTile), cols = ceil_div(right.weight.n, kTile);
-    const size_t a_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(G::a_bytes(rows, least(k, depth))), 64));
+    const int64_t rows = min(count * kTile, m - first * kTile), cols = ceil_div(right.weight.n, kTile);
+    const size_t a_bytes = static_cast<size_t>(round_up(static_cast<int64_t>(G::a_bytes(rows, min(k, depth))), 64));
     const size_t sum_bytes = static_cast<size_t>(block_sums(k, depth, count, cols)) * 4;
     char* scratch = static_cast<char*>(thread_scratch(a_bytes + sum_bytes, 1));
     typename G::A a{};
@@ -319,7 +319,7 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
   constexpr int64_t kPart = 2 * kDepth, kMost = 4;
   const int64_t row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile), end = round_up(k, kTile);
   const int64_t row_cuts = ceil_div(row_tiles, kMost), least_cuts = ceil_div(3 * pool_threads(), row_cuts);
-  const int64_t col_cuts = most(ceil_div(col_tiles, kMost), least(col_tiles, least_cuts));
+  const int64_t col_cuts = max(ceil_div(col_tiles, kMost), min(col_tiles, least_cuts));
   // In the order of columns: those that a thread has made in the product before are its own here too.
   parallel(row_cuts * col_cuts, [&](int64_t task) {
     const Range rows = part_of(row_tiles, task % row_cuts, row_cuts);
@@ -327,10 +327,10 @@ void long_product(const typename G::A& a, const typename G::B& b, int64_t m, int
     G::begin();
     alignas(64) float tile[kTile * kTile];
     for (int64_t part = 0; part < end; part += kPart) {
-      const int64_t part_end = least(part + kPart, end);
+      const int64_t part_end = min(part + kPart, end);
       for (int64_t col = cols.begin; col < cols.end; ++col) {
         Ahead ahead{};
-        if (col + 1 < cols.end) ahead = G::ahead(b, col + 1, {part, least(part_end, k)});
+        if (col + 1 < cols.end) ahead = G::ahead(b, col + 1, {part, min(part_end, k)});
         const int64_t share = ceil_div(ahead.lines(), rows.count());
         for (int64_t row = rows.begin; row < rows.end; ++row) {
           const bool turns = row + 1 == rows.end;

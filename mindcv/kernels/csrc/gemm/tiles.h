@@ -65,17 +65,6 @@ MINDCV_INLINE void fetch_row(const float* row) {
   for (int64_t i = 0; i < kTile; i += kLine) __builtin_prefetch(row + i, 0, 2);
 }
 
-// The bfloat16 nearest to each value, as a float32.
-MINDCV_INLINE Vec rounded_to_bf16(Vec v) {
-  typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
-  Bits bits;
-  memcpy(&bits, &v, sizeof(v));
-  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
-  Vec near;
-  memcpy(&near, &bits, sizeof(v));
-  return v == v ? near : v;  // not NaN
-}
-
 // A square of kWidth x kWidth with its axes swapped, of which `rows` rows, each `step` after the last, and `cols`
 // columns exist; the rest becomes 0.
 MINDCV_INLINE void turn_square(const float* from, int64_t step, int64_t rows, int64_t cols, Vec (&square)[kWidth]) {

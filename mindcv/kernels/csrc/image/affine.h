@@ -5,57 +5,19 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// The values of kPixels pixels, of four channels each.
-constexpr int kPixels = kWidth == 16 ? 2 : 1;
-typedef double Values __attribute__((vector_size(kPixels * 32)));
-
-// Of kPixels pixels of four bytes, each wherever it is.
-MINDCV_INLINE Values load_values(const uint8_t* const* pixels, const int64_t* offsets) {
-  uint32_t words[kPixels];
-  for (int i = 0; i < kPixels; ++i) memcpy(&words[i], pixels[i] + offsets[i], 4);
-#if defined(__AVX512F__)
-  const __m128i both = _mm_insert_epi32(_mm_cvtsi32_si128(static_cast<int>(words[0])), static_cast<int>(words[1]), 1);
-  return (Values)_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(both));
-#elif defined(__AVX2__)
-  return (Values)_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(static_cast<int>(words[0]))));
-#else
-  const uint32_t w = words[0];
-  return Values{static_cast<double>(w & 255), static_cast<double>(w >> 8 & 255), static_cast<double>(w >> 16 & 255),
-                static_cast<double>(w >> 24)};
-#endif
-}
-
-// Cut off to whole numbers, and to 0..255.
-MINDCV_INLINE void store_values(uint8_t* out, Values values) {
-#if defined(__AVX512F__)
-  const __m256i whole = _mm256_max_epi32(_mm512_cvttpd_epi32((__m512d)values), _mm256_setzero_si256());
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm256_cvtusepi32_epi8(whole));
-#elif defined(__AVX2__)
-  const __m128i whole = _mm256_cvttpd_epi32((__m256d)values);
-  const __m128i halves = _mm_packs_epi32(whole, whole);
-  const int word = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));
-  memcpy(out, &word, 4);
-#else
-  for (int c = 0; c < 4; ++c) {
-    const int whole = static_cast<int>(values[c]);
-    out[c] = static_cast<uint8_t>(whole < 0 ? 0 : whole > 255 ? 255 : whole);
-  }
-#endif
-}
-
 struct Bilinear {
   static constexpr int kTaps = 2, kBefore = 0;
   // Between v[0] (d = 0) and v[1] (d = 1).
-  static MINDCV_INLINE Values between(const Values* v, Values d) { return v[0] + (v[1] - v[0]) * d; }
+  static MINDCV_INLINE Pixels between(const Pixels* v, Pixels d) { return v[0] + (v[1] - v[0]) * d; }
 };
 
 struct Bicubic {  // Keys' kernel with a = -1
   static constexpr int kTaps = 4, kBefore = 1;
   // Between v[1] (d = 0) and v[2] (d = 1).
-  static MINDCV_INLINE Values between(const Values* v, Values d) {
-    const Values p2 = v[2] - v[0];
-    const Values p3 = 2 * (v[0] - v[1]) + v[2] - v[3];
-    const Values p4 = v[1] - v[0] - v[2] + v[3];
+  static MINDCV_INLINE Pixels between(const Pixels* v, Pixels d) {
+    const Pixels p2 = v[2] - v[0];
+    const Pixels p3 = 2 * (v[0] - v[1]) + v[2] - v[3];
+    const Pixels p4 = v[1] - v[0] - v[2] + v[3];
     return v[1] + d * (p2 + d * (p3 + d * p4));
   }
 };
@@ -101,37 +63,26 @@ struct Places {
   }
 };
 
-MINDCV_INLINE Values spread(const double* d) {
-#if defined(__AVX512F__)
-  const __m512d first = _mm512_set1_pd(d[0]);
-  return (Values)_mm512_mask_mov_pd(first, 0xf0, _mm512_set1_pd(d[1]));
-#elif defined(__AVX2__)
-  return (Values)_mm256_set1_pd(d[0]);
-#else
-  return Values{d[0], d[0], d[0], d[0]};
-#endif
-}
-
 // Level: every place is right at a pixel in that direction, where the curve gives that pixel's value exactly.
 template <class Curve, bool kLevelAcross, bool kLevelDown>
 void affine_part(const uint8_t* source, int64_t width, const Places<Curve>& places, uint8_t* found) {
   constexpr int kRows = kLevelDown ? 1 : Curve::kTaps, kColumns = kLevelAcross ? 1 : Curve::kTaps;
   for (int i = 0; i < places.kCount; i += kPixels) {
-    Values down[kRows];
+    Pixels down[kRows];
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* rows[kPixels];
       for (int k = 0; k < kPixels; ++k) {
         rows[k] = source + 4 * width * places.row[kLevelDown ? Curve::kBefore : r][i + k];
       }
-      Values across[kColumns];
+      Pixels across[kColumns];
       for (int c = 0; c < kColumns; ++c) {
         int64_t offsets[kPixels];
         for (int k = 0; k < kPixels; ++k) offsets[k] = 4 * places.column[kLevelAcross ? Curve::kBefore : c][i + k];
-        across[c] = load_values(rows, offsets);
+        across[c] = load_pixels(rows, offsets);
       }
-      down[r] = kLevelAcross ? across[0] : Curve::between(across, spread(places.across + i));
+      down[r] = kLevelAcross ? across[0] : Curve::between(across, splat_pixels(places.across + i));
     }
-    store_values(found + 4 * i, kLevelDown ? down[0] : Curve::between(down, spread(places.down + i)));
+    store_pixels(found + 4 * i, kLevelDown ? down[0] : Curve::between(down, splat_pixels(places.down + i)));
   }
 }
 
@@ -152,7 +103,7 @@ void affine_image(const uint8_t* source, int64_t width, int64_t height, const do
         (places.is_level_down ? affine_part<Curve, false, true> : affine_part<Curve, false, false>)(source, width,
                                                                                                     places, found);
       }
-      for (int64_t i = 0; i < least(kCount, width - x); ++i, out += 4) {
+      for (int64_t i = 0; i < min(kCount, width - x); ++i, out += 4) {
         memcpy(out, places.inside[i] ? found + 4 * i : fill, 4);
       }
     }

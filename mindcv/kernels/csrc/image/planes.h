@@ -14,7 +14,7 @@ inline void to_planes(const uint8_t* source, int64_t pixels, int planes, const f
     Int values;
     if (step == 4) memcpy(&values, source + 4 * i, sizeof(values));
     for (int c = 0; c < planes; ++c) {
-      const Int bytes = step == 1 ? load_bytes(source + i) : values >> 8 * c & 255;
+      const Int bytes = step == 1 ? load_u8(source + i) : values >> 8 * c & 255;
       store(out + c * pixels + i, (__builtin_convertvector(bytes, Vec) - splat(mean[c])) / splat(std[c]));
     }
   }

@@ -5,49 +5,13 @@
 #include "image/images.h"
 #include "simd/simd.h"
 
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
 namespace mindcv {
 namespace MINDCV_ISA {
 
 constexpr int32_t kHalf = 1 << (kWeightBits - 1);
 
-// GCC's __builtin_convertvector takes the vector apart, byte by byte.
-MINDCV_INLINE Int load_bytes(const uint8_t* p) {
-#if defined(__AVX512F__)
-  return (Int)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__AVX2__)
-  return (Int)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__aarch64__)
-  uint32_t word;
-  memcpy(&word, p, sizeof(word));
-  const uint16x8_t halves = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word)));
-  return (Int)vmovl_u16(vget_low_u16(halves));
-#else
-  Int v;
-  for (int i = 0; i < kWidth; ++i) v[i] = p[i];
-  return v;
-#endif
-}
-
-// Weighted sums, in which the half for rounding is already, to bytes.
-MINDCV_INLINE void store_sums(uint8_t* p, Int sum) {
-  Int v = sum >> kWeightBits;
-#if defined(__AVX512F__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8((__m512i)(v < 0 ? Int{} : v)));
-#elif defined(__AVX2__)
-  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
-#elif defined(__aarch64__)
-  const uint16x4_t halves = vqmovun_s32((int32x4_t)v);
-  const uint32_t word = vget_lane_u32(vreinterpret_u32_u8(vqmovn_u16(vcombine_u16(halves, halves))), 0);
-  memcpy(p, &word, sizeof(word));
-#else
-  for (int i = 0; i < kWidth; ++i) p[i] = static_cast<uint8_t>(v[i] < 0 ? 0 : v[i] > 255 ? 255 : v[i]);
-#endif
-}
+// Writes weighted sums, to which kHalf is already added, as bytes.
+MINDCV_INLINE void store_sums(uint8_t* p, Int sum) { store_u8(p, sum >> kWeightBits); }
 
 inline uint8_t byte_of_sum(int32_t sum) {
   const int32_t v = sum >> kWeightBits;
@@ -67,7 +31,7 @@ MINDCV_INLINE void vertical_chunk(const uint8_t* source, int64_t stride, const i
   for (int i = 0; i < kVectors; ++i) sums[i] = Int{} + kHalf;
   for (int64_t t = 0; t < width; ++t) {
     const Int weight = Int{} + weights[t];
-    for (int i = 0; i < kVectors; ++i) sums[i] += load_bytes(source + t * stride + i * kWidth) * weight;
+    for (int i = 0; i < kVectors; ++i) sums[i] += load_u8(source + t * stride + i * kWidth) * weight;
   }
   for (int i = 0; i < kVectors; ++i) store_sums(out + i * kWidth, sums[i]);
 }
@@ -87,87 +51,58 @@ inline void resize_vertical(const uint8_t* source, int64_t stride, int64_t bytes
   }
 }
 
-#if defined(__AVX2__)
-// One row in each 128 bits of a vector, four pixels of four bytes at a time.
-#if defined(__AVX512BW__)
-typedef __m512i Lanes;
-MINDCV_INLINE Lanes lanes_of(__m128i v) { return _mm512_broadcast_i32x4(v); }
-MINDCV_INLINE Lanes splat_lanes(int32_t v) { return _mm512_set1_epi32(v); }
-MINDCV_INLINE Lanes shuffled(Lanes v, Lanes order) { return _mm512_shuffle_epi8(v, order); }
-MINDCV_INLINE Lanes pair_sums(Lanes a, Lanes b) { return _mm512_madd_epi16(a, b); }
-#else
-typedef __m256i Lanes;
-MINDCV_INLINE Lanes lanes_of(__m128i v) { return _mm256_broadcastsi128_si256(v); }
-MINDCV_INLINE Lanes splat_lanes(int32_t v) { return _mm256_set1_epi32(v); }
-MINDCV_INLINE Lanes shuffled(Lanes v, Lanes order) { return _mm256_shuffle_epi8(v, order); }
-MINDCV_INLINE Lanes pair_sums(Lanes a, Lanes b) { return _mm256_madd_epi16(a, b); }
-#endif
-
-constexpr int kLaneRows = kWidth / 4;
-
-MINDCV_INLINE __m128i load_row(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-
-MINDCV_INLINE Lanes load_lanes(const uint8_t* const* rows, int64_t offset) {
-  const __m256i two =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(load_row(rows[0] + offset)), load_row(rows[1] + offset), 1);
-#if defined(__AVX512BW__)
-  const __m256i more =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(load_row(rows[2] + offset)), load_row(rows[3] + offset), 1);
-  return _mm512_inserti64x4(_mm512_castsi256_si512(two), more, 1);
-#else
-  return two;
-#endif
-}
-
-// kLaneRows rows of four-byte pixels.
+#if MINDCV_HAS_LANES
+// kLanes rows of four-byte pixels, a row in each lane: four pixels at a time.
 inline void horizontal_lanes(const uint8_t* const* rows, const Taps& taps, uint8_t* const* outs) {
   // Pixels (0, 1) and (2, 3) of a lane as pairs of 16-bit numbers, a channel after the other.
-  const Lanes first_two = lanes_of(_mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1));
-  const Lanes last_two = lanes_of(_mm_setr_epi8(8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1));
+  const Lanes first_two = broadcast_lane({0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1});
+  const Lanes last_two = broadcast_lane({8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1});
   const int32_t* group = taps.groups;
   for (int64_t x = 0; x < taps.outputs; ++x) {
     Int high{}, low = Int{} + kHalf;
     for (int64_t t = 0; t < taps.width; t += kTapGroup, group += 4) {
       const Lanes pixels = load_lanes(rows, 4 * (taps.first[x] + t));
-      const Lanes a = shuffled(pixels, first_two), b = shuffled(pixels, last_two);
-      high += (Int)pair_sums(a, splat_lanes(group[0])) + (Int)pair_sums(b, splat_lanes(group[1]));
-      low += (Int)pair_sums(a, splat_lanes(group[2])) + (Int)pair_sums(b, splat_lanes(group[3]));
+      const Lanes a = shuffle_bytes(pixels, first_two), b = shuffle_bytes(pixels, last_two);
+      high += multiply_add_pairs(a, splat_lanes(group[0])) + multiply_add_pairs(b, splat_lanes(group[1]));
+      low += multiply_add_pairs(a, splat_lanes(group[2])) + multiply_add_pairs(b, splat_lanes(group[3]));
     }
     uint8_t found[kWidth];
     store_sums(found, (high << kLowBits) + low);
-    for (int i = 0; i < kLaneRows; ++i) memcpy(outs[i] + 4 * x, found + 4 * i, 4);
+    for (int i = 0; i < kLanes; ++i) memcpy(outs[i] + 4 * x, found + 4 * i, 4);
   }
 }
-#elif defined(__aarch64__)
-// A row of four-byte pixels, the channels of one in a vector.
+#endif
+
+// A row of four-byte pixels, the channels of one in a vector of four values.
 inline void horizontal_pixels(const uint8_t* row, const Taps& taps, uint8_t* out) {
   const int32_t* weights = taps.weights;
   for (int64_t x = 0; x < taps.outputs; ++x, weights += taps.width) {
     const uint8_t* pixel = row + 4 * taps.first[x];
     Int sum = Int{} + kHalf;
-    for (int64_t t = 0; t < taps.width; ++t) sum += load_bytes(pixel + 4 * t) * weights[t];
+    for (int64_t t = 0; t < taps.width; ++t) sum += load_u8(pixel + 4 * t) * weights[t];
     store_sums(out + 4 * x, sum);
   }
 }
-#endif
 
 // Rows of pixels of one or four bytes, `stride` bytes apart, to rows of taps.outputs such pixels, without gaps.
 inline void resize_horizontal(const uint8_t* source, int64_t stride, int64_t rows, int channels, const Taps& taps,
                               uint8_t* out) {
   const int64_t out_stride = taps.outputs * channels;
   int64_t y = 0;
-#if defined(__AVX2__)
-  for (; channels == 4 && taps.groups != nullptr && y < rows; y += kLaneRows) {
-    const uint8_t* from[kLaneRows];
-    uint8_t* to[kLaneRows];
-    for (int i = 0; i < kLaneRows; ++i) {  // the last row stands in for those that are not there
-      from[i] = source + least(y + i, rows - 1) * stride;
-      to[i] = out + least(y + i, rows - 1) * out_stride;
+#if MINDCV_HAS_LANES
+  for (; channels == 4 && taps.groups != nullptr && y < rows; y += kLanes) {
+    const uint8_t* from[kLanes];
+    uint8_t* to[kLanes];
+    for (int i = 0; i < kLanes; ++i) {  // the last row stands in for those that are not there
+      from[i] = source + min(y + i, rows - 1) * stride;
+      to[i] = out + min(y + i, rows - 1) * out_stride;
     }
     horizontal_lanes(from, taps, to);
   }
-#elif defined(__aarch64__)
-  for (; channels == 4 && y < rows; ++y) horizontal_pixels(source + y * stride, taps, out + y * out_stride);
+#else
+  constexpr bool kTakesPixels = kWidth == 4 && kHasByteConversion;
+  for (; kTakesPixels && channels == 4 && y < rows; ++y)
+    horizontal_pixels(source + y * stride, taps, out + y * out_stride);
 #endif
   for (; y < rows; ++y) {
     const uint8_t* row = source + y * stride;

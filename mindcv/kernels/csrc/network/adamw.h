@@ -28,7 +28,7 @@ inline void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t fi
     const Vec g = load_part(gradient + i, left), weight = load_part(w + i, left);
     const Vec moment1 = k.beta1 * load_part(m + i, left) + new1 * g;
     const Vec moment2 = k.beta2 * load_part(v + i, left) + new2 * g * g;
-    const Vec change = k.correction * moment1 / (square_root(moment2) + k.eps) + t.decay * weight;
+    const Vec change = k.correction * moment1 / (sqrt(moment2) + k.eps) + t.decay * weight;
     store_part(m + i, moment1, left);
     store_part(v + i, moment2, left);
     store_part(w + i, weight - t.rate * change, left);
@@ -49,7 +49,7 @@ inline void adamw(Session& memory, const AdamWConstants& constants, const AdamWT
       (starts[middle] <= piece ? low : high) = middle;
     }
     const int64_t first = (piece - starts[low]) * kPiece;
-    adamw_part(constants, tensors[low], first, least(kPiece, tensors[low].count - first));
+    adamw_part(constants, tensors[low], first, min(kPiece, tensors[low].count - first));
   });
 }
 

@@ -23,7 +23,7 @@ class BlockBackward {
     // are columns in the gradients of the weights, to which each part is added. V2's response to several images is in
     // between, and wants all of their rows.
     const bool has_parts = !is_v2 || is_single;
-    part_rows_ = has_parts ? least(group_rows, most(kDepth, round_up(c, kTile))) : group_rows;
+    part_rows_ = has_parts ? min(group_rows, max(kDepth, round_up(c, kTile))) : group_rows;
     float* dq = has_parts ? nullptr : memory_.floats(group_rows * wide_);
     float* products = is_single ? memory_.floats(c * wide_) : nullptr;
     float* du = memory_.floats(group_rows * c);
@@ -33,7 +33,7 @@ class BlockBackward {
     }
     for (int64_t image = 0; image < all_.n; image += images) {
       s_ = all_;
-      s_.n = least(images, all_.n - image);
+      s_.n = min(images, all_.n - image);
       image0_ = image;
       const int64_t first = image * all_.pixels();
       if (is_single) respond_to_image(products);
@@ -53,7 +53,7 @@ class BlockBackward {
     const int64_t first = image0_ * s_.pixels(), last = first + s_.rows();
     const Session::Mark mark = memory_.mark();
     for (row0_ = first; row0_ < last; row0_ += part_rows_) {
-      rows_ = least(part_rows_, last - row0_);
+      rows_ = min(part_rows_, last - row0_);
       body();
       memory_.rewind(mark);
     }
@@ -100,8 +100,8 @@ class BlockBackward {
   static void clear(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * 4); }
 
   // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout in the sums over rows, so that r need
-  // not be known for the gradient of gamma: r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) + bias2 *
-  // sum(de).
+  // not be known for the gradient of gamma: r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) +
+  // bias2 * reduce_add(de).
   void undo_scale() {
     if (p_.scale == nullptr) return;
     parallel(all_.c, [&](int64_t o) {
@@ -114,7 +114,7 @@ class BlockBackward {
         total += g * load_part(weight + i, wide_ - i);
         store_part(grad + i, g * scale, wide_ - i);
       }
-      d_.scale[o] = sum(total) + p_.bias2[o] * d_.bias2[o];
+      d_.scale[o] = reduce_add(total) + p_.bias2[o] * d_.bias2[o];
       d_.bias2[o] *= p_.scale[o];
     });
   }
@@ -124,11 +124,11 @@ class BlockBackward {
     const int64_t rows = rows_, c = s_.c;
     RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-      const int64_t first = tile * kTile, count = least(kTile, rows - first);
+      const int64_t first = tile * kTile, count = min(kTile, rows - first);
       alignas(64) float de[kTile * kTile];
       sums.clear(tile, 0, c);
       for (int64_t col = 0; col < c; col += kTile) {
-        const int64_t cols = least(kTile, c - col);
+        const int64_t cols = min(kTile, c - col);
         float* sum = sums.at(first, col);
         each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           const Vec keep = splat(p_.keep[image]);
@@ -152,10 +152,10 @@ class BlockBackward {
   void pack_dr_and_y() {
     const int64_t rows = rows_, c = s_.c;
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-      const int64_t first = tile * kTile, count = least(kTile, rows - first);
+      const int64_t first = tile * kTile, count = min(kTile, rows - first);
       alignas(64) float dr[kTile * kTile], y[kTile * kTile];
       for (int64_t col = 0; col < c; col += kTile) {
-        const int64_t cols = least(kTile, c - col);
+        const int64_t cols = min(kTile, c - col);
         each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
             Vec factor = splat(p_.keep[image]);
@@ -183,13 +183,13 @@ class BlockBackward {
     RowSums sums(memory_, rows, rows, wide_);
     const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
       const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       fetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
-      by_columns(cols, [&](int64_t j, auto number) {
+      for_each_columns(cols, [&](int64_t j, auto number) {
         constexpr int N = number.value;
         const Vecs<N> dq_factor = is_v2 ? load_vecs<N>(dq_factor_ + col + j) : Vecs<N>{},
                       g_factor = is_v2 ? load_vecs<N>(g_factor_ + col + j) : Vecs<N>{};
@@ -220,7 +220,7 @@ class BlockBackward {
   // Into the cache, a tile of z that is wanted after the next product.
   void fetch_z(int64_t row, int64_t col) const {
     if (row >= rows_) return;
-    const int64_t count = least(kTile, rows_ - row);
+    const int64_t count = min(kTile, rows_ - row);
     const TileInMap z = tile_of(saved_.z, wide_, row0_ + row, col, count);
     for (int64_t i = 0; i < count * z.step; i += kLine) __builtin_prefetch(z.data + i);
   }
@@ -267,12 +267,12 @@ class BlockBackward {
     const int64_t rows = rows_, row_tiles = ceil_div(rows, kTile);
     parallel(ceil_div(wide_, kTile) * row_tiles, [&](int64_t task) {
       const int64_t row = task % row_tiles * kTile, col = task / row_tiles * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       alignas(64) float g[kTile * kTile];
       const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       for (int64_t i = 0; i < count; ++i) {
         const float* z = z_tile.data + i * z_tile.step;
-        by_columns(cols, [&](int64_t j, auto number) {
+        for_each_columns(cols, [&](int64_t j, auto number) {
           store_vecs(g + i * kTile + j, gelu(load_vecs<number.value>(z + j, cols - j)));
         });
       }
@@ -284,7 +284,7 @@ class BlockBackward {
   void add_to_grn_beta(const float* de_sum) {
     constexpr int64_t kCols = 64;  // of a row of the weight, which comes from memory: whole lines
     parallel(ceil_div(wide_, kCols), [&](int64_t block) {
-      const int64_t first = block * kCols, cols = least(kCols, wide_ - first);
+      const int64_t first = block * kCols, cols = min(kCols, wide_ - first);
       Vec total[kCols / kWidth];
       for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] = load_part(d_.grn_beta + first + j, cols - j);
       for (int64_t o = 0; o < s_.c; ++o) {
@@ -301,7 +301,7 @@ class BlockBackward {
     RowSums sums(memory_, rows, rows, wide_), with_g(memory_, rows, s_.pixels(), wide_);
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t count = least(kTile, rows - row), cols = least(kTile, wide_ - col);
+      const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
       fetch_z(row + kTile, col);
@@ -310,7 +310,7 @@ class BlockBackward {
       float* sum_at = sums.at(row, col);
       each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* with_g_at = with_g.at(row + begin, col);
-        by_columns(cols, [&](int64_t j, auto number) {
+        for_each_columns(cols, [&](int64_t j, auto number) {
           constexpr int N = number.value;
           Vecs<N> total = load_vecs<N>(sum_at + j), total_with_g = load_vecs<N>(with_g_at + j);
           for (int64_t i = begin; i < end; ++i) {
@@ -361,16 +361,16 @@ class BlockBackward {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums sums(memory_, rows, rows, wide_);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
-      const int64_t row = row_tile * kTile, count = least(kTile, rows - row);
+      const int64_t row = row_tile * kTile, count = min(kTile, rows - row);
       alignas(64) float dz[kTile * kTile], q[kTile * kTile];
       for (int64_t col = 0; col < wide_; col += kTile) {
-        const int64_t cols = least(kTile, wide_ - col);
+        const int64_t cols = min(kTile, wide_ - col);
         sums.clear(row_tile, col, cols);
         float* total = sums.at(row, col);
         const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
         const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
         each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-          by_columns(cols, [&](int64_t j, auto number) {
+          for_each_columns(cols, [&](int64_t j, auto number) {
             constexpr int N = number.value;
             const Vecs<N> grow = load_vecs<N>(dq_factor_ + image * step + col + j),
                           g_factor = load_vecs<N>(g_factor_ + image * step + col + j);
@@ -402,7 +402,7 @@ class BlockBackward {
     long_product<G>(de_turned_, q_, c, wide_, rows_,
                     [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
                       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-                      put_tile(tile, least(kTile, c - row), least(kTile, wide_ - col), adds || !is_first,
+                      put_tile(tile, min(kTile, c - row), min(kTile, wide_ - col), adds || !is_first,
                                grad + row * wide_ + col, wide_);
                     });
   }
@@ -415,7 +415,7 @@ class BlockBackward {
                       const int64_t row = col_tile * kTile, col = row_tile * kTile;
                       alignas(64) float turned[kTile * kTile];
                       turn(tile, turned);
-                      put_tile(turned, least(kTile, wide_ - row), least(kTile, c - col), adds || !is_first,
+                      put_tile(turned, min(kTile, wide_ - row), min(kTile, c - col), adds || !is_first,
                                d_.weight1 + row * c + col, c);
                     });
   }
@@ -424,8 +424,8 @@ class BlockBackward {
     const int64_t rows = rows_, c = s_.c;
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
-      const int64_t cols = least(kTile, c - col);
-      for (int64_t i = 0; i < least(kTile, rows - row); ++i) {
+      const int64_t cols = min(kTile, c - col);
+      for (int64_t i = 0; i < min(kTile, rows - row); ++i) {
         for (int64_t j = 0; j < cols; j += kWidth)
           store_part(dy + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
@@ -443,7 +443,7 @@ class BlockBackward {
       beta.clear(tile, 0, c);
       bias.clear(tile, 0, c);
       float *to_gamma = gamma.at(first, 0), *to_beta = beta.at(first, 0), *to_bias = bias.at(first, 0);
-      for (int64_t row = first; row < least(first + kTile, rows); ++row) {
+      for (int64_t row = first; row < min(first + kTile, rows); ++row) {
         const float* xhat = saved_.xhat + (row0_ + row) * c;
         float* dy = du + row * c;
         for (int64_t j = 0; j < c; j += kWidth) {

@@ -43,7 +43,7 @@ struct TileInMap {
   int64_t step;
 };
 inline TileInMap tile_of(float* map, int64_t width, int64_t row, int64_t col, int64_t count) {
-  return {map + row * width + col * count, least(kTile, width - col)};
+  return {map + row * width + col * count, min(kTile, width - col)};
 }
 
 struct BlockGrads {
@@ -59,7 +59,7 @@ inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
 
 // Images whose rows are handled together: enough for a good product, few enough to stay in cache.
 inline int64_t group_images(const MapShape& s, const BlockParams& p) {
-  return takes_single_images(s, p) ? 1 : most(1, least(s.n, 3136 / most(1, s.pixels())));
+  return takes_single_images(s, p) ? 1 : max(1, min(s.n, 3136 / max(1, s.pixels())));
 }
 
 // Sums over rows of one group, for each tile of rows and each image in it, per channel. A tile's part is written by
@@ -80,7 +80,7 @@ class RowSums {
 
   // Where the sums go for the channels from c0 of `row`'s image, in `row`'s tile.
   float* at(int64_t row, int64_t c0) {
-    const int64_t tile = row / kTile, image = divide(row, pixels_) - divide(tile * kTile, pixels_);
+    const int64_t tile = row / kTile, image = divide_32bit(row, pixels_) - divide_32bit(tile * kTile, pixels_);
     return data_ + (tile * images_ + image) * c_ + c0;
   }
 
@@ -89,7 +89,7 @@ class RowSums {
     Vec total{};
     const int64_t first = image * pixels_, last = first + pixels_ - 1;
     for (int64_t tile = first / kTile; tile <= last / kTile; ++tile) {
-      total += load(data_ + (tile * images_ + image - divide(tile * kTile, pixels_)) * c_ + c0);
+      total += load(data_ + (tile * images_ + image - divide_32bit(tile * kTile, pixels_)) * c_ + c0);
     }
     return total;
   }
@@ -102,8 +102,8 @@ class RowSums {
 // Calls body(image, begin, end) for rows [begin, end), counted from `row`, image by image.
 template <class Body>
 MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
-  for (int64_t image = divide(row + begin, pixels); begin < end; ++image) {
-    const int64_t last = least(end, (image + 1) * pixels - row);
+  for (int64_t image = divide_32bit(row + begin, pixels); begin < end; ++image) {
+    const int64_t last = min(end, (image + 1) * pixels - row);
     body(image, begin, last);
     begin = last;
   }
@@ -143,7 +143,7 @@ class BlockForward {
     for (int64_t image = 0; image < all_.n; image += images) {
       memory_.rewind(mark);
       s_ = all_;
-      s_.n = least(images, all_.n - image);
+      s_.n = min(images, all_.n - image);
       row0_ = image * all_.pixels();
       image0_ = image;
       u_ = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
@@ -199,7 +199,7 @@ class BlockForward {
     parallel(tasks, [&](int64_t task) {
       const Range own = part_of(tiles, task, tasks);
       const int64_t first = own.begin, count = own.count();
-      through_both(first, count, least(count * kTile, rows - first * kTile), c, right1, right2);
+      through_both(first, count, min(count * kTile, rows - first * kTile), c, right1, right2);
     });
   }
 
@@ -208,7 +208,7 @@ class BlockForward {
                     const Right<G>& right2) {
     const int64_t c_tiles = ceil_div(c, kTile), part_tiles = kDepth / kTile;
     const int64_t y_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, c)), 64);
-    const int64_t q_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, least(wide_, kDepth))), 64);
+    const int64_t q_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, min(wide_, kDepth))), 64);
     const int64_t inner_sums = block_sums(c, kDepth, count, part_tiles);
     const int64_t outer_sums = block_sums(wide_, kDepth, count, c_tiles);
     char* scratch =
@@ -231,8 +231,8 @@ class BlockForward {
   // Rows of u, normalised (in place), and of that the columns `part`, as rows of the tile `place` of pwconv1's left
   // side.
   void normalise(Rows rows, Range part, typename G::A& a, int64_t place) {
-    const int64_t c = s_.c, first = rows.tile * kTile, count = least(kTile, s_.rows() - first);
-    const int64_t last = least(rows.end, count);
+    const int64_t c = s_.c, first = rows.tile * kTile, count = min(kTile, s_.rows() - first);
+    const int64_t last = min(rows.end, count);
     for (int64_t i = rows.begin; i < last && part.begin == 0; ++i) {
       float* row = u_ + (first + i) * c;
       const float factor = normalise_row(row, c, row);
@@ -240,7 +240,7 @@ class BlockForward {
     }
     alignas(64) float y[kTile * kTile];
     for (int64_t j = part.begin; j < part.end; j += kTile) {
-      const int64_t cols = least(kTile, part.end - j);
+      const int64_t cols = min(kTile, part.end - j);
       for (int64_t i = rows.begin; i < last; ++i) {
         scale_row(u_ + (first + i) * c + j, p_.norm_gamma + j, p_.norm_beta + j, cols, y + i * kTile);
       }
@@ -250,19 +250,19 @@ class BlockForward {
 
   TileInMap g_tile(int64_t row_tile, int64_t col_tile) const {
     const int64_t row = row_tile * kTile;
-    return tile_of(g_, wide_, row, col_tile * kTile, least(kTile, s_.rows() - row));
+    return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, s_.rows() - row));
   }
 
   // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for example); and
   // the sums of its squares.
   void widen(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
-    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, wide_ - col);
+    const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
     const TileInMap kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap{};
     each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
-      by_columns(cols, [&](int64_t j, auto number) {
+      for_each_columns(cols, [&](int64_t j, auto number) {
         constexpr int N = number.value;
         const Vecs<N> bias = load_vecs<N>(p_.bias1 + col + j, cols - j);
         Vecs<N> total{};
@@ -281,8 +281,8 @@ class BlockForward {
   // The same without a response: g is at once the left side of pwconv2, in the tile (place, col_place) of it.
   void widen_into(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile, float* tile) {
     widen(row_tile, col_tile, tile, {tile, kTile}, nullptr);
-    G::put_a(q, place, col_place, tile, kTile, least(kTile, s_.rows() - row_tile * kTile),
-             least(kTile, wide_ - col_tile * kTile));
+    G::put_a(q, place, col_place, tile, kTile, min(kTile, s_.rows() - row_tile * kTile),
+             min(kTile, wide_ - col_tile * kTile));
   }
 
   // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
@@ -295,7 +295,7 @@ class BlockForward {
       for (int64_t c0 = 0; c0 < wide_; c0 += kWidth) store(norms + c0, squares.of_image(image, c0));
       double total = 0.0;
       for (int64_t i = 0; i < wide_; ++i) {
-        norms[i] = std::sqrt(norms[i]);
+        norms[i] = __builtin_sqrtf(norms[i]);
         total += norms[i];
         if (saved_.norms != nullptr) saved_.norms[(image0_ + image) * wide_ + i] = norms[i];
       }
@@ -308,12 +308,12 @@ class BlockForward {
   // Rows of the wide map with their response, and of these the columns `part`, as rows of the tile `place` of pwconv2's
   // left side.
   void respond(const float* factor, Rows rows, Range part, typename G::A& a, int64_t place) {
-    const int64_t row = rows.tile * kTile, count = least(kTile, s_.rows() - row), step = round_up(wide_, kTile);
+    const int64_t row = rows.tile * kTile, count = min(kTile, s_.rows() - row), step = round_up(wide_, kTile);
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
-      const int64_t cols = least(kTile, part.end - col);
+      const int64_t cols = min(kTile, part.end - col);
       const TileInMap g = g_tile(rows.tile, col / kTile);
-      each_image(row, rows.begin, least(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+      each_image(row, rows.begin, min(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
           for (int64_t j = 0; j < cols; j += kWidth) {
             const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
@@ -328,7 +328,7 @@ class BlockForward {
   // A tile of pwconv2's product, to the output.
   void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
-    const int64_t count = least(kTile, s_.rows() - row), cols = least(kTile, c - col);
+    const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, c - col);
     each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
       const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
       for (int64_t i = begin; i < end; ++i) {

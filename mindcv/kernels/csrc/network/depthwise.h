@@ -156,12 +156,12 @@ inline void depthwise(Session& memory, const MapShape& s, const float* x, const 
   // A task has some of one image's channels; and, where these are too few tasks, some of its rows.
   constexpr int64_t kChannels = 32;
   const int64_t groups = ceil_div(s.c, kChannels);
-  const int64_t strip = s.n * groups >= 4 * pool_threads() ? s.h : least(s.h, 14), strips = ceil_div(s.h, strip);
+  const int64_t strip = s.n * groups >= 4 * pool_threads() ? s.h : min(s.h, 14), strips = ceil_div(s.h, strip);
   parallel(s.n * strips * groups, [&](int64_t task) {
-    const int64_t image = task / groups / strips, h0 = task / groups % strips * strip, rows = least(strip, s.h - h0);
+    const int64_t image = task / groups / strips, h0 = task / groups % strips * strip, rows = min(strip, s.h - h0);
     const int64_t first = task % groups * kChannels, offset = image * s.pixels() * s.c;
     float* memory_of_window = static_cast<float*>(thread_scratch(static_cast<size_t>(Window::floats(strip, s.w)) * 4));
-    for (int64_t c0 = first; c0 < least(first + kChannels, s.c); c0 += kWidth) {
+    for (int64_t c0 = first; c0 < min(first + kChannels, s.c); c0 += kWidth) {
       const int64_t channels = s.c - c0;
       const Vec start = load_part(bias + c0, channels);
       Window window(x + offset, s, c0, h0, memory_of_window);

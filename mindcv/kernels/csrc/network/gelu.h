@@ -5,21 +5,6 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// p * 2^n for whole n, or 0 where v, which n is of, is below -87.
-MINDCV_INLINE Vec times_power_of_two(Vec p, Vec n, Vec v) {
-#if defined(__AVX512F__)
-  const __mmask16 is_more = _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
-  return (Vec)_mm512_maskz_scalef_ps(is_more, (__m512)p, (__m512)n);
-#else
-  const Int is_zero = v < -87.0f;
-  const Vec clamped = is_zero ? Vec{} : n;
-  const Int scale = (__builtin_convertvector(clamped, Int) + 127) << 23;
-  Vec power;
-  memcpy(&power, &scale, sizeof(power));
-  return is_zero ? Vec{} : p * power;
-#endif
-}
-
 // exp(v) for v <= 0, to about one unit in the last place; 0 below -87. NaN stays NaN.
 template <int N>
 MINDCV_INLINE Vecs<N> exp_of_negative(const Vecs<N>& v) {
@@ -33,7 +18,7 @@ MINDCV_INLINE Vecs<N> exp_of_negative(const Vecs<N>& v) {
   p = p * r + 0.49999994f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return each<N>([&](int i) __attribute__((always_inline)) { return times_power_of_two(p.v[i], n.v[i], v.v[i]); });
+  return make_vecs<N>([&](int i) __attribute__((always_inline)) { return ldexp_or_zero(p.v[i], n.v[i], v.v[i]); });
 }
 
 template <int N>
@@ -46,7 +31,7 @@ struct Normal {
 template <int N>
 MINDCV_INLINE Normal<N> normal(const Vecs<N>& x) {
   const Vecs<N> t =
-      each<N>([&](int i) __attribute__((always_inline)) { return reciprocal(1.0f + 0.345f * absolute(x.v[i])); });
+      make_vecs<N>([&](int i) __attribute__((always_inline)) { return reciprocal(1.0f + 0.345f * abs(x.v[i])); });
   Vecs<N> p = t * -0.028382271698f + 0.145283281774f;
   p = p * t + -0.271175387511f;
   p = p * t + 0.187198887697f;
@@ -58,14 +43,14 @@ MINDCV_INLINE Normal<N> normal(const Vecs<N>& x) {
   const Vecs<N> e = exp_of_negative(-0.5f * x * x);
   const Vecs<N> tail = e * p * t;
   const auto side = [&](int i) __attribute__((always_inline)) { return x.v[i] < 0.0f ? tail.v[i] : 1.0f - tail.v[i]; };
-  return {each<N>(side), e * 0.3989422804f};
+  return {make_vecs<N>(side), e * 0.3989422804f};
 }
 
 // Where its derivative is not wanted half as many instructions do. For a = |x|, Phi(-a) = (n(a) / d(a))^2, fitted so
 // that GELU is right to 8e-9 before rounding. Beyond a = 6.11 n is negative, and 0 takes its place.
 template <int N>
 MINDCV_INLINE Vecs<N> gelu(const Vecs<N>& x) {
-  const Vecs<N> a = each<N>([&](int i) __attribute__((always_inline)) { return absolute(x.v[i]); });
+  const Vecs<N> a = make_vecs<N>([&](int i) __attribute__((always_inline)) { return abs(x.v[i]); });
   Vecs<N> d = a * 1.71218926e-05f + 4.10569328e-06f;
   d = d * a + 0.0001423785f;
   d = d * a + 0.00164958392f;
@@ -77,8 +62,8 @@ MINDCV_INLINE Vecs<N> gelu(const Vecs<N>& x) {
   n = n * a + 0.982878387f;
   d = d * a + -0.123253047f;
   d = d * a + 1.38999999f;
-  return each<N>([&](int i) __attribute__((always_inline)) {
-    const Vec root = positive_part(quotient(n.v[i], d.v[i])), tail = root * root;
+  return make_vecs<N>([&](int i) __attribute__((always_inline)) {
+    const Vec root = max(quotient(n.v[i], d.v[i]), Vec{}), tail = root * root;
     return x.v[i] * (x.v[i] < 0.0f ? tail : 1.0f - tail);
   });
 }

@@ -1,7 +1,5 @@
 // Layer normalisation of rows, eps 1e-6.
 #pragma once
-#include <cmath>
-
 #include "simd/simd.h"
 
 namespace mindcv {
@@ -13,7 +11,7 @@ constexpr float kEps = 1e-6f;
 inline float normalise_row(const float* u, int64_t c, float* to) {
   Vec total{};
   for (int64_t i = 0; i < c; i += kWidth) total += load_part(u + i, c - i);
-  const float mean = sum(total) / static_cast<float>(c);
+  const float mean = reduce_add(total) / static_cast<float>(c);
   Vec squares{};
   int64_t i = 0;
   for (; i + kWidth <= c; i += kWidth) {
@@ -22,7 +20,7 @@ inline float normalise_row(const float* u, int64_t c, float* to) {
   }
   float rest = 0.0f;
   for (int64_t j = i; j < c; ++j) rest += (u[j] - mean) * (u[j] - mean);
-  const float factor = 1.0f / std::sqrt((sum(squares) + rest) / static_cast<float>(c) + kEps);
+  const float factor = 1.0f / __builtin_sqrtf((reduce_add(squares) + rest) / static_cast<float>(c) + kEps);
   for (i = 0; i < c; i += kWidth) store_part(to + i, (load_part(u + i, c - i) - mean) * factor, c - i);
   return factor;
 }
@@ -44,7 +42,7 @@ inline void normalise_row_backward(const float* dy, const float* xhat, const flo
     total += g;
     product += g * load_part(xhat + i, c - i);
   }
-  const float mean = sum(total) / static_cast<float>(c), slope = sum(product) / static_cast<float>(c);
+  const float mean = reduce_add(total) / static_cast<float>(c), slope = reduce_add(product) / static_cast<float>(c);
   for (int64_t i = 0; i < c; i += kWidth) {
     const Vec g = load_part(dy + i, c - i) * load_part(gamma + i, c - i);
     store_part(du + i, (g - mean - load_part(xhat + i, c - i) * slope) * factor, c - i);

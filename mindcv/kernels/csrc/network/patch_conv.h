@@ -79,20 +79,20 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
   const Weight weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
   const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::b_in(p.packed, length, s.o), true};
   const auto gather = [&](Rows part, Range, typename G::A& a, int64_t place) {
-    const int64_t row = part.tile * kTile, count = least(kTile, rows - row);
+    const int64_t row = part.tile * kTile, count = min(kTile, rows - row);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
-    for (int64_t i = part.begin; i < least(part.end, count); ++i) {
+    for (int64_t i = part.begin; i < min(part.end, count); ++i) {
       gather_patches(s, x, row + i, 1, patches + i * length);
       if (p.norm_gamma == nullptr || s.channels_first) continue;
       for (int64_t j = 0; j < length; j += s.c) normalise_in_place(patches + i * length + j, s.c, p);
     }
     for (int64_t j = 0; j < length; j += kTile) {
-      G::put_a(a, place, j / kTile, patches + j, length, count, least(kTile, length - j), part.begin, part.end);
+      G::put_a(a, place, j / kTile, patches + j, length, count, min(kTile, length - j), part.begin, part.end);
     }
   };
   const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-    const int64_t col = col_tile * kTile, cols = least(kTile, s.o - col);
-    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+    const int64_t col = col_tile * kTile, cols = min(kTile, s.o - col);
+    for (int64_t i = 0; i < min(kTile, rows - row_tile * kTile); ++i) {
       float* to = out + (row_tile * kTile + i) * s.o + col;
       for (int64_t j = 0; j < cols; j += kWidth)
         store_part(to + j, load(tile + i * kTile + j) + load_part(p.bias + col + j, cols - j), cols - j);
@@ -101,7 +101,7 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
   filled_product<G>(memory, rows, right, round_up(length, kTile), gather, use);  // a patch is gathered whole
   if (p.norm_gamma == nullptr || !s.channels_first) return;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+    for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
       normalise_in_place(out + row * s.o, s.o, p);
     }
   });
@@ -117,18 +117,18 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
   const Right<G> right{source, packed<G>(memory, source), true};
   typename G::A left = G::new_a(memory, rows, s.o);
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-    const int64_t count = least(kTile, rows - tile * kTile);
+    const int64_t count = min(kTile, rows - tile * kTile);
     for (int64_t j = 0; j < s.o; j += kTile) {
-      G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, least(kTile, s.o - j));
+      G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, min(kTile, s.o - j));
     }
   });
   const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
-    for (int64_t i = 0; i < least(kTile, rows - row_tile * kTile); ++i) {
+    for (int64_t i = 0; i < min(kTile, rows - row_tile * kTile); ++i) {
       const float* from = tile + i * kTile;
-      const int64_t last = least(length, (col_tile + 1) * kTile);
+      const int64_t last = min(length, (col_tile + 1) * kTile);
       for (int64_t j = col_tile * kTile, count; j < last; j += count, from += count) {
         const int64_t line = j / s.line(), begin = j % s.line();
-        count = least(s.line() - begin, last - j);
+        count = min(s.line() - begin, last - j);
         memcpy(dx + line_offset(s, row_tile * kTile + i, line) + begin, from, static_cast<size_t>(count) * 4);
       }
     }
@@ -145,13 +145,13 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   const int64_t tiles = ceil_div(rows, kTile), wide = round_up(s.o, kWidth);
   float* parts = memory.floats(tiles * wide);
   parallel(tiles, [&](int64_t tile) {
-    const int64_t first = tile * kTile, count = least(kTile, rows - first);
+    const int64_t first = tile * kTile, count = min(kTile, rows - first);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     gather_patches(s, x, first, count, patches);
     for (int64_t j = 0; j < length; j += kTile)
-      G::put_b(right, tile, j / kTile, patches + j, length, count, least(kTile, length - j), patches + j);
+      G::put_b(right, tile, j / kTile, patches + j, length, count, min(kTile, length - j), patches + j);
     for (int64_t j = 0; j < s.o; j += kTile) {
-      G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, least(kTile, s.o - j));
+      G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, min(kTile, s.o - j));
     }
     for (int64_t j = 0; j < s.o; j += kWidth) {
       Vec total{};
@@ -168,7 +168,7 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   float* sums = s.channels_first ? dweight : memory.floats(s.o * length);
   const auto use = [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
-    put_tile(tile, least(kTile, s.o - row), least(kTile, length - col), !is_first, sums + row * length + col, length);
+    put_tile(tile, min(kTile, s.o - row), min(kTile, length - col), !is_first, sums + row * length + col, length);
   };
   long_product<G>(left, right, s.o, length, rows, use);
   if (s.channels_first) return;
@@ -184,7 +184,7 @@ inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* g
                          float* xhat, float* factor) {
   Session memory;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+    for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
       factor[row] = normalise_row(x + row * c, c, xhat + row * c);
       scale_row(xhat + row * c, gamma, beta, c, y + row * c);
     }
@@ -199,7 +199,7 @@ inline void norm_backward(int64_t rows, int64_t c, const float* xhat, const floa
   memset(parts, 0, static_cast<size_t>(2 * tiles * wide) * 4);
   parallel(tiles, [&](int64_t tile) {
     float *to_gamma = parts + 2 * tile * wide, *to_beta = to_gamma + wide;
-    for (int64_t row = tile * kTile; row < least((tile + 1) * kTile, rows); ++row) {
+    for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
       for (int64_t j = 0; j < c; j += kWidth) {
         const Vec v = load_part(dy + row * c + j, c - j);
         store(to_gamma + j, load(to_gamma + j) + v * load_part(xhat + row * c + j, c - j));

@@ -1,158 +1,66 @@
-// Vectors of float32 in the width of the instruction set that this is compiled for, in GCC's and Clang's vector types.
+// Vectors of float32 in the width of the instruction set that this file is compiled for.
 //
-// Everything below is in a namespace named after the instruction set (MINDCV_ISA), and no template of the standard
-// library is used: the linker keeps one copy of such functions, and might keep the one that an older processor cannot
-// run.
+// generic.h, avx2.h and avx512.h implement one interface, each on its own instruction set (the AMX kernels use that of
+// AVX-512). All intrinsics of the vector instructions are in these three files:
+//
+//   kWidth, kRegisters     float32 values in a vector; vector registers of the processor
+//   kUnroll                vectors that functions with long dependency chains process side by side, see Vecs
+//   load_part, store_part  the first `count` values; load_part sets the others to 0; `count` may be kWidth or more
+//   reduce_add, sqrt       the sum of a vector's values; the square root of each value
+//   max(a, b)              the larger value, or b where a is NaN
+//   reciprocal(v)          1 / v for v from 1 to infinity, to about one unit in the last place (near 0 for infinity)
+//   quotient(a, b)         a / b for b as above
+//   ldexp_or_zero(p, n, v) p * 2^n for whole n, or 0 where v is below -87; NaN stays NaN
+//   transpose              a square of kWidth x kWidth values
+//
+// and for the image kernels:
+//
+//   load_u8, store_u8      kWidth bytes to and from int32; store_u8 clamps to 0..255
+//   kHasByteConversion     whether load_u8 and store_u8 are vector instructions
+//   Lanes                  kLanes groups of 16 bytes, with byte shuffles; only where MINDCV_HAS_LANES is 1
+//   look_up_bytes          bytes through tables of 256; returns false where the processor has no instruction for it
+//   Pixels                 the four channels of kPixels pixels as float64; store_pixels truncates and clamps to 0..255
+//
+// Everything is in a namespace named after the instruction set (MINDCV_ISA), and code that is compiled for an
+// instruction set uses no template or inline function of the standard library: the linker keeps one copy of such a
+// function, and it might keep the copy that an older processor cannot run.
 #pragma once
-#include <cstdint>
-#include <cstring>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include "simd/avx512.h"
+#elif defined(__AVX2__)
+#include "simd/avx2.h"
+#else
+#include "simd/generic.h"
 #endif
-
-// Small functions on vectors: a call would pass these through memory.
-#define MINDCV_INLINE inline __attribute__((always_inline))
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-#elif defined(__AVX2__)
-constexpr int kWidth = 8;
-#else
-constexpr int kWidth = 4;
-#endif
-
-typedef float Vec __attribute__((vector_size(kWidth * 4)));
-typedef int32_t Int __attribute__((vector_size(kWidth * 4)));
-
-MINDCV_INLINE Vec load(const float* p) {
-  Vec v;
-  memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-MINDCV_INLINE void store(float* p, Vec v) { memcpy(p, &v, sizeof(v)); }
-
-MINDCV_INLINE Vec splat(float a) { return a - Vec{}; }  // minus keeps the sign of -0
-
-// The first `count` values, the others 0; count may be kWidth or more.
-MINDCV_INLINE Vec load_part(const float* p, int64_t count) {
-  if (count >= kWidth) return load(p);
-#if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
-#else
-  Vec v{};
-  memcpy(&v, p, static_cast<size_t>(count) * 4);
-  return v;
-#endif
-}
-
-MINDCV_INLINE void store_part(float* p, Vec v, int64_t count) {
-  if (count >= kWidth) {
-    store(p, v);
-    return;
-  }
-#if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
-#else
-  memcpy(p, &v, static_cast<size_t>(count) * 4);
-#endif
-}
-
-inline float sum(Vec v) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps((__m512)v);
-#endif
-  float part[kWidth];
-  store(part, v);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
-}
-
-MINDCV_INLINE Vec absolute(Vec v) {
-  Int bits;
-  memcpy(&bits, &v, sizeof(v));
-  bits &= 0x7fffffff;
-  memcpy(&v, &bits, sizeof(v));
-  return v;
-}
-
-MINDCV_INLINE Vec square_root(Vec v) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_sqrt_ps((__m512)v);
-#elif defined(__AVX2__)
-  return (Vec)_mm256_sqrt_ps((__m256)v);
-#else
-  for (int i = 0; i < kWidth; ++i) v[i] = __builtin_sqrtf(v[i]);
-  return v;
-#endif
-}
-
-// 1 / v for v from 1 to infinity, to about one unit in the last place (or, of infinity, near 0).
-MINDCV_INLINE Vec reciprocal(Vec v) {
-#if defined(__AVX512F__)
-  // A division holds up the multiply-add units for eight times as long as this takes.
-  const __m512 d = _mm512_min_ps((__m512)v, _mm512_set1_ps(1e30f));  // infinity times 0 would be NaN
-  const __m512 near = _mm512_rcp14_ps(d);
-  return (Vec)_mm512_fmadd_ps(near, _mm512_fnmadd_ps(d, near, _mm512_set1_ps(1.0f)), near);
-#else
-  return 1.0f / v;
-#endif
-}
-
-// a / b, for b as above.
-MINDCV_INLINE Vec quotient(Vec a, Vec b) {
-#if defined(__AVX512F__)
-  return a * reciprocal(b);
-#else
-  return a / b;
-#endif
-}
-
-// v where it is positive, else 0; also for NaN.
-MINDCV_INLINE Vec positive_part(Vec v) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_max_ps((__m512)v, _mm512_setzero_ps());
-#elif defined(__AVX2__)
-  return (Vec)_mm256_max_ps((__m256)v, _mm256_setzero_ps());
-#else
-  return v > 0.0f ? v : Vec{};
-#endif
-}
-
-// Vectors that go through the same operations side by side: the chain of operations of one leaves the processor idle
-// unless it finds those of others near by. With 16 registers, the next few hundred instructions hold too few of them.
+// Vectors that go through the same operations side by side. A chain of dependent operations on one vector leaves the
+// processor idle unless it finds independent operations among the next few hundred instructions. With 16 registers,
+// these hold too few of them.
 template <int N>
 struct Vecs {
   Vec v[N];
 };
-
-#if defined(__AVX512F__)
-constexpr int kTogether = 1;  // 32 registers, and longer vectors
-#else
-constexpr int kTogether = 3;
-#endif
 
 template <int N>
 struct Number {
   static constexpr int value = N;
 };
 
-// Calls body(j, Number<N>) for columns [j, j + N * kWidth) of [0, cols), the last of which may be beyond if N is 1.
+// Calls body(j, Number<N>) for the columns [j, j + N * kWidth) of [0, cols). Where N is 1 the last columns may lie
+// beyond `cols`.
 template <class Body>
-MINDCV_INLINE void by_columns(int64_t cols, Body&& body) {
+MINDCV_INLINE void for_each_columns(int64_t cols, Body&& body) {
   int64_t j = 0;
-  for (; j + kTogether * kWidth <= cols; j += kTogether * kWidth) body(j, Number<kTogether>());
+  for (; j + kUnroll * kWidth <= cols; j += kUnroll * kWidth) body(j, Number<kUnroll>());
   for (; j < cols; j += kWidth) body(j, Number<1>());
 }
 
 template <int N, class F>
-MINDCV_INLINE Vecs<N> each(F&& make) {
+MINDCV_INLINE Vecs<N> make_vecs(F&& make) {
   Vecs<N> result;
   for (int i = 0; i < N; ++i) result.v[i] = make(i);
   return result;
@@ -160,10 +68,10 @@ MINDCV_INLINE Vecs<N> each(F&& make) {
 
 template <int N>
 MINDCV_INLINE Vecs<N> load_vecs(const float* p) {
-  return each<N>([&](int i) __attribute__((always_inline)) { return load(p + i * kWidth); });
+  return make_vecs<N>([&](int i) __attribute__((always_inline)) { return load(p + i * kWidth); });
 }
 
-// Of columns that by_columns gives: `count` are left, the others become 0.
+// Columns that for_each_columns gives, of which `count` exist; the others become 0.
 template <int N>
 MINDCV_INLINE Vecs<N> load_vecs(const float* p, int64_t count) {
   if (N > 1) return load_vecs<N>(p);
@@ -184,92 +92,23 @@ MINDCV_INLINE void store_vecs(float* p, const Vecs<N>& a, int64_t count) {
   }
 }
 
-#define MINDCV_ON_VECS(op)                                                                  \
-  template <int N>                                                                          \
-  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, const Vecs<N>& b) {                   \
-    return each<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b.v[i]; }); \
-  }                                                                                         \
-  template <int N>                                                                          \
-  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, float b) {                            \
-    return each<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b; });      \
-  }                                                                                         \
-  template <int N>                                                                          \
-  MINDCV_INLINE Vecs<N> operator op(float a, const Vecs<N>& b) {                            \
-    return each<N>([&](int i) __attribute__((always_inline)) { return a op b.v[i]; });      \
+#define MINDCV_VECS_OPERATOR(op)                                                                 \
+  template <int N>                                                                               \
+  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, const Vecs<N>& b) {                        \
+    return make_vecs<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b.v[i]; }); \
+  }                                                                                              \
+  template <int N>                                                                               \
+  MINDCV_INLINE Vecs<N> operator op(const Vecs<N>& a, float b) {                                 \
+    return make_vecs<N>([&](int i) __attribute__((always_inline)) { return a.v[i] op b; });      \
+  }                                                                                              \
+  template <int N>                                                                               \
+  MINDCV_INLINE Vecs<N> operator op(float a, const Vecs<N>& b) {                                 \
+    return make_vecs<N>([&](int i) __attribute__((always_inline)) { return a op b.v[i]; });      \
   }
-MINDCV_ON_VECS(+)
-MINDCV_ON_VECS(-)
-MINDCV_ON_VECS(*)
-#undef MINDCV_ON_VECS
-
-#if defined(__AVX512F__)
-// 16 x 16 words, in four rounds; round r exchanges what lies 2^r apart.
-MINDCV_INLINE void transpose(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    for (int j = 0; j < 2; ++j) {
-      r[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + j + 2]);
-      r[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + j + 2]);
-    }
-  }
-  for (int i = 0; i < 2; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      t[8 * i + j] = _mm512_shuffle_i32x4(r[8 * i + j], r[8 * i + j + 4], 0x88);
-      t[8 * i + j + 4] = _mm512_shuffle_i32x4(r[8 * i + j], r[8 * i + j + 4], 0xdd);
-    }
-  }
-  for (int j = 0; j < 8; ++j) {
-    r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-    r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-  }
-}
-MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
-  __m512i words[16];
-  memcpy(words, r, sizeof(r));
-  transpose(words);
-  memcpy(r, words, sizeof(r));
-}
-#elif defined(__AVX2__)
-// 8 x 8 values, in three rounds as above.
-MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
-  __m256 t[8], u[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    for (int j = 0; j < 2; ++j) {
-      u[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
-      u[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
-    }
-  }
-  for (int j = 0; j < 4; ++j) {
-    r[j] = (Vec)_mm256_permute2f128_ps(u[j], u[j + 4], 0x20);
-    r[j + 4] = (Vec)_mm256_permute2f128_ps(u[j], u[j + 4], 0x31);
-  }
-}
-#else
-MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
-  for (int i = 0; i < kWidth; ++i) {
-    for (int j = 0; j < i; ++j) {
-      const float value = r[i][j];
-      r[i][j] = r[j][i];
-      r[j][i] = value;
-    }
-  }
-}
-#endif
-
-constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-// a / b of numbers below 2^32, which takes a fraction of the time.
-constexpr int64_t divide(int64_t a, int64_t b) { return static_cast<uint32_t>(a) / static_cast<uint32_t>(b); }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+MINDCV_VECS_OPERATOR(+)
+MINDCV_VECS_OPERATOR(-)
+MINDCV_VECS_OPERATOR(*)
+#undef MINDCV_VECS_OPERATOR
 
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
