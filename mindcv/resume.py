@@ -43,7 +43,7 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
         config = _completed(config, path, saved[1]["config"])
         state = saved[1]["state"]
         logger.info("resuming '%s': epoch %d, step %d", path, state["epoch"], state["step"])
-        if config.loss.startswith("asl"):  # docs/decisions.md, "No ops.log ..."
+        if config.loss.startswith("asl"):  # its operators are not steady: decision 0071
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     else:
         config = config.completed({})  # judges what `parse_command_line` leaves to the saved run

@@ -19,5 +19,27 @@ def test_option_reference_is_up_to_date():
 def test_navigation_of_the_site_holds_every_page():
     listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    records = {page for page in pages if re.match(r"decisions(/\d|\.md)", page)}  # found through their index
+    records = {page for page in pages if re.match(r"decisions/\d", page)}  # found through their index
     assert sorted(listed) == sorted(pages - records)
+
+
+def anchors_of(page):
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "configs").rglob("*.md")],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_relative_links_lead_to_files_and_headings(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for link in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", text):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert not broken

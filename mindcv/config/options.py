@@ -1,6 +1,6 @@
 """Every option of the scripts once: name, type, default, range and help; and how a command line becomes a config.
 
-The flags and YAML keys are MindCV's, with its defaults unless `docs/decisions.md` says why not.
+The flags and YAML keys are MindCV's, with its defaults, except where decision 0038 says why not.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It is MindSpore's compile cache that stores and loads the graphs. That tells graphs apart by the text of the script and
 by the order in which they are compiled, and by nothing else: with another learning rate it takes the old graph, and
 trains at the old rate. So it is on for the training step alone, and in a folder of its own for each set of all that a
-graph depends on (docs/decisions.md, "Compile cache").
+graph depends on (decision 0065).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ __all__ = ["say_compiling"]
 def say_compiling(what: str) -> None:
     """In graph mode say that `what` is compiled now, and how long that usually takes, as far as it was measured.
 
-    The times are those of convnextv2_atto and convnext_tiny on two cores (docs/decisions.md, "Compile cache").
+    The times are those of convnextv2_atto and convnext_tiny on two cores (decision 0065).
     """
     if ms.get_context("mode") != ms.GRAPH_MODE:
         return

@@ -16,7 +16,7 @@ from mindcv.utils.errors import ConfigError
 
 FLAGS = Path(__file__).parents[1] / "data" / "reference" / "mindcv_flags.csv"
 MODEL = ["--model", "convnext_tiny"]
-# Where the defaults are ours, see docs/decisions.md.
+# Decision 0038 says why these defaults are not MindCV's.
 OWN_DEFAULTS = {"device_target": "auto", "model": "", "weight_decay_filter": "auto"}
 TEXT_IF_BLANK = ("config", "ckpt_path")
 

@@ -1,6 +1,6 @@
 """Random dropping that a run can repeat, stop and take up again.
 
-MindSpore's Dropout and its kin cannot be repeated from a seed (docs/decisions.md). Here each decision is an integer
+MindSpore's Dropout and its kin cannot be repeated from a seed (decision 0012). Here each decision is an integer
 hash of what it is for: (seed, layer, number of the sample in the run). The only state is how many samples there
 were, one integer, so that a sample's drops do not depend on how a batch is split over processes, or accumulated.
 """

@@ -22,7 +22,7 @@ class GRN(Layer):
         self.gamma = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="gamma")
         # d sqrt(s)/ds is infinite at s = 0 (a dead or wholly masked channel). A floor that no live channel comes near
         # makes the gradient there 0, and changes no value that float32 can tell from 0. A Tensor, since graph mode
-        # takes Python floats less than 2.2e-16 apart for one constant (docs/decisions.md).
+        # takes Python floats less than 2.2e-16 apart for one constant (decision 0014).
         self.energy_floor = Tensor(1e-30, ms.float32)
         self.beta = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="beta")
 

@@ -19,7 +19,7 @@ class PatchConv(ProductCell):
 
     The same numbers as a convolution with kernel and stride k and no padding; rows and columns that do not fill a
     patch are left out, as there. It is a matrix product over patches because MindSpore's Conv2d on CPU runs oneDNN's
-    reference loop for every kernel above 1x1, here 9 to 11 times slower (docs/decisions.md); on Ascend and GPU the
+    reference loop for every kernel above 1x1, here 9 to 11 times slower (decision 0007); on Ascend and GPU the
     product is what such a convolution becomes anyway.
 
     Parameters: `weight` [O, I, k, k], `bias` [O].

@@ -12,7 +12,7 @@ __all__ = ["FourierDepthwiseConv"]
 class FourierDepthwiseConv(ProductCell):
     """For CPU: the product of Fourier transforms (fourier.py), which is matrix products all through.
 
-    Conv2D runs a reference loop on CPU (docs/decisions.md). The sums are float32 whatever the input's type: those over
+    Conv2D runs a reference loop on CPU (decision 0008). The sums are float32 whatever the input's type: those over
     a map pass float16's 65504.
     """
 

@@ -2,7 +2,7 @@
 
 Layer by layer, most of their time goes to operators that are slow on CPU (the error function, sums over pixels,
 broadcasting), and a dozen wide maps are kept for the gradient. Here the same function is written with fast operators
-and its gradient by hand; it keeps two maps, the wide one before GELU and its Phi (docs/decisions.md).
+and its gradient by hand; it keeps two maps, the wide one before GELU and its Phi (decision 0009).
 """
 
 import mindspore as ms
