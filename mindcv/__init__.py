@@ -5,7 +5,7 @@ from pathlib import Path as _Path
 
 import numpy as _numpy
 
-# A file that every release of MindCV has and this package has not.
+# A file that every release of MindCV has and this package has not (decision 0005).
 if _Path(__file__).with_name("version.py").exists():
     raise ImportError(
         f"'{_Path(__file__).parent}' holds files of two libraries, this one and MindCV, whose package has the same "
@@ -17,7 +17,8 @@ if int(_numpy.__version__.split(".")[0]) >= 2:
         'tensor operation with it; run: pip install "numpy<2"'
     )
 
-# What an import makes stays. Looking for garbage in it, the collector would walk all of MindSpore: 0.1 s each time.
+# What an import makes stays. Looking for garbage in it, the collector would walk all of MindSpore: 0.1 s each time
+# (decision 0002).
 _collecting = _gc.isenabled()
 _gc.disable()
 try:

@@ -2,6 +2,8 @@
 
 `install` makes the modules and names of `ALIASES` importable; each is looked up when it is first used. The names of
 `INSTEAD` do not exist here: an import of one fails with a sentence that says what to use.
+
+Decision 0004 says why these names are aliases and not modules of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The digest that tells whether a checkpoint of this library is what was written."""
+"""The digest that tells whether a checkpoint of this library is what was written.
+
+Decision 0054 says what it covers and why MindSpore's own checksum is not enough.
+"""
 
 from __future__ import annotations
 

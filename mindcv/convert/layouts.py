@@ -1,6 +1,8 @@
 """From one layout of parameter names to another, by the tables of `layout_tables`.
 
 What the table of a layout does not have stays as it is and is then reported by name: nothing is skipped.
+
+Decision 0053 says how a layout and the prefix of a wrapped network are found.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A small machine of its own steps through the opcodes that PyTorch writes (pickle protocols 2 to 5); any other opcode
 ends the reading, and so does a name that is not in `torch_names`. A restricted `pickle.Unpickler` would keep foreign
 code out as well, but not hostile data: its memo is an array as long as the largest index asks for (9 bytes took 2 GB),
-it hashes nested tuples by recursion until the process dies, and its BUILD writes into whatever is on the stack.
+it hashes nested tuples by recursion until the process dies, and its BUILD writes into whatever is on the stack
+(decision 0051).
 
 Sets come out as lists, an OrderedDict as a dict, an `argparse.Namespace` as a `Namespace`, tensors as `TorchTensor`.
 """

@@ -1,4 +1,7 @@
-"""Names of classes: those of ImageNet-1k, those in files of users, and which class a folder's name means."""
+"""Names of classes: those of ImageNet-1k, those in files of users, and which class a folder's name means.
+
+Decision 0050 says how folders are matched to the classes of a checkpoint.
+"""
 
 from __future__ import annotations
 

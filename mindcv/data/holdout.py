@@ -1,4 +1,7 @@
-"""A share of the training images that is held out for validation."""
+"""A share of the training images that is held out for validation.
+
+Decision 0048 says why hashes of the images' paths choose them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The loader: batches of a data set, for this library's trainer and for MindSpore's own."""
+"""The loader: batches of a data set, for this library's trainer and for MindSpore's own.
+
+Decision 0041 says why the two trainers read it in different ways.
+"""
 
 from __future__ import annotations
 

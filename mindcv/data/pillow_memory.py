@@ -1,4 +1,7 @@
-"""The pixels of a Pillow image as an array: where they are, if Pillow tells, and else a copy."""
+"""The pixels of a Pillow image as an array: where they are, if Pillow tells, and else a copy.
+
+Decision 0046 has the times of both.
+"""
 
 from __future__ import annotations
 

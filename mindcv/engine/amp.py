@@ -1,4 +1,7 @@
-"""Mixed precision by level."""
+"""Mixed precision by level.
+
+Decision 0015 says why layers follow the type of their input.
+"""
 
 from __future__ import annotations
 

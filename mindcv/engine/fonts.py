@@ -1,4 +1,7 @@
-"""Text in pictures: fonts that have its letters, whatever language they are of."""
+"""Text in pictures: fonts that have its letters, whatever language they are of.
+
+Decision 0003 says how a missing letter is recognised.
+"""
 
 from __future__ import annotations
 

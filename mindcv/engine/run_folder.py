@@ -1,4 +1,7 @@
-"""What runs leave in a folder, and what a new run does about it."""
+"""What runs leave in a folder, and what a new run does about it.
+
+Decision 0074 says why a new run refuses a folder that holds a run.
+"""
 
 from __future__ import annotations
 

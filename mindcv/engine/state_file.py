@@ -1,4 +1,7 @@
-"""Files that a run can be resumed from: whole, or refused."""
+"""Files that a run can be resumed from: whole, or refused.
+
+Decision 0068 says why their format is not MindSpore's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The compiled library: where it is, whether it is used, and why not."""
+"""The compiled library: where it is, whether it is used, and why not.
+
+Decision 0037 says why a library is used only with the sources that it was built from.
+"""
 
 from __future__ import annotations
 

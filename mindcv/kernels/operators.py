@@ -235,7 +235,8 @@ class AdamWKernel(nn.Cell):
     def __init__(self, count: int):
         super().__init__(auto_prefix=False)
         self.operator = _operator("AdamW")
-        # Without these MindSpore gives the operator copies, and may drop it, as nothing uses what it returns.
+        # Without these MindSpore gives the operator copies, and may drop it, as nothing uses what it returns
+        # (decision 0058).
         self.operator.add_prim_attr("side_effect_mem", True)
         written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(3 * count)]
         self.operator.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(count + 3))))

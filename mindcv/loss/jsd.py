@@ -73,7 +73,8 @@ def _log_sum_exp(logs):
     """The logarithm of the sum of exponentials over the first axis.
 
     By log1p, since MindSpore's Log (and with it `ops.logsumexp`), Pow and Softplus on CPU try ways to split their work
-    over threads in their first calls, and the last bit of a value depends on the split: a resumed run would differ.
+    over threads in their first calls, and the last bit of a value depends on the split: a resumed run would differ
+    (decision 0071).
     """
     top = ops.stop_gradient(ops.amax(logs, 0))
     return top + ops.log1p(ops.exp(logs - top).sum(0) - 1.0)

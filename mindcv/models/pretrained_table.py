@@ -4,6 +4,8 @@ Every number is its publisher's. `source` says where it stands; a figure or dige
 
 Names are the model's and, after a dot, timm's tag of the weights (`in12k_ft_in1k`: trained on ImageNet-12k, then on
 ImageNet-1k). `tv_` and `mindcv_` are torchvision's and MindCV's weights. The first row of a model is its default.
+
+Decision 0057 says which sources are used.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class AdamW(MomentOptimizer):
     decay with the gradient, and `mint.optim.AdamW` has no CPU kernel. The corrections are scalars: with
     `c = sqrt(1 - beta2^t) / (1 - beta1^t)`, the update is `lr (c m / (sqrt(v) + eps sqrt(1 - beta2^t)) + decay w)`.
     That is one kernel for all parameters on CPU, and elsewhere one call of the fused `ops.AdamWeightDecay` a parameter,
-    which gets the rate `lr c` and the decay `weight_decay / c`.
+    which gets the rate `lr c` and the decay `weight_decay / c`. Decision 0058 has the times of the forms.
 
     Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8 that is
     added to the root of the corrected second moment.

@@ -49,7 +49,7 @@ class GroupOptimizer(nn.Optimizer):
     - Tables of rates hold their last rate past the end, and are not part of the state.
     - `grad_centralization` works on every device, and on every parameter of more than one axis ("Gradient
       Centralization", arXiv 2004.01461); MindSpore's operator has no CPU kernel, and skips in silence what has a
-      second axis that 16 does not divide.
+      second axis that 16 does not divide (decision 0059).
 
     Args:
         learning_rate: a rate, a table of one rate a step, or a schedule Cell.

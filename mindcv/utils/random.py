@@ -1,4 +1,7 @@
-"""Random streams named by integers, so that a draw depends on what it is for and not on who drew it, or when."""
+"""Random streams named by integers, so that a draw depends on what it is for and not on who drew it, or when.
+
+Decisions 0042 and 0067 say what is drawn in this way.
+"""
 
 from __future__ import annotations
 

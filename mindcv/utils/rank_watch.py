@@ -3,6 +3,8 @@
 msrun ends a job when a worker dies, but names neither; it does show the errors in the log of its scheduler. So the
 scheduler's process watches the workers beside it and writes there. Linux only, from 5.3 on: it reads /proc, and has the
 system tell it of an end at once.
+
+Decision 0073 says why a thread cannot do this.
 """
 
 from __future__ import annotations
