@@ -25,7 +25,7 @@ MAY_IMPORT = {
     **{name: {"utils"} for name in DOMAINS},
     "data": {"kernels", "utils"},
     "optim": {"kernels", "utils"},
-    "config": {"utils"},
+    "config": {"data", "engine", "loss", "optim", "scheduler", "utils"},  # the names that their options can have
     "engine": BUILT,
     "recipe_data": {"config", "data", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},

@@ -15,6 +15,21 @@ from mindcv.config.checks import cross_checks
 from mindcv.config.parsing import used_options
 from mindcv.config.reading import read_config
 from mindcv.config.warnings import suspicions
+from mindcv.data.constants import DATASET_NAMES
+from mindcv.data.mixup import MIXUP_MODES
+from mindcv.data.random_erasing import NOISES
+from mindcv.data.transforms import INTERPOLATIONS
+from mindcv.engine.amp import AMP_DTYPES, AMP_LEVELS
+from mindcv.engine.callbacks import EARLY_STOPPING_METRICS
+from mindcv.engine.checkpoint import CHECKPOINT_POLICIES
+from mindcv.engine.distillation import DISTILLATION_KINDS
+from mindcv.engine.loss_scale import LOSS_SCALE_TYPES
+from mindcv.loss.base import SCALAR_REDUCTIONS
+from mindcv.loss.loss_factory import LOSS_NAMES
+from mindcv.optim.optim_factory import OPTIMIZER_NAMES
+from mindcv.optim.param_groups import LAYER_DECAY_TYPES, WEIGHT_DECAY_FILTERS
+from mindcv.scheduler.scheduler_factory import SCHEDULER_NAMES
+from mindcv.utils.device import DEVICE_TARGETS, JIT_LEVELS
 from mindcv.utils.errors import ConfigError
 
 __all__ = [
@@ -107,24 +122,6 @@ _loss = partial(option, group="Loss and distillation", scripts=_TRAIN)
 _amp = partial(option, group="Mixed precision", scripts=_TRAIN)
 _output = partial(option, group="Results")
 
-_DEVICES = ("auto", "Ascend", "GPU", "CPU")
-_DATASETS = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-_SCHEDULERS = (
-    "constant",
-    "cosine_decay",
-    "exponential_decay",
-    "polynomial_decay",
-    "step_decay",
-    "multi_step_decay",
-    "one_cycle",
-    "cyclic",
-)
-_LOSSES = ("CE", "BCE", "asl_single_label", "asl_multi_label", "JSD")
-_OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam", "adan")
-_AMP_LEVELS = ("O0", "O1", "O2", "O3")
-_JIT_LEVELS = ("O0", "O1", "O2")
-
 
 @dataclass
 class RunConfig:
@@ -143,17 +140,17 @@ class RunConfig:
         False, "print the value of every option and where it comes from, then stop", scripts=_ALL)
     device_target: str = _general(
         "auto", "device to compute on; auto leaves the choice to MindSpore",
-        choices=_DEVICES, scripts=_ALL)
+        choices=DEVICE_TARGETS, scripts=_ALL)
     jit_level: Optional[str] = _general(
         None, "compilation level of graph mode; None means O2 on Ascend and MindSpore's default elsewhere",
-        choices=_JIT_LEVELS, scripts=_ALL)
+        choices=JIT_LEVELS, scripts=_ALL)
     compile_cache_dir: str = _general(
         "", "folder that keeps the compiled training step, so that a later run with the same options starts faster")
     log_interval: int = _general(100, "number of steps between two lines of progress", low=1)
 
     dataset: str = _data(
         "imagenet", "kind of data set; imagenet, folder and an empty name all mean a folder of images",
-        choices=_DATASETS, scripts=_WITH_DATA)
+        choices=DATASET_NAMES, scripts=_WITH_DATA)
     data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_DATA)
     train_split: str = _data(
         "train", "part of the data set to train on; for image folders, a sub-folder of data_dir", scripts=_WITH_DATA)
@@ -184,7 +181,7 @@ class RunConfig:
     crop_pct: float = _prepare(
         0.875, "side of the centre crop divided by that of the resized image; training uses scale and ratio instead",
         above=0, high=1)
-    interpolation: str = _prepare("bilinear", "interpolation used to resize images", choices=_INTERPOLATIONS)
+    interpolation: str = _prepare("bilinear", "interpolation used to resize images", choices=INTERPOLATIONS)
     mean: list[float] = _prepare(
         [123.675, 116.28, 103.53], "mean that is subtracted from each channel, on the scale from 0 to 255",
         low=0, high=255)
@@ -213,7 +210,7 @@ class RunConfig:
         (0.3, 3.3), "smallest and largest aspect ratio of the area that random erasing erases", above=0)
     re_value: Union[int, list[float], str] = _augment(
         0, "what random erasing fills in: one number, a list with one number for each channel, a random colour for "
-        "each pixel (random or pixel), or one random colour (rand)", choices=("random", "pixel", "rand"))
+        "each pixel (random or pixel), or one random colour (rand)", choices=NOISES)
     re_count: int = _augment(1, "largest number of areas that random erasing erases in an image", low=1)
     re_max_attempts: int = _augment(10, "number of attempts to place an area that random erasing erases", low=1)
     mixup: float = _augment(0.0, "alpha of mixup; 0 turns mixup off", low=0)
@@ -221,7 +218,7 @@ class RunConfig:
     cutmix_prob: float = _augment(1.0, "probability that a batch is mixed, by mixup or by CutMix", low=0, high=1)
     mixup_mode: str = _augment(
         "batch", "how often mixup and CutMix draw new random numbers: once for each batch, pair of images or image",
-        choices=("batch", "pair", "elem"))
+        choices=MIXUP_MODES)
     mixup_switch_prob: float = _augment(
         0.5, "probability of CutMix instead of mixup when both are on", low=0, high=1)
     mixup_off_epoch: int = _augment(
@@ -263,7 +260,7 @@ class RunConfig:
     early_stopping_patience: Optional[int] = _train(
         None, "number of validations without improvement after which training stops; None means never", low=1)
     early_stopping_metric: str = _train(
-        "top_1", "metric that must improve for early stopping", choices=("top_1", "val_loss"))
+        "top_1", "metric that must improve for early stopping", choices=tuple(EARLY_STOPPING_METRICS))
     gradient_accumulation_steps: int = _train(
         1, "number of batches whose gradients are accumulated before the weights are updated", low=1)
     clip_grad: bool = _train(False, "clip the global norm of the gradients")
@@ -279,7 +276,7 @@ class RunConfig:
         False, "remove the files of an earlier run from ckpt_save_dir after the first step of the new run")
     ckpt_save_interval: int = _save(1, "number of epochs between two checkpoints", low=1)
     ckpt_save_policy: str = _save(
-        "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=("latest_k", "top_k"))
+        "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=CHECKPOINT_POLICIES)
     keep_checkpoint_max: int = _save(10, "number of checkpoints that are kept", low=1)
     save_every_steps: Optional[int] = _save(
         None, "number of steps after which the run is also saved within an epoch, for resume; None means never", low=1)
@@ -288,13 +285,13 @@ class RunConfig:
         "new run when there is none)")
     resume_opt: bool = _save(False, "resume the run that saved the weights ckpt_path, with the state of its optimizer")
 
-    opt: str = _optim("adam", "name of the optimizer", choices=_OPTIMIZERS)
+    opt: str = _optim("adam", "name of the optimizer", choices=OPTIMIZER_NAMES)
     momentum: float = _optim(0.9, "momentum of the optimizers sgd, momentum and rmsprop", low=0, below=1)
     weight_decay: float = _optim(1e-6, "weight decay", low=0)
     use_nesterov: bool = _optim(False, "use Nesterov's momentum in sgd, momentum and adam")
     weight_decay_filter: str = _optim(
         "auto", "which parameters have no weight decay: vectors, biases, LayerScale and GRN (auto and norm_and_bias), "
-        "or none (disable)", choices=("disable", "auto", "norm_and_bias"))
+        "or none (disable)", choices=WEIGHT_DECAY_FILTERS)
     eps: float = _optim(1e-10, "small number that adaptive optimizers add to the denominator", above=0)
     betas: Optional[list[float]] = _optim(
         None, "decay rates of the optimizer's moments; None means the optimizer's default", low=0, below=1)
@@ -303,12 +300,12 @@ class RunConfig:
         above=0, high=1)
     layer_decay_type: str = _optim(
         "single", "what layer_decay counts as one layer: a single block, or a group of blocks",
-        choices=("single", "group"))
+        choices=LAYER_DECAY_TYPES)
     print_param_groups: bool = _optim(
         False, "print the learning rate and weight decay of each parameter, then stop")
 
     scheduler: str = _schedule(
-        "cosine_decay", "how the learning rate changes after the warm-up", choices=_SCHEDULERS)
+        "cosine_decay", "how the learning rate changes after the warm-up", choices=SCHEDULER_NAMES)
     lr: float = _schedule(0.001, "learning rate at the end of the warm-up", above=0)
     lr_base_batch_size: Optional[int] = _schedule(
         None, "number of images in a step that lr is meant for; lr is scaled in proportion to the images in a step of "
@@ -332,31 +329,32 @@ class RunConfig:
 
     loss: str = _loss(
         "CE", "loss function: softmax cross-entropy (CE), sigmoid cross-entropy (BCE), an asymmetric loss "
-        "(asl_single_label, asl_multi_label), or cross-entropy with Jensen-Shannon consistency (JSD)", choices=_LOSSES)
+        "(asl_single_label, asl_multi_label), or cross-entropy with Jensen-Shannon consistency (JSD)",
+        choices=LOSS_NAMES)
     bce_target_threshold: Optional[float] = _loss(
         None, "threshold of loss BCE: targets above it become 1, the others 0; None keeps the targets", low=0, below=1)
     label_smoothing: float = _loss(
         0.0, "share of each target that is spread evenly over all classes", low=0, below=1)
     aux_factor: float = _loss(
         0.0, "weight of the losses of auxiliary classifiers, for models that have them", low=0)
-    reduction: str = _loss("mean", "how the losses of the images in a batch are combined", choices=("mean", "sum"))
+    reduction: str = _loss("mean", "how the losses of the images in a batch are combined", choices=SCALAR_REDUCTIONS)
     teacher_model: str = _loss("", "name of the model that teaches in distillation; empty means no distillation")
     teacher_ckpt_path: str = _loss("", "checkpoint file of the teacher in distillation")
     distillation_type: str = _loss(
         "soft", "what the teacher gives in distillation: its probabilities (soft) or the class it predicts (hard)",
-        choices=("soft", "hard"))
+        choices=DISTILLATION_KINDS)
     distillation_alpha: float = _loss(0.5, "weight of the teacher's part of the loss in distillation", low=0, high=1)
     distillation_tau: float = _loss(1.0, "temperature of soft distillation", above=0)
 
-    amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=_AMP_LEVELS)
+    amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=AMP_LEVELS)
     val_amp_level: str = _amp(
         "O0", "mixed precision level of validation and inference; O0 is float32 throughout",
-        choices=_AMP_LEVELS, scripts=_ALL)
+        choices=AMP_LEVELS, scripts=_ALL)
     amp_dtype: str = _amp(
-        "float16", "number format of mixed precision", choices=("float16", "bfloat16"), scripts=_ALL)
+        "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_ALL)
     amp_cast_list: Optional[list[str]] = _amp(
         None, "classes of layers that compute in amp_dtype with amp_level O1; None means all with matrix products")
-    loss_scale_type: str = _amp("fixed", "kind of loss scaling", choices=("fixed", "dynamic", "auto"))
+    loss_scale_type: str = _amp("fixed", "kind of loss scaling", choices=LOSS_SCALE_TYPES)
     loss_scale: float = _amp(1.0, "factor of fixed loss scaling, or the first factor of dynamic loss scaling", above=0)
     drop_overflow_update: bool = _amp(False, "skip the update of the weights when the gradients overflow")
     # fmt: on

@@ -13,7 +13,7 @@ from mindcv.config.sources import Findings, Given, help_text, read_command_line,
 from mindcv.config.warnings import suspicions
 from mindcv.utils.errors import ConfigError
 
-__all__ = ["read_config"]
+__all__ = ["read_config", "read_tool_config"]
 
 
 def read_config(
@@ -28,8 +28,7 @@ def read_config(
     findings = Findings()
     flags, wants_help = read_command_line(argv, used, elsewhere, findings)
     if wants_help:
-        print(help_text(inspect.cleandoc(config_class.__doc__), used, config_class.required))
-        raise SystemExit(0)
+        _print_help(config_class, used, config_class.required)
     known = {**{name: option for name, (option, _) in others.items()}, **used}
     raw: Given = {}
     is_yaml_read = True
@@ -56,6 +55,36 @@ def read_config(
         raise ConfigError(findings.problems)
     doubts = suspicions(config, settled, is_complete=not config.completed_later())
     return replace(config, warnings=(*findings.warnings, *doubts))
+
+
+def read_tool_config(
+    argv: Sequence[str], config_class: type, problems_of: Callable[[Any], list[str]]
+) -> tuple[Any, list[str]]:
+    """The configuration of a tool that reads no YAML file, and the warnings about its command line.
+
+    Args:
+        argv: the words after the tool's name; `--help` prints the options and ends the process.
+        config_class: a dataclass with the fields of `option` and `given`, the names of the options that were set.
+        problems_of: gives a sentence for each problem of a configuration whose options are well-typed.
+
+    Raises:
+        ConfigError: with a sentence for every problem there is.
+    """
+    options, findings = options_of(config_class), Findings()
+    flags, wants_help = read_command_line(argv, options, {}, findings)
+    if wants_help:
+        _print_help(config_class, options)
+    config = config_class(**_read_values(flags, options, findings), given=frozenset(flags))
+    # Problems between options are found only when each option is right: a default may stand where one is wrong.
+    problems = findings.problems or problems_of(config)
+    if problems:
+        raise ConfigError(problems)
+    return config, findings.warnings
+
+
+def _print_help(config_class: type, options: Mapping[str, Option], required: Collection[str] = ()) -> None:
+    print(help_text(inspect.cleandoc(config_class.__doc__), options, required))
+    raise SystemExit(0)
 
 
 def _options_of_other_scripts(

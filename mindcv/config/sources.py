@@ -221,11 +221,9 @@ def _yaml_files_near(path: str) -> str:
 
 def help_text(summary: str, options: Mapping[str, Option], required: Collection[str] = ()) -> str:
     """The text of `--help`: the options by their groups, in order."""
-    lines = [
-        summary,
-        "",
-        "An option on the command line overrides the YAML file (--config), which overrides the default.",
-    ]
+    lines = [summary]
+    if "config" in options:
+        lines += ["", "An option on the command line overrides the YAML file (--config), which overrides the default."]
     for group in dict.fromkeys(option.group for option in options.values()):
         lines += ["", f"{group}:"]
         lines += [_help_of(option, option.name in required) for option in options.values() if option.group == group]

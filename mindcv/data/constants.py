@@ -23,7 +23,7 @@ IMAGENET_INCEPTION_MEAN = [0.5 * 255] * 3
 IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
 
 # '' and 'folder' are other names of 'imagenet': a folder of images, a sub-folder a class.
-DATASET_NAMES = ("", "imagenet", "folder", "digits", "mnist", "cifar10", "cifar100")
+DATASET_NAMES = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
 
 
 class Purpose(IntEnum):

@@ -12,9 +12,9 @@ from mindcv.kernels import images as image_kernels
 from mindcv.kernels import is_available
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["Mix", "Mixup", "one_hot"]
+__all__ = ["MIXUP_MODES", "Mix", "Mixup", "one_hot"]
 
-_MODES = ("batch", "pair", "elem")
+MIXUP_MODES = ("batch", "pair", "elem")
 
 
 class Mix(NamedTuple):
@@ -83,8 +83,8 @@ class Mixup:
             raise UserError(f"the probability of mixing (cutmix_prob) must be within 0..1, got {prob:g}")
         if not 0 <= switch_prob <= 1:
             raise UserError(f"the probability of CutMix (switch_prob) must be within 0..1, got {switch_prob:g}")
-        if mode not in _MODES:
-            raise UserError(unknown_name("mixup mode", mode, _MODES))
+        if mode not in MIXUP_MODES:
+            raise UserError(unknown_name("mixup mode", mode, MIXUP_MODES))
         if off_epoch < 0:
             raise UserError(f"the epoch mixing ends at (off_epoch) must be at least 0, got {off_epoch}")
         self.mixup_alpha = mixup_alpha

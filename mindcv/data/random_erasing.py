@@ -11,9 +11,9 @@ import numpy as np
 from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, room_for
 from mindcv.utils.errors import UserError
 
-__all__ = ["RandomErasing"]
+__all__ = ["NOISES", "RandomErasing"]
 
-_NOISES = ("pixel", "random", "rand")
+NOISES = ("random", "pixel", "rand")
 
 
 class RandomErasing(RandomArrayTransform):
@@ -48,7 +48,7 @@ class RandomErasing(RandomArrayTransform):
         self.prob = check_probability("prob of random erasing", prob)
         self.scale = check_range("scale of random erasing", scale, upper=1.0)
         self.ratio = check_range("ratio of random erasing", ratio)
-        if isinstance(value, str) and value not in _NOISES:
+        if isinstance(value, str) and value not in NOISES:
             raise UserError(
                 "value of random erasing must be a number, a list of numbers, 'pixel' (or 'random') or 'rand', "
                 f"got '{value}'"

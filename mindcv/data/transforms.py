@@ -22,6 +22,7 @@ from mindcv.data.transform_base import (
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
+    "INTERPOLATIONS",
     "CenterCrop",
     "ColorJitter",
     "Decode",
@@ -42,6 +43,7 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+INTERPOLATIONS = tuple(_FILTERS)
 
 
 def pillow_filter(interpolation: str) -> Image.Resampling:

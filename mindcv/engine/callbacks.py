@@ -26,12 +26,13 @@ from mindcv.engine.plots import draw_learning_curve, require_matplotlib
 from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.state import TrainState
 from mindcv.engine.state_file import StateFiles
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import counted, logger
 
 __all__ = [
+    "EARLY_STOPPING_METRICS",
     "Callback",
     "Checkpoints",
     "EarlyStopping",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 # What early stopping may go by: 1 when higher is better, -1 when lower is.
-_METRIC_SIGNS = {"top_1": 1.0, "val_loss": -1.0}
+EARLY_STOPPING_METRICS = {"top_1": 1.0, "val_loss": -1.0}
 
 
 class Callback:
@@ -160,7 +161,7 @@ class Validation(Callback):
         loader: ImageLoader,
         num_classes: int,
         interval: int = 1,
-        group: Group = Group(),  # noqa: B008
+        group: Group = ALONE,
         interruption: Optional[Interruption] = None,
     ):
         self.weights = weights
@@ -203,8 +204,8 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int, metric: str = "top_1", min_delta: float = 0.0):
-        if metric not in _METRIC_SIGNS:
-            raise UserError(unknown_name("metric to stop by:", metric, _METRIC_SIGNS))
+        if metric not in EARLY_STOPPING_METRICS:
+            raise UserError(unknown_name("metric to stop by:", metric, EARLY_STOPPING_METRICS))
         if patience < 1:
             raise UserError(f"patience must be at least 1, got {patience}")
         if not 0.0 <= min_delta < math.inf:
@@ -245,7 +246,7 @@ class EarlyStopping(Callback):
     def _is_better(self, value: float) -> bool:
         if self.best is None:
             return not math.isnan(value)
-        return (value - self.best) * _METRIC_SIGNS[self.metric] > self.min_delta
+        return (value - self.best) * EARLY_STOPPING_METRICS[self.metric] > self.min_delta
 
     def _reason(self) -> str:
         if self.best is None:

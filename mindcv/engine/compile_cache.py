@@ -27,7 +27,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from mindcv.kernels import status
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable_dir
 from mindcv.utils.logger import logger
@@ -64,7 +64,7 @@ class CompileCache:
 
     _has_served: ClassVar[bool] = False
 
-    def __init__(self, folder: str, key: Mapping[str, Any], group: Group = Group()):  # noqa: B008  (frozen)
+    def __init__(self, folder: str, key: Mapping[str, Any], group: Group = ALONE):
         if os.environ.get(_ENABLE) == "1" or ms.get_context("enable_compile_cache"):
             raise UserError(f"compile_cache_dir: not while MindSpore's own compile cache is on ({_ENABLE})")
         if ms.get_context("mode") != ms.GRAPH_MODE:

@@ -7,10 +7,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["DynamicLossScale", "FixedLossScale", "create_loss_scale"]
+__all__ = ["LOSS_SCALE_TYPES", "DynamicLossScale", "FixedLossScale", "create_loss_scale"]
 
 # Where a dynamic scale starts unless the user says: high enough for float16, and down at its level in a few steps.
 _INITIAL_SCALE = 2.0**16
+LOSS_SCALE_TYPES = ("fixed", "dynamic", "auto")
 
 
 class FixedLossScale(nn.Cell):
@@ -81,4 +82,4 @@ def create_loss_scale(kind: str, value: float, is_float16: bool) -> nn.Cell:
         return FixedLossScale(value if kind == "fixed" else 1.0)
     if kind in ("dynamic", "auto"):
         return DynamicLossScale(value if value > 1 else _INITIAL_SCALE)
-    raise UserError(unknown_name("loss_scale_type", kind, ("fixed", "dynamic", "auto")))
+    raise UserError(unknown_name("loss_scale_type", kind, LOSS_SCALE_TYPES))

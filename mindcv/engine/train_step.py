@@ -11,7 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.ema import WeightAverage
 from mindcv.models.layers import SampleCounter
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import ALONE, Group
 
 __all__ = ["AccumulatedStep", "TrainStep"]
 
@@ -106,7 +106,7 @@ class TrainStep(_Called):
         loss_scale: nn.Cell,
         skip_overflow: bool = False,
         clip_norm: float = 0.0,
-        group: Group = Group(),  # noqa: B008  (frozen)
+        group: Group = ALONE,
         ema: Optional[WeightAverage] = None,
     ):
         super().__init__(auto_prefix=False)
@@ -114,8 +114,8 @@ class TrainStep(_Called):
         self.loss_scale = loss_scale
         self.ema = ema
         self.gradient = _Gradient(network, loss, loss_scale, optimizer)
-        self.update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, _over(group, loss), ema)
         self.over_group = _over(group, loss)
+        self.update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, self.over_group, ema)
 
     def use_compile_cache(self, cache: CompileCache) -> None:
         """Take the graph from `cache`, or leave it there; before the first call."""
@@ -128,35 +128,26 @@ class TrainStep(_Called):
 
 
 class AccumulatedStep:
-    """A `TrainStep` whose batch comes in parts: `accumulate` each but the last, and call with that one.
+    """A training step whose batch comes in parts: `accumulate` all parts but the last, and call with the last one.
 
-    The gradients are added up as they would be in one large batch, so that rates and averages move once an update and
-    overflows, clipping and processes are seen to once. It is two graphs, one for a part and one for the update, and
-    keeps one more copy of the gradients.
+    The gradients are added up as they would be in one large batch. Learning rate, average of the weights, overflow
+    check, clipping and the sum over processes therefore happen once for each update. The step has two graphs, one for a
+    part and one for the update, and keeps one more copy of the gradients.
 
-    Args: as `TrainStep`.
+    Args:
+        step: the step for a whole batch, whose gradient and update are used.
     """
 
-    def __init__(
-        self,
-        network: nn.Cell,
-        loss: nn.Cell,
-        optimizer: nn.Optimizer,
-        loss_scale: nn.Cell,
-        skip_overflow: bool = False,
-        clip_norm: float = 0.0,
-        group: Group = Group(),  # noqa: B008  (frozen)
-        ema: Optional[WeightAverage] = None,
-    ):
-        self.optimizer = optimizer
-        self.loss_scale = loss_scale
-        self.ema = ema
+    def __init__(self, step: TrainStep):
+        self.optimizer = step.optimizer
+        self.loss_scale = step.loss_scale
+        self.ema = step.ema
+        network = step.gradient.network
         self._counters = [cell for _, cell in network.cells_and_names() if isinstance(cell, SampleCounter)]
         self._num_images = 0  # accumulated since the last update
-        totals = _Totals(optimizer.parameters, is_mean=_is_mean(loss))
-        self._accumulate = _Accumulate(_Gradient(network, loss, loss_scale, optimizer), totals)
-        update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, _over(group, loss), ema)
-        self._finish = _Finish(totals, update, _over(group, loss))
+        totals = _Totals(step.optimizer.parameters, is_mean=_is_mean(step.gradient.loss))
+        self._accumulate = _Accumulate(step.gradient, totals)
+        self._finish = _Finish(totals, step.update, step.over_group)
 
     def set_train(self, mode: bool = True) -> AccumulatedStep:
         """As `nn.Cell.set_train`."""

@@ -27,7 +27,7 @@ from mindcv.engine.state import TrainState
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
 from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
-from mindcv.utils.distributed import Group
+from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import Interrupted, UserError
 from mindcv.utils.logger import logger
 
@@ -48,7 +48,7 @@ class Trainer:
         self,
         step: Union[TrainStep, AccumulatedStep],
         lr_table: Optional[Sequence[float]] = None,
-        group: Group = Group(),  # noqa: B008
+        group: Group = ALONE,
         accumulation: int = 1,
     ):
         self.step = step
@@ -237,7 +237,7 @@ def create_trainer(
     gradient_accumulation_steps: int = 1,
     *,
     lr_table: Optional[Sequence[float]] = None,
-    group: Group = Group(),  # noqa: B008
+    group: Group = ALONE,
     teacher: Optional[nn.Cell] = None,
     amp_dtype: str = "float16",
     ema_warmup: int = 2000,
@@ -283,8 +283,7 @@ def create_trainer(
     network = apply_amp(network, amp_level, amp_cast_list, dtype=amp_dtype)
     if teacher is not None:
         network = DistillationNetwork(network, apply_amp(teacher, amp_level, amp_cast_list, dtype=amp_dtype))
-    kind = TrainStep if gradient_accumulation_steps == 1 else AccumulatedStep
-    step = kind(
+    step = TrainStep(
         network,
         loss,
         optimizer,
@@ -294,6 +293,8 @@ def create_trainer(
         group=group,
         ema=average,
     )
+    if gradient_accumulation_steps > 1:
+        step = AccumulatedStep(step)
     if compile_cache is not None:
         step.use_compile_cache(compile_cache)
     return Trainer(step, lr_table, group, gradient_accumulation_steps)

@@ -12,9 +12,11 @@ from mindspore.ops import constexpr
 from mindcv.utils.checks import check_kind, check_name, check_number
 from mindcv.utils.errors import UserError
 
-__all__ = ["REDUCTIONS", "ClassificationLoss"]
+__all__ = ["REDUCTIONS", "SCALAR_REDUCTIONS", "ClassificationLoss"]
 
-REDUCTIONS = ("mean", "sum", "none")
+# Training needs one number for a batch.
+SCALAR_REDUCTIONS = ("mean", "sum")
+REDUCTIONS = (*SCALAR_REDUCTIONS, "none")
 
 _INTEGERS = (ms.int8, ms.int16, ms.int32, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64)
 _FLOATS = (ms.float16, ms.bfloat16, ms.float32, ms.float64)

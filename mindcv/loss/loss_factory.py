@@ -15,7 +15,7 @@ from mindcv.utils.checks import check_name
 from mindcv.utils.errors import UserError, nearest
 from mindcv.utils.logger import logger
 
-__all__ = ["create_loss"]
+__all__ = ["LOSS_NAMES", "create_loss"]
 
 # name -> (loss, keywords of its own)
 _LOSSES: dict[str, tuple[type[ClassificationLoss], tuple[str, ...]]] = {
@@ -25,6 +25,7 @@ _LOSSES: dict[str, tuple[type[ClassificationLoss], tuple[str, ...]]] = {
     "asl_multi_label": (AsymmetricLossMultilabel, ("gamma_pos", "gamma_neg", "clip")),
     "JSD": (JSDCrossEntropy, ("num_splits", "alpha")),
 }
+LOSS_NAMES = tuple(_LOSSES)
 
 
 def create_loss(

@@ -19,7 +19,7 @@ from mindcv.optim.param_groups import filter_groups, layer_decay_groups, weight_
 from mindcv.optim.rmsprop import RMSProp
 from mindcv.utils.errors import UserError, nearest, unknown_name
 
-__all__ = ["create_optimizer"]
+__all__ = ["OPTIMIZER_NAMES", "create_optimizer"]
 
 _Params = Union[nn.Cell, Sequence[Parameter], Sequence[dict[str, Any]]]
 
@@ -36,6 +36,7 @@ _OPTIMIZERS: dict[str, tuple[Callable[..., GroupOptimizer], tuple[str, ...], tup
     "rmsprop": (RMSProp, ("eps", "momentum"), ("decay", "centered")),
     "adagrad": (Adagrad, (), ("accum",)),
 }
+OPTIMIZER_NAMES = tuple(_OPTIMIZERS)
 # What a class calls an argument, where that is not our name for it.
 _SPELLINGS = {Adam: {"nesterov": "use_nesterov"}}
 

@@ -11,13 +11,22 @@ from mindspore import Parameter
 from mindcv.optim.base import GroupOptimizer
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = ["describe_groups", "filter_groups", "is_decayed", "layer_decay_groups", "layer_ids", "weight_decay_groups"]
+__all__ = [
+    "LAYER_DECAY_TYPES",
+    "WEIGHT_DECAY_FILTERS",
+    "describe_groups",
+    "filter_groups",
+    "is_decayed",
+    "layer_decay_groups",
+    "layer_ids",
+    "weight_decay_groups",
+]
 
 # Last part of the name of biases, of LayerNorm's and GRN's gain and shift, and of LayerScale's factor. GRN's are
 # [1, 1, 1, C], so that counting dimensions alone would miss them.
 _UNDECAYED_NAMES = ("bias", "beta", "gamma", "gamma_")
-_RULES = ("disable", "auto", "norm_and_bias")
-_LAYER_DECAY_TYPES = ("single", "group")
+WEIGHT_DECAY_FILTERS = ("disable", "auto", "norm_and_bias")
+LAYER_DECAY_TYPES = ("single", "group")
 
 _NUM_STAGES = 4
 # feature.2S is the stem (S = 0) or the downsampling before stage S, feature.(2S+1).B is block B of stage S.
@@ -126,8 +135,8 @@ def layer_ids(names: Sequence[str], layer_decay_type: str = "single") -> tuple[d
     Raises:
         UserError: an unknown type, or names that are not those of four stages with every block.
     """
-    if layer_decay_type not in _LAYER_DECAY_TYPES:
-        raise UserError(unknown_name("layer_decay_type", layer_decay_type, _LAYER_DECAY_TYPES))
+    if layer_decay_type not in LAYER_DECAY_TYPES:
+        raise UserError(unknown_name("layer_decay_type", layer_decay_type, LAYER_DECAY_TYPES))
     places = {name: _place(name) for name in names}
     depths = _depths([place for place in places.values() if place is not None])
     number = _single_id if layer_decay_type == "single" else _group_id
@@ -149,8 +158,8 @@ def describe_groups(optimizer: GroupOptimizer) -> str:
 
 
 def _check_rule(rule: str) -> None:
-    if rule not in _RULES:
-        raise UserError(unknown_name("weight_decay_filter", rule, _RULES))
+    if rule not in WEIGHT_DECAY_FILTERS:
+        raise UserError(unknown_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS))
 
 
 def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:

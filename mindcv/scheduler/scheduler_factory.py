@@ -11,7 +11,7 @@ from mindcv.utils.checks import check_flags, check_int, check_name, check_not_ne
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["create_scheduler", "lr_at"]
+__all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ _SCHEDULES: dict[str, Callable[[_Main], list[float]]] = {
     "one_cycle": _one_cycle,
     "cyclic": _cyclic,
 }
+SCHEDULER_NAMES = tuple(_SCHEDULES)
 # These shape the whole training themselves, rise included, and change at every step.
 _WITHOUT_WARMUP = ("one_cycle", "cyclic")
 

@@ -13,7 +13,10 @@ import mindspore as ms
 
 from mindcv.utils.errors import DeviceError
 
-__all__ = ["mindspore_log_held", "set_device", "set_mode"]
+__all__ = ["DEVICE_TARGETS", "JIT_LEVELS", "mindspore_log_held", "set_device", "set_mode"]
+
+DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
+JIT_LEVELS = ("O0", "O1", "O2")
 
 
 def set_device(target: str) -> str:

@@ -18,7 +18,7 @@ from mindcv.utils.errors import DeviceError, UserError
 from mindcv.utils.logger import logger
 from mindcv.utils.rank_watch import watch_workers
 
-__all__ = ["Group", "is_first_process", "is_launched", "join_group"]
+__all__ = ["ALONE", "Group", "is_first_process", "is_launched", "join_group"]
 
 # What the launchers set for the processes they start.
 _LAUNCHERS = {"msrun": "MS_ROLE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
@@ -74,6 +74,9 @@ class Group:
         pieces = np.stack([(values >> (_BITS * i)) & (2**_BITS - 1) for i in range(5)]).astype(np.float32)
         summed = ops.AllReduce()(ms.Tensor(pieces)).asnumpy().astype(np.int64)
         return sum(summed[i] << (_BITS * i) for i in range(5))
+
+
+ALONE = Group()  # the one process of a run without others
 
 
 def join_group(distribute: bool) -> Group:

@@ -27,7 +27,7 @@ def weights(network):
     return network.weight.asnumpy().copy(), network.bias.asnumpy().copy()
 
 
-def build(loss_scale=None, kind=TrainStep, reduction="mean", ema=None, **options):
+def build(loss_scale=None, in_parts=False, reduction="mean", ema=None, **options):
     """A step of SGD for a network whose weights are always the same; `ema`: decay and warm-up of an average."""
     rng = np.random.default_rng(1)
     network = nn.Dense(4, 3)
@@ -36,7 +36,8 @@ def build(loss_scale=None, kind=TrainStep, reduction="mean", ema=None, **options
     optimizer = create_optimizer(network, "sgd", lr=LR, momentum=0.0)
     average = WeightAverage(network, *ema) if ema else None
     loss = create_loss("CE", reduction=reduction)
-    step = kind(network, loss, optimizer, loss_scale or FixedLossScale(), ema=average, **options)
+    step = TrainStep(network, loss, optimizer, loss_scale or FixedLossScale(), ema=average, **options)
+    step = AccumulatedStep(step) if in_parts else step
     return (network, step.set_train(True), average) if ema else (network, step.set_train(True))
 
 
@@ -136,7 +137,7 @@ def test_parts_add_up_to_the_large_batch(data, mode_, reduction):
     ms.set_context(mode=mode_)
     images, labels = data
     whole, whole_step = build(FixedLossScale(8.0), reduction=reduction, clip_norm=0.3)
-    parts, parts_step = build(FixedLossScale(8.0), AccumulatedStep, reduction, clip_norm=0.3)
+    parts, parts_step = build(FixedLossScale(8.0), True, reduction, clip_norm=0.3)
     for _ in range(2):  # the second would show what the first left behind
         loss, _ = whole_step(Tensor(images), Tensor(labels))
         for part in (slice(0, 3), slice(3, 5)):
@@ -150,7 +151,7 @@ def test_parts_add_up_to_the_large_batch(data, mode_, reduction):
 
 def test_an_overflow_in_a_part_is_that_of_the_update(data):
     scale = DynamicLossScale(8.0)
-    network, step = build(scale, AccumulatedStep, skip_overflow=True)
+    network, step = build(scale, True, skip_overflow=True)
     before, (images, labels) = weights(network), data
     step.accumulate(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(labels))
     _, is_finite = step(Tensor(images), Tensor(labels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import sys
@@ -14,11 +13,9 @@ from typing import Any, Optional
 from benchmarks.machine import available_cores
 from benchmarks.processes import LAUNCHERS
 from mindcv.config import option
-from mindcv.config.parsing import options_of, read_value
-from mindcv.config.sources import Findings, read_command_line
+from mindcv.config.reading import read_tool_config
 from mindcv.models import is_model, list_models
-from mindcv.utils.cli import show_and_stop
-from mindcv.utils.errors import ConfigError, unknown_name
+from mindcv.utils.errors import unknown_name
 from mindcv.utils.logger import logger
 
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
@@ -127,26 +124,9 @@ def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
     Raises:
         ConfigError: with a sentence for every problem there is.
     """
-    options = options_of(BenchmarkConfig)
-    findings = Findings()
-    problems = findings.problems
-    flags, wants_help = read_command_line(_with_peers_joined(argv), options, {}, findings)
-    if wants_help:
-        lines = [f"  --{o.name}: {o.help} ({o.expected}; default {o.default!r})" for o in options.values()]
-        show_and_stop("\n".join([inspect.cleandoc(BenchmarkConfig.__doc__), "", *lines]))
-    values: dict[str, Any] = {}
-    for name, (where, raw) in flags.items():
-        try:
-            values[name] = read_value(options[name], raw)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-    config = BenchmarkConfig(**values, given=frozenset(flags))
-    if not problems:  # the rest would speak of defaults that the user did not mean
-        problems = _problems(config)
-    if problems:
-        raise ConfigError(problems)
-    for told in findings.warnings:
-        logger.warning("%s", told)
+    config, warnings = read_tool_config(_with_peers_joined(argv), BenchmarkConfig, _problems)
+    for warning in warnings:
+        logger.warning("%s", warning)
     return config
 
 
