@@ -131,10 +131,11 @@ class RunConfig:
     """
 
     # fmt: off
-    config: str = _general("", "YAML file of options; an option on the command line overrides the file", scripts=_ALL)
+    config: str = _general(
+        "", "YAML file with the configuration; an option on the command line overrides it", scripts=_ALL)
     mode: int = _general(
         0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_ALL)
-    distribute: bool = _general(False, "join the other processes that msrun started", scripts=_WITH_DATA)
+    distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_WITH_DATA)
     seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_DATA)
     print_config: bool = _general(
         False, "print the value of every option and where it comes from, then stop", scripts=_ALL)
@@ -146,10 +147,10 @@ class RunConfig:
         choices=JIT_LEVELS, scripts=_ALL)
     compile_cache_dir: str = _general(
         "", "folder that keeps the compiled training step, so that a later run with the same options starts faster")
-    log_interval: int = _general(100, "number of steps between two lines of progress", low=1)
+    log_interval: int = _general(100, "number of steps between two lines of the progress log", low=1)
 
     dataset: str = _data(
-        "imagenet", "kind of data set; imagenet, folder and an empty name all mean a folder of images",
+        "imagenet", "name of the data set; imagenet, folder and an empty name all mean a folder of images",
         choices=DATASET_NAMES, scripts=_WITH_DATA)
     data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_DATA)
     train_split: str = _data(
@@ -174,10 +175,11 @@ class RunConfig:
     batch_size: int = _data(128, "number of images in a batch, for each process", low=1, scripts=_ALL)
     drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full")
     skip_corrupt: bool = _data(
-        False, "go on when an image cannot be read, which is otherwise an error: training takes another image instead, "
+        False, "skip corrupt images, which are otherwise an error: training takes another image instead, "
         "validation and inference leave the image out", scripts=_ALL)
 
-    image_resize: int = _prepare(224, "height and width of the network's input in pixels", low=32)
+    image_resize: int = _prepare(
+        224, "size that images are resized to: height and width of the network's input in pixels", low=32)
     crop_pct: float = _prepare(
         0.875, "side of the centre crop divided by that of the resized image; training uses scale and ratio instead",
         above=0, high=1)
@@ -190,14 +192,14 @@ class RunConfig:
         "standard deviation that each channel is divided by, on the scale from 0 to 255", above=0)
 
     scale: tuple[float, float] = _augment(
-        (0.08, 1.0), "smallest and largest area of the random crop, as a share of the image", above=0)
+        (0.08, 1.0), "scale of the random crop: smallest and largest area, as a share of the image", above=0)
     ratio: tuple[float, float] = _augment(
-        (0.75, 1.333), "smallest and largest aspect ratio (width divided by height) of the random crop", above=0)
+        (0.75, 1.333), "aspect ratio of the random crop, width divided by height: smallest and largest value", above=0)
     hflip: float = _augment(0.5, "probability of a horizontal flip", low=0, high=1)
     vflip: float = _augment(0.0, "probability of a vertical flip", low=0, high=1)
     color_jitter: Union[float, list[float], None] = _augment(
-        0.4, "strength of random changes of brightness, contrast and saturation: one number for all three, a list of "
-        "three, or of four with hue; has no effect when auto_augment is set", low=0)
+        0.4, "strength of colour jitter, random changes of brightness, contrast and saturation: one number for all "
+        "three, a list of three, or of four with hue; has no effect when auto_augment is set", low=0)
     auto_augment: Optional[str] = _augment(
         None, "augmentation policy: randaug-m9-mstd0.5-inc1, autoaug, autoaugr, 3a, trivialaugwide, augmix-m3-w3 and "
         "the like; None means no policy")
@@ -239,8 +241,8 @@ class RunConfig:
     drop_path_rate: Optional[float] = _model(
         None, "rate of stochastic depth (drop path); None means the model's default", low=0, below=1)
     pretrained: bool = _model(
-        False, "download the published weights of the model; where there are several, the name of the model selects "
-        "one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ALL)
+        False, "download the published pretrained weights of the model; where there are several, the name of the "
+        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ALL)
     ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_ALL)
     ema: bool = _model(
         False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
@@ -252,13 +254,15 @@ class RunConfig:
         [], "stages of the model (0 to 3) that recompute their activations in the backward pass to save memory",
         low=0, high=3)
     freeze: Optional[list[str]] = _model(
-        None, "patterns of the names of parameters that are not trained, for example feature.0.*; None trains all")
+        None, "patterns of the names of parameters to freeze, so that they are not trained, for example "
+        "feature.0.*; None trains all")
 
     epoch_size: int = _train(90, "number of epochs", low=1)
     val_while_train: bool = _train(False, "validate the model while it trains")
     val_interval: int = _train(1, "number of epochs between two validations", low=1)
     early_stopping_patience: Optional[int] = _train(
-        None, "number of validations without improvement after which training stops; None means never", low=1)
+        None, "patience of early stopping: number of validations without improvement after which training stops; None "
+        "means never", low=1)
     early_stopping_metric: str = _train(
         "top_1", "metric that must improve for early stopping", choices=tuple(EARLY_STOPPING_METRICS))
     gradient_accumulation_steps: int = _train(
@@ -273,7 +277,7 @@ class RunConfig:
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
     overwrite: bool = _save(
-        False, "remove the files of an earlier run from ckpt_save_dir after the first step of the new run")
+        False, "overwrite the earlier run in ckpt_save_dir: its files are removed after the first step of the new run")
     ckpt_save_interval: int = _save(1, "number of epochs between two checkpoints", low=1)
     ckpt_save_policy: str = _save(
         "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=CHECKPOINT_POLICIES)
@@ -287,14 +291,15 @@ class RunConfig:
 
     opt: str = _optim("adam", "name of the optimizer", choices=OPTIMIZER_NAMES)
     momentum: float = _optim(0.9, "momentum of the optimizers sgd, momentum and rmsprop", low=0, below=1)
-    weight_decay: float = _optim(1e-6, "weight decay", low=0)
+    weight_decay: float = _optim(1e-6, "coefficient of the weight decay", low=0)
     use_nesterov: bool = _optim(False, "use Nesterov's momentum in sgd, momentum and adam")
     weight_decay_filter: str = _optim(
         "auto", "which parameters have no weight decay: vectors, biases, LayerScale and GRN (auto and norm_and_bias), "
         "or none (disable)", choices=WEIGHT_DECAY_FILTERS)
-    eps: float = _optim(1e-10, "small number that adaptive optimizers add to the denominator", above=0)
+    eps: float = _optim(1e-10, "epsilon, a small number that adaptive optimizers add to the denominator", above=0)
     betas: Optional[list[float]] = _optim(
-        None, "decay rates of the optimizer's moments; None means the optimizer's default", low=0, below=1)
+        None, "betas of the optimizer, the decay rates of its moments; None means the optimizer's default", low=0,
+        below=1)
     layer_decay: Optional[float] = _optim(
         None, "learning rate of each layer divided by that of the next layer; None means the same rate for all layers",
         above=0, high=1)
@@ -305,14 +310,15 @@ class RunConfig:
         False, "print the learning rate and weight decay of each parameter, then stop")
 
     scheduler: str = _schedule(
-        "cosine_decay", "how the learning rate changes after the warm-up", choices=SCHEDULER_NAMES)
+        "cosine_decay", "schedule of the learning rate after the warm-up", choices=SCHEDULER_NAMES)
     lr: float = _schedule(0.001, "learning rate at the end of the warm-up", above=0)
     lr_base_batch_size: Optional[int] = _schedule(
-        None, "number of images in a step that lr is meant for; lr is scaled in proportion to the images in a step of "
+        None, "batch size that lr is meant for; lr is scaled in proportion to the number of images in a step of "
         "the run; None means no scaling", low=1)
     min_lr: float = _schedule(1e-6, "lowest learning rate of cosine_decay, one_cycle and cyclic", low=0)
     warmup_epochs: int = _schedule(3, "number of epochs in which the learning rate rises linearly to lr", low=0)
-    warmup_factor: float = _schedule(0.0, "learning rate at the start of the warm-up, divided by lr", low=0)
+    warmup_factor: float = _schedule(
+        0.0, "factor that lr is multiplied by to give the learning rate at the start of the warm-up", low=0)
     warmup_lr: Optional[float] = _schedule(
         None, "learning rate at the start of the warm-up; None means that warmup_factor decides", low=0)
     decay_epochs: int = _schedule(
@@ -334,10 +340,11 @@ class RunConfig:
     bce_target_threshold: Optional[float] = _loss(
         None, "threshold of loss BCE: targets above it become 1, the others 0; None keeps the targets", low=0, below=1)
     label_smoothing: float = _loss(
-        0.0, "share of each target that is spread evenly over all classes", low=0, below=1)
+        0.0, "strength of label smoothing: share of each target that is spread evenly over all classes", low=0, below=1)
     aux_factor: float = _loss(
         0.0, "weight of the losses of auxiliary classifiers, for models that have them", low=0)
-    reduction: str = _loss("mean", "how the losses of the images in a batch are combined", choices=SCALAR_REDUCTIONS)
+    reduction: str = _loss(
+        "mean", "reduction of the losses of the images in a batch to one number", choices=SCALAR_REDUCTIONS)
     teacher_model: str = _loss("", "name of the model that teaches in distillation; empty means no distillation")
     teacher_ckpt_path: str = _loss("", "checkpoint file of the teacher in distillation")
     distillation_type: str = _loss(
@@ -353,7 +360,7 @@ class RunConfig:
     amp_dtype: str = _amp(
         "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_ALL)
     amp_cast_list: Optional[list[str]] = _amp(
-        None, "classes of layers that compute in amp_dtype with amp_level O1; None means all with matrix products")
+        None, "list of the classes of layers that amp_level O1 casts to amp_dtype; None means all with matrix products")
     loss_scale_type: str = _amp("fixed", "kind of loss scaling", choices=LOSS_SCALE_TYPES)
     loss_scale: float = _amp(1.0, "factor of fixed loss scaling, or the first factor of dynamic loss scaling", above=0)
     drop_overflow_update: bool = _amp(False, "skip the update of the weights when the gradients overflow")
@@ -478,7 +485,7 @@ class InferConfig(_WeightsConfig):
     image_path: list[str] = _output(
         [], "images to classify: one or more files, folders or glob patterns", is_verbatim=True
     )
-    top_k: int = _output(5, "number of classes to print for each image, the most probable first", low=1)
+    top_k: int = _output(5, "number k of top classes to print for each image, the most probable first", low=1)
     results_file: str = _output("", "file to write the predictions to; its name ends in .csv or .json")
     picture: str = _output(
         "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"

@@ -88,12 +88,31 @@ def test_help_lists_own_options_first_and_no_other_scripts(script, capsys):
     assert listed[: len(own)] == own
 
 
+# What the short words in the names of options stand for.
+LONG_FORMS = {
+    **{"amp": "precision", "aug": "augment", "ckpt": "checkpoint", "color": "colour", "dataset": "data set"},
+    **{"dtype": "format", "ema": "average", "eps": "epsilon", "hflip": "flip", "json": "JSON", "lr": "learning rate"},
+    **{"num": "number", "opt": "optimizer", "prob": "probability", "re": "erasing", "std": "deviation"},
+    **{
+        "val": "validat",
+        "vflip": "flip",
+        "csv": "CSV",
+        "dir": "folder",
+        "pct": "crop",
+        "max": "largest",
+        "min": "lowest",
+    },
+}
+
+
 @pytest.mark.parametrize("config_class", list(WORKING), ids=lambda config_class: config_class.script)
-def test_help_texts_stand_alone(config_class):
-    """No text goes on from the option above it, and None and '' are explained where they are the default."""
+def test_help_text_stands_alone(config_class):
+    """A text does not go on from the option above it, and it names the thing that the option is called after."""
     for name, option in used_options(config_class).items():
-        assert not re.match(r"(its|it|that|to|or|and|of|with|such|for)\b", option.help), name
-        assert len(option.help.split()) >= 2 and not option.help.endswith("."), name
+        assert not re.match(r"(its|it|that|to|or|over|and|of|with|such|for)\b", option.help), name
+        assert len(option.help.split()) >= 3 and not option.help.endswith("."), name
+        nouns = [LONG_FORMS.get(word, word) for word in name.split("_")]
+        assert any(noun[:6].rstrip("s") in option.help for noun in nouns), f"{name}: {option.help}"
         if option.default is None:
             assert "None" in option.help, name
 
