@@ -273,7 +273,8 @@ class RunConfig:
     ema_warmup: int = _train(
         2000, "number of updates in which the decay of the moving average rises to ema_decay; 0 means none", low=0)
     val_ema: bool = _train(True, "validate the averaged weights while training, when ema is on")
-    dataset_sink_mode: bool = _train(True, "sink mode of MindCV's data sets; accepted for MindCV's recipes, and has no effect")
+    dataset_sink_mode: bool = _train(
+        True, "sink mode of MindCV's data sets; accepted for MindCV's recipes, and has no effect")
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
     overwrite: bool = _save(
