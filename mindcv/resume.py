@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
 from mindcv.data import ImageDataset
@@ -15,6 +15,7 @@ from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked
 from mindcv.recipe_data import holdout_digest
 from mindcv.utils.distributed import Group, is_launched
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError, UserError
+from mindcv.utils.locks import hold_folder
 from mindcv.utils.logger import counted, logger
 
 __all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_config", "run_description"]
@@ -27,15 +28,18 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
     """The options of this process's command line, and the run to go on with, if that is asked for.
 
     Options that are not given are then as they were in that run; those that are and differ are warned of. The returned
-    `overwrite` says whether `ckpt_save_dir` holds files that must go before the run begins.
+    `overwrite` says whether `ckpt_save_dir` holds files that must go before the run begins. From then on this process
+    keeps other runs out of `ckpt_save_dir`, until `mindcv.utils.locks.release_folders`.
 
     Raises:
         ConfigError: see `parse_command_line`.
         CheckpointError: there is no whole saved run where one is named.
-        UserError: `ckpt_save_dir` holds another run, which this one would overwrite.
+        UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
     config = parse_command_line(TrainConfig)
     saved = None
+    if not (is_launched() or config.print_config):
+        _hold_before_reading(config)
     found = _find(config)
     if found is not None:
         path, saved = found
@@ -59,7 +63,7 @@ def check_save_dir(config: TrainConfig, saved: Optional[SavedRun], group: Group)
     before the group was joined, msrun's scheduler waited for it for minutes.
 
     Raises:
-        UserError: `ckpt_save_dir` holds another run, which this one would overwrite.
+        UserError: see `read_training_config`.
     """
     if not is_launched():
         return config
@@ -135,14 +139,39 @@ def _saved_at(path: Path) -> tuple[Path, SavedRun]:
     return file, read_state(file)
 
 
+def _hold_before_reading(config: TrainConfig) -> None:
+    """Hold the folder that the run will be saved in, if it exists: another process might be writing what is read."""
+    folder = Path(config.ckpt_save_dir)
+    if config.resume != "auto" and (config.resume or config.resume_opt) and "ckpt_save_dir" not in config.given:
+        path = Path(config.resume or config.ckpt_path)
+        folder = path if path.is_dir() else path.parent
+    if folder.is_dir() and not config.print_param_groups:
+        _hold(folder)
+
+
+def _hold(folder: Union[str, Path]) -> None:
+    """Keep other runs out of `folder`.
+
+    Raises:
+        UserError: another process trains into it.
+    """
+    holder = hold_folder(folder, "start only one run at a time in this folder")
+    if holder:
+        raise UserError(
+            f"ckpt_save_dir '{folder}' is in use by another run ({holder}): wait until that run ends, stop it, or give "
+            "another --ckpt_save_dir"
+        )
+
+
 def _with_overwrite(config: TrainConfig, saved: Optional[SavedRun]) -> TrainConfig:
     """The config, whose `overwrite` then says whether files in `ckpt_save_dir` are to be removed.
 
     Raises:
-        UserError: they must not be.
+        UserError: they must not be, or another process trains into `ckpt_save_dir`.
     """
     if config.print_param_groups:
         return config
+    _hold(config.ckpt_save_dir)
     is_own = saved is not None and Path(saved[1]["folder"]).resolve() == Path(config.ckpt_save_dir).resolve()
     return replace(config, overwrite=not is_own and _overwrites(config))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import importlib.util
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from mindcv.resume import check_save_dir, read_training_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import CheckpointError, UserError
+from mindcv.utils.locks import LOCK_FILE, release_folders
 
 ROOT = Path(__file__).parents[1]
 SEED = int(os.environ.get("MINDCV_KILL_SEED", "0"))
@@ -197,6 +200,9 @@ def runs(data, tmp_path_factory):
         step, delay = rng.randint(2, 3), rng.uniform(0, 0.3)
         print(f"seed {SEED}: SIGKILL {delay:.3f} s after step {step}")
         run.until(f"epoch 1/3 step {step}/4")
+        run.process.send_signal(signal.SIGSTOP)
+        second = run_here("train", *OPTIONS.split(), "--data_dir", data, "--ckpt_save_dir", stopped, *cache[:2])
+        run.process.send_signal(signal.SIGCONT)
         time.sleep(delay)
     ends.append(run)
     assert_something_is_whole(stopped)
@@ -218,7 +224,7 @@ def runs(data, tmp_path_factory):
         assert run.end() == 0, "\n".join(run.lines)
     ends.append(run)
     assert not os.listdir(root / "cwd")
-    return SimpleNamespace(whole=whole, stopped=stopped, cache=root / "cache", ends=ends)
+    return SimpleNamespace(whole=whole, stopped=stopped, cache=root / "cache", ends=ends, second=second)
 
 
 def test_a_killed_run_ends_as_one_that_never_was(runs):
@@ -245,6 +251,17 @@ def test_what_is_said_of_it(runs):
     assert re.match(r"stopped: by SIGTERM (in a validation|after epoch 3, step 1 of 4); --resume auto ", told[-1])
 
 
+def test_a_second_run_in_the_folder_of_a_running_one_is_refused(runs):
+    """By one line, before it reads anything; the first goes on, as the tests above show."""
+    process, host = runs.ends[0].process.pid, socket.gethostname()
+    assert runs.second.status == 1
+    assert runs.second.err == (
+        f"error: ckpt_save_dir '{runs.stopped}' is in use by another run (process {process} on host {host}): wait "
+        "until that run ends, stop it, or give another --ckpt_save_dir\n"
+    )
+    assert not (runs.stopped / LOCK_FILE).exists(), "a run that ends in order removes its lock file"
+
+
 @pytest.fixture
 def copy(runs, tmp_path):
     """The finished run in a folder that may be spoilt: links, which a write replaces."""
@@ -266,7 +283,10 @@ def spoil(path):
 def resumed(monkeypatch, *argv):
     """What the options of a command line come to."""
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
-    return read_training_config()
+    try:
+        return read_training_config()
+    finally:
+        release_folders()
 
 
 def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
@@ -392,6 +412,36 @@ def test_a_run_killed_before_its_first_save_begins_again(tmp_path, monkeypatch):
         resumed(monkeypatch, *NEW, folder)
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--ckpt_save_dir", "{0}"],
+        ["--ckpt_save_dir", "{0}", "--overwrite", "True"],
+        ["--ckpt_save_dir", "{0}", "--resume", "auto"],
+        ["--resume", "{0}"],
+        ["--resume", "{0}/m-3_4.ckpt"],
+    ],
+    ids=["new", "overwrite", "auto", "folder", "file"],
+)
+def test_a_folder_in_use_is_refused_before_it_is_read(tmp_path, monkeypatch, capsys, argv):
+    folder = hold_run(tmp_path / "run")
+    with open(folder / LOCK_FILE, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another process: the system counts opened files
+        with pytest.raises(UserError, match=rf"'{folder}' is in use by another run \(another process\): wait"):
+            resumed(monkeypatch, "--model", "convnext_atto", *(word.format(folder) for word in argv))
+    assert capsys.readouterr().err == ""
+    assert {path.name for path in folder.iterdir()} == {LOCK_FILE, "m-3_4.ckpt", f"m-3_4{SUFFIX}", "m_best.ckpt"}
+
+
+def test_options_that_show_something_do_not_hold_the_folder(tmp_path, monkeypatch):
+    folder = hold_run(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        resumed(monkeypatch, *NEW, folder, "--print_config", "True")
+    resumed(monkeypatch, *NEW, folder, "--print_param_groups", "True")
+    resumed(monkeypatch, *NEW, tmp_path / "new", "--print_param_groups", "True")
+    assert LOCK_FILE not in os.listdir(folder) and not (tmp_path / "new").exists()
+
+
 def test_overwriting_spares_the_weights_to_start_from(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     argv = [*NEW, folder, "--overwrite", "True", "--ckpt_path", folder / "m_best.ckpt"]
@@ -414,6 +464,15 @@ def test_the_main_process_looks_into_the_folder_and_all_end(tmp_path, monkeypatc
 
     processes.run(check, 2)
     assert "holds an earlier run" in said[0] and said[-1] == "1 of the 2 processes failed; the log of each says why"
+
+
+def test_the_main_process_holds_the_folder_for_all(tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    config, saved = resumed(monkeypatch, *NEW, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "before the group is joined no process holds it"
+    processes.run(lambda rank: check_save_dir(config, saved, Group(rank, 2)), 2)
+    assert os.listdir(tmp_path / "run") == [LOCK_FILE]
+    release_folders()
 
 
 def test_the_main_process_alone_overwrites(tmp_path, monkeypatch, processes):

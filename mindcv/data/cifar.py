@@ -16,9 +16,10 @@ from typing import Any, Union
 import numpy as np
 
 from mindcv.data.dataset import ArrayImages
-from mindcv.utils.download import download, extract_archive, locked
+from mindcv.utils.download import download, extract_archive
 from mindcv.utils.errors import DataError, UserError, unknown_name
 from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.locks import locked
 
 __all__ = ["fetch_cifar", "read_cifar"]
 

@@ -11,6 +11,7 @@ import sys
 from typing import Callable, NoReturn, TextIO
 
 from mindcv.utils.errors import ConfigError, Interrupted, UserError
+from mindcv.utils.locks import release_folders
 
 __all__ = ["run_script", "show_and_stop"]
 
@@ -34,6 +35,8 @@ def run_script(main: Callable[[], None]) -> None:
         status = 128 + signal.SIGPIPE
         for stream in gone:  # else Python complains when it flushes them at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    finally:
+        release_folders()
     # MindSpore's cells complain when the interpreter takes them down: let them go first.
     gc.collect()
     sys.exit(status)

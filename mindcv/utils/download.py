@@ -30,14 +30,10 @@ from tqdm import tqdm
 
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.locks import locked
 from mindcv.utils.logger import logger
 
-try:
-    import fcntl
-except ImportError:  # Windows, where processes that fetch the same file at once are not kept apart
-    fcntl = None
-
-__all__ = ["DownLoad", "cache_root", "download", "extract_archive", "locked"]
+__all__ = ["DownLoad", "cache_root", "download", "extract_archive"]
 
 _PathLike = Union[str, os.PathLike]
 
@@ -128,20 +124,6 @@ def extract_archive(path: _PathLike, folder: _PathLike) -> None:
         raise UserError(f"cannot unpack '{path}': {error}") from None
 
 
-@contextmanager
-def locked(path: _PathLike) -> Iterator[IO[bytes]]:
-    """The file at `path`, made if need be, open for appending, and kept from other processes that ask for it this way.
-
-    Whoever holds it may rename or remove it: those who waited for it then get a new one of that name.
-    """
-    while True:
-        with open(path, "a+b") as file:
-            _lock(file)
-            if _is_named(file, path):
-                yield file
-                return
-
-
 class DownLoad:
     """The functions of this module under the names of MindCV's class, for code written for that library.
 
@@ -179,24 +161,6 @@ class DownLoad:
         self.extract_archive(archive, extract_path)
         if remove_finished:
             archive.unlink()
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Wait until no other process has `file` locked, and lock it until it is closed."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:  # some network file systems have no locks
-        logger.warning("cannot lock '%s' (%s): start only one process that fetches it", file.name, error.strerror)
-
-
-def _is_named(file: IO[bytes], path: _PathLike) -> bool:
-    """Whether `path` is still this open file, and not gone or another one."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _name_of(url: str) -> str:

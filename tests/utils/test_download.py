@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mindcv.utils import download as module
-from mindcv.utils.download import DownLoad, cache_root, download, extract_archive, locked
+from mindcv.utils.download import DownLoad, cache_root, download, extract_archive
 from mindcv.utils.errors import UserError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
@@ -299,26 +299,6 @@ def test_many_at_once_fetch_one_file_once(server, tmp_path):
     for thread in threads:
         thread.join()
     assert len(done) == 8 and len(server.seen) == 6 and os.listdir(tmp_path) == ["data.bin"]
-
-
-def test_a_lock_outlives_the_file_it_is_on(tmp_path):
-    order = []
-
-    def wait():
-        with locked(tmp_path / "x") as file:
-            order.append(os.fstat(file.fileno()).st_size)
-
-    with locked(tmp_path / "x") as file:
-        file.write(b"mine")
-        file.flush()
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(0.1)
-        assert thread.is_alive()
-        (tmp_path / "x").unlink()
-        order.append("done")
-    thread.join()
-    assert order == ["done", 0]
 
 
 def test_progress_is_for_terminals(server, tmp_path, capfd):
