@@ -358,7 +358,10 @@ _rooms: Sequence[np.ndarray] = ()  # and where it puts their images
 def _start_worker(view: EpochView, memory: Sequence[Any]) -> None:
     global _view, _rooms
     _view, _rooms = view, _as_rooms(memory)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone should answer
+    # Ctrl-C and a terminal that is closed reach the whole group; the parent alone should answer.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _make(place: int) -> tuple[int, Union[tuple[int, ...], np.ndarray], np.ndarray]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Optional
 
 from mindcv.utils.logger import logger
+from mindcv.utils.streams import gone_streams, silence
 
 __all__ = ["SIGNALS", "Interruption"]
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# The last one comes when the terminal of a process is closed; Windows has no such signal.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+_AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # the second of these ends the process without saving
 
 
 class Interruption:
@@ -28,24 +31,38 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While the block runs, the first SIGTERM or Ctrl-C is noted; the second does what it does elsewhere.
+        """While the block runs, the first SIGTERM, Ctrl-C or SIGHUP is noted.
+
+        A second SIGTERM or Ctrl-C does what it does elsewhere. A SIGHUP never does: a terminal that is closed sends
+        several, and a SIGTERM may follow. A process that ignores SIGHUP, as nohup has it, goes on ignoring it.
 
         In a thread other than the main one, where Python allows no handlers, nothing is noted.
         """
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [n for n in SIGNALS if n in _AT_ONCE or signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:
-            self._stop_listening()
+            self._stop_listening(*self._before)
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
-        self.signal = signal.Signals(number)
-        self._stop_listening()
-        logger.warning("%s: finishing this step, then saving; once more stops at once", self.signal.name)
+        is_first, name = self.signal is None, signal.Signals(number).name
+        if is_first:
+            self.signal = signal.Signals(number)
+        told = f"{name}: finishing this step, then saving"
+        if number in _AT_ONCE:
+            self._stop_listening(*_AT_ONCE)
+            told += "; once more stops at once"
+        elif not is_first:
+            return
+        for stream in gone_streams():
+            silence(stream)
+        with suppress(OSError):  # in the middle of a step, which an exception would leave half done
+            logger.warning(told)
 
-    def _stop_listening(self) -> None:
-        for number, handler in self._before.items():
+    def _stop_listening(self, *numbers: signal.Signals) -> None:
+        for number in self._before.keys() & set(numbers):
+            handler = self._before.pop(number)
             # None: a handler that was not set from Python, and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}

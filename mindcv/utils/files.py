@@ -14,10 +14,19 @@ from typing import Union
 
 from mindcv.utils.errors import UserError
 
-__all__ = ["atomic_path", "atomic_write_text", "ensure_writable", "ensure_writable_dir", "remove_side_files"]
+__all__ = [
+    "atomic_path",
+    "atomic_write_text",
+    "ensure_writable",
+    "ensure_writable_dir",
+    "remove_open_side_files",
+    "remove_side_files",
+]
 
 # What a side file has in its name.
 _SIDE = ".part-"
+# The side files that this process is writing to.
+_open_sides: set[Path] = set()
 
 
 @contextmanager
@@ -40,6 +49,7 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_SIDE}", suffix=path.suffix, dir=folder)
         side = Path(name)
+        _open_sides.add(side)
         os.close(handle)
         yield side
         if is_stream:
@@ -56,12 +66,19 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
     finally:
         if side is not None:
             _remove(side)
+            _open_sides.discard(side)
 
 
 def remove_side_files(folder: Union[str, os.PathLike]) -> None:
     """Remove what killed processes left in a folder; only where nobody else is writing to it."""
     for path in Path(folder).glob(f".*{_SIDE}*"):
         path.unlink(missing_ok=True)
+
+
+def remove_open_side_files() -> None:
+    """Remove the side files that this process is writing to, before it ends at once."""
+    for side in list(_open_sides):
+        _remove(side)
 
 
 def atomic_write_text(path: Union[str, os.PathLike], text: str) -> None:

@@ -1,7 +1,9 @@
 """Signals are noted once, and then do what they did before."""
 
 import os
+import pty
 import signal
+import sys
 import threading
 
 import pytest
@@ -13,7 +15,8 @@ from mindcv.engine import Interruption
 def handled():
     """The signals that reach handlers set before; what was there is put back."""
     came = []
-    before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
     yield came
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -30,6 +33,46 @@ def test_the_first_is_noted_and_the_second_is_not(handled, capsys, number):
         assert handled == [number]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"{number.name}: finishing this step, then saving; once more stops at once"
+
+
+def test_sighup_is_noted_and_ends_nothing_when_it_comes_again(handled, capsys):
+    """A shell whose terminal is closed sends it to its jobs, and so does the system; msrun's end sends a SIGTERM."""
+    interruption = Interruption()
+    with interruption.listening():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert interruption.signal is signal.SIGHUP and handled == []
+        signal.raise_signal(signal.SIGTERM)
+        assert handled == [signal.SIGTERM]
+    signal.raise_signal(signal.SIGHUP)
+    assert handled == [signal.SIGTERM, signal.SIGHUP]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "SIGHUP: finishing this step, then saving"
+    assert second == "SIGTERM: finishing this step, then saving; once more stops at once"
+
+
+def test_sighup_that_is_ignored_stays_ignored(handled):
+    """As `nohup` has it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interruption = Interruption()
+    with interruption.listening():
+        signal.raise_signal(signal.SIGHUP)
+    assert interruption.signal is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_lines_go_nowhere_when_the_terminal_is_closed(handled, monkeypatch):
+    """An error of the terminal in the middle of a step would leave that half done."""
+    keyboard, screen = pty.openpty()
+    with open(screen, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        os.close(keyboard)
+        with pytest.raises(OSError, match="Input/output error"):
+            print("what follows would raise", file=stream, flush=True)
+        interruption = Interruption()
+        with interruption.listening():
+            signal.raise_signal(signal.SIGHUP)
+        print("a later line", file=stream, flush=True)
+    assert interruption.signal is signal.SIGHUP
 
 
 def test_afterwards_all_is_as_before(handled):

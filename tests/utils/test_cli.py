@@ -11,6 +11,8 @@ import pytest
 
 from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.errors import CheckpointError, ConfigError, Interrupted
+from mindcv.utils.files import atomic_path
+from mindcv.utils.locks import hold_folder
 
 
 def raiser(error):
@@ -87,6 +89,53 @@ def test_ctrl_c_during_the_imports_is_a_line(tmp_path, script):
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"stopped: by Ctrl-C\n"
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [(signal.SIGTERM, 143, "stopped: by SIGTERM or Ctrl-C\n"), (signal.SIGINT, 130, "stopped: by Ctrl-C\n")],
+)
+def test_signal_ends_a_script_with_one_line_and_no_half_file(tmp_path, monkeypatch, number, status, line):
+    """In a process of its own, which is forked since imports take seconds."""
+
+    def main():
+        print("a line of results")
+        hold_folder(tmp_path / "run", "")
+        with atomic_path(tmp_path / "results.json") as side:
+            side.write_text("half")
+            signal.raise_signal(number)
+
+    process = os.fork()
+    if not process:
+        with open(tmp_path / "err", "w") as err, open(tmp_path / "out", "w") as out:
+            os.dup2(err.fileno(), 2)
+            monkeypatch.setattr(sys, "stdout", out)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, lambda *_: os._exit(99))  # as a script sets it for the time of its imports
+            try:
+                run_script(main)
+            finally:
+                os._exit(98)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == status
+    assert (tmp_path / "err").read_text() == line
+    assert (tmp_path / "out").read_text() == "a line of results\n"
+    assert sorted(os.listdir(tmp_path)) == ["err", "out"]
+
+
+def test_signal_handlers_are_put_back_after_a_script(monkeypatch):
+    seen = []
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        for variables in ({}, {"MS_ROLE": "MS_WORKER"}):
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            with pytest.raises(SystemExit):
+                run_script(lambda: seen.append(signal.getsignal(signal.SIGTERM)))
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert callable(seen[0]) and seen[0] is not signal.SIG_DFL
+    assert seen[1] is signal.SIG_DFL, "a launcher's SIGTERM must end a process that waits in MindSpore"
 
 
 def test_run_script_prints_letters_that_the_output_lacks_as_escapes(monkeypatch):
