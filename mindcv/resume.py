@@ -22,6 +22,7 @@ __all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_
 
 # What may change without changing the numbers.
 _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
+_MOST_LISTED = 4  # changed options in a warning
 
 
 def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
@@ -173,6 +174,8 @@ def _with_overwrite(config: TrainConfig, saved: Optional[SavedRun]) -> TrainConf
         return config
     _hold(config.ckpt_save_dir)
     is_own = saved is not None and Path(saved[1]["folder"]).resolve() == Path(config.ckpt_save_dir).resolve()
+    if is_own and config.overwrite:
+        logger.warning("overwrite removes nothing: the run that '%s' holds is resumed", config.ckpt_save_dir)
     return replace(config, overwrite=not is_own and _overwrites(config))
 
 
@@ -204,16 +207,25 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
     tell_warnings(config)
-    changed = [
-        f"{name}: {before[name]!r} -> {value!r}"
-        for name, value in config.as_dict().items()
-        if name in before and name not in _FREE and _as_json(value) != before[name]
-    ]
-    if changed:
-        logger.warning(
-            "not as in the interrupted run, of which this is then no exact continuation: %s", ", ".join(changed)
-        )
+    _tell_changed(config, before)
     return config
+
+
+def _tell_changed(config: TrainConfig, before: Mapping[str, Any]) -> None:
+    """Warn of the options that differ from those of the saved run and change its numbers."""
+    after = {name: _as_json(value) for name, value in config.as_dict().items() if name not in _FREE}
+    changed = [name for name, value in after.items() if name in before and value != before[name]]
+    if not changed:
+        return
+    listed = ", ".join(f"{name}: {before[name]!r} -> {after[name]!r}" for name in changed[:_MOST_LISTED])
+    listed += f" and {len(changed) - _MOST_LISTED} more" if len(changed) > _MOST_LISTED else ""
+    in_recipe = [name for name in changed if config.given.get(name) not in (None, "command line")]
+    logger.warning(
+        "%s not as in the interrupted run, so the resumed run will not be bit-identical to the original one: %s%s",
+        "1 option is" if len(changed) == 1 else f"{len(changed)} options are",
+        listed,
+        "; leave --config out to keep the options of the interrupted run" if in_recipe else "",
+    )
 
 
 def _as_json(value: Any) -> Any:

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mindcv.config import TrainConfig
 from mindcv.convert import read_ckpt
-from mindcv.engine.state_file import SUFFIX, UNSAVED, find_newest
+from mindcv.engine.state_file import SUFFIX, UNSAVED, find_newest, write_state
 from mindcv.resume import check_save_dir, read_training_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
@@ -238,7 +239,7 @@ def test_what_is_said_of_it(runs):
     assert new[0] == f"nothing to resume in '{runs.stopped}': this is a new run"
     for lines in (killed, told, last):
         assert re.match(rf"resuming '{runs.stopped}/convnextv2_atto-\d_\d{SUFFIX}': epoch \d, step \d$", lines[0])
-        assert not [line for line in lines if "not as in the interrupted run" in line or line.startswith("not used")]
+        assert not [line for line in lines if " not as in the interrupted run" in line or line.startswith("not used")]
     assert "SIGTERM: finishing this step, then saving; once more stops at once" in told
     (entry,) = runs.cache.iterdir()
     made, taken = (
@@ -326,8 +327,10 @@ def test_changed_options_are_told(copy, monkeypatch, capsys):
     config, _ = resumed(monkeypatch, "--resume", copy, *argv)
     assert (config.lr, config.scale, config.num_parallel_workers) == (0.5, (0.5, 1.0), 7)
     warning = capsys.readouterr().err.splitlines()[0]
-    changes = "scale: [0.08, 1.0] -> (0.5, 1.0), lr: 0.002 -> 0.5"
-    assert warning == f"not as in the interrupted run, of which this is then no exact continuation: {changes}"
+    assert warning == (
+        "2 options are not as in the interrupted run, so the resumed run will not be bit-identical to the original "
+        "one: scale: [0.08, 1.0] -> [0.5, 1.0], lr: 0.002 -> 0.5"
+    )
 
 
 def test_a_loss_that_is_not_steady_is_told(copy, monkeypatch, capsys):
@@ -394,6 +397,36 @@ def test_a_new_run_does_not_overwrite_another(tmp_path, monkeypatch):
     config, _ = resumed(monkeypatch, *NEW, tmp_path / "other", "--overwrite", "True")
     assert not config.overwrite
     assert len(list(folder.iterdir())) == 3, "this only looks"
+
+
+def save_run(folder, **options):
+    """A folder with a saved run of one step, of a model with these options."""
+    config = TrainConfig(model="convnext_atto", ckpt_save_dir=str(folder), **options)
+    state = {"epoch": 1, "step": 1, "global_step": 1, "is_epoch_done": False}
+    folder.mkdir()
+    record = {"started": 1.0, "state": state, "config": json.loads(json.dumps(config.as_dict()))}
+    write_state(folder / f"convnext_atto-1_1{SUFFIX}", {"w": np.zeros(1, np.float32)}, record)
+    return folder
+
+
+def test_a_run_that_is_resumed_is_not_overwritten_and_this_is_told(tmp_path, monkeypatch, capsys):
+    folder = save_run(tmp_path / "run")
+    config, saved = resumed(monkeypatch, "--ckpt_save_dir", folder, "--resume", "auto", "--overwrite", "True")
+    assert saved is not None and not config.overwrite
+    assert f"overwrite removes nothing: the run that '{folder}' holds is resumed" in capsys.readouterr().err
+
+
+def test_options_of_a_recipe_that_replace_saved_ones_are_told_in_a_short_line(tmp_path, monkeypatch, capsys):
+    folder, recipe = save_run(tmp_path / "run", lr=0.5, opt="lamb"), tmp_path / "recipe.yaml"
+    recipe.write_text("lr: 0.001\nopt: adamw\nema: True\nmixup: 0.5\ncutmix: 0.5\nseed: 3\n")
+    config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
+    assert (config.lr, config.opt) == (0.001, "adamw"), "what is given comes before what is saved"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "interrupted" in line]
+    assert line.startswith("6 options are not as in the interrupted run, so the resumed run will not be bit-identical")
+    assert line.endswith(" and 2 more; leave --config out to keep the options of the interrupted run")
+    assert line.count("->") == 4
+    resumed(monkeypatch, "--seed", "3", "--resume", folder)
+    assert capsys.readouterr().err.splitlines()[0].startswith("1 option is not as in the interrupted run, ")
 
 
 def test_a_run_to_go_on_with_that_is_not_there_overwrites_none(tmp_path, monkeypatch):
