@@ -48,11 +48,21 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
     """
     path = existing_file(path)
     if path.suffix != ".ckpt":  # MindSpore goes by it
-        raise CheckpointError(f"checkpoint '{path}' is not a .ckpt file: MindSpore's own must have that ending")
+        raise CheckpointError(
+            f"checkpoint '{path}' is not a .ckpt file by its name, and MindSpore reads its own checkpoints only under "
+            f"such a name: rename it to '{path.with_suffix('.ckpt').name}'"
+        )
     try:
-        entries = ms.load_checkpoint(str(path))
-    except Exception as error:  # MindSpore raises several kinds for a damaged file
-        raise CheckpointError(f"checkpoint '{path}' cannot be read: {str(error).strip().splitlines()[0]}") from None
+        open(path, "rb").close()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
+    try:
+        with mindspore_log_held():
+            entries = ms.load_checkpoint(str(path))
+    except Exception:  # MindSpore raises several kinds for a damaged file, and speaks of permissions that are right
+        raise CheckpointError(
+            f"checkpoint '{path}' cannot be read: it is damaged, or no MindSpore checkpoint; copy or download it again"
+        ) from None
     digest = entries.pop(DIGEST_KEY, None)
     texts = {name: str(entries.pop(name)) for name in (METADATA_KEY,) if name in entries}
     tensors = {name: entry for name, entry in entries.items() if isinstance(entry, ms.Tensor)}

@@ -65,6 +65,9 @@ class Callback:
     def on_interrupt(self, state: TrainState) -> None:
         """When a signal or an error ends the run early, at the state of the last whole step."""
 
+    def close(self) -> None:
+        """When training has ended, in whatever way, and nothing is told any more."""
+
     def saved(self) -> dict[str, Any]:
         """What a resumed run needs of this callback, as JSON values."""
         return {}
@@ -113,6 +116,10 @@ class Progress(Callback):
 
     def on_interrupt(self, state: TrainState) -> None:
         """Leave the terminal to others."""
+        self._close_bar()
+
+    def close(self) -> None:
+        """Leave the terminal to others, also where nothing is saved."""
         self._close_bar()
 
     def _close_bar(self) -> None:

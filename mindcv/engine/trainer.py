@@ -29,7 +29,7 @@ from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
 from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import Interrupted, UserError
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["Trainer", "create_trainer", "steps_per_epoch"]
 
@@ -95,8 +95,7 @@ class Trainer:
         # In PyNative mode an exception inside any gradient, as a mistake in a notebook makes it, leaves MindSpore's
         # record of that gradient behind. A float16 step then failed in LayerNormGrad, and others compiled slowly.
         _pynative_executor.clear_res()
-        if state.is_done:
-            logger.info("nothing is left to do: the run ended with epoch %d of %d", state.epoch, num_epochs)
+        _tell_place(state, num_epochs)
         for callback in callbacks:
             callback.on_train_begin(state)
         try:
@@ -108,8 +107,12 @@ class Trainer:
         except Exception as error:
             self._end_early(error, state, callbacks)
             raise
-        for callback in callbacks:
-            callback.on_train_end(state)
+        else:
+            for callback in callbacks:
+                callback.on_train_end(state)
+        finally:
+            for callback in callbacks:
+                callback.close()
         return state
 
     def _train_epoch(
@@ -199,6 +202,18 @@ class Trainer:
             if count:
                 place = f"epoch {state.epoch}, step {state.step} of {state.steps_per_epoch}"
                 raise Interrupted(number, f"by {number.name} after {place}; --resume auto goes on from there")
+
+
+def _tell_place(state: TrainState, num_epochs: int) -> None:
+    """Say where a resumed run stands, if it has no epoch before it."""
+    if state.epoch <= num_epochs:
+        if state.is_done:
+            logger.info("nothing is left to do: the run ended with epoch %d of %d", state.epoch, num_epochs)
+    elif state.is_done:
+        trained = counted(state.epoch, "epoch")
+        logger.info("nothing is left to do: the run has trained %s already, and epoch_size is %d", trained, num_epochs)
+    else:
+        logger.warning("the run ends with epoch %d, which it was in, and epoch_size is %d", state.epoch, num_epochs)
 
 
 def _tell(methods: Sequence[Callable[[TrainState], None]], state: TrainState) -> None:

@@ -79,6 +79,20 @@ def test_damaged_files(path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", [1, 5, 20])
+def test_damaged_header_is_told_in_one_sentence_and_not_by_mindspore(path, capfd, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_ckpt(path)
+    assert str(caught.value).startswith(
+        f"checkpoint '{path}' cannot be read: it is damaged, or no MindSpore checkpoint"
+    )
+    told = capfd.readouterr()
+    assert told.out == told.err == ""
+
+
 def test_other_formats(path):
     other = path.rename(path.with_suffix(".pth"))
     with pytest.raises(CheckpointError, match=r"a\.pth' is not a \.ckpt file"):

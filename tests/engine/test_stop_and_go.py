@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from dataclasses import replace
+from unittest.mock import Mock
 
 import mindspore as ms
 import numpy as np
@@ -18,6 +19,7 @@ from mindcv.engine import (
     EarlyStopping,
     Interruption,
     MetricsTable,
+    Progress,
     RunStates,
     Trainer,
     create_trainer,
@@ -380,6 +382,18 @@ def test_training_does_not_save_a_run_whose_loss_is_not_finite(loss, capsys):
     assert "because its weights come from a loss that is not finite" in capsys.readouterr().err
 
 
+def test_training_closes_the_progress_bar_when_the_loss_is_not_finite(monkeypatch):
+    """The error would stand behind the bar, on one line of the terminal."""
+    bars = []
+    monkeypatch.setattr("mindcv.engine.callbacks.tqdm", lambda **options: bars.append(Mock()) or bars[-1])
+    progress = Progress()
+    progress.is_terminal = True
+    with pytest.raises(UserError, match="training stops"):
+        Trainer(Step([1.0, math.nan])).train(1, Loader(4), [progress])
+    (bar,) = bars
+    bar.close.assert_called_once_with()
+
+
 @pytest.mark.parametrize("is_here", [True, False])
 def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
     """Of two processes one cannot read its second batch. Both are told before the step in which they would wait."""
@@ -407,6 +421,19 @@ def test_a_finished_run_does_nothing_more(capsys):
     assert Trainer(Step([])).train(2, loader, [diary], again).global_step == 4
     assert diary.entries == ["begin", "end"] and len(loader.asked) == 2
     assert capsys.readouterr().err == "nothing is left to do: the run ended with epoch 2 of 2\n"
+
+
+def test_a_run_past_its_epochs_is_told(capsys):
+    """--epoch_size may be less than what a resumed run has behind it."""
+    for is_epoch_done, words in (
+        (True, "nothing is left to do: the run has trained 2 epochs already, and epoch_size is 1\n"),
+        (False, "the run ends with epoch 2, which it was in, and epoch_size is 1\n"),
+    ):
+        trainer = Trainer(Step([1.0] * 2))
+        state = trainer.begin(1, Loader(2))
+        state.epoch, state.step, state.global_step, state.is_epoch_done = 2, 1, 3, is_epoch_done
+        assert trainer.train(1, Loader(2), [], state).epoch == 2
+        assert capsys.readouterr().err == words
 
 
 def test_a_finished_run_can_be_made_longer():
