@@ -1,4 +1,7 @@
-"""Locks that keep processes apart. The system drops the locks of a process when that ends, however it ends."""
+"""Locks that keep processes apart. The system drops the locks of a process when that ends, however it ends.
+
+Decision 0076 says why a run locks its folder.
+"""
 
 from __future__ import annotations
 
