@@ -47,10 +47,13 @@ def main() -> None:
     result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes)
     if group.is_main:
         labels = range(num_classes) if classes is None else classes.tolist()
-        report(config, result, {label: dataset.class_names[label] for label in labels}, num_classes)
+        class_names = {label: dataset.class_names[label] for label in labels}
+        report(config, result, class_names, num_classes, dataset.num_left_out)
 
 
-def report(config: ValidateConfig, result: Evaluation, class_names: dict[int, str], num_classes: int) -> None:
+def report(
+    config: ValidateConfig, result: Evaluation, class_names: dict[int, str], num_classes: int, num_left_out: int
+) -> None:
     """Print the figures and write what was asked for.
 
     Args:
@@ -58,16 +61,18 @@ def report(config: ValidateConfig, result: Evaluation, class_names: dict[int, st
         result: the figures.
         class_names: label and name of each class that was counted.
         num_classes: of the network.
+        num_left_out: images that could not be read and were left out (`skip_corrupt`).
     """
     counts = result.counts
+    left_out = f", images left out: {num_left_out}" if num_left_out else ""
     restricted = f", classes: {len(class_names)} of {num_classes}" if config.restrict_classes else ""
     print(
         f"Top_1_Accuracy: {counts.top1:.4f}, Top_5_Accuracy: {counts.top5:.4f}, loss: {counts.loss:.4f}, "
-        f"images: {counts.num_images}, images/s: {result.images_per_s:.1f}{restricted}"
+        f"images: {counts.num_images}, images/s: {result.images_per_s:.1f}{left_out}{restricted}"
     )
     if config.results_json:
         result_of = {"model": config.model, "ckpt_path": config.ckpt_path, **result.as_dict()}
-        result_of.update(num_classes=num_classes, num_classes_counted=len(class_names))
+        result_of.update(num_classes=num_classes, num_classes_counted=len(class_names), num_left_out=num_left_out)
         atomic_write_text(config.results_json, json.dumps(result_of, indent=2) + "\n")
     if config.per_class_csv:
         atomic_write_text(config.per_class_csv, per_class_table(counts.confusion, class_names))

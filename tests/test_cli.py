@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mindcv.config import ValidateConfig
+from mindcv.engine import Evaluation
+from mindcv.engine.metrics import ClassificationCounts
 from mindcv.models import create_model
 from mindcv.utils.cli import run_script
 
@@ -35,17 +38,22 @@ class Run:
     err: str
 
 
-def run(script, *argv):
-    """A script in this process, loaded anew from its file."""
+def load(script):
+    """A script as a module, loaded anew from its file."""
     spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, *argv):
+    """A script in this process, loaded anew from its file."""
     out, err, arguments = io.StringIO(), io.StringIO(), sys.argv
     state = np.random.get_state()  # set_seed sets NumPy's as well
     sys.argv = [f"{script}.py", *map(str, argv)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-            spec.loader.exec_module(module)
-            run_script(module.main)
+            run_script(load(script).main)
     finally:
         sys.argv = arguments
         np.random.set_state(state)
@@ -221,6 +229,18 @@ def test_classes_keep_their_numbers_when_one_has_no_images(data, checkpoint, own
     hits = (own_logits.argmax(axis=1) == labels)[labels > 0]
     found = json.loads((elsewhere / "r.json").read_text())
     assert (found["num_images"], found["num_top_1"]) == (5, hits.sum())
+
+
+@pytest.mark.parametrize("num_left_out", [0, 2])
+def test_validation_tells_how_many_images_were_left_out(tmp_path, capsys, num_left_out):
+    counts = ClassificationCounts(2)
+    counts.update(np.float32([[1, 0], [1, 0]]), np.array([0, 1]))
+    config = ValidateConfig(results_json=str(tmp_path / "r.json"))
+    load("validate").report(config, Evaluation(counts, 10.0), {0: "cat", 1: "dog"}, 2, num_left_out)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["num_images"], found["num_left_out"]) == (2, num_left_out)
+    expected = ", images left out: 2\n" if num_left_out else ", images/s: 10.0\n"
+    assert capsys.readouterr().out.endswith(expected)
 
 
 # Inference

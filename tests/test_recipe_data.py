@@ -322,4 +322,5 @@ def test_unreadable_validation_images_are_left_out_when_asked(root, log):
     damage(root)
     dataset, loader = build_evaluation_loader(validate_config(root, "--skip_corrupt"), Group())
     assert len(dataset) == 3 and sum(len(labels) for _, labels in loader.batches()) == 3
+    assert dataset.num_left_out == 2
     assert any("2 of the 5 validation images cannot be read" in line and "leaves them out" in line for line in log())

@@ -9,7 +9,7 @@ import codecs
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +26,14 @@ __all__ = [
     "read_names_for_checkpoint",
 ]
 
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# The marks of UTF-32 come first, because that of its little-endian form begins with the mark of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def imagenet_class_names() -> list[str]:
@@ -75,7 +82,7 @@ def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> di
 def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
     """The names in a text file, one a line, in the order of the labels.
 
-    The file is UTF-8, or UTF-16 with a byte order mark. Empty lines at the end do not count.
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Empty lines at the end do not count.
 
     Raises:
         UserError: the file cannot be read, is in another encoding, or has an empty or repeated line.
@@ -85,9 +92,19 @@ def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
     except OSError as error:
         raise UserError(f"class_names_file '{path}': {error.strerror}") from None
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in content:
+        raise UserError(
+            f"class_names_file '{path}' is not text in UTF-8: it holds zero bytes, as UTF-16 without a byte order mark "
+            "does; convert it, for instance with 'iconv -f UTF-16LE -t UTF-8'"
+        )
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        if not encoding.startswith("utf-8"):
+            raise UserError(
+                f"class_names_file '{path}' begins with the byte order mark of {encoding.upper()}, but it is cut or "
+                "damaged: save it again, in UTF-8"
+            ) from None
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
             f"class_names_file '{path}' is not text in UTF-8: line {line} has the byte {content[error.start]:#04x}; "
@@ -126,14 +143,23 @@ def read_names_for_checkpoint(
         )
     own = [unicodedata.normalize("NFC", name) for name in sorted(class_to_idx, key=class_to_idx.get)]
     given = [unicodedata.normalize("NFC", name) for name in names]
-    if given != own and sorted(given) == sorted(own):
-        label = next(index for index, name in enumerate(own) if name != given[index])
+    label = _first_in_other_order(given, own)
+    if label is None:  # also where names differ in upper and lower case
+        label = _first_in_other_order([name.casefold() for name in given], [name.casefold() for name in own])
+    if label is not None:
         raise UserError(
             f"class_names_file '{path}' holds the checkpoint's class names in another order: line {label + 1} is "
             f"'{given[label]}', but class {label} of the checkpoint is '{own[label]}'; leave class_names_file out, "
             "because the checkpoint's own order is right"
         )
     return names
+
+
+def _first_in_other_order(given: Sequence[str], own: Sequence[str]) -> Optional[int]:
+    """The first place at which two lists of the same names differ; None if they are equal or of other names."""
+    if sorted(given) != sorted(own):
+        return None
+    return next((place for place, name in enumerate(own) if name != given[place]), None)
 
 
 @cache

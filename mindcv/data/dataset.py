@@ -134,6 +134,7 @@ class ImageDataset:
         self.num_parallel_workers = num_parallel_workers
         self.num_aug_repeats = num_aug_repeats
         self._chosen = None if num_samples is None else _choose(len(images), num_samples, seed)
+        self.num_left_out = 0  # by `leave_out`
         self.class_names = list(images.class_names)
         self.class_to_idx = {name: index for index, name in enumerate(self.class_names)}
 
@@ -162,6 +163,7 @@ class ImageDataset:
         """Take samples out of the data set; those after them move up."""
         chosen = np.arange(len(self.images)) if self._chosen is None else self._chosen
         self._chosen = np.delete(chosen, list(indices))
+        self.num_left_out += len(indices)
 
     @property
     def labels(self) -> np.ndarray:

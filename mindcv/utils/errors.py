@@ -75,7 +75,7 @@ class UnknownClassesError(DataError):
 
     def __init__(self, folder: str, names: Sequence[str], known: Sequence[str], whose: str = "class_indexing's"):
         self.folder, self.names, self.known = folder, names, known
-        close = "" if len(names) > 1 else nearest(names[0], known)
+        close = _case_hint(names, known) or ("" if len(names) > 1 else nearest(names[0], known))
         super().__init__(
             f"'{folder}' has {len(names)} class folder(s) that are none of {whose} {len(known)} classes: "
             f"{shorten(names)}{close} (the classes are {shorten(known)})"
@@ -126,6 +126,15 @@ def _closest(name: str, known: Iterable[str]) -> Optional[str]:
     swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # to difflib, swapped letters are far apart
     match = swapped or get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[match[0]] if match else None
+
+
+def _case_hint(names: Iterable[str], known: Iterable[str]) -> str:
+    """A clause about the first of `names` that differs from one of `known` in upper and lower case alone, if any."""
+    by_case = {name.casefold(): name for name in known}
+    for name in names:
+        if name.casefold() in by_case:
+            return f"; '{name}' and '{by_case[name.casefold()]}' differ in upper and lower case: rename the folder"
+    return ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ def ensure_writable(*paths: str) -> None:
     for path in filter(None, paths):
         if given.count(os.path.abspath(path)) > 1:
             raise UserError(f"'{path}' is given as the place of two results: one would overwrite the other")
-        if os.path.isdir(path):
+        if os.path.isdir(path) or path.endswith(("/", os.sep)):
             raise UserError(f"cannot write to '{path}': it is a folder, and the name of a file is expected")
         if not _is_stream(path):
             ensure_writable_dir(Path(os.path.realpath(path)).parent)

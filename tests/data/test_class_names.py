@@ -51,7 +51,7 @@ def test_match_classes_refuses_what_is_not_clear():
         match_classes(["tench", "n01440764"], IMAGENET)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n \n"])
 def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encoding, end):
     path = tmp_path / "names.txt"
@@ -66,6 +66,11 @@ def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encod
         ("Kätzchen\n".encode("latin-1"), "is not text in UTF-8: line 1 has the byte 0xe4; .*iconv -f LATIN1"),
         (b"cat\n\ndog\n", "line 2 is empty"),
         (b"", "line 1 is empty"),
+        (
+            "cat\ndog\n".encode("utf-16-le"),
+            "is not text in UTF-8: it holds zero bytes, as UTF-16 without a .*iconv -f UTF-16",
+        ),
+        ("cat\ndog\n".encode("utf-16")[:-1], "begins with the byte order mark of UTF-16, but it is cut or damaged"),
         (b"cat\ndog\ncat\n", r"repeats the name\(s\) 'cat'; give each class a name of its own"),
     ],
 )
@@ -88,6 +93,11 @@ def test_read_names_for_checkpoint_refuses_the_checkpoints_names_in_another_orde
     path.write_text("ant\nKa\u0308fer\nbee\n", encoding="utf-8")
     assert read_names_for_checkpoint(path, {}, 3)[0] == "ant"
     with pytest.raises(UserError, match="in another order: line 2 is 'K.fer', but class 1 .* is 'bee'; leave .* out"):
+        read_names_for_checkpoint(path, own, 3)
+    path.write_text("Ant\nBee\nK\u00e4fer\n", encoding="utf-8")
+    assert read_names_for_checkpoint(path, own, 3) == ["Ant", "Bee", "K\u00e4fer"]
+    path.write_text("Bee\nAnt\nK\u00e4fer\n", encoding="utf-8")
+    with pytest.raises(UserError, match="in another order: line 1 is 'Bee', but class 0 .* is 'ant'"):
         read_names_for_checkpoint(path, own, 3)
     with pytest.raises(UserError, match="has 3 class names for the checkpoint's 4 classes"):
         read_names_for_checkpoint(path, own, 4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindcv.utils.errors import ConfigError, DataError, UserError, nearest, unknown_name
+from mindcv.utils.errors import ConfigError, DataError, UnknownClassesError, UserError, nearest, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,15 @@ def test_nearest(name, known, hint):
 def test_unknown_name_lists_all_there_are_in_order():
     sentence = unknown_name("opt", "adamx", iter(["sgd", "adamw", "momentum"]))
     assert sentence == "opt 'adamx' is not known; did you mean 'adamw'? (there are: adamw, momentum, sgd)"
+
+
+def test_unknown_classes_error_names_a_class_of_another_case():
+    error = UnknownClassesError("val", ["Bird", "Cat"], ["cat", "dog"], "the checkpoint's")
+    assert str(error) == (
+        "'val' has 2 class folder(s) that are none of the checkpoint's 2 classes: 'Bird', 'Cat'; 'Cat' and 'cat' "
+        "differ in upper and lower case: rename the folder (the classes are 'cat', 'dog')"
+    )
+    assert "case" not in str(UnknownClassesError("val", ["Bird"], ["cat", "dog"]))
 
 
 def test_errors_are_value_errors():
