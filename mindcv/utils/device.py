@@ -13,7 +13,7 @@ import mindspore as ms
 
 from mindcv.utils.errors import DeviceError
 
-__all__ = ["DEVICE_TARGETS", "JIT_LEVELS", "mindspore_log_held", "set_device", "set_mode"]
+__all__ = ["DEVICE_TARGETS", "JIT_LEVELS", "keep_working_folder_clean", "mindspore_log_held", "set_device", "set_mode"]
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 JIT_LEVELS = ("O0", "O1", "O2")
@@ -48,13 +48,19 @@ def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
     if jit_level is None and mode == ms.GRAPH_MODE and ms.get_context("device_target") == "Ascend":
         jit_level = "O2"
     if mode == ms.GRAPH_MODE:
-        # Where MindSpore writes its analysis of a graph that does not compile: else into the working folder. It makes
-        # the folder when it is needed.
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        os.environ.setdefault("MS_OM_PATH", os.path.join(tempfile.gettempdir(), f"mindcv-{user}"))
+        keep_working_folder_clean()
     ms.set_context(mode=mode)
     if jit_level is not None:
         ms.set_context(jit_config={"jit_level": jit_level})
+
+
+def keep_working_folder_clean() -> None:
+    """Have MindSpore write its analysis of a graph that does not compile to the system's temporary folder.
+
+    MindSpore writes below the working folder otherwise. It makes the folder when it is needed.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    os.environ.setdefault("MS_OM_PATH", os.path.join(tempfile.gettempdir(), f"mindcv-{user}"))
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """What a network says when it is called with something that it cannot take, in every form that it has."""
 
+import os
+import tempfile
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -69,13 +72,19 @@ def test_network_says_what_is_wrong_with_its_input(kernels, mode, form, tmp_path
 
 @pytest.mark.parametrize("form", ["training", "features"])
 def test_network_inside_another_graph_says_what_is_wrong(kernels, form, tmp_path, monkeypatch):
-    """The check is then a part of the compilation."""
-    monkeypatch.chdir(tmp_path)
+    """The check is then a part of the compilation, after which MindSpore writes its analysis of the graph."""
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MS_OM_PATH", "")  # so that what the network sets is taken back after the test
+    monkeypatch.delenv("MS_OM_PATH")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     ms.set_context(mode=ms.GRAPH_MODE)
     outer = Summed(form_of_network(form)).set_train(form == "training")
     for wrong, message in WRONG[1:5:3]:
         with pytest.raises(UserError, match=message):
             outer(wrong)
+    assert os.listdir(tmp_path / "work") == []
 
 
 def test_forward_features_checks_its_input(kernels):

@@ -7,6 +7,7 @@ from mindspore import Tensor
 from mindspore.ops import constexpr
 
 from mindcv.kernels.form import is_on_cpu
+from mindcv.utils.device import keep_working_folder_clean
 from mindcv.utils.errors import UserError
 
 __all__ = ["check_images", "check_images_in_graph"]
@@ -70,4 +71,12 @@ def _is_known(size: object) -> bool:
     return isinstance(size, int) and size >= 0
 
 
-_check_constant = constexpr(_check)
+def _check_in_compilation(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None:
+    try:
+        _check(shape, dtype, channels, least_side)
+    except UserError:
+        keep_working_folder_clean()  # MindSpore writes its analysis of the graph around the network after the error
+        raise
+
+
+_check_constant = constexpr(_check_in_compilation)
