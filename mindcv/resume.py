@@ -146,6 +146,8 @@ def _hold_before_reading(config: TrainConfig) -> None:
     if config.resume != "auto" and (config.resume or config.resume_opt) and "ckpt_save_dir" not in config.given:
         path = Path(config.resume or config.ckpt_path)
         folder = path if path.is_dir() else path.parent
+        if not any(folder.glob(f"*{SUFFIX}")):  # a mistyped path, whose error comes later
+            return
     if folder.is_dir() and not config.print_param_groups:
         _hold(folder)
 

@@ -475,6 +475,15 @@ def test_options_that_show_something_do_not_hold_the_folder(tmp_path, monkeypatc
     assert LOCK_FILE not in os.listdir(folder) and not (tmp_path / "new").exists()
 
 
+def test_a_mistyped_run_to_resume_holds_no_folder(tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr("mindcv.resume.hold_folder", lambda *arguments: held.append(arguments) or "")
+    for path in ("none", "none/none.ckpt", "none.ckpt"):
+        with pytest.raises(CheckpointError, match="no saved run"):
+            resumed(monkeypatch, "--resume", tmp_path / path)
+    assert held == [] and os.listdir(tmp_path) == []
+
+
 def test_overwriting_spares_the_weights_to_start_from(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     argv = [*NEW, folder, "--overwrite", "True", "--ckpt_path", folder / "m_best.ckpt"]
