@@ -36,10 +36,16 @@ def _needs_kernels():
 @pytest.fixture(scope="session")
 def emulating_library(tmp_path_factory):
     """Kernels whose AVX-512 and AMX are plain C++, which any x86-64 processor with AVX2 runs."""
+    path = tmp_path_factory.mktemp("emulated") / "kernels.so"
+    build_emulating(path)
+    return path
+
+
+def build_emulating(path, *flags):
+    """Build such kernels, with more flags for the compiler."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("emulation stands on x86-64's own types")
     header = Path(__file__).with_name("emulated.h")
-    path = tmp_path_factory.mktemp("emulated") / "kernels.so"
     sets = [
         (name, table, ["-mavx2", "-mfma", f"-DEMULATES_{name.upper()}"])
         for name, table, _ in build._X86
@@ -47,8 +53,7 @@ def emulating_library(tmp_path_factory):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_X86", sets)
-        build.build(["g++", "-Wno-psabi", "-include", str(header)], path)
-    return path
+        build.build(["g++", "-Wno-psabi", *flags, "-include", str(header)], path)
 
 
 @pytest.fixture(params=PARAMS, ids=lambda param: f"{param[0]}-emulated" if param[1] else param[0])

@@ -1,15 +1,22 @@
-"""The kernels' operators by their definitions, in NumPy and float64, for random calls."""
+"""The kernels' operators by their definitions, in NumPy and float64, for random calls.
+
+The formulas take arrays, or `Sized` numbers, which also tell how large a rounding error may be.
+"""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+from sized import Sized, gelu, gelu_slope, pad, sqrt
 
-ERF = np.vectorize(math.erf, otypes=[float])
 
+def inputs_for(rng, library, name, shapes, symbols, has_special=False):
+    """Random inputs, and the same with each packed weight as it was before the library packed it.
 
-def inputs_for(rng, library, name, shapes, symbols):
-    """Random inputs. The library packs the packed weights, and runs the forward pass of a gradient."""
+    The library also runs the forward pass of a gradient. With `has_special` one number is large or not finite.
+    """
     arrays = [random(rng, shape) for shape in shapes]
+    unpacked = {}
     suffix = "Bf16" if name.endswith("Bf16") else ""
     if name.startswith("AdamW"):
         for array in arrays[2 * symbols["n"] : 3 * symbols["n"]]:
@@ -17,24 +24,37 @@ def inputs_for(rng, library, name, shapes, symbols):
         arrays[-1][:] = 0.9, 0.99, 1e-3, 0.5
     elif name.startswith("Stage"):
         is_v2 = name.startswith("StageV2")
-        count = 10 if is_v2 else 9
-        for first in range(1, len(arrays), count):
+        for first in range(1, len(arrays), block_length(is_v2)):
             for place, (o, i) in ((4, (4, 1)), (8 if is_v2 else 6, (1, 4))):
-                weight = random(rng, (o * symbols["C"], i * symbols["C"]))
-                arrays[first + place] = packed(library, f"PackWeight{suffix}", weight, arrays[first + place])
+                unpacked[first + place] = random(rng, (o * symbols["C"], i * symbols["C"]))
     elif name.startswith(("PatchPacked", "StemPacked")):
-        weight = random(rng, (symbols["O"], symbols["I"], symbols["k"], symbols["k"]))
-        arrays[1] = packed(library, f"Pack{name[:5].removesuffix('P')}{suffix}", weight, arrays[1])
-    elif name.startswith(("BlockV1Grad", "BlockV2Grad")):
-        count = 12 if name.startswith("BlockV2") else 11
+        unpacked[1] = random(rng, (symbols["O"], symbols["I"], symbols["k"], symbols["k"]))
+    elif name == "NormGrad":
+        np.abs(arrays[1], out=arrays[1])
+    if has_special:
+        plant_special(rng, [unpacked.get(i, array) for i, array in enumerate(arrays)])
+    for place, weight in unpacked.items():
+        kind = "Weight" if name.startswith("Stage") else "Patch" if name.startswith("Patch") else "Stem"
+        arrays[place] = packed(library, f"Pack{kind}{suffix}", weight, arrays[place])
+    if name.startswith(("BlockV1Grad", "BlockV2Grad")):
+        count = 2 + block_length(name.startswith("BlockV2"))
         saved = [np.empty(shape, np.float32) for shape in shapes[count + 1 :]]
         out = np.empty(shapes[0], np.float32)
         reason = library.call(name.replace("Grad", "Saving"), [*arrays[:count], out, *saved])
         assert reason is None, reason
         arrays[count + 1 :] = saved
-    elif name == "NormGrad":
-        np.abs(arrays[1], out=arrays[1])
-    return arrays
+    return arrays, [unpacked.get(i, array).copy() for i, array in enumerate(arrays)]
+
+
+def plant_special(rng, arrays):
+    array = arrays[int(rng.integers(len(arrays)))]
+    if array.size > 0:
+        array.reshape(-1)[int(rng.integers(array.size))] = rng.choice([np.inf, -np.inf, np.nan, 3.4e38, 1e-40])
+
+
+def block_length(is_v2):
+    """The number of a block's parameters."""
+    return 10 if is_v2 else 9
 
 
 def random(rng, shape):
@@ -49,84 +69,156 @@ def packed(library, name, weight, like):
     return out
 
 
-def expected(name, inputs, symbols, shapes):
-    """What an operator writes, or None where the tests of tests/kernels/test_kernels.py alone say it."""
-    name = name.removesuffix("Bf16")
-    wide = [array.astype(np.float64) for array in inputs]
+def expected(name, inputs, symbols):
+    """The outputs of an operator as `Sized` numbers, None for one that only the library can read.
+
+    Packed weights are given unpacked. The packing itself has no formula: products with packed weights show whether it
+    is right.
+    """
+    name, inputs = name.removesuffix("Bf16"), [Sized(array) for array in inputs]
+    is_v2, is_stem = name[:7] in ("BlockV2", "StageV2"), name.startswith("Stem")
+    if name.startswith("Pack"):
+        return [None]
     if name in ("BlockV1", "BlockV2"):
-        return [block(wide, name == "BlockV2")]
+        return [block(inputs, is_v2)]
     if name in ("BlockV1Saving", "BlockV2Saving"):
-        return [block(wide, name == "BlockV2Saving")]
+        steps = block_steps(inputs, is_v2)
+        norms = [steps.norms.reshape(steps.norms.shape[0], -1)] if is_v2 else []
+        return [steps.out, steps.xhat, steps.factor.reshape(-1), None, *norms]  # z lies in tiles
+    if name in ("BlockV1Grad", "BlockV2Grad"):
+        count = 2 + block_length(is_v2)
+        return block_grad(inputs[:count], inputs[count], is_v2)
+    if name in ("StageV1Packed", "StageV2Packed"):
+        return [stage(inputs, is_v2)]
+    if name == "PatchPacked":
+        x, weight, bias, gamma, beta = inputs
+        return [patch(norm(x, gamma, beta)[0], weight, bias, is_stem)]
+    if name == "StemPacked":
+        x, weight, bias, gamma, beta = inputs
+        return [norm(patch(x, weight, bias, is_stem), gamma, beta)[0]]
     if name in ("Patch", "Stem"):
-        return [patch(*wide, name == "Stem")]
+        return [patch(*inputs, is_stem)]
     if name in ("PatchInputGrad", "StemInputGrad"):
-        return [patch_input_grad(*wide, name == "StemInputGrad")]
+        return [patch_input_grad(*inputs, is_stem)]
     if name in ("PatchParamsGrad", "StemParamsGrad"):
-        return patch_params_grad(*wide, name == "StemParamsGrad")
+        return patch_params_grad(*inputs, is_stem)
     if name == "Norm":
-        return norm(*wide)
+        return norm(*inputs)
     if name == "NormGrad":
-        return norm_grad(*wide)
-    if name == "AdamW":
-        return adamw(wide, symbols["n"])
-    return None
+        return norm_grad(*inputs)
+    assert name == "AdamW", name
+    return adamw(inputs, symbols["n"])
 
 
 def block(inputs, is_v2):
+    return block_steps(inputs, is_v2).out
+
+
+def block_steps(inputs, is_v2):
+    """A block from the inputs x, parameters, keep: each step under its name in csrc/block.h."""
     x, dw, dw_bias, gamma, beta, w1, b1, *rest = inputs
     n, h, w, c = x.shape
-    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    padded = pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
     u = dw_bias + sum(padded[:, i : i + h, j : j + w] * dw[:, 0, i, j] for i in range(7) for j in range(7))
-    y = (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-6) * gamma + beta
-    z = y @ w1.T + b1
-    g = 0.5 * z * (1 + ERF(z / np.sqrt(2)))
+    y, xhat, factor = norm(u, gamma, beta)
+    z = (y.reshape(-1, c) @ w1.T + b1).reshape(n, h, w, 4 * c)
+    g = q = gelu(z)
+    norms = response = None
     if is_v2:
         grn_gamma, grn_beta, *rest = rest
-        norms = np.sqrt((g * g).sum((1, 2), keepdims=True))
-        g = grn_gamma * (g * norms / (norms.mean(-1, keepdims=True) + 1e-6)) + grn_beta + g
-    r = g @ rest[0].T + rest[1]
-    if not is_v2:
-        r = r * rest[2]
-    return x + r * rest[-1].reshape(-1, 1, 1, 1)
+        norms = sqrt((g * g).sum((1, 2), keepdims=True))
+        response = norms / (norms.mean(-1, keepdims=True) + 1e-6)
+        q = grn_gamma * (g * response) + grn_beta + g
+    r = (q.reshape(-1, 4 * c) @ rest[0].T + rest[1]).reshape(n, h, w, c)
+    out = x + (r if is_v2 else r * rest[2]) * rest[-1].reshape(-1, 1, 1, 1)
+    return SimpleNamespace(
+        padded=padded, y=y, xhat=xhat, factor=factor, z=z, g=g, norms=norms, response=response, q=q, r=r, out=out
+    )
+
+
+def block_grad(inputs, dout, is_v2):
+    """The gradients of sum(block * dout) for x and the parameters, in the order of the inputs."""
+    x, dw, _, gamma, _, w1, _, *rest, keep = inputs
+    steps, pixels = block_steps(inputs, is_v2), (0, 1, 2)
+    n, h, w, c = x.shape
+    de = dout * keep.reshape(-1, 1, 1, 1)
+    dr = de if is_v2 else de * rest[2]
+    dq = (dr.reshape(-1, c) @ rest[2 if is_v2 else 0]).reshape(n, h, w, 4 * c)
+    dw2 = dr.reshape(-1, c).T @ steps.q.reshape(-1, 4 * c)
+    dg = dq
+    if is_v2:
+        mean = steps.norms.mean(-1, keepdims=True) + 1e-6
+        dresponse = (dq * steps.g * rest[0]).sum((1, 2), keepdims=True)
+        dnorms = dresponse / mean - (dresponse * steps.norms).mean(-1, keepdims=True) / (mean * mean)
+        dg = dq * (rest[0] * steps.response + 1) + steps.g * (dnorms / steps.norms)
+        shape = (1, 1, 1, 4 * c)
+        dgrn = [(dq * steps.g * steps.response).sum(pixels).reshape(*shape), dq.sum(pixels).reshape(*shape)]
+        after_w1 = [*dgrn, dw2, dr.sum(pixels)]
+    else:
+        after_w1 = [dw2, dr.sum(pixels), (de * steps.r).sum(pixels)]
+    dz = (dg * gelu_slope(steps.z)).reshape(-1, 4 * c)
+    dy = (dz @ w1).reshape(n, h, w, c)
+    du, dgamma, dbeta = norm_grad(steps.xhat, steps.factor, gamma, dy)
+    taps = [(i, j) for i in range(7) for j in range(7)]
+    ddw = [(du * steps.padded[:, i : i + h, j : j + w]).sum(pixels) for i, j in taps]
+    ddw = Sized(np.stack([tap.value for tap in ddw], 1), np.stack([tap.size for tap in ddw], 1))
+    spread = pad(du, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    dx = dout + sum(spread[:, 6 - i : 6 - i + h, 6 - j : 6 - j + w] * dw[:, 0, i, j] for i, j in taps)
+    dconv = [ddw.reshape(c, 1, 7, 7), du.sum(pixels)]
+    return [dx, *dconv, dgamma, dbeta, dz.T @ steps.y.reshape(-1, c), dz.sum(0), *after_w1]
+
+
+def stage(inputs, is_v2):
+    x, *weights = inputs
+    count, keep = block_length(is_v2), Sized(np.ones(x.shape[0]))
+    for first in range(0, len(weights), count):
+        x = block([x, *weights[first : first + count], keep], is_v2)
+    return x
 
 
 def patches(x, k, is_stem):
-    """[N, H / k, W / k, I, k, k]."""
+    """[N * (H / k) * (W / k), I * k * k]."""
     x = x if is_stem else x.transpose(0, 3, 1, 2)
     n, c, h, w = x.shape
     rows, cols = h // k, w // k
-    return x[:, :, : rows * k, : cols * k].reshape(n, c, rows, k, cols, k).transpose(0, 2, 4, 1, 3, 5)
+    x = x[:, :, : rows * k, : cols * k].reshape(n, c, rows, k, cols, k).transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(n * rows * cols, c * k * k)
 
 
 def patch(x, weight, bias, is_stem):
-    return np.tensordot(patches(x, weight.shape[2], is_stem), weight, ([3, 4, 5], [1, 2, 3])) + bias
+    o, _, k, _ = weight.shape
+    n, h, w = x.shape[0], *(x.shape[2:] if is_stem else x.shape[1:3])
+    return (patches(x, k, is_stem) @ weight.reshape(o, -1).T + bias).reshape(n, h // k, w // k, o)
 
 
 def patch_input_grad(x, weight, dout, is_stem):
-    k = weight.shape[2]
-    spread = np.tensordot(dout, weight, ([3], [0])).transpose(0, 3, 1, 4, 2, 5)  # [N, I, rows, k, cols, k]
-    n, c, rows, _, cols, _ = spread.shape
-    dx = np.zeros(x.shape if is_stem else x.transpose(0, 3, 1, 2).shape)
-    dx[:, :, : rows * k, : cols * k] = spread.reshape(n, c, rows * k, cols * k)
+    o, c, k, _ = weight.shape
+    n, rows, cols, _ = dout.shape
+    h, w = x.shape[2:] if is_stem else x.shape[1:3]
+    spread = (dout.reshape(-1, o) @ weight.reshape(o, -1)).reshape(n, rows, cols, c, k, k)
+    dx = spread.transpose(0, 3, 1, 4, 2, 5).reshape(n, c, rows * k, cols * k)
+    dx = pad(dx, ((0, 0), (0, 0), (0, h - rows * k), (0, w - cols * k)))
     return dx if is_stem else dx.transpose(0, 2, 3, 1)
 
 
 def patch_params_grad(x, weight, dout, is_stem):
-    found = patches(x, weight.shape[2], is_stem)
-    return [np.tensordot(dout, found, ([0, 1, 2], [0, 1, 2])), dout.sum((0, 1, 2))]
+    o, _, k, _ = weight.shape
+    dout = dout.reshape(-1, o)
+    return [(dout.T @ patches(x, k, is_stem)).reshape(*weight.shape), dout.sum(0)]
 
 
 def norm(x, gamma, beta):
-    factor = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    xhat = (x - x.mean(-1, keepdims=True)) * factor
+    centred = x - x.mean(-1, keepdims=True)
+    factor = 1 / sqrt((centred * centred).mean(-1, keepdims=True) + 1e-6)
+    xhat = centred * factor
     return [xhat * gamma + beta, xhat, factor[..., 0]]
 
 
 def norm_grad(xhat, factor, gamma, dout):
     dy = dout * gamma
-    mean = lambda a: a.mean(-1, keepdims=True)  # noqa: E731
-    axes = tuple(range(xhat.ndim - 1))
-    dx = (dy - mean(dy) - xhat * mean(dy * xhat)) * factor[..., None]
+    axes = tuple(range(len(xhat.shape) - 1))
+    of_deviation = (dy * xhat).mean(-1, keepdims=True)
+    dx = (dy - dy.mean(-1, keepdims=True) - xhat * of_deviation) * factor[..., None]
     return [dx, (dout * xhat).sum(axes), dout.sum(axes)]
 
 
@@ -135,8 +227,5 @@ def adamw(inputs, n):
     rates, decays, (beta1, beta2, eps, correction) = inputs[4 * n :]
     new1 = [beta1 * m + (1 - beta1) * g for m, g in zip(moments1, gradients)]
     new2 = [beta2 * v + (1 - beta2) * g * g for v, g in zip(moments2, gradients)]
-    new = [
-        w - rate * (correction * m / (np.sqrt(v) + eps) + decay * w)
-        for w, m, v, rate, decay in zip(weights, new1, new2, rates, decays)
-    ]
+    new = [w - rates[i] * (correction * new1[i] / (sqrt(new2[i]) + eps) + decays[i] * w) for i, w in enumerate(weights)]
     return [*new, *new1, *new2]

@@ -23,6 +23,9 @@ NAMES = [
 ]  # fmt: skip
 NAMES = [*NAMES, *(f"{name}Bf16" for name in NAMES), "Norm", "NormGrad", "AdamW"]
 
+# In roundings of float32, of which one of bfloat16 is 2^15. The largest errors of 6,000 calls were 34 and 26 * 2^15.
+TOLERANCE, BF16_TOLERANCE = 128, 48 * 2**15
+
 
 def image_kernels(path):
     """The module `mindcv.kernels.images` on a library of its own: importing its package would load MindSpore."""
@@ -86,7 +89,9 @@ def check_operator(rng, library):
         arrays = [np.zeros(shape, np.float32) for shape in true]
         assert_sentence(library.call(name, arrays), name)
         return 0
-    arrays = plain_operators.inputs_for(rng, library, name, [shape for _, shape in inputs], symbols)
+    has_special = rng.random() < 0.15
+    shapes = [shape for _, shape in inputs]
+    arrays, plain_inputs = plain_operators.inputs_for(rng, library, name, shapes, symbols, has_special)
     arrays += [np.full(shape, np.nan, np.float32) for _, shape in outputs]
     if rng.random() < 0.4:
         shapes, kinds = wrong(rng, true, ["float32"] * len(true))
@@ -103,20 +108,25 @@ def check_operator(rng, library):
                 return 0
             assert all(math.prod(s) <= array.size for s, array in zip(shapes, given)), (name, true, shapes)
             return 1
-    copies = [array.copy() for array in arrays]
     reason = library.call(name, arrays)
     assert reason is None, reason
-    expected = plain_operators.expected(name, copies[: len(inputs)], symbols, true[len(inputs) :])
+    if has_special:  # tests/kernels/test_kernels.py says what comes out; here the calls must only stay in their memory
+        return 1
     written = arrays[: 3 * symbols["n"]] if name == "AdamW" else arrays[len(inputs) :]
-    tolerance = 2e-2 if name.endswith("Bf16") else 2e-4
-    assert "Pack" in name[:4] or all(np.isfinite(array).all() for array in written), (
-        f"{name} {symbols}: not all written"
-    )
-    for found, wanted in zip(written, expected or ()):
-        scale = max(np.abs(wanted).max(initial=0), 1e-3)
-        error = np.abs(found - wanted).max(initial=0)
-        assert error <= tolerance * scale, f"{name} {symbols}: {error} of {scale}"
+    check_results(name, symbols, written, plain_operators.expected(name, plain_inputs, symbols))
     return 1
+
+
+def check_results(name, symbols, written, expected):
+    """Each value is the formula's, up to some times the error that rounding each of the formula's operations leaves."""
+    tolerance = BF16_TOLERANCE if name.endswith("Bf16") else TOLERANCE
+    assert len(written) == len(expected), name
+    for place, (found, wanted) in enumerate(zip(written, expected)):
+        assert name.startswith("Pack") or np.isfinite(found).all(), f"{name} {symbols}: output {place} has gaps"
+        if wanted is None:
+            continue
+        error = wanted.error_of(found)
+        assert error <= tolerance, f"{name} {symbols}: output {place} is wrong by {error} roundings"
 
 
 def assert_sentence(reason, name):

@@ -4,10 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import has_set
+from conftest import EMULATED, build_emulating, has_set
 
 from mindcv.kernels import build
 
@@ -32,23 +33,37 @@ def test_random_calls_are_right_or_refused(library):
     assert min(counts) > 20, counts
 
 
+SANITIZED_SETS = [(name, False) for name in ("generic", "avx2", "avx512", "amx")]
+SANITIZED_SETS += [(name, True) for name in EMULATED]
+
+
 @pytest.fixture(scope="module")
 def sanitized_library(tmp_path_factory):
-    """The kernels, built with checks of addresses and of undefined behaviour."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        pytest.skip("the instruction sets are those of x86-64")
-    path = tmp_path_factory.mktemp("sanitized") / "kernels.so"
-    flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_FLAGS", ["-O1" if flag == "-O3" else flag for flag in build._FLAGS])
-        build.build(["g++", *flags], path)
-    return path
+    """Builds kernels with checks of addresses and of undefined behaviour, once with emulation and once without."""
+
+    @cache
+    def built(is_emulated):
+        path = tmp_path_factory.mktemp("sanitized") / "kernels.so"
+        flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "_FLAGS", ["-O1" if flag == "-O3" else flag for flag in build._FLAGS])
+            if is_emulated:
+                build_emulating(path, *flags)
+            else:
+                build.build(["g++", *flags], path)
+        return path
+
+    return built
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512", "amx"])
-def test_random_calls_pass_sanitizers(sanitized_library, isa):
-    if not has_set(isa):
+@pytest.mark.parametrize(
+    ("isa", "is_emulated"), SANITIZED_SETS, ids=[f"{name}-emulated" if is_e else name for name, is_e in SANITIZED_SETS]
+)
+def test_random_calls_pass_sanitizers(sanitized_library, isa, is_emulated):
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("the instruction sets are those of x86-64")
+    if not is_emulated and not has_set(isa):
         pytest.skip(f"this processor has no {isa}")
     libraries = [
         subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
@@ -56,5 +71,5 @@ def test_random_calls_pass_sanitizers(sanitized_library, isa):
     ]
     environment = {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}  # Python's own are not ours
     for seed in SEEDS:
-        counts = fuzz(sanitized_library, isa, seed, 150, **environment)
+        counts = fuzz(sanitized_library(is_emulated), isa, seed, 150, **environment)
         assert min(counts) > 30, counts

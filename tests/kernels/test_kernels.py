@@ -9,10 +9,12 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+import plain_operators
 import pytest
 from library_process import process_of
 from mindspore import Tensor, ops
 from scipy import special
+from sized import Sized
 
 from mindcv.engine import apply_amp
 from mindcv.kernels import operators, status
@@ -46,22 +48,7 @@ def block_inputs(rng, n, h, w, c, is_v2):
 
 
 def block_in_numpy(inputs, is_v2):
-    """The block by its definition, in float64."""
-    x, dw, dw_bias, norm, norm_bias, w1, b1, *rest = (a.astype(np.float64) for a in inputs)
-    n, h, w, c = x.shape
-    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    u = dw_bias + sum(padded[:, i : i + h, j : j + w] * dw[:, 0, i, j] for i in range(7) for j in range(7))
-    y = (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-6) * norm + norm_bias
-    z = y @ w1.T + b1
-    g = 0.5 * z * (1 + special.erf(z / np.sqrt(2)))
-    if is_v2:
-        gamma, beta, *rest = rest
-        norms = np.sqrt((g * g).sum((1, 2), keepdims=True))
-        g = gamma * (g * norms / (norms.mean(-1, keepdims=True) + 1e-6)) + beta + g
-    r = g @ rest[0].T + rest[1]
-    if not is_v2:
-        r = r * rest[2]
-    return x + r * rest[-1].reshape(-1, 1, 1, 1)
+    return plain_operators.block([a.astype(np.float64) for a in inputs], is_v2)
 
 
 def run_library(calls, library, threads=2):
@@ -94,22 +81,32 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
-def test_block_is_its_formula(library, is_v2, rng):
-    """Values, and gradients along random directions against differences of the formula itself."""
+def test_block_and_its_gradients_are_their_formulas(library, is_v2, rng):
     for shape in MAPS:
         inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
         out, grads = block_and_gradients(inputs, is_v2, dout, library)
         assert relative(out, block_in_numpy(inputs, is_v2)) < 3e-6
-        for i, grad in enumerate(grads):
-            direction = rng.standard_normal(inputs[i].shape)
-            sides = []
-            for step in (1e-5, -1e-5):
-                moved = [a.astype(np.float64) for a in inputs]
-                moved[i] = moved[i] + step * direction
-                sides.append((block_in_numpy(moved, is_v2) * dout).sum())
-            expected = (sides[0] - sides[1]) / 2e-5
-            size = np.linalg.norm(grad.astype(np.float64)) * np.linalg.norm(direction)
-            assert abs((grad * direction).sum() - expected) < 1e-5 * size, f"{shape}: input {i}"
+        expected = plain_operators.block_grad([Sized(a) for a in inputs], Sized(dout), is_v2)
+        for i, (grad, wanted) in enumerate(zip(grads, expected)):
+            assert wanted.error_of(grad) < 64, f"{shape}: input {i}"
+
+
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
+def test_block_gradient_formula_is_the_slope_of_the_block_formula(is_v2, rng):
+    """Every part of the gradient, along a random direction."""
+    shape = (3, 4, 5, 6)
+    inputs, dout = [a.astype(np.float64) for a in block_inputs(rng, *shape, is_v2)], random(rng, *shape)
+    grads = plain_operators.block_grad([Sized(a) for a in inputs], Sized(dout), is_v2)
+    assert len(grads) == len(inputs) - 1
+    for i, grad in enumerate(grads):
+        direction = rng.standard_normal(inputs[i].shape)
+        sides = []
+        for step in (1e-5, -1e-5):
+            moved = [*inputs[:i], inputs[i] + step * direction, *inputs[i + 1 :]]
+            sides.append((plain_operators.block(moved, is_v2) * dout).sum())
+        slope = (sides[0] - sides[1]) / 2e-5
+        size = np.linalg.norm(grad.value) * np.linalg.norm(direction)
+        assert abs((grad.value * direction).sum() - slope) < 1e-8 * size, f"input {i}"
 
 
 def test_gelu_over_its_range(library, tmp_path):
@@ -310,13 +307,8 @@ def test_layer_norm_kernel_agrees_with_its_formula(shape, rng, kernel_calls):
     found = output_and_gradients(layer, Tensor(x), Tensor(dout))
     assert kernel_calls == {"Norm", "NormGrad"}
     gamma, beta = layer.gamma.asnumpy().astype(np.float64), layer.beta.asnumpy().astype(np.float64)
-    x, dout = x.astype(np.float64), dout.astype(np.float64)
-    deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    xhat = (x - x.mean(-1, keepdims=True)) / deviation
-    dy = dout * gamma
-    dx = (dy - dy.mean(-1, keepdims=True) - xhat * (dy * xhat).mean(-1, keepdims=True)) / deviation
-    pixels = tuple(range(x.ndim - 1))
-    expected = [xhat * gamma + beta, dx, (dout * xhat).sum(pixels), dout.sum(pixels)]
+    out, xhat, factor = plain_operators.norm(x.astype(np.float64), gamma, beta)
+    expected = [out, *plain_operators.norm_grad(xhat, factor, gamma, dout.astype(np.float64))]
     for ours, theirs in zip(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
@@ -331,8 +323,8 @@ def test_bfloat16_products(library, rng):
     """A patch convolution is one product: of rounded numbers, summed in float32."""
     x, weight, bias = random(rng, 2, 12, 8, 5), random(rng, 40, 5, 4, 4), random(rng, 40)
     found = run_library([("PatchBf16", [x, weight, bias], [(2, 3, 2, 40)])], library)
-    patches = as_bf16(x).reshape(2, 3, 4, 2, 4, 5).transpose(0, 1, 3, 5, 2, 4).reshape(2, 3, 2, -1)
-    expected = patches.astype(np.float64) @ as_bf16(weight).reshape(40, -1).T.astype(np.float64) + bias
+    rounded = [as_bf16(a).astype(np.float64) for a in (x, weight)]
+    expected = plain_operators.patch(*rounded, bias, is_stem=False)
     np.testing.assert_allclose(found[0][0], expected, rtol=1e-5, atol=1e-5)
     assert relative(found[0][0], expected) < 1e-6
 
