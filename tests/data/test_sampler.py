@@ -83,5 +83,15 @@ def test_repeated_augmentation_changes_with_the_epoch():
 
 @pytest.mark.parametrize("options", [{"pad": False}, {"shuffle": False}])
 def test_repeats_need_training_and_shuffling(options):
-    with pytest.raises(ValueError, match="repeated augmentation"):
-        order(num_repeats=3, **options)
+    for repeats in (2, 3):
+        with pytest.raises(ValueError, match="repeated augmentation"):
+            order(num_repeats=repeats, **options)
+    for once in (0, 1):
+        assert len(order(num_repeats=once, **options)) == 10
+
+
+def test_appearances_are_counted_on_when_repeated_samples_run_out():
+    """Two samples, twice each, for six ranks: the first sample comes again and is not augmented as before."""
+    dealt = [tuple(order(2, num_repeats=2, rank=rank, num_ranks=6)[0]) for rank in range(6)]
+    first, second = order(2)[:, 0]
+    assert dealt == [(first, 0), (first, 1), (second, 0), (second, 1), (first, 2), (first, 3)]

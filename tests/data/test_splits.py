@@ -9,6 +9,7 @@ from PIL import Image
 from mindcv.data import SplitTransforms, create_dataset, create_loader, create_transforms
 from mindcv.data.constants import Purpose
 from mindcv.data.sampler import epoch_order
+from mindcv.data.splits import Splitter
 from mindcv.data.transform_base import Compose
 from mindcv.utils.random import stream
 
@@ -85,6 +86,17 @@ def test_all_versions_show_the_same_crop():
 def test_a_version_does_not_depend_on_how_many_there_are():
     few, many = (next(make(splits).batches())[0].reshape(splits, 8, -1) for splits in (2, 4))
     np.testing.assert_array_equal(few, many[:2])
+
+
+def test_splitter_allocates_the_versions_without_outs():
+    parts = create_transforms("digits", 12, True, "rand-m9-n3-p1-inc1", separate=True, **OPTIONS)
+    image = create_dataset("digits", num_samples=1, seed=3).read(0)[0]
+    splitter = Splitter(parts, 3)
+    versions = splitter(image, stream(1), (1,))
+    outs = np.zeros((3, 1, 12, 12), np.float32)
+    splitter(image, stream(1), (1,), outs)
+    assert len(versions) == 3
+    np.testing.assert_array_equal(np.stack(versions), outs)
 
 
 def test_each_version_has_a_random_stream_of_its_own():

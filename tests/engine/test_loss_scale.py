@@ -35,7 +35,7 @@ def test_halving_and_doubling(initial, window):
 
 
 @pytest.mark.parametrize("scale", [FixedLossScale(1024.0), DynamicLossScale(1024.0)])
-def test_what_is_scaled_is_unscaled_in_float32(scale):
+def test_unscaled_gradient_is_float32_without_the_factor(scale):
     assert scale(Tensor(3.0, ms.float32)).asnumpy() == 3072
     gradient = scale.unscale(Tensor([1024.0, 1e-4], ms.float16))
     assert gradient.dtype == ms.float32
@@ -57,6 +57,19 @@ def test_what_is_scaled_is_unscaled_in_float32(scale):
 def test_flags(kind, value, is_float16, is_dynamic, expected):
     scale = create_loss_scale(kind, value, is_float16)
     assert scale.is_dynamic == is_dynamic and float(scale(Tensor(1.0))) == expected
+
+
+def test_loss_scale_defaults():
+    assert FixedLossScale().value == 1 and FixedLossScale().is_one and not FixedLossScale(2.0).is_one
+    scale = DynamicLossScale()
+    assert float(scale.value.asnumpy()) == 65536 and scale.window == 2000
+    assert int(scale.good_steps.asnumpy()) == 0
+
+
+def test_dynamic_loss_scale_is_state_and_not_trained():
+    scale = DynamicLossScale()
+    assert not scale.trainable_params()
+    assert {parameter.name for parameter in scale.get_parameters()} == {"loss_scale", "loss_scale_good_steps"}
 
 
 def test_wrong_flags():

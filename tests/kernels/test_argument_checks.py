@@ -145,6 +145,32 @@ def wrong_calls():
     yield BlockV1Kernel(), tuple(map(Tensor, block)), "BlockV1(Saving)? got pwconv1.weight of shape .*16, 8"
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [
+        (
+            "PackPatch",
+            [(8, 3, 4, 5)],
+            "the kernel PackPatch got weight of shape [8, 3, 4, 5]; it expects [O, I, k, k], which is [8, 3, 4, 4]",
+        ),
+        (
+            "Patch",
+            [(1, 8, 8, 3), (8, 3, 4, 4), (7,)],
+            "the kernel Patch got bias of shape [7]; it expects [O], which is [8] beside x of shape [1, 8, 8, 3]",
+        ),
+        (
+            "AdamW",
+            [(5,), (5,), (5,), (6,), (1,), (1,), (4,)],
+            "the kernel AdamW got gradient (1 of 1) of shape [6]; it expects [...], which is [5]",
+        ),
+    ],
+)
+def test_wrong_shape_names_the_first_argument_only_when_it_helps(name, shapes, message):
+    with pytest.raises(ValueError) as caught:
+        signature_of(name).output_shapes(tuple(shapes))
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
 def test_kernels_refuse_wrong_inputs_before_they_run(mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph cannot be compiled

@@ -137,7 +137,7 @@ def test_script_in_a_clone_uses_the_kernels_of_the_installed_package(tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "openmp", "wanted"),
-    [("", "", 0), ("", "4,2", 4), ("", " 4 , 2", 4), ("", "3", 3), ("2", "4,2", 2)],
+    [("", "", 0), ("", "4,2", 4), ("", " 4 , 2", 4), ("", "3", 3), ("2", "4,2", 2), ("1", "", 1)],
 )
 def test_number_of_threads_is_the_first_of_openmps_list(own, openmp, wanted, monkeypatch):
     monkeypatch.setenv("MINDCV_KERNELS_THREADS", own)

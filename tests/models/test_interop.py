@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 from mindspore.nn.cell import _cell_graph_executor
+from small_network import build
 
 from mindcv.engine import apply_amp
 from mindcv.kernels import is_available
@@ -31,29 +32,9 @@ class Around(nn.Cell):
         return self.network(x) * 1.0
 
 
-def build(use_grn=True):
-    """Two stages would do, but a network has four; the weights are the same each time."""
-    network = ConvNeXt(3, 5, (1, 1, 1, 1), (8, 8, 8, 16), use_grn=use_grn, layer_scale_init_value=0.5)
-    rng = np.random.default_rng(0)
-    for parameter in network.get_parameters():
-        if parameter.name.endswith("weight"):
-            parameter.set_data(Tensor(0.3 * rng.standard_normal(parameter.shape).astype(np.float32)))
-    return network.set_train(False)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return Tensor(np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32))
-
-
 @pytest.fixture(scope="module")
 def exact(images):
     return build()(images).asnumpy()
-
-
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def each_mode(request):
-    ms.set_context(mode=request.param)
 
 
 def assert_half(logits, exact):

@@ -6,40 +6,15 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
+from small_network import build
 
 from mindcv.engine import apply_amp, create_trainer
 from mindcv.kernels import is_available
 from mindcv.models import pack_for_inference
-from mindcv.models.convnext import ConvNeXt
 from mindcv.models.layers import GRN, Dense, KeepPath
 from mindcv.utils.errors import UserError
 
 needs_kernels = pytest.mark.skipif(not is_available(), reason="the kernels are not in use")
-
-
-def build(use_grn=True):
-    """The same weights each time, of a size that makes every layer matter."""
-    network = ConvNeXt(3, 5, (1, 1, 1, 1), (8, 16, 32, 64), use_grn=use_grn, layer_scale_init_value=0.5)
-    rng = np.random.default_rng(0)
-    for parameter in network.get_parameters():
-        if parameter.name.endswith("weight"):
-            parameter.set_data(Tensor(0.3 * rng.standard_normal(parameter.shape).astype(np.float32)))
-    return network.set_train(False)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return Tensor(np.random.default_rng(1).standard_normal((2, 3, 32, 32)).astype(np.float32))
-
-
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def each_mode(request):
-    ms.set_context(mode=request.param)
-
-
-@pytest.fixture
-def pynative():
-    ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 def is_packed(network):
@@ -47,7 +22,7 @@ def is_packed(network):
 
 
 @needs_kernels
-def test_apply_amp_unpacks_a_packed_network(pynative, images, capsys):
+def test_apply_amp_unpacks_a_packed_network(images, capsys):
     network = apply_amp(pack_for_inference(build()), "O1", dtype="bfloat16")
     assert capsys.readouterr().err.count("call pack_for_inference again") == 1
     expected = apply_amp(build(), "O1", dtype="bfloat16")(images).asnumpy()
@@ -56,12 +31,12 @@ def test_apply_amp_unpacks_a_packed_network(pynative, images, capsys):
 
 
 @needs_kernels
-def test_apply_amp_leaves_packed_what_has_the_formats_already(pynative):
+def test_apply_amp_leaves_packed_what_has_the_formats_already():
     assert all(is_packed(apply_amp(pack_for_inference(build()), "O0")))
 
 
 @pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=needs_kernels)])
-def test_apply_amp_replaces_the_formats_of_an_earlier_call(pynative, images, dtype):
+def test_apply_amp_replaces_the_formats_of_an_earlier_call(images, dtype):
     network, exact = build(), build()(images).asnumpy()
     assert (apply_amp(network, "O1", dtype=dtype)(images).asnumpy() != exact).any()
     np.testing.assert_array_equal(apply_amp(network, "O0")(images).asnumpy(), exact)
@@ -87,7 +62,7 @@ def test_apply_amp_replaces_the_formats_of_an_earlier_call(pynative, images, dty
     ],
     ids=["set_train", "deepcopy", "apply_amp", "create_trainer", "load", "append", "export"],
 )
-def test_network_without_weights_refuses_what_needs_them(pynative, images, tmp_path, use):
+def test_network_without_weights_refuses_what_needs_them(images, tmp_path, use):
     network = pack_for_inference(build(), keep_weights=False)
     with pytest.raises(UserError, match="packed with keep_weights=False, which removed its weights: it can only infer"):
         use(network, tmp_path)
@@ -118,7 +93,7 @@ def delete_block(network):
 
 @needs_kernels
 @pytest.mark.parametrize("change", [replace_parameter, replace_layer, replace_block, append_block, delete_block])
-def test_replacing_a_part_of_a_packed_network_unpacks_its_section(pynative, images, change):
+def test_replacing_a_part_of_a_packed_network_unpacks_its_section(images, change):
     network, plain = pack_for_inference(build()), build()
     before = network(images).asnumpy()
     change(network)
@@ -130,7 +105,7 @@ def test_replacing_a_part_of_a_packed_network_unpacks_its_section(pynative, imag
 
 
 @needs_kernels
-def test_changing_a_copy_leaves_the_packed_original_packed(pynative):
+def test_changing_a_copy_leaves_the_packed_original_packed():
     network = pack_for_inference(build())
     replace_layer(copy.deepcopy(network))
     assert all(is_packed(network))
@@ -173,7 +148,7 @@ def test_block_with_a_dense_of_mindspore_goes_by_its_layers(each_mode, monkeypat
     np.testing.assert_array_equal(block(x).asnumpy(), expected)
 
 
-def test_block_goes_by_its_layers_when_pruned_or_with_another_activation(pynative):
+def test_block_goes_by_its_layers_when_pruned_or_with_another_activation():
     block = build().feature[1][0]
     x = Tensor(np.random.default_rng(2).standard_normal((1, 4, 4, 8)).astype(np.float32))
     block.act = nn.ReLU()
@@ -184,7 +159,7 @@ def test_block_goes_by_its_layers_when_pruned_or_with_another_activation(pynativ
 
 
 @needs_kernels
-def test_stage_with_a_replaced_layer_is_not_packed(pynative, images):
+def test_stage_with_a_replaced_layer_is_not_packed(images):
     network = build()
     network.feature[1][0].pwconv1 = as_theirs(network.feature[1][0].pwconv1)
     expected = network(images).asnumpy()
