@@ -115,7 +115,7 @@ def block(inputs, is_v2):
 
 
 def block_steps(inputs, is_v2):
-    """A block from the inputs x, parameters, keep: each step under its name in csrc/block.h."""
+    """A block from the inputs x, parameters, keep: each step under its name in csrc/network/block.h."""
     x, dw, dw_bias, gamma, beta, w1, b1, *rest = inputs
     n, h, w, c = x.shape
     padded = pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
