@@ -7,7 +7,6 @@ arXiv 2301.00808. Images come in as [N, C, H, W]; inside, feature maps are chann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index as as_index
 from typing import Optional
 
 import mindspore as ms
@@ -36,6 +35,7 @@ from mindcv.models.layers import (
 )
 from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import register_model
+from mindcv.utils.checks import check_flags, check_int, check_ints, check_number
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
@@ -119,8 +119,8 @@ class ConvNeXt(BaseNetwork):
     Args:
         in_channels: channels of the images.
         num_classes: width of the head; 0 leaves the head out, so that the network gives the pooled features.
-        depths: blocks of each stage.
-        dims: channels of each stage.
+        depths: blocks of each of the four stages.
+        dims: channels of each of the four stages.
         use_grn: V2's blocks instead of V1's.
         drop_path_rate: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
         drop_rate: dropout before the head.
@@ -150,9 +150,14 @@ class ConvNeXt(BaseNetwork):
         global_pool: str = "avg",
     ):
         super().__init__()
-        self.in_channels = in_channels = _whole_number("in_channels", in_channels, 1)
-        _check_rate("drop_path_rate", drop_path_rate)
-        _check_rate("drop_rate", drop_rate)
+        self.in_channels = in_channels = check_int("in_channels", in_channels, 1)
+        depths, dims = check_ints("depths", depths, 4, 1), check_ints("dims", dims, 4, 1)
+        check_flags(use_grn=use_grn)
+        check_number("drop_path_rate", drop_path_rate, low=0, below=1)
+        check_number("drop_rate", drop_rate, low=0, below=1)
+        check_number("layer_scale_init_value", layer_scale_init_value)
+        recompute_stages = check_ints("recompute_stages", recompute_stages, low=0, high=3)
+        check_int("seed", seed)
         self.global_pool = global_pool
         self.num_features = dims[-1]
         is_random = drop_path_rate > 0 or drop_rate > 0
@@ -200,7 +205,8 @@ class ConvNeXt(BaseNetwork):
         Raises:
             UserError: a number that is not a whole one of at least 0, or an unknown pooling.
         """
-        num_classes = _whole_number("num_classes", num_classes, 0, " (0 takes the head away)")
+        num_classes = check_int("num_classes", num_classes, 0, note=" (0 takes the head away)")
+        check_number("head_init_scale", head_init_scale, low=0)
         global_pool = self.global_pool if global_pool is None else global_pool
         if global_pool not in ("avg", ""):
             raise UserError(unknown_name("global_pool", str(global_pool), ("avg", "''")))
@@ -239,22 +245,6 @@ class ConvNeXt(BaseNetwork):
 
     def construct(self, x):
         return self.forward_head(self.forward_features(x))
-
-
-def _whole_number(name: str, value: int, least: int, note: str = "") -> int:
-    """`value` as an int, NumPy's integers too."""
-    try:
-        number = as_index(value) if not isinstance(value, bool) else None
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise UserError(f"{name} must be a whole number of at least {least}{note}, not {value!r}")
-    return number
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise UserError(f"{name} must be a number of at least 0 and below 1, not {rate!r}")
 
 
 _SIZES = {

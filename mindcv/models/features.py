@@ -9,6 +9,7 @@ from mindspore import nn, ops
 
 from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import BaseNetwork
+from mindcv.utils.checks import check_ints, shown
 from mindcv.utils.errors import UserError
 
 __all__ = ["ConvNeXtFeatures", "FeatureExtractWrapper"]
@@ -29,16 +30,15 @@ class ConvNeXtFeatures(BaseNetwork):
 
     def __init__(self, network: nn.Cell, out_indices: Optional[Sequence[int]] = None):
         super().__init__(auto_prefix=False)
+        if not hasattr(network, "feature_info"):
+            raise UserError(f"network must be a ConvNeXt, got {shown(network)}")
         num_stages = len(network.feature_info)
-        indices = list(range(num_stages)) if out_indices is None else list(out_indices)
-        if all(isinstance(i, int) for i in indices):
-            indices = [i + num_stages if -num_stages <= i < 0 else i for i in indices]
-        else:
-            indices = []
+        indices = check_ints("out_indices", range(num_stages) if out_indices is None else out_indices)
+        indices = [i + num_stages if -num_stages <= i < 0 else i for i in indices]
         if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
             raise UserError(
                 f"out_indices must be rising stage numbers from 0 to {num_stages - 1}, or negative ones, which count "
-                f"from the last stage, not {out_indices}"
+                f"from the last stage, got {shown(out_indices)}"
             )
         self.out_indices = indices
         self.feature_info = FeatureInfo(network.feature_info[i] for i in indices)
@@ -75,7 +75,10 @@ class FeatureExtractWrapper(nn.Cell):
 
     def __init__(self, net: nn.Cell, out_indices: Sequence[int] = (0, 1, 2, 3, 4)):
         super().__init__(auto_prefix=False)
-        wanted = [net.feature_info[i]["name"] for i in out_indices]
+        if not hasattr(net, "feature_info"):
+            raise UserError(f"net must be a network with a feature_info, got {shown(net)}")
+        places = check_ints("out_indices", out_indices, low=0, high=len(net.feature_info) - 1)
+        wanted = [net.feature_info[i]["name"] for i in places]
         cells = dict(net.name_cells())
         if getattr(net, "flatten_sequential", False):
             cells = {name: cell for outer in cells.items() for name, cell in _flattened(*outer)}
@@ -87,7 +90,7 @@ class FeatureExtractWrapper(nn.Cell):
         names = list(cells)[: max(map(list(cells).index, wanted)) + 1]
         self.net = nn.CellList([cells[name] for name in names], auto_prefix=False)
         self.is_wanted = tuple(name in wanted for name in names)
-        self.out_indices = list(out_indices)
+        self.out_indices = list(places)
 
     def construct(self, x):
         """x to a list of the maps wanted."""

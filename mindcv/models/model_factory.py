@@ -13,6 +13,7 @@ from mindcv.convert import load_weights
 from mindcv.models.features import ConvNeXtFeatures
 from mindcv.models.pretrained import fetch_pretrained, pretrained_weights, split_tag
 from mindcv.models.registry import model_entrypoint
+from mindcv.utils.checks import check_flags, check_path
 from mindcv.utils.errors import UserError
 
 __all__ = ["create_model"]
@@ -51,9 +52,13 @@ def create_model(
             `in_chans` stands for `in_channels`.
 
     Raises:
-        UserError: an unknown model, weights that are not there, or a checkpoint that does not fit.
+        UserError: an unknown model, an argument of another type or out of its range, weights that are not there, or a
+            checkpoint that does not fit.
     """
     del auto_mapping
+    check_flags(pretrained=pretrained, features_only=features_only, **({} if ema is None else {"ema": ema}))
+    if checkpoint_path:
+        check_path("checkpoint_path", checkpoint_path)
     plain_name, tag = split_tag(model_name)
     entrypoint = model_entrypoint(plain_name)
     if ema and not checkpoint_path:

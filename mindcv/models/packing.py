@@ -9,6 +9,7 @@ from mindspore import nn
 
 from mindcv.kernels import PackedPatchKernel, PackedStageKernel
 from mindcv.models.layers import Block, LayerNorm, PatchConv, Section, StemConv
+from mindcv.utils.checks import check_flags, check_network
 
 __all__ = ["pack_for_inference"]
 
@@ -34,6 +35,8 @@ def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
             a UserError. MindSpore does not ask the network when it saves parameters, so that `save_checkpoint` writes
             only those that are left. Save before packing.
     """
+    check_network("network", network)
+    check_flags(keep_weights=keep_weights)
     cells = [cell for _, cell in network.cells_and_names()]
     if any(getattr(cell, "input_type", None) not in (None, ms.float32) for cell in cells):
         return network

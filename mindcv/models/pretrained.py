@@ -11,6 +11,7 @@ from mindspore import nn
 
 from mindcv.convert import load_weights
 from mindcv.models.pretrained_table import PUBLISHED, PretrainedWeights
+from mindcv.utils.checks import check_text
 from mindcv.utils.download import cache_root, download
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.logger import logger
@@ -37,7 +38,7 @@ _HUB = "https://huggingface.co"
 
 def split_tag(name: str) -> tuple[str, str]:
     """`("convnext_tiny", "fb_in1k")` of `convnext_tiny.fb_in1k`; the tag is empty where there is none."""
-    model, _, tag = name.partition(".")
+    model, _, tag = check_text("model_name", name).partition(".")
     return model, tag
 
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Union
 from mindspore import nn
 
 from mindcv.models.pretrained import list_pretrained_tags, pretrained_options, pretrained_weights, split_tag
+from mindcv.utils.checks import check_text, shown
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = [
@@ -57,8 +58,7 @@ def list_models(
         pretrained: only models with published weights; `list_pretrained_tags` has which.
         exclude_filters: a pattern, or several, that a name must not match.
     """
-    wanted = [filter] if isinstance(filter, str) else list(filter)
-    excluded = [exclude_filters] if isinstance(exclude_filters, str) else list(exclude_filters)
+    wanted, excluded = _patterns("filter", filter), _patterns("exclude_filters", exclude_filters)
     return sorted(
         name
         for name in _entrypoints
@@ -67,6 +67,13 @@ def list_models(
         and (not pretrained or is_model_pretrained(name))
         and not any(pattern and fnmatch(name, pattern) for pattern in excluded)
     )
+
+
+def _patterns(name: str, given: Union[str, Sequence[str]]) -> list[str]:
+    patterns = [given] if isinstance(given, str) else given
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UserError(f"{name} must be a pattern such as '*v2*', or a list of patterns, got {shown(given)}")
+    return list(patterns)
 
 
 def list_modules() -> list[str]:
@@ -133,7 +140,7 @@ def model_entrypoint(model_name: str) -> Callable[..., nn.Cell]:
     Raises:
         UserError: no such model; the message has the nearest name and all there are.
     """
-    if model_name not in _entrypoints:
+    if check_text("model_name", model_name) not in _entrypoints:
         raise UserError(unknown_name("model", model_name, _entrypoints))
     return _entrypoints[model_name]
 

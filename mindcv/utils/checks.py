@@ -14,6 +14,7 @@ from operator import index as as_index
 from typing import Any, NoReturn, Optional, Union
 
 import numpy as np
+from mindspore import nn
 
 from mindcv.utils.errors import UserError, unknown_name
 
@@ -24,6 +25,7 @@ __all__ = [
     "check_ints",
     "check_kind",
     "check_name",
+    "check_network",
     "check_not_negative",
     "check_number",
     "check_numbers",
@@ -150,15 +152,18 @@ def check_kind(name: str, value: Any, kind: Union[type, tuple[type, ...]], expec
     return value
 
 
+def check_network(name: str, value: Any) -> nn.Cell:
+    """The value, when it is a network."""
+    return check_kind(name, value, nn.Cell, "a network (a mindspore.nn.Cell)")
+
+
 def shown(value: Any) -> str:
     """The value as a message shows it: as it is written in Python if that is short, and else its type."""
     if value is None or isinstance(value, (str, int, float, list, tuple, dict, set, np.generic, os.PathLike)):
         written = repr(value)
         if len(written) <= 80 and "\n" not in written:
             return written
-    kind = type(value)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}."
-    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' and not module else 'a'} {module}{kind.__qualname__}"
+    return f"a value of type {type(value).__name__}"
 
 
 def _refuse(name: str, value: Any, expected: str) -> NoReturn:

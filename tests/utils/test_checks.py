@@ -34,7 +34,7 @@ def test_check_int_gives_an_int(value):
         ([2], "[2]"),
         (-1, "-1"),
         (10, "10"),
-        (np.zeros(3), "a numpy.ndarray"),
+        (np.zeros(3), "a value of type ndarray"),
     ],
 )
 def test_check_int_refuses_and_shows_another_value(value, found):
@@ -121,11 +121,11 @@ def test_check_text_path_and_kind_refuse_another_type():
         checks.check_text("split", None)
     with refused("root must be a path (a string or a pathlib.Path), got 3"):
         checks.check_path("root", 3)
-    with refused("network must be a network, got a numpy.ndarray"):
+    with refused("network must be a network, got a value of type ndarray"):
         checks.check_kind("network", np.zeros(1), dict, "a network")
 
 
 def test_shown_writes_short_values_and_names_the_type_of_others():
     assert checks.shown([1, "a"]) == "[1, 'a']" and checks.shown(np.float32(0.5)) == repr(np.float32(0.5))
-    assert checks.shown("x" * 200) == "a str" and checks.shown(list(range(100))) == "a list"
-    assert checks.shown(refused) == "a function"
+    assert checks.shown("x" * 200) == "a value of type str" and checks.shown(list(range(100))) == "a value of type list"
+    assert checks.shown(refused) == "a value of type function"
