@@ -9,8 +9,9 @@ from typing import Any, Optional, Union
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
-from mindcv.optim.base import MomentOptimizer, check_number
+from mindcv.optim.base import MomentOptimizer
 from mindcv.optim.lr_table import Rate
+from mindcv.utils.checks import check_flags, check_not_negative
 
 __all__ = ["Adam", "NAdam"]
 
@@ -61,6 +62,7 @@ class Adam(MomentOptimizer):
         loss_scale: float = 1.0,
         use_nesterov: bool = False,
     ) -> None:
+        check_flags(use_nesterov=use_nesterov)
         super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
         self.adam = ops.Adam(use_nesterov=use_nesterov)
 
@@ -102,7 +104,7 @@ class NAdam(MomentOptimizer):
         loss_scale: float = 1.0,
         schedule_decay: float = 4e-3,
     ) -> None:
-        check_number(schedule_decay=schedule_decay)
+        check_not_negative(schedule_decay=schedule_decay)
         super().__init__(params, learning_rate, betas, eps, weight_decay, loss_scale)
         self.log_speed = schedule_decay * math.log(0.96)
         self.momentum_product = Parameter(Tensor(1.0, ms.float32), name="momentum_product")

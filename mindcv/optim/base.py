@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional, Union
 
 import mindspore as ms
@@ -12,9 +11,10 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from mindcv.optim.lr_table import Rate, as_rate
+from mindcv.utils.checks import check_flags, check_not_negative, check_numbers, check_positive, shown
 from mindcv.utils.errors import UserError
 
-__all__ = ["GroupOptimizer", "MomentOptimizer", "check_number"]
+__all__ = ["GroupOptimizer", "MomentOptimizer", "as_list"]
 
 _centralize = ops.MultitypeFuncGraph("centralize")
 _grow = ops.MultitypeFuncGraph("grow")
@@ -33,11 +33,22 @@ def _grow_one(power, beta):  # noqa: ANN001, ANN202
     return ops.depend(grown, ops.assign(power, grown))
 
 
-def check_number(above_zero: bool = False, **values: float) -> None:
-    """Raise a UserError that names the first of `values` that is not finite or below 0 (with `above_zero`: or 0)."""
-    for name, value in values.items():
-        if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-            raise UserError(f"{name} must be {'above' if above_zero else 'at least'} 0, got {value}")
+def as_list(name: str, parameters: Any) -> list[Union[Parameter, dict[str, Any]]]:
+    """The parameters, or groups, as a list.
+
+    Raises:
+        UserError: they are neither.
+    """
+    expected = f"{name} must be a list of parameters, or of groups such as {{'params': parameters, 'lr': 0.1}}"
+    if not isinstance(parameters, Iterable) or isinstance(parameters, (str, dict, Tensor, nn.Cell)):
+        raise UserError(f"{expected}, got {shown(parameters)}")
+    items = list(parameters)
+    for item in items:
+        if not isinstance(item, (Parameter, dict)):
+            raise UserError(f"{expected}, got {shown(item)} among them")
+    if len({isinstance(item, dict) for item in items}) > 1:
+        raise UserError(f"{expected}, got parameters and groups in one list")
+    return items
 
 
 class GroupOptimizer(nn.Optimizer):
@@ -63,7 +74,7 @@ class GroupOptimizer(nn.Optimizer):
         weight_decays: the coefficient of each parameter.
 
     Raises:
-        UserError: a value out of its range, or a weight decay that changes over time.
+        UserError: a value of another type or out of its range, such as a weight decay that changes over time.
         ValueError, TypeError, KeyError, RuntimeError: groups that are not well formed (from `nn.Optimizer`).
     """
 
@@ -74,10 +85,10 @@ class GroupOptimizer(nn.Optimizer):
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
     ) -> None:
+        check_not_negative(weight_decay=weight_decay)
+        check_positive(loss_scale=loss_scale)
         groups, scales = _split_scales(parameters)
-        super().__init__(as_rate(learning_rate), groups, weight_decay, loss_scale)
-        if self.dynamic_weight_decay:
-            raise UserError("weight_decay must be a number, not a schedule")
+        super().__init__(as_rate(learning_rate), groups, float(weight_decay), float(loss_scale))
         # nn.Optimizer multiplies its weight decay by the loss scale, meaning to add it to gradients that are scaled.
         self.weight_decays = tuple(value / self.loss_scale for value in self.group_weight_decay)
         self.lr_scales = tuple(scales[id(parameter)] for parameter in self.parameters)
@@ -165,9 +176,8 @@ class MomentOptimizer(GroupOptimizer):
     ) -> None:
         betas = self.default_betas if betas is None else betas
         eps = self.default_eps if eps is None else eps
-        if len(betas) != len(self.default_betas) or not all(0.0 < beta < 1.0 for beta in betas):
-            raise UserError(f"betas must be {len(self.default_betas)} numbers between 0 and 1, got {betas}")
-        check_number(above_zero=True, eps=eps)
+        check_numbers("betas", betas, len(self.default_betas), above=0, below=1)
+        check_positive(eps=eps)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         for name in self.moment_names:
             setattr(self, name, self._parameters.clone(prefix=name, init="zeros"))
@@ -194,20 +204,26 @@ def _split_scales(
     parameters: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
 ) -> tuple[list[Any], dict[int, float]]:
     """Groups as `nn.Optimizer` takes them, and the rate's factor of each parameter by its id."""
-    items = list(parameters)
-    if items and not any(isinstance(item, dict) for item in items):
+    items = as_list("params", parameters)
+    if not items:
+        raise UserError("the optimizer got no parameters to train")
+    if isinstance(items[0], Parameter):
         items = [{"params": items}]
     groups: list[Any] = []
     scales: dict[int, float] = {}
     for item in items:
-        if not isinstance(item, dict) or "params" not in item:
+        if "params" not in item:
             groups.append(item)
             continue
         group = dict(item)
-        scale = float(group.pop("lr_scale", 1.0))
-        check_number(lr_scale=scale)
-        group["params"] = list(group["params"])
-        scales.update((id(parameter), scale) for parameter in group["params"])
+        scale = group.pop("lr_scale", 1.0)
+        check_not_negative(lr_scale=scale)
+        group["params"] = as_list("params of a group", group["params"])
+        scales.update((id(parameter), float(scale)) for parameter in group["params"])
+        if "weight_decay" in group:
+            check_not_negative(weight_decay=group["weight_decay"])
+            group["weight_decay"] = float(group["weight_decay"])
+        check_flags(grad_centralization=group.get("grad_centralization", False))
         if "lr" in group:
             group["lr"] = as_rate(group["lr"])
         groups.append(group)

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from mindspore import nn
 
+from mindcv.utils.checks import check_network, shown
 from mindcv.utils.errors import UserError, nearest
 
 __all__ = ["freeze"]
@@ -28,8 +29,9 @@ def freeze(model: nn.Cell, patterns: Sequence[str]) -> list[str]:
     Raises:
         UserError: a pattern that matches nothing, or nothing left to train; the model is then as it was.
     """
-    if isinstance(patterns, str):
-        raise UserError(f"freeze takes a list of patterns, got the string '{patterns}'")
+    check_network("model", model)
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UserError(f"patterns must be a list of strings such as ['feature.0.*'], got {shown(patterns)}")
     params = list(model.get_parameters())
     names = [p.name for p in params]
     for pattern in patterns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Optional, Union
 
@@ -10,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
+from mindcv.utils.checks import check_number, shown
 from mindcv.utils.errors import UserError
 
 __all__ = ["LearningRateTable", "Rate", "as_rate"]
@@ -27,12 +27,17 @@ class LearningRateTable(LearningRateSchedule):
         table: the rates, one a step, at least one.
 
     Raises:
-        UserError: the table is not one-dimensional, is empty, or holds a negative or non-finite rate.
+        UserError: the table is not one-dimensional, is empty, or holds something else than finite rates of at least 0.
     """
 
     def __init__(self, table: Union[Sequence[float], np.ndarray, Tensor]) -> None:
         super().__init__()
-        rates = table.asnumpy() if isinstance(table, Tensor) else np.asarray(table)
+        try:
+            rates = table.asnumpy() if isinstance(table, Tensor) else np.asarray(table)
+        except ValueError:  # rows of different lengths
+            rates = np.asarray(None)
+        if rates.dtype.kind not in "iuf":
+            raise UserError(f"lr must be a number, a table of one rate a step, or a schedule, got {shown(table)}")
         rates = rates.astype(np.float32)
         if rates.ndim != 1 or not rates.size:
             raise UserError(f"a learning-rate table must be a non-empty row of rates, got shape {rates.shape}")
@@ -50,15 +55,14 @@ def as_rate(lr: Optional[Rate]) -> Union[float, LearningRateSchedule]:
     """What `nn.Optimizer` takes for a rate (number or 0-D), a table of one rate a step, or a schedule Cell.
 
     Raises:
-        UserError: None, or a rate that is negative or not finite.
+        UserError: None, a rate that is negative or not finite, or something that is neither rate, table nor schedule.
     """
     if lr is None:
         raise UserError("lr is required")
     if isinstance(lr, LearningRateSchedule):
         return lr
-    if isinstance(lr, (int, float, np.number)) or (isinstance(lr, (Tensor, np.ndarray)) and lr.ndim == 0):
-        rate = float(lr)
-        if not math.isfinite(rate) or rate < 0:
-            raise UserError(f"lr must be at least 0, got {rate}")
-        return rate
+    if isinstance(lr, (Tensor, np.ndarray)) and lr.ndim == 0:
+        lr = lr.item()
+    if isinstance(lr, (int, float, np.number)):
+        return float(check_number("lr", lr, low=0))
     return LearningRateTable(lr)

@@ -10,14 +10,15 @@ from mindspore import Parameter, nn
 from mindcv.optim.adam import Adam, NAdam
 from mindcv.optim.adamw import AdamW
 from mindcv.optim.adan import Adan
-from mindcv.optim.base import GroupOptimizer, check_number
+from mindcv.optim.base import GroupOptimizer, as_list
 from mindcv.optim.from_mindspore import SGD, Adagrad, Momentum
 from mindcv.optim.lamb import Lamb
 from mindcv.optim.lion import Lion
 from mindcv.optim.lr_table import Rate
 from mindcv.optim.param_groups import filter_groups, layer_decay_groups, weight_decay_groups
 from mindcv.optim.rmsprop import RMSProp
-from mindcv.utils.errors import UserError, nearest, unknown_name
+from mindcv.utils.checks import check_flags, check_name, check_not_negative, check_number, check_positive
+from mindcv.utils.errors import UserError, nearest
 
 __all__ = ["OPTIMIZER_NAMES", "create_optimizer"]
 
@@ -67,7 +68,7 @@ def create_optimizer(
         lr: a rate, a table of one rate a step (its last one holds past the end), or a schedule Cell; a group's own
             `lr` likewise.
         weight_decay: coefficient, at least 0.
-        momentum: of `sgd`, `momentum` and `rmsprop`, at least 0.
+        momentum: of `sgd`, `momentum` and `rmsprop`, in [0, 1).
         nesterov: Nesterov's form, of `sgd`, `momentum` and `adam`; `nadam` has it anyway.
         weight_decay_filter: what is decayed, see `weight_decay_groups`. Of groups, those that state no `weight_decay`.
         layer_decay: in (0, 1], multiplies the rate once more for each layer further from the head; None for one rate.
@@ -82,16 +83,17 @@ def create_optimizer(
         **kwargs: `dampening` of `sgd`, `decay` and `centered` of `rmsprop`, `accum` of `adagrad`.
 
     Raises:
-        UserError: an unknown optimizer, rule or keyword, a value out of its range, or what a later version brings.
+        UserError: an unknown optimizer, rule or keyword, a value of another type or out of its range, or what a later
+            version brings.
         ValueError, TypeError, KeyError, RuntimeError: groups that are not well formed (from `nn.Optimizer`).
     """
-    name = opt.lower()
-    if name not in _OPTIMIZERS:
-        raise UserError(unknown_name("opt", opt, _OPTIMIZERS))
+    name = check_name("opt", opt, _OPTIMIZERS, ignore_case=True)
     if checkpoint_path:
         raise UserError("checkpoint_path of the optimizer comes with a later version")
-    check_number(weight_decay=weight_decay, momentum=momentum, schedule_decay=schedule_decay)
-    check_number(above_zero=True, loss_scale=loss_scale, eps=eps)
+    check_not_negative(weight_decay=weight_decay, schedule_decay=schedule_decay)
+    check_number("momentum", momentum, low=0, below=1)
+    check_positive(loss_scale=loss_scale, eps=eps)
+    check_flags(nesterov=nesterov)
     build, taken, own_keywords = _OPTIMIZERS[name]
     _check_nesterov(name, nesterov, momentum, taken)
     if betas is not None:
@@ -128,7 +130,7 @@ def _groups(
     model_or_params: _Params, weight_decay: float, rule: str, layer_decay: Optional[float], layer_decay_type: str
 ) -> list[dict[str, Any]]:
     is_network = isinstance(model_or_params, nn.Cell)
-    items = list(model_or_params.get_parameters() if is_network else model_or_params)
+    items = as_list("model_or_params", model_or_params.get_parameters() if is_network else model_or_params)
     if any(isinstance(item, dict) for item in items):
         if layer_decay is not None:
             raise UserError("layer_decay is for parameters; groups state their own lr_scale")

@@ -8,8 +8,9 @@ from typing import Any, Optional
 
 from mindspore import Parameter
 
-from mindcv.optim.base import GroupOptimizer
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.optim.base import GroupOptimizer, as_list
+from mindcv.utils.checks import check_name, check_not_negative, check_number
+from mindcv.utils.errors import UserError
 
 __all__ = [
     "LAYER_DECAY_TYPES",
@@ -54,7 +55,7 @@ def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: 
     Raises:
         UserError: an unknown rule, or no parameters.
     """
-    params = list(params)
+    params = as_list("params", params)
     return _groups(params, _decays(params, weight_decay, rule), [None] * len(params))
 
 
@@ -69,18 +70,15 @@ def filter_groups(groups: Sequence[dict[str, Any]], weight_decay: float, rule: s
     Raises:
         UserError: an unknown rule, or something in a group that is no parameter.
     """
-    _check_rule(rule)
-    if rule == "disable":
-        return list(groups)
+    groups = as_list("groups", groups)
+    if check_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS) == "disable":
+        return groups
     filtered, order = [], []
     for group in groups:
         if "params" not in group:
             filtered.append(group)
             continue
-        params = list(group["params"])
-        for param in params:
-            if not isinstance(param, Parameter):
-                raise UserError(f"groups hold parameters, got {param!r}")
+        params = as_list("params of a group", group["params"])
         order += params
         parts = [{}] if "weight_decay" in group else weight_decay_groups(params, weight_decay, rule)[:-1]
         filtered += [{**group, "params": params, **part} for part in parts]
@@ -107,9 +105,8 @@ def layer_decay_groups(
         UserError: an unknown rule or type, a `layer_decay` out of its range, names that are not a ConvNeXt's, or
             nothing to train.
     """
-    if not 0.0 < layer_decay <= 1.0:
-        raise UserError(f"layer_decay must be above 0 and at most 1, got {layer_decay}")
-    params = list(params)
+    check_number("layer_decay", layer_decay, above=0, high=1)
+    params = as_list("params", params)
     trainable = [p for p in params if p.requires_grad]
     decays = _decays(trainable, weight_decay, rule)
     ids, last = layer_ids([p.name for p in params], layer_decay_type)
@@ -135,8 +132,7 @@ def layer_ids(names: Sequence[str], layer_decay_type: str = "single") -> tuple[d
     Raises:
         UserError: an unknown type, or names that are not those of four stages with every block.
     """
-    if layer_decay_type not in LAYER_DECAY_TYPES:
-        raise UserError(unknown_name("layer_decay_type", layer_decay_type, LAYER_DECAY_TYPES))
+    check_name("layer_decay_type", layer_decay_type, LAYER_DECAY_TYPES)
     places = {name: _place(name) for name in names}
     depths = _depths([place for place in places.values() if place is not None])
     number = _single_id if layer_decay_type == "single" else _group_id
@@ -157,13 +153,9 @@ def describe_groups(optimizer: GroupOptimizer) -> str:
     return "\n".join(lines)
 
 
-def _check_rule(rule: str) -> None:
-    if rule not in WEIGHT_DECAY_FILTERS:
-        raise UserError(unknown_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS))
-
-
 def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:
-    _check_rule(rule)
+    check_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS)
+    check_not_negative(weight_decay=weight_decay)
     if not params:
         raise UserError("the optimizer got no parameters to train")
     return [weight_decay if rule == "disable" or is_decayed(p) else 0.0 for p in params]

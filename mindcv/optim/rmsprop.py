@@ -8,9 +8,9 @@ from typing import Any, Union
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
-from mindcv.optim.base import GroupOptimizer, check_number
+from mindcv.optim.base import GroupOptimizer
 from mindcv.optim.lr_table import Rate
-from mindcv.utils.errors import UserError
+from mindcv.utils.checks import check_flags, check_number, check_positive
 
 __all__ = ["RMSProp"]
 
@@ -56,7 +56,7 @@ class RMSProp(GroupOptimizer):
         params: parameters or groups, see `GroupOptimizer`.
         learning_rate: a rate, a table of one rate a step, or a schedule Cell.
         decay: decay rate of the mean square, in (0, 1).
-        momentum: at least 0.
+        momentum: in [0, 1).
         eps: added to the mean square, above 0.
         centered: take the square of the moving average of `g` from `s` under the root.
         weight_decay: coefficient, at least 0; added to the gradient.
@@ -77,10 +77,10 @@ class RMSProp(GroupOptimizer):
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
     ) -> None:
-        if not 0.0 < decay < 1.0:
-            raise UserError(f"decay must be between 0 and 1, got {decay}")
-        check_number(momentum=momentum)
-        check_number(above_zero=True, eps=eps)
+        check_number("decay", decay, above=0, below=1)
+        check_number("momentum", momentum, low=0, below=1)
+        check_positive(eps=eps)
+        check_flags(centered=centered)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.gain = Tensor(1.0 - decay, ms.float32)
         self.momentum = Tensor(momentum, ms.float32)

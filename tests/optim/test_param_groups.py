@@ -218,7 +218,7 @@ def test_freeze():
         (["Feature.0.*"], "no parameter matches"),
         (["feature.*", "norm.*", "classifier.*"], "no parameter to train"),
         (["*"], "no parameter to train"),
-        ("feature.*", "a list of patterns"),
+        ("feature.*", "patterns must be a list of strings"),
     ],
     ids=str,
 )
