@@ -9,6 +9,7 @@ import numpy as np
 
 from mindcv.data.constants import Purpose
 from mindcv.data.sampler import samples_per_rank
+from mindcv.utils.checks import check_int
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.random import stream
 
@@ -123,10 +124,10 @@ class ImageDataset:
         num_parallel_workers: Optional[int] = None,
         num_aug_repeats: int = 0,
     ):
-        if seed < 0:
-            raise UserError(f"seed must be at least 0, got {seed}")
-        if num_aug_repeats < 0:
-            raise UserError(f"num_aug_repeats must be at least 0, got {num_aug_repeats}")
+        check_int("seed", seed, 0)
+        check_int("num_aug_repeats", num_aug_repeats, 0)
+        if num_parallel_workers is not None:
+            check_int("num_parallel_workers", num_parallel_workers, 0)
         self.images = images
         self.shuffle = shuffle
         self.seed = seed
@@ -197,7 +198,7 @@ class ImageDataset:
 
 
 def _choose(size: int, num_samples: int, seed: int) -> np.ndarray:
-    if not 1 <= num_samples <= size:
+    if not 1 <= check_int("num_samples", num_samples) <= size:
         raise UserError(f"num_samples must be from 1 to the {size} samples there are, got {num_samples}")
     return np.sort(stream(seed, Purpose.SUBSET).permutation(size)[:num_samples])
 
@@ -207,6 +208,6 @@ def _check_shard(num_shards: Optional[int], shard_id: Optional[int]) -> tuple[in
         raise UserError(f"num_shards and shard_id go together, got {num_shards} and {shard_id}")
     if num_shards is None:
         return 1, 0
-    if num_shards < 1 or not 0 <= shard_id < num_shards:
+    if check_int("num_shards", num_shards) < 1 or not 0 <= check_int("shard_id", shard_id) < num_shards:
         raise UserError(f"shard_id must be from 0 to num_shards - 1, got {shard_id} of {num_shards}")
     return num_shards, shard_id

@@ -13,8 +13,9 @@ from mindcv.data.digits import read_digits
 from mindcv.data.holdout import hold_out
 from mindcv.data.image_folder import ImageFolder
 from mindcv.data.mnist import fetch_mnist, read_mnist
+from mindcv.utils.checks import check_flags, check_int, check_kind, check_name, check_number, check_path, check_text
 from mindcv.utils.download import cache_root
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.errors import UserError
 
 __all__ = ["create_dataset", "get_dataset_download_root"]
 
@@ -70,9 +71,15 @@ def create_dataset(
         UserError: an argument is not allowed, or a download failed; DataError, a kind of it, when files are missing
             or damaged.
     """
-    kind = name.lower()
-    if kind not in DATASET_NAMES:
-        raise UserError(unknown_name("dataset", name, filter(None, DATASET_NAMES)))
+    kind = check_name("dataset", name, DATASET_NAMES, ignore_case=True)
+    check_text("split", split)
+    check_flags(shuffle=shuffle, download=download, is_held_out=is_held_out)
+    check_number("val_fraction", val_fraction, low=0, below=1)
+    check_int("seed", seed, 0)
+    if root is not None:
+        check_path("root", root)
+    if class_indexing is not None:
+        check_kind("class_indexing", class_indexing, Mapping, "a dictionary of class names and their labels")
     if download and kind not in _FETCHED:
         raise UserError(_not_fetched(kind))
     root = _root_of(kind, root, download)

@@ -12,6 +12,7 @@ from PIL import Image
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.image_folder import ImageFolder
 from mindcv.data.image_io import to_array
+from mindcv.utils.checks import shown
 from mindcv.utils.errors import DataError, UserError
 
 __all__ = ["as_image_dataset"]
@@ -67,6 +68,8 @@ def _options(dataset: ds.MappableDataset) -> dict[str, Any]:
 
 
 def _check_source(source: Any, what: str) -> None:
+    if isinstance(source, (str, bytes, dict)):
+        raise UserError(f"{what} must not be {shown(source)}: {_TAKEN}")
     missing = [name for name in ("__getitem__", "__len__") if not hasattr(source, name)]
     if missing:
         raise UserError(f"{what}, {type(source).__name__}, has no {' and no '.join(missing)}: {_TAKEN}")

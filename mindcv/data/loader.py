@@ -19,10 +19,11 @@ from mindcv.data.mixup import Mixup
 from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms
+from mindcv.utils.checks import check_flags, check_int, check_not_negative, shown
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import counted, logger
 
-__all__ = ["ImageLoader", "create_loader"]
+__all__ = ["ImageLoader", "check_loader", "create_loader"]
 
 # MindSpore's own default; more than that gains little per device, and memory grows with every worker.
 _DEFAULT_WORKERS = 8
@@ -161,8 +162,14 @@ def create_loader(
     Raises:
         UserError: an argument is not allowed; DataError, a kind of it, when the data set cannot fill one batch.
     """
+    check_int("num_classes", num_classes, 1)
+    check_int("batch_size", batch_size, 1)
+    check_int("num_aug_splits", num_aug_splits, 0)
+    check_flags(drop_remainder=drop_remainder, is_training=is_training, skip_corrupt=skip_corrupt)
+    check_flags(python_multiprocessing=python_multiprocessing, separate=separate)
+    check_not_negative(mixup=mixup, cutmix=cutmix)
     dataset = as_image_dataset(dataset, num_classes, shuffle=is_training)
-    _check(dataset, batch_size, num_classes, is_training, skip_corrupt)
+    _check(dataset, num_classes, is_training, skip_corrupt)
     mixer = None
     if mixup or cutmix or cutmix_minmax is not None:
         ways = (mixup, cutmix, cutmix_prob, mixup_switch_prob, num_classes, mixup_mode, cutmix_minmax)
@@ -171,14 +178,24 @@ def create_loader(
         _check_splits(separate, num_aug_splits, transform, is_training)
         prepare = Splitter(transform, num_aug_splits or _MINDCV_SPLITS)
     else:
-        prepare = _composed(create_transforms(is_training=is_training) if transform is None else transform)
-    reader = SampleReader(dataset, prepare, _composed(target_transform), skip_corrupt)
+        prepare = _composed("transform", create_transforms(is_training=is_training) if transform is None else transform)
+    reader = SampleReader(dataset, prepare, _composed("target_transform", target_transform), skip_corrupt)
     deals_as_training = is_training or dataset.num_aug_repeats > 1
     maker = BatchMaker(reader, batch_size, drop_remainder, deals_as_training, mixer)
     if drop_remainder and maker.num_batches == 0:
         raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
     return ImageLoader(maker, workers, python_multiprocessing)
+
+
+def check_loader(loader: object) -> None:
+    """Refuse what does not give batches, such as a data set.
+
+    Raises:
+        UserError: it is no loader.
+    """
+    if not hasattr(loader, "batches"):
+        raise UserError(f"loader must be a loader, as create_loader(dataset, batch_size) makes it, got {shown(loader)}")
 
 
 def _no_full_batch(maker: BatchMaker) -> DataError:
@@ -190,9 +207,7 @@ def _no_full_batch(maker: BatchMaker) -> DataError:
     )
 
 
-def _check(dataset: ImageDataset, batch_size: int, num_classes: int, is_training: bool, skip_corrupt: bool) -> None:
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+def _check(dataset: ImageDataset, num_classes: int, is_training: bool, skip_corrupt: bool) -> None:
     if dataset.num_classes() > num_classes:
         raise UserError(
             f"the data set has {dataset.num_classes()} classes, labels 0 to {dataset.num_classes() - 1}, which "
@@ -233,16 +248,18 @@ def _check_splits(separate: bool, num_splits: int, transform: object, is_trainin
         raise UserError("separate=True needs transform=create_transforms(..., is_training=True, separate=True)")
 
 
-def _composed(transform: Optional[Union[Callable, Sequence[Callable]]]) -> Compose:
-    return Compose([transform] if callable(transform) else transform or [])
+def _composed(name: str, transform: Optional[Union[Callable, Sequence[Callable]]]) -> Compose:
+    steps = [transform] if callable(transform) else transform or []
+    if not isinstance(steps, (list, tuple)) or not all(map(callable, steps)):
+        raise UserError(f"{name} must be a function of one image or label, or a list of such, got {shown(transform)}")
+    return Compose(steps)
 
 
 def _num_workers(asked: Optional[int]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if asked is None:
         return min(_DEFAULT_WORKERS, cores)
-    if asked < 1:
-        raise UserError(f"num_parallel_workers must be at least 1, got {asked}")
+    asked = check_int("num_parallel_workers", asked, 1)
     if asked > cores:
         _say_clamped(asked, cores)
     return min(asked, cores)

@@ -7,10 +7,11 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from mindcv.data.transform_base import check_range
+from mindcv.data.transform_base import check_probability, check_range
 from mindcv.kernels import images as image_kernels
 from mindcv.kernels import is_available
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_flags, check_int, check_name, check_number
+from mindcv.utils.errors import UserError
 
 __all__ = ["MIXUP_MODES", "Mix", "Mixup", "one_hot"]
 
@@ -75,18 +76,18 @@ class Mixup:
         correct_lam: bool = True,
         off_epoch: int = 0,
     ):
+        check_number("mixup_alpha", mixup_alpha)
+        check_number("cutmix_alpha", cutmix_alpha)
+        check_flags(correct_lam=correct_lam)
         if mixup_alpha < 0 or cutmix_alpha < 0 or (mixup_alpha + cutmix_alpha == 0 and cutmix_minmax is None):
             raise UserError(
                 f"mixup and cutmix must not be negative, nor both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
             )
-        if not 0 <= prob <= 1:
-            raise UserError(f"the probability of mixing (cutmix_prob) must be within 0..1, got {prob:g}")
-        if not 0 <= switch_prob <= 1:
-            raise UserError(f"the probability of CutMix (switch_prob) must be within 0..1, got {switch_prob:g}")
-        if mode not in MIXUP_MODES:
-            raise UserError(unknown_name("mixup mode", mode, MIXUP_MODES))
-        if off_epoch < 0:
-            raise UserError(f"the epoch mixing ends at (off_epoch) must be at least 0, got {off_epoch}")
+        check_probability("the probability of mixing (cutmix_prob)", prob)
+        check_probability("the probability of CutMix (switch_prob)", switch_prob)
+        check_name("mixup mode", mode, MIXUP_MODES)
+        check_int("num_classes", num_classes, 1)
+        check_int("the epoch that mixing ends at (off_epoch)", off_epoch, 0)
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.prob = prob

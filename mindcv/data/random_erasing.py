@@ -9,6 +9,7 @@ from typing import Optional, Union
 import numpy as np
 
 from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, room_for
+from mindcv.utils.checks import check_int
 from mindcv.utils.errors import UserError
 
 __all__ = ["NOISES", "RandomErasing"]
@@ -54,8 +55,7 @@ class RandomErasing(RandomArrayTransform):
                 f"got '{value}'"
             )
         for name, number in (("max_attempts", max_attempts), ("count", count)):
-            if number < 1:
-                raise UserError(f"{name} of random erasing must be at least 1, got {number}")
+            check_int(f"{name} of random erasing", number, 1)
         self.value = value
         self.max_attempts = max_attempts
         self.count = count

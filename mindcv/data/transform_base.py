@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from mindcv.utils.checks import are_numbers, is_number, shown
 from mindcv.utils.errors import UserError
 
 __all__ = [
@@ -30,16 +31,16 @@ __all__ = [
 
 def check_probability(what: str, value: float) -> float:
     """The value, when it is within 0..1; else a UserError."""
-    if not 0 <= value <= 1:
-        raise UserError(f"{what} must be within 0..1, got {value}")
+    if not is_number(value) or not 0 <= value <= 1:
+        raise UserError(f"{what} must be within 0..1, got {shown(value)}")
     return value
 
 
 def check_range(what: str, bounds: Sequence[float], upper: float = math.inf) -> tuple[float, float]:
     """The bounds as a tuple, when 0 < low <= high <= upper; else a UserError."""
-    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= upper:
+    if not are_numbers(bounds, 2) or not 0 < bounds[0] <= bounds[1] <= upper:
         limit = "" if upper == math.inf else f" <= {upper:g}"
-        raise UserError(f"{what} must be two numbers, 0 < low <= high{limit}, got {list(bounds)}")
+        raise UserError(f"{what} must be two numbers, 0 < low <= high{limit}, got {shown(bounds)}")
     return float(bounds[0]), float(bounds[1])
 
 

@@ -19,7 +19,8 @@ from mindcv.data.transform_base import (
     check_range,
     room_for,
 )
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import are_numbers, check_name, is_number
+from mindcv.utils.errors import UserError
 
 __all__ = [
     "INTERPOLATIONS",
@@ -52,9 +53,7 @@ def pillow_filter(interpolation: str) -> Image.Resampling:
     Raises:
         UserError: there is no such filter.
     """
-    if interpolation not in _FILTERS:
-        raise UserError(unknown_name("interpolation", interpolation, _FILTERS))
-    return _FILTERS[interpolation]
+    return _FILTERS[check_name("interpolation", interpolation, _FILTERS)]
 
 
 class Decode:
@@ -192,7 +191,8 @@ class ColorJitter(RandomTransform):
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0):
-        if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
+        strengths = (brightness, contrast, saturation, hue)
+        if not all(map(is_number, strengths)) or min(strengths) < 0 or hue > 0.5:
             raise UserError(
                 "color jitter must be at least 0 for brightness, contrast and saturation and within 0..0.5 for hue, "
                 f"got {brightness}, {contrast}, {saturation} and {hue}"
@@ -327,8 +327,8 @@ class Normalize(ArrayTransform):
     """(image - mean) / std of a float32 (C, H, W) array, with one mean and std a channel in units of 0..255."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        if len(mean) != len(std) or min(std) <= 0:
-            raise UserError(f"mean and std must be equally long and std positive, got {list(mean)} and {list(std)}")
+        if not are_numbers(mean) or not are_numbers(std, len(mean)) or min(std, default=0) <= 0:
+            raise UserError(f"mean and std must be lists of as many numbers, and std positive, got {mean} and {std}")
         self.mean, self.std = list(mean), list(std)
         self._mean, self._std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))
 

@@ -26,6 +26,17 @@ from mindcv.data.transforms import (
     Resize,
     ToArray,
 )
+from mindcv.utils.checks import (
+    are_numbers,
+    check_flags,
+    check_int,
+    check_name,
+    check_number,
+    check_numbers,
+    check_text,
+    is_number,
+    shown,
+)
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["create_transforms", "transforms_imagenet_eval", "transforms_imagenet_train"]
@@ -54,8 +65,10 @@ def create_transforms(
         UserError: a name or value is not allowed.
         TypeError: a keyword is not one of the function's.
     """
-    if dataset_name.lower() not in DATASET_NAMES:
-        raise UserError(unknown_name("dataset", dataset_name, filter(None, DATASET_NAMES)))
+    check_name("dataset", dataset_name, DATASET_NAMES, ignore_case=True)
+    check_flags(is_training=is_training, separate=separate)
+    if auto_augment is not None:
+        check_text("auto_augment", auto_augment)
     build = transforms_imagenet_train if is_training else transforms_imagenet_eval
     allowed = inspect.signature(build).parameters
     for name in kwargs:
@@ -112,7 +125,7 @@ def transforms_imagenet_train(
         UserError: an argument is not allowed, or `separate` is asked for with nothing that sets versions apart.
     """
     mode, mean, std = _check_channels(in_channels, mean, std)
-    shared = [Decode(mode), RandomResizedCrop(_check_size(image_resize), scale, ratio, interpolation)]
+    shared = [Decode(mode), RandomResizedCrop(check_int("image_resize", image_resize, 1), scale, ratio, interpolation)]
     if hflip:
         shared.append(RandomHorizontalFlip(hflip))
     if vflip:
@@ -155,9 +168,8 @@ def transforms_imagenet_eval(
         UserError: an argument is not allowed.
     """
     mode, mean, std = _check_channels(in_channels, mean, std)
-    size = _check_size(image_resize)
-    if not 0 < crop_pct <= 1:
-        raise UserError(f"crop_pct must be above 0 and at most 1, got {crop_pct}")
+    size = check_int("image_resize", image_resize, 1)
+    check_number("crop_pct", crop_pct, above=0, high=1)
     if crop_pct == 1.0 and size >= 384:
         shape = [Resize((size, size), interpolation)]
     else:
@@ -165,18 +177,14 @@ def transforms_imagenet_eval(
     return [Decode(mode), *shape, ToArray(), Normalize(mean, std)]
 
 
-def _check_size(image_resize: int) -> int:
-    if not isinstance(image_resize, int) or image_resize < 1:
-        raise UserError(f"image_resize must be a whole number of pixels, at least 1, got {image_resize}")
-    return image_resize
-
-
 def _check_channels(
     in_channels: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[str, Sequence[float], Sequence[float]]:
     """The mode to decode to, and mean and std for it."""
     if in_channels not in (1, 3):
-        raise UserError(f"in_channels must be 3 (colour) or 1 (grey), got {in_channels}")
+        raise UserError(f"in_channels must be 3 (colour) or 1 (grey), got {shown(in_channels)}")
+    check_numbers("mean", mean)
+    check_numbers("std", std, above=0)
     if in_channels == 1:
         if list(mean) == IMAGENET_DEFAULT_MEAN:
             mean = [sum(mean) / 3]
@@ -189,8 +197,8 @@ def _check_channels(
 
 
 def _jitter_strengths(color_jitter: Union[float, Sequence[float]]) -> Sequence[float]:
-    if isinstance(color_jitter, (int, float)):
+    if is_number(color_jitter):
         return (color_jitter,) * 3
-    if len(color_jitter) not in (3, 4):
-        raise UserError(f"color_jitter must be one number or a list of 3 or 4, got {list(color_jitter)}")
+    if not are_numbers(color_jitter, 3) and not are_numbers(color_jitter, 4):
+        raise UserError(f"color_jitter must be one number or a list of 3 or 4, got {shown(color_jitter)}")
     return color_jitter

@@ -13,6 +13,7 @@ from mindspore import nn, ops
 
 from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers import ProductCell, Section, forget_graphs
+from mindcv.utils.checks import check_name, check_network
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.logger import logger
 
@@ -45,10 +46,9 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
         UserError: an unknown level or dtype, a `cast_list` without O1, a class that is no product of this network,
             bfloat16 where the device lacks it, or a network that was packed without its weights.
     """
-    if level not in AMP_LEVELS:
-        raise UserError(unknown_name("amp_level", level, AMP_LEVELS))
-    if dtype not in AMP_DTYPES:
-        raise UserError(unknown_name("amp_dtype", dtype, AMP_DTYPES))
+    check_network("network", network)
+    check_name("amp_level", level, AMP_LEVELS)
+    check_name("amp_dtype", dtype, AMP_DTYPES)
     if cast_list and level != "O1":
         raise UserError(f"amp_cast_list goes with amp_level O1, not {level}")
     if level != "O0" and dtype == "bfloat16" and is_on_cpu():

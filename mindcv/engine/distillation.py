@@ -8,7 +8,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindcv.loss import CrossEntropySmooth
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_name, check_number, check_positive
+from mindcv.utils.errors import UserError
 
 __all__ = ["DISTILLATION_KINDS", "DistillationLoss", "DistillationNetwork"]
 
@@ -98,12 +99,9 @@ class DistillationLoss(nn.Cell):
 
     def __init__(self, base: nn.Cell, kind: str = "soft", alpha: float = 0.5, tau: float = 1.0):
         super().__init__()
-        if kind not in DISTILLATION_KINDS:
-            raise UserError(unknown_name("distillation", kind, DISTILLATION_KINDS))
-        if not 0.0 <= alpha <= 1.0:
-            raise UserError(f"alpha of the distillation must be in [0, 1], got {alpha}")
-        if tau <= 0.0:
-            raise UserError(f"tau must be above 0, got {tau}")
+        check_name("distillation", kind, DISTILLATION_KINDS)
+        check_number("alpha of the distillation", alpha, low=0, high=1)
+        check_positive(tau=tau)
         if kind == "hard" and tau != 1.0:
             raise UserError(f"tau is of soft distillation; hard has none, got {tau}")
         reduction = getattr(base, "reduction", "mean")

@@ -6,7 +6,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindcv.convert import weight_parameters
-from mindcv.utils.errors import UserError
+from mindcv.utils.checks import check_network, check_number
 
 __all__ = ["WeightAverage"]
 
@@ -36,10 +36,9 @@ class WeightAverage(nn.Cell):
 
     def __init__(self, network: nn.Cell, decay: float = 0.9999, warmup: int = 2000):
         super().__init__(auto_prefix=False)
-        if not 0.0 <= decay <= 1.0:
-            raise UserError(f"ema_decay must be within 0..1, got {decay}")
-        if warmup < 0:
-            raise UserError(f"ema_warmup must be at least 0, got {warmup}")
+        check_network("network", network)
+        check_number("ema_decay", decay, low=0, high=1)
+        check_number("ema_warmup", warmup, low=0)
         weights = weight_parameters(network)
         self.averages = {name: _copy_of(weight, f"ema.{name}") for name, weight in weights.items()}
         self._weights = ParameterTuple(list(weights.values()))

@@ -12,8 +12,10 @@ from mindspore import nn
 from tqdm import tqdm
 
 from mindcv.data import ImageLoader
+from mindcv.data.loader import check_loader
 from mindcv.engine.interruption import Interruption
 from mindcv.engine.metrics import ClassificationCounts
+from mindcv.utils.checks import check_int, check_kind, check_network
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import Interrupted
 
@@ -77,8 +79,12 @@ def evaluate(
     Raises:
         Interrupted: a signal asked to stop.
         DataError: an image cannot be read.
-        UserError: another process has failed.
+        UserError: an argument of another type, or another process has failed.
     """
+    check_network("network", network)
+    check_loader(loader)
+    check_int("num_classes", num_classes, 1)
+    check_kind("group", group, Group, "a mindcv.utils.distributed.Group; Group() is a single process")
     network.set_train(False)
     counts = ClassificationCounts(num_classes if classes is None else len(classes))
     images_per_s = group.together(_count, network, loader, counts, progress, interruption, classes) * group.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_name, check_positive
 
 __all__ = ["LOSS_SCALE_TYPES", "DynamicLossScale", "FixedLossScale", "create_loss_scale"]
 
@@ -76,10 +76,8 @@ def create_loss_scale(kind: str, value: float, is_float16: bool) -> nn.Cell:
         value: factor, above 0.
         is_float16: whether mixed precision computes in float16.
     """
-    if value <= 0:
-        raise UserError(f"loss_scale must be above 0, not {value}")
+    check_positive(loss_scale=value)
+    check_name("loss_scale_type", kind, LOSS_SCALE_TYPES)
     if kind == "fixed" or (kind == "auto" and not is_float16):
         return FixedLossScale(value if kind == "fixed" else 1.0)
-    if kind in ("dynamic", "auto"):
-        return DynamicLossScale(value if value > 1 else _INITIAL_SCALE)
-    raise UserError(unknown_name("loss_scale_type", kind, LOSS_SCALE_TYPES))
+    return DynamicLossScale(value if value > 1 else _INITIAL_SCALE)

@@ -16,6 +16,7 @@ from mindspore.nn.cell import _pynative_executor  # its own module has moved bet
 
 from mindcv.data import ImageLoader
 from mindcv.data.batches import Batch
+from mindcv.data.loader import check_loader
 from mindcv.engine.amp import apply_amp
 from mindcv.engine.callbacks import Callback
 from mindcv.engine.compile_cache import CompileCache
@@ -27,6 +28,7 @@ from mindcv.engine.state import TrainState
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
 from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
+from mindcv.utils.checks import check_flags, check_int, check_network, check_number, shown
 from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import Interrupted, UserError
 from mindcv.utils.logger import counted, logger
@@ -87,9 +89,13 @@ class Trainer:
         may have changed a part of the weights, or after a loss that is not finite.
 
         Raises:
-            UserError: the loss is NaN or infinite, or another process has failed.
+            UserError: an argument of another type, the loss is NaN or infinite, or another process has failed.
             Interrupted: a signal asked to stop.
         """
+        check_int("num_epochs", num_epochs, 0)
+        check_loader(loader)
+        if not isinstance(callbacks, (list, tuple)) or not all(isinstance(call, Callback) for call in callbacks):
+            raise UserError(f"callbacks must be a list of callbacks of mindcv.engine, got {shown(callbacks)}")
         state = self.begin(num_epochs, loader) if state is None else state
         self.step.set_train(True)
         # In PyNative mode an exception inside any gradient, as a mistake in a notebook makes it, leaves MindSpore's
@@ -286,10 +292,10 @@ def create_trainer(
         UserError: an argument is out of its range, or the optimizer holds parameters of another network.
     """
     del metrics
-    if gradient_accumulation_steps < 1:
-        raise UserError(f"gradient_accumulation_steps must be at least 1, got {gradient_accumulation_steps}")
-    if clip_grad and not 0 < clip_value < math.inf:
-        raise UserError(f"clip_value must be a number above 0, got {clip_value}")
+    check_int("gradient_accumulation_steps", gradient_accumulation_steps, 1)
+    check_flags(drop_overflow_update=drop_overflow_update, ema=ema, clip_grad=clip_grad)
+    if clip_grad:
+        check_number("clip_value", clip_value, above=0)
     _check_parts(network, loss, optimizer)
     number_samples(network, group.rank, group.size)
     average = WeightAverage(network, ema_decay, ema_warmup) if ema else None
@@ -316,6 +322,7 @@ def create_trainer(
 
 
 def _check_parts(network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer) -> None:
+    check_network("network", network)
     if not callable(loss) or isinstance(loss, nn.Optimizer):
         raise UserError(f"loss must be a function of logits and labels, got {type(loss).__name__}")
     if not isinstance(optimizer, nn.Optimizer):

@@ -226,7 +226,7 @@ def test_subset():
         ({"num_shards": 2}, "go together"),
         ({"num_shards": 2, "shard_id": 2}, "shard_id must be from 0"),
         ({"num_shards": 0, "shard_id": 0}, "shard_id must be from 0"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"num_aug_repeats": -1}, "num_aug_repeats"),
         ({"class_indexing": {"0": 0}}, "class_indexing numbers other classes than data set 'digits'"),
         ({"download": True}, "'digits' cannot be downloaded, only mnist, cifar10, cifar100 can: scikit-learn has it"),

@@ -342,7 +342,7 @@ def test_workers_are_clamped_and_said_once(log, monkeypatch):
     ]
     dataset = create_dataset("digits", num_parallel_workers=1)
     assert raw_loader(dataset).num_parallel_workers == 1
-    with pytest.raises(UserError, match="num_parallel_workers must be at least 1"):
+    with pytest.raises(UserError, match="num_parallel_workers must be a whole number of at least 1"):
         _num_workers(-1)
 
 
@@ -350,7 +350,7 @@ def test_workers_are_clamped_and_said_once(log, monkeypatch):
     "options, message",
     [
         ({"num_classes": 9}, "labels 0 to 9, which num_classes=9 does not cover"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"separate": True}, "is for training"),
         ({"separate": True, "is_training": True}, r"needs transform=create_transforms\("),
         ({"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": 1}, "at least 2, or 0 for 3"),

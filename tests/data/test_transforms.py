@@ -308,7 +308,7 @@ def test_random_erasing_refuses():
     with pytest.raises(UserError, match="'pixel' .or 'random'. or 'rand', got 'pixels'"):
         RandomErasing(value="pixels")
     for option in ("count", "max_attempts"):
-        with pytest.raises(UserError, match=f"{option} of random erasing must be at least 1"):
+        with pytest.raises(UserError, match=f"{option} of random erasing must be a whole number of at least 1"):
             RandomErasing(**{option: 0})
     with pytest.raises(UserError, match="prob of random erasing"):
         RandomErasing(prob=-1)

@@ -121,7 +121,7 @@ def test_every_data_set_gets_the_same_pipeline():
         ({"crop_pctt": 0.9}, TypeError, "did you mean 'crop_pct'"),
         ({"auto_augment": "rand-m9"}, UserError, "is for training"),
         ({"is_training": True, "auto_augment": "augmix-m50"}, UserError, "m must be within 0..10"),
-        ({"crop_pct": 1.1}, UserError, "crop_pct must be above 0 and at most 1"),
+        ({"crop_pct": 1.1}, UserError, "crop_pct must be a number above 0 and at most 1"),
         ({"image_resize": 0}, UserError, "image_resize must be"),
         ({"interpolation": "area"}, UserError, "interpolation 'area' is not known"),
         ({"in_channels": 4}, UserError, "in_channels must be 3"),

@@ -73,7 +73,7 @@ def test_dynamic_loss_scale_is_state_and_not_trained():
 
 
 def test_wrong_flags():
-    with pytest.raises(UserError, match="loss_scale must be above 0, not 0"):
+    with pytest.raises(UserError, match="loss_scale must be a number above 0, got 0"):
         create_loss_scale("fixed", 0.0, False)
     with pytest.raises(UserError, match=r"loss_scale_type 'dynamc' is not known; did you mean 'dynamic'"):
         create_loss_scale("dynamc", 1.0, False)

@@ -380,7 +380,7 @@ def test_training_in_float16_works_after_an_exception_inside_another_gradient():
 
 def test_a_trainer_cannot_take_no_batches():
     network = nn.Dense(4, 3)
-    with pytest.raises(UserError, match="gradient_accumulation_steps must be at least 1, got 0"):
+    with pytest.raises(UserError, match="gradient_accumulation_steps must be a whole number of at least 1, got 0"):
         create_trainer(
             *(network, create_loss("CE"), create_optimizer(network, "sgd", lr=0.1)), gradient_accumulation_steps=0
         )
