@@ -13,22 +13,22 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import initializer
 
-from mindcv.kernels import BlockV1Kernel, BlockV2Kernel
 from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import (
     GELU,
     GRN,
     BaseNetwork,
     Block,
+    ChannelsFirst,
+    ChannelsLast,
     Dense,
     DepthwiseConv,
     Dropout,
     DropPath,
+    GlobalAvgPool,
     KeepPath,
     LayerNorm,
     PatchConv,
-    PerceptronV1,
-    PerceptronV2,
     SampleCounter,
     Section,
     StemConv,
@@ -67,7 +67,7 @@ class ConvNeXtBlock(Block):
     """7x7 depthwise convolution, then a two-layer perceptron per pixel, scaled per channel and added to x."""
 
     def __init__(self, dim: int, drop_path: nn.Cell, layer_scale_init_value: float = 1e-6):
-        super().__init__(BlockV1Kernel, PerceptronV1)
+        super().__init__(version=1)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -76,11 +76,15 @@ class ConvNeXtBlock(Block):
         self.gamma_ = Parameter(initializer(layer_scale_init_value, (dim,), ms.float32), name="gamma_")
         self.drop_path = drop_path
 
-    def perceptron(self, x):  # [N, H, W, C]
+    def forward(self, x):  # [N, H, W, C]
+        shortcut = x
+        x = self.dwconv(x)
+        x = self.norm(x)
         x = self.pwconv1(x)  # [N, H, W, 4C]
         x = self.act(x)
         x = self.pwconv2(x)  # [N, H, W, C]
-        return x * ops.cast(self.gamma_, x.dtype)
+        x = x * ops.cast(self.gamma_, x.dtype)
+        return shortcut + self.drop_path(x)
 
     def weights(self):
         dwconv, norm, pwconv1, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.pwconv2
@@ -92,7 +96,7 @@ class ConvNeXtV2Block(Block):
     """The block of V2: global response normalisation of the wide map takes the place of the scale."""
 
     def __init__(self, dim: int, drop_path: nn.Cell):
-        super().__init__(BlockV2Kernel, PerceptronV2)
+        super().__init__(version=2)
         self.dwconv = DepthwiseConv(dim, kernel_size=7)
         self.norm = LayerNorm(dim)
         self.pwconv1 = Dense(dim, 4 * dim)
@@ -101,11 +105,15 @@ class ConvNeXtV2Block(Block):
         self.pwconv2 = Dense(4 * dim, dim)
         self.drop_path = drop_path
 
-    def perceptron(self, x):  # [N, H, W, C]
+    def forward(self, x):  # [N, H, W, C]
+        shortcut = x
+        x = self.dwconv(x)
+        x = self.norm(x)
         x = self.pwconv1(x)  # [N, H, W, 4C]
         x = self.act(x)
         x = self.grn(x)
-        return self.pwconv2(x)  # [N, H, W, C]
+        x = self.pwconv2(x)  # [N, H, W, C]
+        return shortcut + self.drop_path(x)
 
     def weights(self):
         dwconv, norm, pwconv1, grn, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.grn, self.pwconv2
@@ -163,7 +171,7 @@ class ConvNeXt(BaseNetwork):
         is_random = drop_path_rate > 0 or drop_rate > 0
         self.sample_counter = SampleCounter() if is_random else nn.Identity()
 
-        def block(index: int, dim: int) -> nn.Cell:
+        def make_block(index: int, dim: int) -> nn.Cell:
             rate = drop_path_rate * index / max(sum(depths) - 1, 1)
             drop_path = DropPath(rate, index, seed, self.sample_counter.count) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
@@ -173,7 +181,7 @@ class ConvNeXt(BaseNetwork):
             if stage > 0:
                 feature.append(Section(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
             first = sum(depths[:stage])
-            feature.append(Section([block(first + i, dim) for i in range(depth)]))
+            feature.append(Section([make_block(first + i, dim) for i in range(depth)]))
         self.feature = nn.SequentialCell(feature)
         self.feature_info = FeatureInfo(
             {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
@@ -213,6 +221,8 @@ class ConvNeXt(BaseNetwork):
         if not global_pool and num_classes:
             raise UserError(f"global_pool '' gives a map and goes with num_classes 0, not {num_classes}")
         self.num_classes, self.global_pool = num_classes, global_pool
+        self.pool = GlobalAvgPool() if global_pool else ChannelsLast()
+        self.unpool = nn.Identity() if global_pool else ChannelsFirst()
         if num_classes == 0:
             self.classifier = nn.Identity()
             return
@@ -231,17 +241,11 @@ class ConvNeXt(BaseNetwork):
 
     def forward_head(self, x, pre_logits: bool = False):
         """The last map [N, dims[3], h, w] to logits [N, num_classes], or to the pooled, normalised [N, dims[3]]."""
-        x = self.pooled(x)
+        x = self.pool(x)  # [N, dims[3]]; without pooling [N, h, w, dims[3]]
+        x = self.unpool(self.norm(x))
         if pre_logits:
             return x
         return self.classifier(self.dropout(x))
-
-    def pooled(self, x):
-        """The last map, pooled and normalised; without pooling normalised alone."""
-        if self.global_pool == "avg":
-            return self.norm(ops.mean(x, (2, 3)))
-        x = self.norm(ops.transpose(x, (0, 2, 3, 1)))
-        return ops.transpose(x, (0, 3, 1, 2))
 
     def construct(self, x):
         return self.forward_head(self.forward_features(x))

@@ -69,14 +69,14 @@ def _packed(cells: list[nn.Cell]) -> Optional[nn.Cell]:
         return _packed_patches(*reversed(cells), images=False)
     if not cells or not isinstance(cells[0], Block) or set(kinds) != {kinds[0]}:
         return None
-    formats = {block.kernel_is_bf16() for block in cells}
+    formats = {block.form_is_bf16() for block in cells}
     if len(formats) > 1 or None in formats:
         return None
     return PackedStageKernel([block.weights() for block in cells], bf16=formats.pop())
 
 
 def _packed_patches(conv: PatchConv, norm: LayerNorm, images: bool) -> Optional[nn.Cell]:
-    is_bf16 = conv.kernel_is_bf16()
+    is_bf16 = conv.form_is_bf16()
     if is_bf16 is None:
         return None
     return PackedPatchKernel(conv.weight, conv.bias, norm.gamma, norm.beta, bf16=is_bf16, images=images)

@@ -153,7 +153,8 @@ def test_block_goes_by_its_layers_when_pruned_or_with_another_activation():
     x = Tensor(np.random.default_rng(2).standard_normal((1, 4, 4, 8)).astype(np.float32))
     block.act = nn.ReLU()
     block.pwconv1, block.grn, block.pwconv2 = Dense(8, 12), GRN(12), Dense(12, 8)
-    expected = x + block.perceptron(block.norm(block.dwconv(x)))
+    wide = block.grn(block.act(block.pwconv1(block.norm(block.dwconv(x)))))
+    expected = x + block.pwconv2(wide)
     np.testing.assert_array_equal(block(x).asnumpy(), expected.asnumpy())
     assert not block.is_whole
 

@@ -1,10 +1,10 @@
 """The layers of ConvNeXt. Feature maps are channels-last, [N, H, W, C], from the stem to the head.
 
-Where the form of a layer depends on the device, `form.py` of the kernels is the one place that looks.
+Each layer is written in MindSpore's operators, in `forward` or `construct`. Some layers have faster forms on CPU, which
+are in `cpu/`.
 """
 
 from mindcv.models.layers.block import Block
-from mindcv.models.layers.cpu.perceptron import PerceptronV1, PerceptronV2
 from mindcv.models.layers.dense import Dense, ProductCell
 from mindcv.models.layers.depthwise import DepthwiseConv
 from mindcv.models.layers.drop_path import Dropout, DropPath, KeepPath, SampleCounter, number_samples
@@ -13,23 +13,25 @@ from mindcv.models.layers.grn import GRN
 from mindcv.models.layers.layer import BaseNetwork, Layer, forget_graphs
 from mindcv.models.layers.layer_norm import LayerNorm
 from mindcv.models.layers.patch_conv import PatchConv, StemConv
+from mindcv.models.layers.pooling import ChannelsFirst, ChannelsLast, GlobalAvgPool
 from mindcv.models.layers.section import Section
 
 __all__ = [
     "BaseNetwork",
     "Block",
+    "ChannelsFirst",
+    "ChannelsLast",
     "Dense",
     "DepthwiseConv",
     "DropPath",
     "Dropout",
     "GELU",
+    "GlobalAvgPool",
     "GRN",
     "KeepPath",
     "Layer",
     "LayerNorm",
     "PatchConv",
-    "PerceptronV1",
-    "PerceptronV2",
     "ProductCell",
     "SampleCounter",
     "Section",

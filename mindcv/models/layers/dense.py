@@ -8,30 +8,27 @@ import mindspore as ms
 from mindspore import Parameter, ops
 from mindspore.common.initializer import Normal, initializer
 
-from mindcv.models.layers.layer import Layer
+from mindcv.models.layers.layer_with_forms import NO_FORMS, Forms, LayerWithForms
 
 __all__ = ["Dense", "ProductCell"]
 
 
-class ProductCell(Layer):
+class ProductCell(LayerWithForms):
     """A layer whose work is a product with its weight [O, ...], plus a bias [O].
 
     It computes in the type of its input, or in `compute_type` where mixed precision sets one, and gives back the
     input's type; the parameters themselves stay float32.
     """
 
-    def __init__(self, weight_shape: tuple[int, ...], weight_std: float = 0.02):
-        super().__init__()
+    def __init__(self, weight_shape: tuple[int, ...], weight_std: float = 0.02, forms: Forms = NO_FORMS):
+        super().__init__(forms)
         # The papers' truncated normal cuts 0.02 at +-2, a hundred deviations out: it is a plain normal.
         self.weight = Parameter(initializer(Normal(weight_std), weight_shape, ms.float32), name="weight")
         self.bias = Parameter(initializer("zeros", weight_shape[:1], ms.float32), name="bias")
         self.compute_type: Optional[ms.Type] = None
 
-    def construct(self, x):
-        return self.in_compute_type(x)
-
-    def in_compute_type(self, x):
-        """The product in its number format. For subclasses: in graph mode a grandchild's `super()` is another class."""
+    def forward(self, x):
+        """The product in its number format."""
         dtype = x.dtype if self.compute_type is None else self.compute_type
         y = self.product(ops.cast(x, dtype), ops.cast(self.weight, dtype), ops.cast(self.bias, dtype))
         return ops.cast(y, x.dtype)
@@ -41,6 +38,10 @@ class ProductCell(Layer):
         outputs, inputs, *kernel = self.weight.shape
         side = f", kernel_size={kernel[0]}" if kernel else ""
         return f"in_channels={inputs}, out_channels={outputs}{side}"
+
+    def weights(self) -> tuple:
+        """The two parameters."""
+        return self.weight, self.bias
 
     def product(self, x, weight, bias):
         """The layer's own arithmetic; all three arguments are of one type."""

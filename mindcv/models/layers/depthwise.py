@@ -2,8 +2,7 @@
 
 from mindspore import nn, ops
 
-from mindcv.kernels.form import is_on_cpu
-from mindcv.models.layers.cpu.depthwise import FourierDepthwiseConv
+from mindcv.models.layers.cpu.select import depthwise_class
 from mindcv.models.layers.dense import ProductCell
 
 __all__ = ["DepthwiseConv"]
@@ -12,12 +11,10 @@ __all__ = ["DepthwiseConv"]
 def DepthwiseConv(channels: int, kernel_size: int = 7) -> nn.Cell:
     """A depthwise convolution of [N, H, W, C] with zero padding that keeps H and W.
 
-    The device is MindSpore's current one; both forms have the same parameters, `weight` [C, 1, k, k] and `bias` [C],
-    and give the same numbers up to the order of summation.
+    Its form is that of MindSpore's current device. All forms have the same parameters, `weight` [C, 1, k, k] and `bias`
+    [C], and give the same numbers up to the order of summation.
     """
-    if is_on_cpu():
-        return FourierDepthwiseConv(channels, kernel_size)
-    return OperatorDepthwiseConv(channels, kernel_size)
+    return depthwise_class(OperatorDepthwiseConv)(channels, kernel_size)
 
 
 class OperatorDepthwiseConv(ProductCell):

@@ -158,13 +158,23 @@ class BaseNetwork(Layer):
 
     @property
     def prepare(self):
-        """`as_input`. MindSpore's O1, which writes the network's source anew, looks at it and learns that it cannot."""
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("mindspore.rewrite"):
+        """`as_input`, and a UserError for MindSpore's automatic mixed precision of level O1.
+
+        O1 writes the source code of a network anew, which fails for this one with an error that helps nobody. MindSpore
+        offers no way to say so: it reads the source of the class and asks the network for nothing but the attributes
+        that `construct` calls. So the attribute itself looks at who asks.
+        """
+        if _is_asked_by_rewriting():
             raise UserError(
                 "MindSpore's automatic mixed precision of level O1 cannot rewrite this network: use "
                 "mindcv.engine.apply_amp(network, 'O1') instead"
             )
         return self.as_input
+
+
+def _is_asked_by_rewriting() -> bool:
+    """Whether the caller's caller is code of `mindspore.rewrite`."""
+    return sys._getframe(2).f_globals.get("__name__", "").startswith("mindspore.rewrite")
 
 
 def remember_section(layer: Layer, section: Optional[Layer]) -> None:

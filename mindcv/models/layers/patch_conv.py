@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
-import mindspore as ms
 from mindspore import ops
 
-from mindcv.kernels import PatchConvKernel
-from mindcv.kernels.form import kernel_is_bf16, uses_kernels
+from mindcv.models.layers.cpu.select import patch_conv_forms
 from mindcv.models.layers.dense import ProductCell
 
 __all__ = ["PatchConv", "StemConv"]
@@ -28,22 +24,9 @@ class PatchConv(ProductCell):
     takes_images = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
-        super().__init__((out_channels, in_channels, kernel_size, kernel_size))
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        super().__init__(shape, forms=patch_conv_forms(images=self.takes_images))
         self.kernel_size = kernel_size
-        self.kernel = PatchConvKernel(images=self.takes_images) if uses_kernels() else None
-        self.bf16_kernel = PatchConvKernel(bf16=True, images=self.takes_images) if uses_kernels() else None
-
-    def construct(self, x):
-        if self.kernel is not None and x.dtype == ms.float32 and not self.is_exported:
-            if self.compute_type is None:
-                return self.kernel(x, self.weight, self.bias)
-            if self.compute_type == ms.bfloat16:
-                return self.bf16_kernel(x, self.weight, self.bias)
-        return self.in_compute_type(x)
-
-    def kernel_is_bf16(self) -> Optional[bool]:
-        """Whether mixed precision set bfloat16 for the kernel, or float32; None where the operators serve."""
-        return kernel_is_bf16(self.kernel, self.compute_type)
 
     def channels_last(self, x):
         """[N, H, W, I], from the form that the layer takes."""

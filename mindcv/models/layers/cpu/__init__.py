@@ -1,1 +1,5 @@
-"""Forms of the layers for CPU: the same functions, written with operators that are fast there."""
+"""Forms of the layers for CPU. `select.py` chooses a form; the other modules hold the operator forms.
+
+The plain network needs nothing of this folder: each layer has the same function in `forward`, in MindSpore's usual
+operators.
+"""

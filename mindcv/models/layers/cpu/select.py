@@ -1,0 +1,54 @@
+"""The selector: which form of a layer runs on the current device. The layers ask here, and nowhere else.
+
+On CPU there are two kinds of forms. With this library's kernels a block, a patch convolution or a norm is one C++
+operator. Without them the operator forms of this folder compute the same function with MindSpore's operators that are
+fast on CPU. On Ascend and GPU the layers have no other forms.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from mindspore import nn
+
+from mindcv.kernels import BlockV1Kernel, BlockV2Kernel, LayerNormKernel, PatchConvKernel
+from mindcv.kernels.form import is_on_cpu, uses_kernels
+from mindcv.models.layers.cpu.depthwise import FourierDepthwiseConv
+from mindcv.models.layers.cpu.layer_norm import ProductLayerNorm
+from mindcv.models.layers.cpu.perceptron import PerceptronV1, PerceptronV2
+from mindcv.models.layers.layer_with_forms import NO_FORMS, Forms
+
+__all__ = ["block_forms", "depthwise_class", "layer_norm_forms", "patch_conv_forms", "perceptron_form"]
+
+_BLOCK_KERNELS = {1: BlockV1Kernel, 2: BlockV2Kernel}
+_PERCEPTRONS = {1: PerceptronV1, 2: PerceptronV2}
+
+
+def block_forms(version: int) -> Forms:
+    """Forms of a whole block of ConvNeXt (`version` 1) or ConvNeXt V2 (2)."""
+    kernel = _BLOCK_KERNELS[version]
+    return Forms(kernel(), kernel(bf16=True)) if uses_kernels() else NO_FORMS
+
+
+def perceptron_form(version: int) -> Optional[nn.Cell]:
+    """The operator form of the part of a block that follows its norm, where no kernel computes the whole block."""
+    return _PERCEPTRONS[version]() if is_on_cpu() and not uses_kernels() else None
+
+
+def patch_conv_forms(images: bool) -> Forms:
+    """Forms of a convolution over patches. Its input is channels-first with `images`, channels-last without."""
+    return (
+        Forms(PatchConvKernel(images=images), PatchConvKernel(bf16=True, images=images)) if uses_kernels() else NO_FORMS
+    )
+
+
+def layer_norm_forms() -> Forms:
+    """Forms of layer normalisation over channels."""
+    if uses_kernels():
+        return Forms(LayerNormKernel())
+    return Forms(ProductLayerNorm()) if is_on_cpu() else NO_FORMS
+
+
+def depthwise_class(usual: type[nn.Cell]) -> type[nn.Cell]:
+    """The class of a depthwise convolution: on CPU the Fourier form, elsewhere the `usual` one."""
+    return FourierDepthwiseConv if is_on_cpu() else usual
