@@ -230,9 +230,11 @@ def checkpoint_root() -> str:
 
 def pretrained_cfgs() -> dict[str, dict[str, Any]]:
     """Of each model: the names of its first convolution and of its head, and the address of its default weights."""
+    from mindcv.convert.layout_tables import own_names
     from mindcv.models import get_pretrained_cfg, is_model_pretrained, list_models
 
-    layers = {"first_conv": "feature.0.0", "classifier": "classifier"}
+    parts = {"first_conv": "stem conv", "classifier": "head"}
+    layers = {key: own_names(part)[0].rsplit(".", 1)[0] for key, part in parts.items()}
     return {
         name: {**(get_pretrained_cfg(name) if is_model_pretrained(name) else {"url": ""}), **layers}
         for name in list_models()

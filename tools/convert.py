@@ -21,7 +21,7 @@ from mindspore.nn.utils import no_init_parameters
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors
 from mindcv.convert.checkpoint_file import open_checkpoint
 from mindcv.convert.ckpt_file import METADATA_KEY
-from mindcv.convert.layout_tables import LAYOUTS
+from mindcv.convert.layout_tables import LAYOUTS, own_names
 from mindcv.convert.layouts import Renamed, compare, rename
 from mindcv.convert.load import as_float32
 from mindcv.models import create_model, is_model, list_models
@@ -29,6 +29,8 @@ from mindcv.utils.cli import run_script
 from mindcv.utils.errors import CheckpointError, ConfigError, unknown_name
 from mindcv.utils.files import ensure_writable
 from mindcv.utils.logger import logger
+
+STEM = own_names("stem conv")[0]
 
 
 def main() -> None:
@@ -101,7 +103,7 @@ def fitting(renamed: Renamed, model_name: str, num_classes: Optional[int] = None
     Raises:
         CheckpointError: a name or shape does not match.
     """
-    stem = renamed.arrays.get("feature.0.0.weight", np.empty((0, 3, 4, 4)))
+    stem = renamed.arrays.get(STEM, np.empty((0, 3, 4, 4)))
     in_channels = stem.shape[1] if stem.ndim == 4 else 3
     classes = renamed.num_classes if num_classes is None else num_classes
     with no_init_parameters():  # names and shapes alone: the values of a large network take seconds and gigabytes
@@ -109,7 +111,7 @@ def fitting(renamed: Renamed, model_name: str, num_classes: Optional[int] = None
     wanted = weight_parameters(model)
     if renamed.is_encoder and not num_classes:
         logger.info("there is no last norm and no head in it")
-        wanted = {name: parameter for name, parameter in wanted.items() if not name.startswith("norm.")}
+        wanted = {name: parameter for name, parameter in wanted.items() if name not in own_names("last norm")}
     mismatch = compare(renamed, wanted)
     if mismatch:
         raise CheckpointError(f"the weights (layout: {renamed.layout.name}) do not fit {model_name}: {mismatch}")
@@ -121,7 +123,7 @@ def described(metadata: Mapping[str, Any], model_name: str, renamed: Renamed) ->
     known = {
         "model": model_name,
         "num_classes": renamed.num_classes,
-        "in_channels": renamed.arrays["feature.0.0.weight"].shape[1],
+        "in_channels": renamed.arrays[STEM].shape[1],
     }
     options = metadata.get("options", {})
     kept = {name: metadata[name] for name in ("class_to_idx", "held_out") if name in metadata}

@@ -15,7 +15,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-__all__ = ["LAYOUTS", "Entry", "Form", "Layout", "depths_of", "entries"]
+__all__ = ["LAYOUTS", "Entry", "Form", "Layout", "depths_of", "entries", "own_names"]
 
 _Shape = tuple[int, ...]
 
@@ -280,7 +280,20 @@ def _places(name: str, depths: Sequence[int]) -> list[dict[str, int]]:
     return numbers[1:] if "{even}" in name else [{}]
 
 
+def own_names(part: str, stage: int = 0, block: int = 0) -> tuple[str, ...]:
+    """This library's names of the parameters of one part, for example `classifier.weight` and `classifier.bias`."""
+    place = {"stage": stage, "even": 2 * stage, "odd": 2 * stage + 1, "block": block}
+    return tuple(name.format(root="", **place) for name in _alternatives(LAYOUTS["mindcv"].names[part]))
+
+
+# What this library's names of the parameters of a block begin with.
+_BLOCK = re.compile(
+    LAYOUTS["mindcv"].names["block norm"].split("{block}.")[0].format(root="", odd=r"(\d+)").replace(".", r"\.")
+    + r"(\d+)\."
+)
+
+
 def depths_of(names: Iterable[str]) -> list[int]:
     """Blocks of each of the four stages, counted in names of this library."""
-    blocks = {tuple(name.split(".")[1:3]) for name in names if name.startswith("feature.")}
+    blocks = {found.groups() for found in map(_BLOCK.match, names) if found}
     return [sum(odd == str(2 * stage + 1) for odd, _ in blocks) for stage in range(4)]

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from mindspore import Parameter, nn
 
-from mindcv.convert.layout_tables import LAYOUTS, depths_of, entries
+from mindcv.convert.layout_tables import LAYOUTS, depths_of, entries, own_names
 from mindcv.utils.errors import CheckpointError, UserError, unknown_name
 from mindcv.utils.logger import logger
 
@@ -29,6 +29,12 @@ __all__ = [
     "to_mindcv",
     "weight_parameters",
 ]
+
+_HEAD_WEIGHT, _HEAD_BIAS = own_names("head")
+_TAIL = (*own_names("last norm"), _HEAD_WEIGHT, _HEAD_BIAS)
+_STEM_BIAS = own_names("stem conv")[1]
+# Of the first block, the one that only V2 has and the one that only V1 has.
+_FIRST_GRN, _FIRST_LAYER_SCALE = own_names("grn")[0], own_names("layer scale")[0]
 
 # What a pre-training network holds beside its encoder: the decoder, which a backbone has no place for.
 _FCMAE_ROOT = "encoder."
@@ -67,12 +73,12 @@ class Renamed:
     @property
     def num_classes(self) -> int:
         """Width of the head; 0 without one."""
-        return self.arrays["classifier.bias"].size if "classifier.bias" in self.arrays else 0
+        return self.arrays[_HEAD_BIAS].size if _HEAD_BIAS in self.arrays else 0
 
     @property
     def is_encoder(self) -> bool:
         """Whether there is neither a last norm nor a head, as after FCMAE."""
-        return not any(name.startswith(("norm.", "classifier.")) for name in self.arrays)
+        return not any(name in self.arrays for name in _TAIL)
 
     def told(self) -> list[str]:
         """Sentences about what is left out, for the log."""
@@ -167,15 +173,15 @@ def from_mindcv(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.n
         homeless = [name for name in homeless if name not in tail]
     if homeless:
         raise CheckpointError(f"the layout {layout} has no place for {_listed(homeless)}")
-    width = arrays["feature.0.0.bias"].size if "feature.0.0.bias" in arrays else 0
+    width = arrays[_STEM_BIAS].size if _STEM_BIAS in arrays else 0
     kept = [(by_name[name], array) for name, array in arrays.items() if name in by_name]
     return {entry.there: entry.form.out_of(array, width) for entry, array in kept}
 
 
 def _root_for(arrays: Collection[str], layout: str) -> str:
     """What the layout's names of the encoder begin with, for these weights."""
-    if layout == "transformers" and "classifier.weight" in arrays:
-        return "convnextv2." if any(".grn." in name for name in arrays) else "convnext."
+    if layout == "transformers" and _HEAD_WEIGHT in arrays:
+        return "convnextv2." if _FIRST_GRN in arrays else "convnext."
     return LAYOUTS[layout].roots[0]
 
 
@@ -197,7 +203,7 @@ def _best_layout(names: Collection[str]) -> tuple[Optional[DetectedLayout], int]
     best, most = None, 0
     for layout, table in LAYOUTS.items():
         for root in table.roots:
-            # The first block of each stage decides; `classifier.weight` alone may be any network's.
+            # The first block of each stage decides; the head's name alone may be any network's.
             backbone = {e.there for e in entries(layout, root, (1, 1, 1, 1)) if e.part not in ("last norm", "head")}
             found = len(backbone.intersection(names))
             if found > most:
@@ -290,8 +296,13 @@ def compare(renamed: Renamed, parameters: Mapping[str, Parameter]) -> Mismatch:
 
 
 def weight_parameters(model: nn.Cell) -> dict[str, Parameter]:
-    """The weights of a model by name; the counter of its random layers is state, not a weight."""
-    return {p.name: p for p in model.get_parameters() if p.name != "sample_counter.count"}
+    """The weights of a model by name.
+
+    Parameters of Cells that declare `holds_state` are no weights: the counter of the random layers is one.
+    """
+    states = [cell for _, cell in model.cells_and_names() if getattr(cell, "holds_state", False)]
+    state = {id(parameter) for cell in states for parameter in cell.get_parameters()}
+    return {p.name: p for p in model.get_parameters() if id(p) not in state}
 
 
 def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -301,8 +312,9 @@ def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]
         for prefix, what in LAYOUTS[renamed.layout.name].foreign.items()
         if any(name.startswith(prefix) for name in renamed.unexpected)
     ]
-    gammas = [name for name in renamed.arrays if name.endswith("norm.gamma")]
-    if gammas and not any(name.replace("gamma", "beta") in renamed.arrays for name in gammas):
+    gamma, beta = own_names("last norm")  # the norms of the blocks end with the same words
+    norms = [name[: -len(gamma)] for name in renamed.arrays if name.endswith(gamma)]
+    if norms and not any(norm + beta in renamed.arrays for norm in norms):
         notes.append("the checkpoint has norms without a bias (timm's *_rms), which this library has not")
     theirs = _structure({name: array.shape for name, array in renamed.arrays.items()})
     ours = _structure(wanted)
@@ -313,8 +325,8 @@ def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]
 
 def _structure(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """`a V2 with depths 2, 2, 6, 2 and 40 channels in the first stage`; empty when the names do not say it all."""
-    depths, width = depths_of(shapes), shapes.get("feature.0.0.bias")
-    family = "V2" if "feature.1.0.grn.gamma" in shapes else "V1" if "feature.1.0.gamma_" in shapes else ""
+    depths, width = depths_of(shapes), shapes.get(_STEM_BIAS)
+    family = "V2" if _FIRST_GRN in shapes else "V1" if _FIRST_LAYER_SCALE in shapes else ""
     if not (family and width and all(depths)):
         return ""
     return f"a {family} with depths {', '.join(map(str, depths))} and {width[0]} channels in the first stage"

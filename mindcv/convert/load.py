@@ -11,15 +11,16 @@ import numpy as np
 from mindspore import nn
 
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint
+from mindcv.convert.layout_tables import own_names
 from mindcv.convert.layouts import Renamed, compare, rename, weight_parameters
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
 __all__ = ["adapted_stem", "as_float32", "fill_weights", "load_weights"]
 
-_STEM = "feature.0.0.weight"
-_NORM = ("norm.gamma", "norm.beta")
-_HEAD = ("classifier.weight", "classifier.bias")
+_STEM = own_names("stem conv")[0]
+_NORM = own_names("last norm")
+_HEAD = own_names("head")
 
 
 def load_weights(

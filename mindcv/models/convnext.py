@@ -33,6 +33,7 @@ from mindcv.models.layers import (
     Section,
     StemConv,
 )
+from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
 from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import register_model
 from mindcv.utils.checks import check_flags, check_int, check_ints, check_number
@@ -232,6 +233,14 @@ class ConvNeXt(BaseNetwork):
     def get_classifier(self) -> nn.Cell:
         """The head; an `nn.Identity` where there is none."""
         return self.classifier
+
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """What each parameter is, by name: its part, stage and block, and whether weight decay applies to it."""
+        roles = feature_roles(self.feature)
+        roles.update(roles_in(self.norm, "last norm"))
+        roles.update(roles_in(self.classifier, "head"))
+        roles.update(roles_in(self.sample_counter, "state"))  # the random layers inside of the blocks share the counter
+        return roles
 
     def forward_features(self, x):
         """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""

@@ -9,6 +9,7 @@ from mindspore import nn, ops
 
 from mindcv.models.feature_info import FeatureInfo
 from mindcv.models.layers import BaseNetwork
+from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
 from mindcv.utils.checks import check_ints, shown
 from mindcv.utils.errors import UserError
 
@@ -49,6 +50,10 @@ class ConvNeXtFeatures(BaseNetwork):
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])
         for parameter in self.get_parameters():
             parameter.name = names[id(parameter)]  # a new container renames what it is given
+
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """As the network's `parameter_roles`, of the parameters that are left."""
+        return {**feature_roles(self.feature), **roles_in(self.sample_counter, "state")}
 
     def construct(self, x):
         """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""

@@ -15,7 +15,7 @@ from mindcv.optim.from_mindspore import SGD, Adagrad, Momentum
 from mindcv.optim.lamb import Lamb
 from mindcv.optim.lion import Lion
 from mindcv.optim.lr_table import Rate
-from mindcv.optim.param_groups import filter_groups, layer_decay_groups, weight_decay_groups
+from mindcv.optim.param_groups import filter_groups, layer_decay_groups, roles_of, weight_decay_groups
 from mindcv.optim.rmsprop import RMSProp
 from mindcv.utils.checks import check_flags, check_name, check_not_negative, check_number, check_positive
 from mindcv.utils.errors import UserError, nearest
@@ -72,6 +72,7 @@ def create_optimizer(
         nesterov: Nesterov's form, of `sgd`, `momentum` and `adam`; `nadam` has it anyway.
         weight_decay_filter: what is decayed, see `weight_decay_groups`. Of groups, those that state no `weight_decay`.
         layer_decay: in (0, 1], multiplies the rate once more for each layer further from the head; None for one rate.
+            It needs a network that declares the layers of its parameters in `parameter_roles`, as each ConvNeXt does.
             Groups say so themselves with `lr_scale`.
         loss_scale: the gradients arrive multiplied by this; above 0.
         schedule_decay: of `nadam`, at least 0.
@@ -130,11 +131,12 @@ def _groups(
     model_or_params: _Params, weight_decay: float, rule: str, layer_decay: Optional[float], layer_decay_type: str
 ) -> list[dict[str, Any]]:
     is_network = isinstance(model_or_params, nn.Cell)
+    roles = roles_of(model_or_params) if is_network else {}
     items = as_list("model_or_params", model_or_params.get_parameters() if is_network else model_or_params)
     if any(isinstance(item, dict) for item in items):
         if layer_decay is not None:
             raise UserError("layer_decay is for parameters; groups state their own lr_scale")
         return filter_groups(items, weight_decay, rule)
     if layer_decay is not None:
-        return layer_decay_groups(items, weight_decay, rule, layer_decay, layer_decay_type)
-    return weight_decay_groups([p for p in items if p.requires_grad], weight_decay, rule)
+        return layer_decay_groups(items, weight_decay, rule, layer_decay, layer_decay_type, roles)
+    return weight_decay_groups([p for p in items if p.requires_grad], weight_decay, rule, roles)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Protocol
 
-from mindspore import Parameter
+from mindspore import Parameter, nn
 
 from mindcv.optim.base import GroupOptimizer, as_list
 from mindcv.utils.checks import check_name, check_not_negative, check_number
@@ -14,33 +13,58 @@ from mindcv.utils.errors import UserError
 
 __all__ = [
     "LAYER_DECAY_TYPES",
+    "Role",
     "WEIGHT_DECAY_FILTERS",
     "describe_groups",
     "filter_groups",
     "is_decayed",
     "layer_decay_groups",
     "layer_ids",
+    "roles_of",
     "weight_decay_groups",
 ]
 
-# Last part of the name of biases, of LayerNorm's and GRN's gain and shift, and of LayerScale's factor. GRN's are
-# [1, 1, 1, C], so that counting dimensions alone would miss them.
-_UNDECAYED_NAMES = ("bias", "beta", "gamma", "gamma_")
+# MindSpore's names of biases and of the scales and shifts of norms. Some layers give these several dimensions, and
+# counting dimensions alone would miss them.
+_UNDECAYED_NAMES = ("bias", "beta", "gamma")
 WEIGHT_DECAY_FILTERS = ("disable", "auto", "norm_and_bias")
 LAYER_DECAY_TYPES = ("single", "group")
 
 _NUM_STAGES = 4
-# feature.2S is the stem (S = 0) or the downsampling before stage S, feature.(2S+1).B is block B of stage S.
-_FEATURE_NAME = re.compile(r"feature\.(\d+)\.(\d+)\.")
+
+
+class Role(Protocol):
+    """What a network says of one of its parameters in `parameter_roles()`, a dictionary from name to role.
+
+    `stage` is None outside of the stages, and `block` is None outside of the blocks (the stem and the downsamplings).
+    """
+
+    stage: Optional[int]
+    block: Optional[int]
+    is_decayed: bool
+
+
+def roles_of(network: nn.Cell) -> dict[str, Role]:
+    """The roles of parameters that `network`, or the Cells inside of it, declare; empty where none does."""
+    roles: dict[str, Role] = {}
+    for _, cell in network.cells_and_names():
+        declare = getattr(cell, "parameter_roles", None)
+        if declare is not None:
+            roles = {**declare(), **roles}  # the outer Cell decides
+    return roles
 
 
 def is_decayed(param: Parameter) -> bool:
-    """Whether the rules `auto` and `norm_and_bias` decay `param`: no for anything one-dimensional, any bias, and the
-    scales and shifts of LayerNorm, GRN and LayerScale."""
+    """Whether the rules `auto` and `norm_and_bias` decay a parameter of which no network declares a role.
+
+    They leave out anything one-dimensional, and what MindSpore's layers call `bias`, `beta` or `gamma`.
+    """
     return param.ndim > 1 and param.name.split(".")[-1] not in _UNDECAYED_NAMES
 
 
-def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: str) -> list[dict[str, Any]]:
+def weight_decay_groups(
+    params: Sequence[Parameter], weight_decay: float, rule: str, roles: Optional[Mapping[str, Role]] = None
+) -> list[dict[str, Any]]:
     """Groups for an optimizer: the decayed parameters, those that are not, and the order of all.
 
     Groups are made under every rule: given bare parameters, `nn.Optimizer` decays biases but nothing that has `beta`
@@ -49,14 +73,15 @@ def weight_decay_groups(params: Sequence[Parameter], weight_decay: float, rule: 
     Args:
         params: the parameters, in the order the optimizer is to keep.
         weight_decay: coefficient of the decayed ones.
-        rule: `disable` (decay everything), or `auto` or `norm_and_bias` (decay what `is_decayed` says; MindCV's two
-            rules differ in what they miss, and are one here).
+        rule: `disable` (decay everything), or `auto` or `norm_and_bias` (leave out biases and norms; MindCV's two rules
+            differ in what they miss, and are one here).
+        roles: what the network declares of its parameters. `is_decayed` decides for the others.
 
     Raises:
         UserError: an unknown rule, or no parameters.
     """
     params = as_list("params", params)
-    return _groups(params, _decays(params, weight_decay, rule), [None] * len(params))
+    return _groups(params, _decays(params, weight_decay, rule, roles or {}), [None] * len(params))
 
 
 def filter_groups(groups: Sequence[dict[str, Any]], weight_decay: float, rule: str) -> list[dict[str, Any]]:
@@ -86,7 +111,12 @@ def filter_groups(groups: Sequence[dict[str, Any]], weight_decay: float, rule: s
 
 
 def layer_decay_groups(
-    params: Sequence[Parameter], weight_decay: float, rule: str, layer_decay: float, layer_decay_type: str = "single"
+    params: Sequence[Parameter],
+    weight_decay: float,
+    rule: str,
+    layer_decay: float,
+    layer_decay_type: str = "single",
+    roles: Optional[Mapping[str, Role]] = None,
 ) -> list[dict[str, Any]]:
     """`weight_decay_groups`, with rates that fall from the head to the stem.
 
@@ -94,26 +124,26 @@ def layer_decay_groups(
     power of the number of layers between the parameter's and the last (`layer_ids`).
 
     Args:
-        params: all parameters of the network, or at least one of every block: the depths are read off their names.
-            Those that are frozen count for the depths, and are in no group.
+        params: the parameters of a network. Frozen ones are in no group.
         weight_decay: coefficient of the decayed ones.
         rule: what is decayed, see `weight_decay_groups`.
         layer_decay: in (0, 1]; 1 gives every layer the full rate.
         layer_decay_type: see `layer_ids`.
+        roles: what the network declares of all its parameters. A parameter without a role gets the full rate.
 
     Raises:
-        UserError: an unknown rule or type, a `layer_decay` out of its range, names that are not a ConvNeXt's, or
-            nothing to train.
+        UserError: an unknown rule or type, a `layer_decay` out of its range, roles that are not those of a whole
+            ConvNeXt, or nothing to train.
     """
     check_number("layer_decay", layer_decay, above=0, high=1)
     params = as_list("params", params)
     trainable = [p for p in params if p.requires_grad]
-    decays = _decays(trainable, weight_decay, rule)
-    ids, last = layer_ids([p.name for p in params], layer_decay_type)
-    return _groups(trainable, decays, [layer_decay ** (last - ids[p.name]) for p in trainable])
+    decays = _decays(trainable, weight_decay, rule, roles or {})
+    ids, last = layer_ids(roles or {}, layer_decay_type)
+    return _groups(trainable, decays, [layer_decay ** (last - ids.get(p.name, last)) for p in trainable])
 
 
-def layer_ids(names: Sequence[str], layer_decay_type: str = "single") -> tuple[dict[str, int], int]:
+def layer_ids(roles: Mapping[str, Role], layer_decay_type: str = "single") -> tuple[dict[str, int], int]:
     """The layer that each parameter of a ConvNeXt belongs to, and the number of the last: that of the head.
 
     Source: `optim_factory.py` of the official ConvNeXt and ConvNeXt V2 code. With `d` the number of blocks before
@@ -126,18 +156,18 @@ def layer_ids(names: Sequence[str], layer_decay_type: str = "single") -> tuple[d
       blocks there some numbers are not used, and the gap before stage 3 stays as wide.
 
     Args:
-        names: names of parameters, all of the network's or at least one of every block's.
+        roles: name -> role of the network's parameters.
         layer_decay_type: `single` or `group`.
 
     Raises:
-        UserError: an unknown type, or names that are not those of four stages with every block.
+        UserError: an unknown type, or roles that are not those of four stages with every block.
     """
     check_name("layer_decay_type", layer_decay_type, LAYER_DECAY_TYPES)
-    places = {name: _place(name) for name in names}
-    depths = _depths([place for place in places.values() if place is not None])
+    depths = _depths(roles)
     number = _single_id if layer_decay_type == "single" else _group_id
     last = sum(depths) + 1 if layer_decay_type == "single" else 13
-    return {name: last if place is None else number(depths, *place) for name, place in places.items()}, last
+    ids = {name: last if role.stage is None else number(depths, role) for name, role in roles.items()}
+    return ids, last
 
 
 def describe_groups(optimizer: GroupOptimizer) -> str:
@@ -153,12 +183,15 @@ def describe_groups(optimizer: GroupOptimizer) -> str:
     return "\n".join(lines)
 
 
-def _decays(params: list[Parameter], weight_decay: float, rule: str) -> list[float]:
+def _decays(params: list[Parameter], weight_decay: float, rule: str, roles: Mapping[str, Role]) -> list[float]:
     check_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS)
     check_not_negative(weight_decay=weight_decay)
     if not params:
         raise UserError("the optimizer got no parameters to train")
-    return [weight_decay if rule == "disable" or is_decayed(p) else 0.0 for p in params]
+    if rule == "disable":
+        return [weight_decay] * len(params)
+    chosen = [roles[p.name].is_decayed if p.name in roles else is_decayed(p) for p in params]
+    return [weight_decay if is_chosen else 0.0 for is_chosen in chosen]
 
 
 def _groups(params: list[Parameter], decays: list[float], scales: list[Optional[float]]) -> list[dict[str, Any]]:
@@ -173,33 +206,30 @@ def _groups(params: list[Parameter], decays: list[float], scales: list[Optional[
     return [*groups, {"order_params": params}]
 
 
-def _place(name: str) -> Optional[tuple[int, Optional[int]]]:
-    """(stage, block), with None for the block of a stem or downsampling layer; None for what is in no stage."""
-    found = _FEATURE_NAME.match(name)
-    if not found:
-        return None
-    stage, is_block = divmod(int(found[1]), 2)
-    return stage, int(found[2]) if is_block else None
-
-
-def _depths(places: list[tuple[int, Optional[int]]]) -> list[int]:
+def _depths(roles: Mapping[str, Role]) -> list[int]:
     """Blocks of each stage."""
-    blocks = {place for place in places if place[1] is not None}
+    if not roles:
+        raise UserError(
+            "layer_decay needs to know the layer of each parameter, and only a network with the method parameter_roles "
+            "says so (each ConvNeXt has it): give create_optimizer the network itself instead of its parameters"
+        )
+    blocks = {(role.stage, role.block) for role in roles.values() if role.block is not None}
+    stages = {role.stage for role in roles.values() if role.stage is not None}
     depths = [sum(stage == s for s, _ in blocks) for stage in range(_NUM_STAGES)]
     expected = {(stage, block) for stage, depth in enumerate(depths) for block in range(depth)}
-    if not all(depths) or blocks != expected or any(stage >= _NUM_STAGES for stage, _ in places):
+    if not all(depths) or blocks != expected or max(stages) >= _NUM_STAGES:
         raise UserError(
-            "layer_decay reads the depths off the names feature.<1, 3, 5, 7>.<block>.*, and these parameters are not "
-            f"those of a whole ConvNeXt (blocks found in each stage: {depths})"
+            f"layer_decay is made for networks of {_NUM_STAGES} stages, and these parameters are not those of a whole "
+            f"ConvNeXt (blocks found in each stage: {depths})"
         )
     return depths
 
 
-def _single_id(depths: list[int], stage: int, block: Optional[int]) -> int:
-    return sum(depths[:stage]) + (block or 0) + 1
+def _single_id(depths: list[int], role: Role) -> int:
+    return sum(depths[: role.stage]) + (role.block or 0) + 1
 
 
-def _group_id(depths: list[int], stage: int, block: Optional[int]) -> int:
-    if block is None:
-        return (0, 2, 3, 12)[stage]
-    return (1, 2, 3 + block // 3, 12)[stage]
+def _group_id(depths: list[int], role: Role) -> int:
+    if role.block is None:
+        return (0, 2, 3, 12)[role.stage]
+    return (1, 2, 3 + role.block // 3, 12)[role.stage]

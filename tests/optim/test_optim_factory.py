@@ -1,5 +1,7 @@
 """What `create_optimizer` takes and refuses, and MindCV's ways of calling it."""
 
+from typing import NamedTuple, Optional
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -96,30 +98,42 @@ def test_mindcvs_groups(opt):
     assert np.abs(moved.mean((1, 2, 3))).max() < limit * np.abs(moved).max()
 
 
-@pytest.mark.parametrize("is_network", [True, False], ids=["network", "parameters"])
-def test_layer_decay_reaches_the_update(is_network):
-    shapes = {f"feature.{place}.0.weight": (2, 2) for place in range(8)}
-    shapes.update({f"feature.{2 * stage + 1}.0.weight": (2, 2) for stage in range(4)})
-    shapes["classifier.bias"] = (2,)
-    params = [Parameter(Tensor(np.ones(shape), ms.float32), name=name) for name, shape in shapes.items()]
-    if is_network:
-        network = nn.Cell()
-        for param in params:
-            network.insert_param_to_cell(param.name.replace(".", "_"), param)
-        params[0].requires_grad = params[3].requires_grad = False  # a frozen block still counts
-    optimizer = create_optimizer(
-        network if is_network else params, "sgd", lr=[0.1, 0.1], momentum=0.0, weight_decay=0.0, layer_decay=0.5
-    )
+class Role(NamedTuple):
+    stage: Optional[int]
+    block: Optional[int]
+    is_decayed: bool = True
+
+
+class FourStages(nn.Cell):
+    """A weight before each of four stages, one in each stage, and a bias that belongs to none."""
+
+    def __init__(self):
+        super().__init__()
+        ones = [Parameter(Tensor(np.ones((2, 2)), ms.float32), name=f"weight{i}") for i in range(8)]
+        for param in ones:
+            self.insert_param_to_cell(param.name, param)
+        self.before, self.inside = tuple(ones[:4]), tuple(ones[4:])
+        self.bias = Parameter(Tensor(np.ones(2), ms.float32), name="bias")
+
+    def parameter_roles(self):
+        before = {parameter.name: Role(stage, None) for stage, parameter in enumerate(self.before)}
+        return {**before, **{parameter.name: Role(stage, 0) for stage, parameter in enumerate(self.inside)}}
+
+
+def test_layer_decay_reaches_the_update():
+    network = FourStages()
+    network.before[0].requires_grad = network.inside[1].requires_grad = False  # a frozen block still counts
+    optimizer = create_optimizer(network, "sgd", lr=[0.1, 0.1], momentum=0.0, weight_decay=0.0, layer_decay=0.5)
     optimizer(tuple(Tensor(np.ones(p.shape), ms.float32) for p in optimizer.parameters))
-    for param in params:
-        parts = param.name.split(".")
-        layer = int(parts[1]) // 2 + 1 if parts[0] == "feature" else 5
+    layers = [*zip(network.before, range(1, 5)), *zip(network.inside, range(1, 5)), (network.bias, 5)]
+    assert len({parameter.name for parameter, _ in layers}) == 9
+    for param, layer in layers:
         moved = 0.1 * 0.5 ** (5 - layer) if param.requires_grad else 0.0
         np.testing.assert_allclose(param.asnumpy(), 1 - moved, rtol=1e-6, err_msg=param.name)
 
 
 def test_a_network_without_stages_has_no_layer_decay():
-    with pytest.raises(UserError, match="not those of a whole ConvNeXt"):
+    with pytest.raises(UserError, match="only a network with the method parameter_roles"):
         create_optimizer(SmallNetwork(), "adamw", layer_decay=0.9)
 
 

@@ -1,8 +1,10 @@
 """Which parameters are decayed and how fast layers learn, by tables written by hand."""
 
+from typing import NamedTuple, Optional
+
 import mindspore as ms
 import pytest
-from mindspore import Parameter
+from mindspore import Parameter, nn
 from mindspore.common.initializer import initializer
 
 from mindcv.models import create_model
@@ -28,7 +30,6 @@ DECAYED = {
     "feature.1.0.grn.gamma": ((1, 1, 1, 32), False),
     "feature.1.0.grn.beta": ((1, 1, 1, 32), False),
     "feature.1.0.gamma_": ((8,), False),
-    "feature.1.1.gamma_": ((8, 1, 1), False),
     "norm.beta": ((8,), False),
     "classifier.weight": ((10, 8), True),
     "classifier.bias": ((10,), False),
@@ -38,6 +39,22 @@ DECAYED = {
     "gamma.weight": ((2, 2), True),
     "alphabeta": ((2, 2), True),
 }
+
+
+class Role(NamedTuple):
+    stage: Optional[int]
+    block: Optional[int]
+    is_decayed: bool = True
+
+
+def roles(names):
+    """What a ConvNeXt declares of parameters with MindCV's names: feature.2S comes before stage S, feature.2S+1."""
+    declared = {}
+    for name in names:
+        part, *numbers = name.split(".")
+        stage, is_stage = divmod(int(numbers[0]), 2) if part == "feature" else (None, False)
+        declared[name] = Role(stage, int(numbers[1]) if is_stage else None)
+    return declared
 
 
 def make_params():
@@ -117,34 +134,35 @@ def block_names(depths):
 def test_layers_of_tiny():
     names = [*TINY, *block_names((3, 3, 9, 3))]
     for column, (kind, last) in enumerate([("single", 19), ("group", 13)]):
-        ids, top = layer_ids(names, kind)
+        ids, top = layer_ids(roles(names), kind)
         assert top == last
         assert {name: ids[name] for name in TINY} == {name: row[column] for name, row in TINY.items()}
 
 
 def test_layers_of_the_deep_and_the_shallow():
-    deep, top = layer_ids(block_names((3, 3, 27, 3)), "group")
+    deep, top = layer_ids(roles(block_names((3, 3, 27, 3))), "group")
     assert [deep[f"feature.5.{b}.dwconv.weight"] for b in range(27)] == [3 + b // 3 for b in range(27)]
     assert max(deep.values()) == 12 and top == 13
-    deep, top = layer_ids(block_names((3, 3, 27, 3)), "single")
+    deep, top = layer_ids(roles(block_names((3, 3, 27, 3))), "single")
     assert list(deep.values()) == list(range(1, 37)) and top == 37
-    shallow, _ = layer_ids(block_names((2, 2, 6, 2)), "group")
+    shallow, _ = layer_ids(roles(block_names((2, 2, 6, 2))), "group")
     assert list(shallow.values()) == [1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 12, 12]
 
 
 @pytest.mark.parametrize(("model", "blocks"), [("convnext_atto", 12), ("convnextv2_nano", 14)])
 def test_layers_of_a_model(model, blocks):
-    names = [p.name for p in create_model(model, num_classes=10).get_parameters()]
-    ids, last = layer_ids(names, "single")
-    assert last == blocks + 1 and set(ids) == set(names)
+    network = create_model(model, num_classes=10, drop_path_rate=0.1)
+    ids, last = layer_ids(network.parameter_roles(), "single")
+    assert last == blocks + 1 and set(ids) == {p.name for p in network.get_parameters()}
     assert sorted(set(ids.values())) == list(range(1, blocks + 2))
-    assert {name.split(".")[0] for name, i in ids.items() if i == last} == {"norm", "classifier"}
+    assert {name.split(".")[0] for name, i in ids.items() if i == last} == {"norm", "classifier", "sample_counter"}
 
 
 def test_scales():
     params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=n) for n in block_names((1, 1, 1, 1))]
     params.append(Parameter(initializer("zeros", (2,), ms.float32), name="classifier.bias"))
-    groups = layer_decay_groups(params, 0.05, "auto", 0.5)
+    declared = {**roles(block_names((1, 1, 1, 1))), "classifier.bias": Role(None, None, is_decayed=False)}
+    groups = layer_decay_groups(params, 0.05, "auto", 0.5, roles=declared)
     assert groups.pop() == {"order_params": params}
     described = {group["params"][0].name: (group["lr_scale"], group["weight_decay"]) for group in groups}
     assert described == {
@@ -155,10 +173,10 @@ def test_scales():
         "classifier.bias": (1.0, 0.0),
     }
     params[1].requires_grad = False
-    assert [p.name for p in layer_decay_groups(params, 0.05, "auto", 0.5)[-1]["order_params"]] == [
+    assert [p.name for p in layer_decay_groups(params, 0.05, "auto", 0.5, roles=declared)[-1]["order_params"]] == [
         p.name for p in params if p is not params[1]
     ]
-    scales = [group["lr_scale"] for group in layer_decay_groups(params, 0.05, "auto", 0.5, "group")[:-1]]
+    scales = [group["lr_scale"] for group in layer_decay_groups(params, 0.05, "auto", 0.5, "group", declared)[:-1]]
     assert scales == [0.5**12, 0.5**10, 0.5, 1.0]
 
 
@@ -171,21 +189,20 @@ def test_scales():
         (block_names((1, 1, 1)), {}, r"not those of a whole ConvNeXt .*\[1, 1, 1, 0\]"),
         (block_names((1, 1, 3, 1))[:2] + block_names((1, 1, 3, 1))[3:], {}, "not those of a whole"),
         (block_names((1, 1, 1, 1, 1)), {}, "not those of a whole"),
-        (["backbone." + name for name in block_names((1, 1, 1, 1))], {}, "not those of a whole"),
+        ([], {}, "give create_optimizer the network itself instead of its parameters"),
     ],
     ids=str,
 )
 def test_what_has_no_layers(names, options, message):
-    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=name) for name in names]
+    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=name) for name in names or ["weight"]]
     with pytest.raises(UserError, match=message):
-        layer_decay_groups(params, 0.05, "auto", **{"layer_decay": 0.9, **options})
+        layer_decay_groups(params, 0.05, "auto", **{"layer_decay": 0.9, "roles": roles(names), **options})
 
 
 def test_described_groups():
-    params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=n) for n in block_names((1, 1, 1, 1))]
-    params.append(Parameter(initializer("zeros", (10,), ms.float32), name="classifier.bias"))
+    network = Declaring(block_names((1, 1, 1, 1)))
     optimizer = create_optimizer(
-        params, "adamw", weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5, loss_scale=1024.0
+        network, "adamw", weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5, loss_scale=1024.0
     )
     assert describe_groups(optimizer).splitlines() == [
         "parameter                  shape  lr scale  weight decay",
@@ -193,8 +210,50 @@ def test_described_groups():
         "feature.3.0.dwconv.weight    2x2     0.125          0.05",
         "feature.5.0.dwconv.weight    2x2      0.25          0.05",
         "feature.7.0.dwconv.weight    2x2       0.5          0.05",
-        "classifier.bias               10         1             0",
+        "bias                          10         1             0",
     ]
+
+
+class Declaring(nn.Cell):
+    """Parameters [2, 2] of which it declares the roles, and a bias of which it declares none."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+        for i, name in enumerate(names):
+            self.insert_param_to_cell(f"weight{i}", Parameter(initializer("zeros", (2, 2), ms.float32), name=name))
+        self.bias = Parameter(initializer("zeros", (10,), ms.float32), name="bias")
+
+    def parameter_roles(self):
+        return roles(self.names)
+
+
+def test_layer_decay_of_a_backbone_inside_of_another_network():
+    """As for detection: the names have a prefix, and the rest of the network learns at the full rate."""
+    detector = nn.Cell()
+    detector.backbone = create_model("convnext_atto", features_only=True)
+    detector.neck = nn.Dense(320, 2)
+    detector.update_parameters_name("detector.")
+    optimizer = create_optimizer(detector, "sgd", layer_decay=0.5)
+    scales = dict(zip((p.name for p in optimizer.parameters), optimizer.lr_scales))
+    assert scales["detector.neck.weight"] == 1.0
+    blocks = [scales[name] for name in scales if name.endswith("dwconv.weight")]
+    assert blocks == [0.5**i for i in range(12, 0, -1)]
+    assert [scales[name] for name in scales if name.endswith("feature.0.0.weight")] == [0.5**12]
+
+
+def test_layer_decay_of_parameters_without_their_network_is_refused():
+    network = create_model("convnext_atto", num_classes=2)
+    with pytest.raises(UserError, match="give create_optimizer the network itself instead of its parameters"):
+        create_optimizer(network.trainable_params(), "adamw", layer_decay=0.9)
+
+
+@pytest.mark.parametrize("model", ["convnext_atto", "convnextv2_atto"])
+def test_network_and_rule_for_bare_parameters_decay_the_same(model):
+    network = create_model(model, num_classes=2)
+    declared = {name: role.is_decayed for name, role in network.parameter_roles().items()}
+    assert declared == {p.name: is_decayed(p) for p in network.get_parameters()}
+    assert declared == {name: name.endswith("weight") for name in declared}
 
 
 def test_freeze():

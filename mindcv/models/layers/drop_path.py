@@ -23,6 +23,8 @@ class SampleCounter(Layer):
     it, so that gradient checkpointing, which runs a layer twice in one step, sees the same drops both times.
     """
 
+    holds_state = True  # its parameter is no weight: checkpoints of weights leave it out
+
     def __init__(self):
         super().__init__()
         self.count = Parameter(Tensor(0, ms.int32), name="count", requires_grad=False)
