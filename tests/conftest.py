@@ -1,7 +1,6 @@
 """Fixtures that tests of several packages share."""
 
 import gc
-import json
 import os
 import shutil
 import sys
@@ -12,23 +11,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ops
+from parity import Reference
 
 from mindcv.kernels import status
-
-DATA = Path(__file__).parent / "data"
-SIZES = {
-    "atto": ((2, 2, 6, 2), 40),
-    "femto": ((2, 2, 6, 2), 48),
-    "pico": ((2, 2, 6, 2), 64),
-    "nano": ((2, 2, 8, 2), 80),
-    "tiny": ((3, 3, 9, 3), 96),
-    "small": ((3, 3, 27, 3), 96),
-    "base": ((3, 3, 27, 3), 128),
-    "large": ((3, 3, 27, 3), 192),
-    "xlarge": ((3, 3, 27, 3), 256),
-    "huge": ((3, 3, 27, 3), 352),
-}
-
 
 # A process of the tests grows to some 4 GB: MindSpore keeps what it has compiled.
 MEMORY_OF_A_WORKER = 4 << 30
@@ -123,77 +108,9 @@ def kernels(request, monkeypatch):
     return request.param
 
 
-class Reference:
-    """The recorded outputs of the reference implementation, and the weights they were made with.
-
-    Weights follow a rule (tests/data/parity/README.md), written down here from the official names and shapes, which are
-    those of the papers' code: nothing of this comes from mindcv.
-    """
-
-    def __init__(self):
-        description = json.loads((DATA / "parity" / "convnext.json").read_text())
-        self.seed = description["seed"]
-        self.cases = [(case["model"], tuple(case["input"]), case["params"]) for case in description["cases"]]
-        self.arrays = np.load(DATA / "parity" / "convnext.npz")
-
-    def draw(self, name, shape):
-        key = zlib.crc32(f"{self.seed}:{name}".encode())
-        return np.random.default_rng(key).standard_normal(shape).astype(np.float32)
-
-    def image(self, shape):
-        return self.draw("input", shape)
-
-    def weights(self, model):
-        return {name: self._weight(name, shape) for name, shape in official_shapes(model).items()}
-
-    def _weight(self, name, shape):
-        n = self.draw(name, shape)
-        module, kind = name.rsplit(".", 1)
-        is_norm = (
-            module.endswith("norm")
-            or module == "downsample_layers.0.1"
-            or module.endswith(".0")
-            and module[-3] in "123"
-        )
-        if "grn" in module:
-            return 0.3 * n
-        if kind == "gamma":
-            return 0.3 + 0.2 * n
-        if kind == "bias":
-            return 0.1 * n
-        return 1 + 0.1 * n if is_norm else n / np.sqrt(np.prod(shape[1:])).astype(np.float32)
-
-
-def official_shapes(model):
-    """Name -> shape of the official code's parameters, 3 channels in and 1000 classes out."""
-    family, size = model.split("_")
-    depths, width = SIZES[size]
-    dims = [width * 2**stage for stage in range(4)]
-    shapes = {"downsample_layers.0.0": (dims[0], 3, 4, 4), "downsample_layers.0.1": (dims[0],)}
-    for stage in (1, 2, 3):
-        shapes[f"downsample_layers.{stage}.0"] = (dims[stage - 1],)
-        shapes[f"downsample_layers.{stage}.1"] = (dims[stage], dims[stage - 1], 2, 2)
-    extra = {}
-    for stage, (depth, dim) in enumerate(zip(depths, dims)):
-        for block in range(depth):
-            at = f"stages.{stage}.{block}"
-            shapes[f"{at}.dwconv"] = (dim, 1, 7, 7)
-            shapes[f"{at}.norm"] = (dim,)
-            shapes[f"{at}.pwconv1"] = (4 * dim, dim)
-            shapes[f"{at}.pwconv2"] = (dim, 4 * dim)
-            if family == "convnextv2":
-                extra[f"{at}.grn.gamma"] = extra[f"{at}.grn.beta"] = (1, 1, 1, 4 * dim)
-            else:
-                extra[f"{at}.gamma"] = (dim,)
-    shapes["norm"] = (dims[3],)
-    shapes["head"] = (1000, dims[3])
-    named = {f"{name}.weight": shape for name, shape in shapes.items()}
-    named.update({f"{name}.bias": shape[:1] for name, shape in shapes.items()})
-    return {**named, **extra}
-
-
 @pytest.fixture(scope="session")
 def reference():
+    """The recorded outputs of the reference implementation, and the weights they were made with."""
     return Reference()
 
 

@@ -16,6 +16,14 @@ def test_option_reference_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == option_page(), "run python tools/option_reference.py"
 
 
+@pytest.mark.usefixtures("tools")
+def test_generated_tables_are_up_to_date():
+    from update_tables import updated_pages
+
+    for path, page in updated_pages().items():
+        assert path.read_text(encoding="utf-8") == page, "run python tools/update_tables.py"
+
+
 def test_navigation_of_the_site_holds_every_page():
     listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}

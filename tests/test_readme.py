@@ -64,10 +64,36 @@ def test_there_are_commands():
     assert len(list(commands())) >= 10
 
 
-def test_table_of_variants(reference):
+# As in timm's benchmark tables (results/benchmark-infer-*.csv), which count with fvcore.
+PUBLISHED_GMACS = {
+    "atto": 0.55,
+    "femto": 0.79,
+    "pico": 1.37,
+    "nano": 2.46,
+    "tiny": 4.47,
+    "small": 8.71,
+    "base": 15.38,
+    "large": 34.40,
+    "xlarge": 60.98,
+    "huge": 115.00,
+}
+
+
+def variants():
+    """Name -> (parameters, GMACs) in the table of README.md."""
+    rows = re.findall(r"(convnext\w*_\w+) \| ([\d,]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text())
+    return {model: (int(count.replace(",", "")), float(gmacs)) for model, count, gmacs in rows}
+
+
+def test_table_of_variants_has_the_recorded_numbers_of_parameters(reference):
     counts = {model: count for model, _, count in reference.cases}
-    rows = re.findall(r"(convnext\w*_\w+) \| ([\d,]+) \|", (ROOT / "README.md").read_text())
-    assert {model: int(count.replace(",", "")) for model, count in rows} == counts
+    assert {model: count for model, (count, _) in variants().items()} == counts
+
+
+def test_table_of_variants_has_the_published_gmacs():
+    found = {model: gmacs for model, (_, gmacs) in variants().items() if model.split("_")[1] in PUBLISHED_GMACS}
+    assert len(found) >= 18
+    assert found == {model: PUBLISHED_GMACS[model.split("_")[1]] for model in found}
 
 
 @pytest.mark.parametrize("page", PAGES)

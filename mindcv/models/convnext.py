@@ -39,29 +39,7 @@ from mindcv.models.registry import register_model
 from mindcv.utils.checks import check_flags, check_int, check_ints, check_number
 from mindcv.utils.errors import UserError, unknown_name
 
-__all__ = [
-    "ConvNeXt",
-    "ConvNeXtBlock",
-    "ConvNeXtV2Block",
-    "convnext_atto",
-    "convnext_femto",
-    "convnext_pico",
-    "convnext_nano",
-    "convnext_tiny",
-    "convnext_small",
-    "convnext_base",
-    "convnext_large",
-    "convnext_xlarge",
-    "convnextv2_atto",
-    "convnextv2_femto",
-    "convnextv2_pico",
-    "convnextv2_nano",
-    "convnextv2_tiny",
-    "convnextv2_small",
-    "convnextv2_base",
-    "convnextv2_large",
-    "convnextv2_huge",
-]
+__all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtV2Block"]  # register_model adds the variants
 
 
 class ConvNeXtBlock(Block):
@@ -260,25 +238,9 @@ class ConvNeXt(BaseNetwork):
         return self.forward_head(self.forward_features(x))
 
 
-_SIZES = {
-    "atto": ((2, 2, 6, 2), 40),
-    "femto": ((2, 2, 6, 2), 48),
-    "pico": ((2, 2, 6, 2), 64),
-    "nano": ((2, 2, 8, 2), 80),
-    "tiny": ((3, 3, 9, 3), 96),
-    "small": ((3, 3, 27, 3), 96),
-    "base": ((3, 3, 27, 3), 128),
-    "large": ((3, 3, 27, 3), 192),
-    "xlarge": ((3, 3, 27, 3), 256),
-    "huge": ((3, 3, 27, 3), 352),
-}
-
-
-def _convnext(name: str, pretrained: bool, **kwargs) -> ConvNeXt:
-    family, size = name.split("_")
-    depths, width = _SIZES[size]
-    dims = [width * 2**stage for stage in range(4)]
-    network = ConvNeXt(depths=depths, dims=dims, use_grn=family == "convnextv2", **kwargs)
+def _variant(name: str, pretrained: bool, depths: Sequence[int], width: int, **kwargs) -> ConvNeXt:
+    """The network of a variant: `width` channels in the first stage, and twice as many in each further one."""
+    network = ConvNeXt(depths=depths, dims=[width * 2**stage for stage in range(4)], **kwargs)
     if pretrained:
         load_pretrained(network, name)
     return network
@@ -286,107 +248,125 @@ def _convnext(name: str, pretrained: bool, **kwargs) -> ConvNeXt:
 
 @register_model
 def convnext_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt atto: 3.70 M parameters, 0.55 GMACs at 224x224."""
-    return _convnext("convnext_atto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt atto."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_atto", pretrained, depths=(2, 2, 6, 2), width=40, **kwargs)
 
 
 @register_model
 def convnext_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt femto: 5.22 M parameters, 0.79 GMACs at 224x224."""
-    return _convnext("convnext_femto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt femto."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_femto", pretrained, depths=(2, 2, 6, 2), width=48, **kwargs)
 
 
 @register_model
 def convnext_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt pico: 9.05 M parameters, 1.37 GMACs at 224x224."""
-    return _convnext("convnext_pico", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt pico."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_pico", pretrained, depths=(2, 2, 6, 2), width=64, **kwargs)
 
 
 @register_model
 def convnext_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt nano: 15.59 M parameters, 2.46 GMACs at 224x224."""
-    return _convnext("convnext_nano", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt nano."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_nano", pretrained, depths=(2, 2, 8, 2), width=80, **kwargs)
 
 
 @register_model
 def convnext_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt tiny: 28.59 M parameters, 4.47 GMACs at 224x224."""
-    return _convnext("convnext_tiny", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt tiny."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_tiny", pretrained, depths=(3, 3, 9, 3), width=96, **kwargs)
 
 
 @register_model
 def convnext_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt small: 50.22 M parameters, 8.71 GMACs at 224x224."""
-    return _convnext("convnext_small", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt small."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_small", pretrained, depths=(3, 3, 27, 3), width=96, **kwargs)
 
 
 @register_model
 def convnext_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt base: 88.59 M parameters, 15.38 GMACs at 224x224."""
-    return _convnext("convnext_base", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt base."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_base", pretrained, depths=(3, 3, 27, 3), width=128, **kwargs)
 
 
 @register_model
 def convnext_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt large: 197.77 M parameters, 34.40 GMACs at 224x224."""
-    return _convnext("convnext_large", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt large."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_large", pretrained, depths=(3, 3, 27, 3), width=192, **kwargs)
 
 
 @register_model
 def convnext_xlarge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt xlarge: 350.20 M parameters, 60.98 GMACs at 224x224."""
-    return _convnext("convnext_xlarge", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt xlarge."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels)
+    return _variant("convnext_xlarge", pretrained, depths=(3, 3, 27, 3), width=256, **kwargs)
 
 
 @register_model
 def convnextv2_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 atto: 3.71 M parameters, 0.55 GMACs at 224x224."""
-    return _convnext("convnextv2_atto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 atto."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_atto", pretrained, depths=(2, 2, 6, 2), width=40, **kwargs)
 
 
 @register_model
 def convnextv2_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 femto: 5.23 M parameters, 0.79 GMACs at 224x224."""
-    return _convnext("convnextv2_femto", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 femto."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_femto", pretrained, depths=(2, 2, 6, 2), width=48, **kwargs)
 
 
 @register_model
 def convnextv2_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 pico: 9.07 M parameters, 1.37 GMACs at 224x224."""
-    return _convnext("convnextv2_pico", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 pico."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_pico", pretrained, depths=(2, 2, 6, 2), width=64, **kwargs)
 
 
 @register_model
 def convnextv2_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 nano: 15.62 M parameters, 2.46 GMACs at 224x224."""
-    return _convnext("convnextv2_nano", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 nano."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_nano", pretrained, depths=(2, 2, 8, 2), width=80, **kwargs)
 
 
 @register_model
 def convnextv2_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 tiny: 28.64 M parameters, 4.47 GMACs at 224x224."""
-    return _convnext("convnextv2_tiny", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 tiny."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_tiny", pretrained, depths=(3, 3, 9, 3), width=96, **kwargs)
 
 
 @register_model
 def convnextv2_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 small: 50.32 M parameters, 8.71 GMACs at 224x224."""
-    return _convnext("convnextv2_small", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 small."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_small", pretrained, depths=(3, 3, 27, 3), width=96, **kwargs)
 
 
 @register_model
 def convnextv2_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 base: 88.72 M parameters, 15.38 GMACs at 224x224."""
-    return _convnext("convnextv2_base", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 base."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_base", pretrained, depths=(3, 3, 27, 3), width=128, **kwargs)
 
 
 @register_model
 def convnextv2_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 large: 197.96 M parameters, 34.40 GMACs at 224x224."""
-    return _convnext("convnextv2_large", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 large."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_large", pretrained, depths=(3, 3, 27, 3), width=192, **kwargs)
 
 
 @register_model
 def convnextv2_huge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
-    """ConvNeXt V2 huge: 660.29 M parameters, 115.0 GMACs at 224x224."""
-    return _convnext("convnextv2_huge", pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    """ConvNeXt V2 huge."""
+    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
+    return _variant("convnextv2_huge", pretrained, depths=(3, 3, 27, 3), width=352, **kwargs)
