@@ -34,6 +34,22 @@ def mode():
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
+MODES = [
+    pytest.param(ms.PYNATIVE_MODE, id="pynative"),
+    pytest.param(ms.GRAPH_MODE, id="graph", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(params=MODES)
+def both_modes(request):
+    """PyNative mode, and graph mode in `make test-slow`: compiling is most of the time that such tests take.
+
+    What a test of a family of operators shows in graph mode, one test of that family shows in `make test` as well.
+    """
+    ms.set_context(mode=request.param)
+    return request.param
+
+
 def seed_of(*names):
     """A seed that is a function of the names alone."""
     return zlib.crc32("::".join(names).encode())

@@ -206,6 +206,7 @@ def test_cores_are_shared_out(monkeypatch):
 # One training job under msrun
 
 
+@pytest.mark.slow
 def test_a_tiny_run_of_two_processes(tmp_path):
     options = "--task train --model convnextv2_atto --image_size 32 --batch_size 2 --steps 1 --warmup 0 --rounds 2"
     command = [sys.executable, str(TOOLS / "benchmark.py"), *options.split(), "--processes", "2", "--json", "o.json"]

@@ -173,6 +173,7 @@ def test_two_processes_train_as_one(alone, together):
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_stopped(folder, alone, together):
     job = train(folder, 1, 24, "--resume", str(together / MIDDLE), name="moved")
     assert job.end() == 0, job.said()
@@ -180,6 +181,7 @@ def test_one_process_goes_on_where_two_stopped(folder, alone, together):
     check_same(read_state(alone / END), read_state(folder / "moved" / END))
 
 
+@pytest.mark.slow
 def test_two_processes_validate_as_one(folder, alone):
     found = []
     for num in (1, 2):
@@ -195,6 +197,7 @@ def test_two_processes_validate_as_one(folder, alone):
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_is_named(folder):
     job = train(folder, 2, 12, "--epoch_size", "50", name="killed")
     job.wait_for("epoch 1/50 step 4/4", rank=0)  # so that one of the steps before has been saved
@@ -205,6 +208,7 @@ def test_a_rank_that_dies_is_named(folder):
     assert saved and min(record["state"]["global_step"] for _, record in saved) >= 2
 
 
+@pytest.mark.slow
 def test_sigterm_saves_all_at_one_step(folder):
     job = train(folder, 2, 12, "--epoch_size", "50", name="stopped")
     job.wait_for("epoch 1/50 step 1/4", rank=0)

@@ -21,14 +21,6 @@ WEIGHT = RNG.uniform(0.5, 2.0, CLASSES)
 NAMES = ["asl_single_label", "asl_multi_label"]
 
 
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=request.param)
-    yield request.param
-    ms.set_context(mode=before)
-
-
 def multi_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, clip=0.05, eps=0.0, weight=None):
     """(B, K) single losses."""
     losses = np.zeros(logits.shape)
@@ -91,26 +83,26 @@ OPTIONS = [
 
 @pytest.mark.parametrize("labels", [SEVERAL, SOFT], ids=["several", "soft"])
 @pytest.mark.parametrize("options", [*OPTIONS, {"clip": 0.0}, {"clip": 0.3}, {"clip": 0.0, "gamma_neg": 0.5}])
-def test_multi_label(mode, labels, options):
+def test_multi_label(both_modes, labels, options):
     loss = AsymmetricLossMultilabel(reduction="mean", **options)
     check(loss, LOGITS, labels, lambda x, t: multi_label(x, t, **options))
 
 
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_single_label(mode, labels, options):
+def test_single_label(both_modes, labels, options):
     loss = create_loss(NAMES[0], label_smoothing=0.1, **options)
     check(loss, LOGITS, labels, lambda x, t: single_label(x, t, eps=0.1, **options))
 
 
 @pytest.mark.parametrize(("loss_class", "formula"), FORMS)
-def test_smoothing_and_class_weights(mode, loss_class, formula):
+def test_smoothing_and_class_weights(both_modes, loss_class, formula):
     loss = loss_class(weight=Tensor(WEIGHT, ms.float32), smoothing=0.2, reduction="mean")
     check(loss, LOGITS, LABELS, lambda x, t: formula(x, t, eps=0.2, weight=WEIGHT))
 
 
 @pytest.mark.parametrize(("loss_class", "formula"), FORMS)
-def test_reductions(mode, loss_class, formula):
+def test_reductions(both_modes, loss_class, formula):
     expected = formula(LOGITS, np.eye(CLASSES)[LABELS], eps=0.1)
     for reduction, right in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
         loss = loss_class(reduction=reduction, smoothing=0.1)
@@ -147,7 +139,7 @@ def test_create_loss_single_label_smooths_and_averages_as_its_authors():
     np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
-def test_without_focus_they_are_the_cross_entropies(mode):
+def test_without_focus_they_are_the_cross_entropies(both_modes):
     logits, labels = Tensor(LOGITS, ms.float32), Tensor(LABELS, ms.int32)
     flat = {"gamma_pos": 0.0, "gamma_neg": 0.0}
     for one, other in (
@@ -159,7 +151,7 @@ def test_without_focus_they_are_the_cross_entropies(mode):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("gamma", "eps"), [(0.0, 0.0), (0.0, 0.1), (0.5, 0.0), (0.5, 0.1), (4.0, 0.0)])
-def test_extreme_and_equal_logits_stay_finite(mode, name, gamma, eps):
+def test_extreme_and_equal_logits_stay_finite(both_modes, name, gamma, eps):
     logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]])
     clips = [{}] if name == NAMES[0] else [{"clip": 0.0}, {"clip": 0.05}]
     for clip in clips:
@@ -169,7 +161,7 @@ def test_extreme_and_equal_logits_stay_finite(mode, name, gamma, eps):
         assert np.isfinite(gradient.asnumpy()).all()
 
 
-def test_a_class_missed_by_far_keeps_its_gradient(mode):
+def test_a_class_missed_by_far_keeps_its_gradient(both_modes):
     """timm stops the probability at 1e-8, a logit of -18: beyond, nothing pulls any more."""
     logits = np.array([[-1e4, 1e4]])
     value, gradient = ms.value_and_grad(create_loss(NAMES[1], reduction="sum", clip=0.0), 0)(
@@ -179,7 +171,7 @@ def test_a_class_missed_by_far_keeps_its_gradient(mode):
     np.testing.assert_allclose(gradient.asnumpy(), [[-1.0, 1.0]], rtol=1e-6)
 
 
-def test_half_precision_logits_are_computed_in_float32(mode):
+def test_half_precision_logits_are_computed_in_float32(both_modes):
     half = LOGITS.astype(np.float16)
     for loss_class, formula in FORMS:
         value = loss_class(smoothing=0.1, reduction="mean")(Tensor(half), Tensor(LABELS, ms.int32))

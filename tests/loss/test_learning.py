@@ -12,20 +12,26 @@ BATCH, CLASSES = 6, 3
 RNG = np.random.default_rng(0)
 IMAGES = Tensor(RNG.normal(size=(BATCH, 8)), ms.float32)
 LABELS = np.array([0, 1, 2, 2, 1, 0])
+# The options that add most to the graph of each loss, then others.
 CASES = [
-    ("CE", 1, {}),
-    ("CE", 1, {"reduction": "sum"}),
-    ("CE", 1, {"label_smoothing": 0.1}),
-    ("CE", 2, {"aux_factor": 0.4}),
     ("CE", 3, {"aux_factor": 0.4, "label_smoothing": 0.1}),
-    ("BCE", 1, {}),
-    ("BCE", 1, {"reduction": "sum"}),
     ("BCE", 1, {"label_smoothing": 0.1, "target_threshold": 0.2}),
-    ("BCE", 2, {"aux_factor": 0.4}),
-    ("BCE", 3, {"aux_factor": 0.4}),
     ("asl_single_label", 1, {"label_smoothing": 0.1}),
     ("asl_multi_label", 1, {}),
     ("JSD", 1, {"alpha": 1.0}),
+]
+CASES += [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in (
+        ("CE", 1, {}),
+        ("CE", 1, {"reduction": "sum"}),
+        ("CE", 1, {"label_smoothing": 0.1}),
+        ("CE", 2, {"aux_factor": 0.4}),
+        ("BCE", 1, {}),
+        ("BCE", 1, {"reduction": "sum"}),
+        ("BCE", 2, {"aux_factor": 0.4}),
+        ("BCE", 3, {"aux_factor": 0.4}),
+    )
 ]
 
 
@@ -43,14 +49,17 @@ class Heads(nn.Cell):
         return outputs if len(outputs) > 1 else outputs[0]
 
 
-@pytest.mark.parametrize("mode_", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
 @pytest.mark.parametrize(("name", "heads", "options"), CASES)
-def test_ten_steps(mode_, name, heads, options):
-    ms.set_context(mode=mode_)
-    network = Heads(heads)
-    with_loss = nn.WithLossCell(network, create_loss(name, **options))
-    step = nn.TrainOneStepCell(with_loss, create_optimizer(network, "adam", lr=0.01)).set_train()
+def test_ten_steps_lower_the_loss_alike_in_both_modes(name, heads, options):
+    """Each step's loss in graph mode is that of PyNative mode, whose values other tests compare with formulas."""
     is_hot = name in ("BCE", "asl_multi_label")
     labels = Tensor(np.eye(CLASSES)[LABELS], ms.float32) if is_hot else Tensor(LABELS, ms.int32)
-    losses = [float(step(IMAGES, labels).asnumpy()) for _ in range(10)]
-    assert losses[-1] < losses[0] and np.isfinite(losses).all()
+    losses = []
+    for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+        ms.set_context(mode=mode)
+        ms.set_seed(0)
+        with_loss = nn.WithLossCell(Heads(heads), create_loss(name, **options))
+        step = nn.TrainOneStepCell(with_loss, create_optimizer(with_loss, "adam", lr=0.01)).set_train()
+        losses.append([float(step(IMAGES, labels).asnumpy()) for _ in range(10)])
+    assert losses[0][-1] < losses[0][0] and np.isfinite(losses).all()
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-5)

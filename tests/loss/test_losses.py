@@ -18,14 +18,6 @@ SOFT = RNG.dirichlet(np.ones(CLASSES), BATCH)
 WEIGHT = RNG.uniform(0.5, 2.0, CLASSES)
 
 
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=request.param)
-    yield request.param
-    ms.set_context(mode=before)
-
-
 def targets_of(labels, eps):
     hot = np.eye(CLASSES)[labels] if labels.ndim == 1 else labels
     return (1 - eps) * hot + eps / CLASSES
@@ -69,7 +61,7 @@ def value_and_grad(loss, *inputs):
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
-def test_value_and_gradient(mode, name, formula, labels, eps, weight):
+def test_value_and_gradient(both_modes, name, formula, labels, eps, weight):
     class_weight = None if weight is None else Tensor(weight, ms.float32)
     loss = create_loss(name, weight=class_weight, label_smoothing=eps)
     value, grad = value_and_grad(loss, *tensors(LOGITS, labels))
@@ -80,7 +72,7 @@ def test_value_and_gradient(mode, name, formula, labels, eps, weight):
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
-def test_sum(mode, name, formula, labels):
+def test_sum(both_modes, name, formula, labels):
     value, grad = value_and_grad(create_loss(name, reduction="sum", label_smoothing=0.1), *tensors(LOGITS, labels))
     expected, expected_grad = formula(LOGITS, labels, 0.1, reduction="sum")
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -89,7 +81,7 @@ def test_sum(mode, name, formula, labels):
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
-def test_single_losses(mode, labels, weight):
+def test_single_losses(both_modes, labels, weight):
     """Cross-entropy one a sample, binary cross-entropy one a sample and class, weighted but not divided by anything."""
     w = np.ones(CLASSES) if weight is None else weight
     options = {"reduction": "none", "label_smoothing": 0.1, "weight": Tensor(w, ms.float32)}
@@ -104,7 +96,7 @@ def test_single_losses(mode, labels, weight):
         np.testing.assert_allclose(value, right, rtol=2e-5)
 
 
-def test_binary_targets_above_a_threshold_count_as_present(mode, rng):
+def test_binary_targets_above_a_threshold_count_as_present(both_modes, rng):
     """An image of two classes mixed; the smoothed targets, by hand: 0.02 + 0.9 * (0.7, 0.3, 0) and so on for K = 5."""
     logits = rng.normal(size=(2, 5))
     soft = np.array([[0.7, 0.3, 0.0, 0.0, 0.0], [0.0, 0.8, 0.0, 0.0, 0.2]])
@@ -121,7 +113,7 @@ def test_binary_targets_above_a_threshold_count_as_present(mode, rng):
 
 
 @pytest.mark.parametrize("name", ["CE", "BCE"])
-def test_equal_logits(mode, name):
+def test_equal_logits(both_modes, name):
     logits, labels = np.full((2, 4), 1e4 if name == "CE" else 0.0), np.array([0, 3])
     value, grad = value_and_grad(create_loss(name), *tensors(logits, labels, ms.float16))
     np.testing.assert_allclose(value, np.log(4) if name == "CE" else np.log(2), rtol=5e-6)
@@ -131,7 +123,7 @@ def test_equal_logits(mode, name):
 
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
-def test_auxiliary_heads(mode, name, formula):
+def test_auxiliary_heads(both_modes, name, formula):
     loss = create_loss(name, aux_factor=0.4)
     main, labels = tensors(LOGITS, LABELS)
     value = loss((main, *(Tensor(aux, ms.float32) for aux in AUX)), labels).asnumpy()
@@ -140,7 +132,7 @@ def test_auxiliary_heads(mode, name, formula):
 
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
-def test_half_precision_logits_are_computed_in_float32(mode, name, formula):
+def test_half_precision_logits_are_computed_in_float32(both_modes, name, formula):
     half = LOGITS.astype(np.float16)
     value = create_loss(name, label_smoothing=0.1)(*tensors(half, LABELS, ms.float16))
     assert value.dtype == ms.float32
@@ -148,7 +140,7 @@ def test_half_precision_logits_are_computed_in_float32(mode, name, formula):
 
 
 @pytest.mark.parametrize("name", ["CE", "BCE"])
-def test_extreme_logits_stay_finite_and_exact(mode, name):
+def test_extreme_logits_stay_finite_and_exact(both_modes, name):
     logits = np.array([[1e4, -1e4, 0.0]])
     value, grad = value_and_grad(create_loss(name), *tensors(logits, np.array([1])))
     # CE: log-sum-exp 1e4 minus -1e4. BCE: 1e4 + 1e4 + log 2 over three classes.
@@ -157,14 +149,14 @@ def test_extreme_logits_stay_finite_and_exact(mode, name):
     np.testing.assert_allclose(grad, expected, atol=1e-6)
 
 
-def test_the_mean_is_over_the_batch_at_hand(mode):
+def test_the_mean_is_over_the_batch_at_hand(both_modes):
     loss = create_loss("BCE")
     for size in (5, 2, 3):
         _, grad = value_and_grad(loss, *tensors(LOGITS[:size], LABELS[:size]))
         np.testing.assert_allclose(grad, bce(LOGITS[:size], LABELS[:size])[1], atol=1e-6)
 
 
-def test_integer_one_hot_labels_count_as_targets(mode):
+def test_integer_one_hot_labels_count_as_targets(both_modes):
     hot = Tensor(np.eye(CLASSES, dtype=np.int32)[LABELS])
     value = create_loss("CE")(Tensor(LOGITS, ms.float32), hot)
     np.testing.assert_allclose(value.asnumpy(), ce(LOGITS, LABELS)[0], rtol=1e-6)
@@ -203,7 +195,7 @@ def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
 
 @pytest.mark.parametrize("name", ["CE", "BCE", "asl_single_label", "asl_multi_label"])
 @pytest.mark.parametrize("shape", [(BATCH, 1), (BATCH + 1,), (BATCH, CLASSES + 1)])
-def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, mode, tmp_path, monkeypatch):
+def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, both_modes, tmp_path, monkeypatch):
     """Labels (B, 1) would broadcast over the classes: a wrong loss in silence."""
     monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph does not compile
     with pytest.raises(ValueError, match=r"labels of shape \(.*\) do not fit logits of shape \(5, 7\)"):

@@ -18,6 +18,8 @@ from mindcv.models import pack_for_inference
 from mindcv.models.convnext import ConvNeXt
 from mindcv.utils.errors import UserError
 
+# O3 differs from O2 in the loss scale alone.
+LEVELS = ["O2", pytest.param("O3", marks=pytest.mark.slow)]
 needs_kernels = pytest.mark.skipif(not is_available(), reason="the kernels are not in use")
 
 
@@ -44,7 +46,7 @@ def assert_half(logits, exact):
     assert (logits != exact).any()
 
 
-def test_to_float_computes_in_float16(each_mode, images, exact):
+def test_to_float_computes_in_float16(both_modes, images, exact):
     network = build().to_float(ms.float16)
     logits = network(images)
     assert logits.dtype == ms.float16
@@ -53,8 +55,8 @@ def test_to_float_computes_in_float16(each_mode, images, exact):
     np.testing.assert_array_equal(network.to_float(ms.float32)(images).asnumpy(), exact)
 
 
-@pytest.mark.parametrize("level", ["O2", "O3"])
-def test_auto_mixed_precision_computes_in_float16(each_mode, images, exact, level):
+@pytest.mark.parametrize("level", LEVELS)
+def test_auto_mixed_precision_computes_in_float16(both_modes, images, exact, level):
     logits = ms.amp.auto_mixed_precision(build(), level)(images)
     assert logits.dtype == ms.float32
     assert_half(logits, exact)
@@ -76,7 +78,7 @@ def test_to_float_bfloat16_on_cpu_names_apply_amp():
         build().to_float(ms.bfloat16)
 
 
-@pytest.mark.parametrize("level", ["O2", "O3"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_model_trains_with_amp_level(images, level):
     network = build()
     loss, optimizer = nn.CrossEntropyLoss(), nn.SGD(network.trainable_params(), 0.1)
@@ -110,7 +112,7 @@ def test_packed_network_with_bfloat16(images, exact):
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_deepcopy_is_a_network_of_its_own(each_mode, images, exact, is_packed):
+def test_deepcopy_is_a_network_of_its_own(both_modes, images, exact, is_packed):
     network = pack_for_inference(build()) if is_packed else build()
     network(images)
     copied = copy.deepcopy(network)
@@ -178,7 +180,7 @@ def test_export_runs_in_another_process_without_this_library(tmp_path, images, e
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), exact, atol=1e-5)
 
 
-@pytest.mark.parametrize("use_grn", [False, True])
+@pytest.mark.parametrize("use_grn", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_export_before_the_first_call_needs_no_kernels(tmp_path, images, use_grn):
     network = build(use_grn)
     ms.export(network, images, file_name=str(tmp_path / "network"), file_format="MINDIR")
@@ -198,7 +200,7 @@ def test_saving_a_packed_network_writes_its_weights(tmp_path):
 
 
 @needs_kernels
-def test_loading_into_a_packed_network_unpacks_it(each_mode, images):
+def test_loading_into_a_packed_network_unpacks_it(both_modes, images):
     network, other = pack_for_inference(build()), build()
     network(images)
     other.feature[3][0].pwconv2.weight.set_data(other.feature[3][0].pwconv2.weight * 0.5)

@@ -48,11 +48,6 @@ def no_kernels(monkeypatch):
     monkeypatch.setenv("MINDCV_KERNELS", "off")
 
 
-@pytest.fixture(params=[ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
-def both_modes(request):
-    ms.set_context(mode=request.param)
-
-
 def test_normal_cdf_makes_the_gelu_and_its_slope():
     x = np.linspace(-15, 15, 6001).astype(np.float32)
     cdf = NormalCdf()
@@ -142,6 +137,19 @@ def test_gradients_of_a_block_without_kernels(version, shape, rng):
         expected = (total(name, value + step) - total(name, value - step)) / 2e-5
         norm_of_gradient = np.linalg.norm(found[name]) + 1e-6
         assert abs((found[name] * step).sum() * 1e5 - expected) < 2e-5 * max(norm_of_gradient, 1), name
+
+
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize("version", [1, 2])
+def test_block_has_the_gradients_of_pynative_mode_in_graph_mode(version, rng):
+    shape = SHAPES[-1]
+    block, _ = make_block(rng, version, shape[-1])
+    gradients, arguments = Gradients(block), [Tensor(random(rng, *shape)) for _ in range(2)]
+    expected = gradients(*arguments)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    found = gradients(*arguments)
+    for ours, theirs in zip((found[0], *found[1]), (expected[0], *expected[1])):
+        np.testing.assert_allclose(ours.asnumpy(), theirs.asnumpy(), atol=1e-5 * max(np.abs(theirs.asnumpy()).max(), 1))
 
 
 @pytest.mark.usefixtures("no_kernels")
