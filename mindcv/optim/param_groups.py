@@ -39,9 +39,17 @@ class Role(Protocol):
     `stage` is None outside of the stages, and `block` is None outside of the blocks (the stem and the downsamplings).
     """
 
-    stage: Optional[int]
-    block: Optional[int]
-    is_decayed: bool
+    @property
+    def stage(self) -> Optional[int]:
+        """The stage, from 0."""
+
+    @property
+    def block(self) -> Optional[int]:
+        """The block in its stage, from 0."""
+
+    @property
+    def is_decayed(self) -> bool:
+        """Whether weight decay applies to it when norms and biases are left out."""
 
 
 def roles_of(network: nn.Cell) -> dict[str, Role]:

@@ -193,7 +193,7 @@ def test_scales():
     ],
     ids=str,
 )
-def test_what_has_no_layers(names, options, message):
+def test_layer_decay_groups_refuses_what_has_no_layers(names, options, message):
     params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=name) for name in names or ["weight"]]
     with pytest.raises(UserError, match=message):
         layer_decay_groups(params, 0.05, "auto", **{"layer_decay": 0.9, "roles": roles(names), **options})
@@ -281,7 +281,7 @@ def test_freeze():
     ],
     ids=str,
 )
-def test_what_cannot_be_frozen(patterns, message):
+def test_freeze_refuses_patterns_that_match_nothing_or_all(patterns, message):
     model = create_model("convnext_atto", num_classes=10)
     with pytest.raises(UserError, match=message):
         freeze(model, patterns)

@@ -155,7 +155,7 @@ def test_block_has_the_gradients_of_pynative_mode_in_graph_mode(version, rng):
 @pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_stays_so(version, value, rng):
+def test_block_without_kernels_propagates_nan_and_infinity(version, value, rng):
     """The image with it has NaN, the other has not."""
     block, _ = make_block(rng, version, 6)
     x = random(rng, 2, 5, 4, 6)
