@@ -1,8 +1,9 @@
-"""Write held-out handwritten digits as PNG files, to try inference on: `sample_0004_is_4.png` and so on.
+"""Write handwritten digits as PNG files: `sample_0004_is_4.png` and so on.
 
-    python tools/export_digits.py --dir digits --num 20 [--size 64]
+    python tools/export_digits.py --dir digits --num 20 [--size 64] [--split val]
 
-The images are taken from all ten classes in turn. The number in a name is scikit-learn's of that sample.
+The images are taken from all ten classes in turn. The number in a file name is that of the sample.
+The split `val` holds the digits that the recipe for digits never trains on.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable_dir
 
 
-def export_digits(folder: str, num: int, size: int = 64) -> list[str]:
+def export_digits(folder: str, num: int, size: int = 64, split: str = "val") -> list[str]:
     """Write `num` digits of `size` x `size` pixels into `folder`; returns the paths.
 
     Raises:
         UserError: there are not that many, the folder cannot be written to, or scikit-learn is missing.
     """
-    digits = read_digits("val")
+    digits = read_digits(split)
     if not 1 <= num <= len(digits) or size < 1:
         raise UserError(f"--num must be from 1 to {len(digits)} and --size at least 1, got {num} and {size}")
     written = ensure_writable_dir(folder)
@@ -42,12 +43,15 @@ def export_digits(folder: str, num: int, size: int = 64) -> list[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", required=True, help="folder to write to; made when missing")
+    parser.add_argument("--dir", required=True, help="folder to write to; the tool creates it if it is missing")
     parser.add_argument("--num", type=int, required=True, help="number of images")
-    parser.add_argument("--size", type=int, default=64, help="height and width in pixels")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images in pixels")
+    parser.add_argument(
+        "--split", choices=("train", "val"), default="val", help="which digits to write: for training or for validation"
+    )
     args = parser.parse_args()
     try:
-        print("\n".join(export_digits(args.dir, args.num, args.size)))
+        print("\n".join(export_digits(args.dir, args.num, args.size, args.split)))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -39,6 +39,13 @@ def test_files_are_the_held_out_digits_of_all_classes(tmp_path):
     assert sorted(labels) == sorted(list(range(10)) * 2)
 
 
+def test_split_train_holds_no_held_out_digit(tmp_path):
+    result = run("--dir", tmp_path, "--num", 30, "--split", "train")
+    assert result.returncode == 0, result.stderr
+    numbers = [int(re.match(r"sample_(\d{4})", path.name)[1]) for path in tmp_path.iterdir()]
+    assert len(numbers) == 30 and all(number % 5 != 4 for number in numbers)
+
+
 def test_a_mistake_is_one_line(tmp_path):
     result = run("--dir", tmp_path, "--num", 1000)
     assert result.returncode == 1

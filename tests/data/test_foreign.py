@@ -1,9 +1,5 @@
 """`create_loader` on data sets that were made elsewhere."""
 
-import re
-from pathlib import Path
-
-import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 import pytest
@@ -170,12 +166,3 @@ def test_mixup_works_on_a_python_object():
     labels = read(loader)[1]
     assert labels.shape == (8, 3)
     np.testing.assert_allclose(labels.sum(1), 1.0, rtol=1e-5)
-
-
-def test_the_how_to_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "own_data.md").read_text(encoding="utf-8")
-    names = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(code, names)
-    assert isinstance(names["model"], ms.Model)

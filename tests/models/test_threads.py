@@ -1,8 +1,5 @@
 """Networks and several Python threads, which MindSpore cannot serve at once."""
 
-import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -66,9 +63,3 @@ def test_network_can_be_called_again_after_an_error():
     with pytest.raises(UserError, match="at least one image"):
         network(Tensor(np.zeros((0, 3, 1, 1), np.float32)))
     assert network(Tensor(np.zeros((1, 3, 1, 1), np.float32))).dtype == ms.float32
-
-
-def test_example_of_the_serving_page_runs(tmp_path):
-    (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs" / "how-to" / "serving.md").read_text(), re.S)
-    main = "def main():\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "\nmain()\n"
-    subprocess.run([sys.executable, "-c", main], check=True, cwd=tmp_path, env=None, timeout=300)

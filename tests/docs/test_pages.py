@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
@@ -51,3 +51,28 @@ def test_relative_links_lead_to_files_and_headings(page):
         if not target.exists() or (anchor and anchor not in anchors_of(target)):
             broken.append(link)
     assert not broken
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set(DOCS.rglob("*.md")) - set(DOCS.glob("decisions/*")))],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_prose_is_at_most_100_columns_wide(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"<!-- figures: begin -->.*?<!-- figures: end -->", "", text, flags=re.DOTALL)
+    long = [line for line in text.splitlines() if len(line) > 100 and " " in line.strip() and not line.startswith("|")]
+    assert not long
+
+
+def test_paths_that_pages_name_exist():
+    """In the pages that name parts of the code; a record of a decision may tell of files that are gone."""
+    pages = [path for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")] if "decisions" not in path.parts]
+    pages = [path for path in pages if path.name != "CHANGELOG.md"]
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(r"`((?:mindcv|tests|tools|configs|docs)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 30
+    assert not [(page, path) for page, path in named if not (ROOT / path).exists()]
