@@ -302,7 +302,7 @@ def test_fine_tuning_leaves_the_head_out_and_says_so(data, checkpoint, elsewhere
     outcome = run("train", *SMALL, "--data_dir", "data", *options)
     assert outcome.status == 0, outcome.err
     lines = [line for line in outcome.err.splitlines() if "head" in line]
-    assert lines == [f"{checkpoint}: the head of 3 classes is left out; the model's, of 2, is untrained"]
+    assert lines == [f"{checkpoint}: the head of 3 classes is left out; the model's head of 2 classes stays untrained"]
     assert (elsewhere / "out" / "convnext_atto-1_1.ckpt").is_file()
 
 
@@ -456,7 +456,7 @@ CASES = {
     "validation without checkpoint": (nothing, "validate", ["--data_dir", "."], 2, ["ckpt_path: is required"]),
     "validation of no file": (
         *(nothing, "validate", ["--ckpt_path", "no/no.ckpt", "--data_dir", "."], 1),
-        ["checkpoint 'no/no.ckpt' does not exist (nor a folder 'no')"],
+        ["checkpoint 'no/no.ckpt' does not exist (the folder 'no' does not exist either)"],
     ),
     "validation as another model": (
         *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--model", "convnextv2_atto"], 1),

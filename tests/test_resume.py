@@ -295,7 +295,10 @@ def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
     _, saved = resumed(monkeypatch, "--resume", "auto", "--ckpt_save_dir", copy)
     assert saved[1]["state"]["step"] == 3
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"not used: '{copy / NEWEST}' is damaged: its digest is not that of its contents"
+    assert (
+        first
+        == f"not used: '{copy / NEWEST}' is damaged: its digest does not match its contents; copy or download it again"
+    )
     assert second == f"resuming '{copy / OLDER}': epoch 3, step 3"
     with pytest.raises(CheckpointError, match=f"'{copy / NEWEST}' is damaged"):
         resumed(monkeypatch, "--resume", copy / NEWEST)

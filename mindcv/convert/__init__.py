@@ -1,4 +1,4 @@
-"""Checkpoints of other layouts, and this library's own, under this library's names."""
+"""Reads checkpoints of every known format and layout, and writes them, under this library's parameter names."""
 
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint, read_checkpoint
 from mindcv.convert.ckpt_file import read_ckpt, write_ckpt

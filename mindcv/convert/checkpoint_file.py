@@ -1,7 +1,7 @@
-"""Checkpoint files of any format, told apart by their content.
+"""Reads checkpoint files of any format. The content of a file decides its format, not its suffix.
 
-Formats: PyTorch's zip and the one before it, safetensors, MindSpore's `.ckpt`, and an index of shards (PyTorch or
-safetensors). A suffix says little: Lightning writes zip files called `.ckpt`.
+The formats are PyTorch's zip archive and its older format, safetensors, MindSpore's `.ckpt`, and an index of shards
+(PyTorch or safetensors). A suffix is unreliable: PyTorch Lightning writes zip archives whose names end in `.ckpt`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from mindcv.utils.logger import logger
 
 __all__ = ["CheckpointContents", "open_checkpoint", "read_checkpoint"]
 
-# Entries of a PyTorch training state that hold its weights, and their moving average.
+# Entries of a PyTorch training state that hold the weights, and entries that hold their moving
+# average.
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "params", "student")
 _EMA = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "params_ema", "teacher")
-# What wraps a network puts its own name before all others: data parallel training, compilation.
+# Prefixes that wrappers of a network add to all parameter names: data-parallel training and
+# compilation.
 _WRAPPERS = ("module.", "_orig_mod.")
 
-# What MindSpore's and MindCV's training leave beside the weights: copies of each weight under a prefix of their own ...
+# MindSpore and MindCV save training state beside the weights: copies of each weight under a prefix
+# of their own ...
 _EMA_PREFIX = "ema."
 _TRAINING_COPIES = re.compile(
     r"((?:n?adam|adan|lamb|lion)_\w+|moments?\d?|vhat|mean_square|mean_grad|accum|accum_update|accumulated|stat|exp_avg)"
@@ -43,34 +46,37 @@ _TRAINING_STATE = re.compile(
     r"learning_rate(_.*)?|lr|global_step|beta[12]_power|momentum|momentum_product|scale_sense|loss_scale(_good_steps)?"
     r"|current_iterator_step|last_overflow_iterator_step|epoch_num|step_num|ema_updates"
 )
-# What this library's saved runs hold beside them.
+# Training state that the snapshots of this library hold beside the weights.
 _RUN_STATE = re.compile(r"(optimizer|loss_scale|network_state|ema_state)\..+")
-# In the metadata of this library's files: which weights training validated, "ema" or "online" (those of the last step).
+# Metadata key of this library's files. It says which weights training validated: "ema", or "online"
+# for those of the last step.
 _VALIDATED = "validated_weights"
-# What the names begin with where a student and its teacher are in one file. In self-distillation the teacher is the
-# student's average, so that the choice between them is the choice of `ema`.
+# Name prefixes in a file that holds a student and its teacher. In self-distillation the teacher is
+# the moving average of the student, so `ema` chooses between them.
 _STUDENT, _TEACHER = "student.", "teacher."
 
-# The file of a folder, in this order.
+# Standard file names to look for in a folder. The first that exists is read.
 _STANDARD_NAMES = (
     "model.safetensors.index.json",
     "model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-_MAX_INDEX = 100_000_000
+_MAX_INDEX = 100_000_000  # bytes
 _MAX_NESTING = 4  # {"state_dict": {"module": {...}}} has two
 _ARRAYS = (np.ndarray, TorchTensor, NumpyArray)
 _FOLDER_PATTERNS = ("*.index.json", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
-_STATE_OF_A_RUN = ".resume.safetensors"  # for resuming, beside the files of weights
+_SNAPSHOT_SUFFIX = ".resume.safetensors"  # snapshots for resuming a run lie beside the files of weights
 
 
 @dataclass(frozen=True)
 class CheckpointContents:
-    """The weights of a checkpoint under the names of the file, and what else it says of them.
+    """The weights and the metadata of a checkpoint.
 
-    `metadata` is a dictionary of JSON values for a file of this library, of strings for another's safetensors, the
-    index's own for shards, and {} where the format has none.
+    Attributes:
+        arrays: name in the file -> array.
+        metadata: JSON values in a file of this library, strings in a safetensors file of other software, the metadata
+            of the index for shards, and {} for formats without metadata.
     """
 
     arrays: dict[str, np.ndarray]
@@ -78,75 +84,79 @@ class CheckpointContents:
 
 
 def read_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -> dict[str, np.ndarray]:
-    """The weights of a checkpoint of any format, by the names that are in it. No PyTorch is needed.
+    """Return the weights of a checkpoint of any format under the names in the file. PyTorch is not needed.
 
     Args:
-        path: a file of PyTorch, safetensors or MindSpore, an index of shards, or a folder with one of them.
-        ema: whether to take the moving average of the weights that the file holds beside them. None takes those that
-            training validated, where the file says so, and else the weights themselves.
+        path: file of PyTorch, safetensors or MindSpore, an index of shards, or a folder that holds one of them.
+        ema: True returns the moving average of the weights, which the file must hold, and False the weights of the
+            last step. None returns whichever of the two training validated, if the file says so, and otherwise the
+            weights of the last step.
 
-    Arrays may be read-only views of the mapped file, of any strides. bfloat16 becomes float32; other types stay.
+    Returns:
+        Name -> array. Arrays may be read-only views of the mapped file with any strides. bfloat16 is converted to
+        float32, and other types stay.
 
     Raises:
-        CheckpointError: see `open_checkpoint`.
+        CheckpointError: the file cannot be read or holds no such weights (see `open_checkpoint`).
     """
     return open_checkpoint(path, ema).arrays
 
 
 def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -> CheckpointContents:
-    """Read a checkpoint once: its weights and its metadata.
+    """Read the weights and the metadata of a checkpoint of any format.
 
-    Weights inside a training state ({"model": ...}, "state_dict" ...) are taken out of it, and a "module." before all
-    names is dropped. Of a student and its teacher in one file the student is taken, or the teacher with `ema`. What is
-    left out (optimizer, counters, entries that are no arrays) is logged by name, in one line, and so are arrays with
-    NaN or infinity in them.
+    Weights inside a training state (under "model", "state_dict" and so on) are extracted, and a prefix "module." that
+    all names share is removed. If a file holds a student and its teacher, the student is returned, or the teacher if
+    `ema` is on. One line in the log names the entries that are left out (optimizer, counters, entries that are not
+    arrays), and another names arrays that contain NaN or infinity.
 
     Args:
-        path: as for `read_checkpoint`.
-        ema: as for `read_checkpoint`.
+        path: see `read_checkpoint`.
+        ema: see `read_checkpoint`.
 
     Raises:
-        CheckpointError: no such file; of no known format, damaged, or with code in it; with no weights, several sets of
-            them, or not those asked for.
+        CheckpointError: the file does not exist, has no known format, is damaged, or contains code; or it holds no
+            weights, several sets of weights, or not the weights that `ema` asks for.
     """
     file = _file_of(Path(path))
     try:
         tree, metadata = _read_any(file)
         if ema is None and _validated_average(tree, metadata):
             ema = True
-            logger.info("%s: the averaged weights (ema) are taken, which training validated", file)
+            logger.info("%s: the averaged weights (ema) are used, because training validated them", file)
         arrays, left_out = _weights_of(tree, bool(ema))
     except CheckpointError as error:
-        named = f"'{file}'" in str(error)
-        raise CheckpointError(str(error) if named else f"checkpoint '{file}': {error}") from None
+        names_file = f"'{file}'" in str(error)
+        raise CheckpointError(str(error) if names_file else f"checkpoint '{file}': {error}") from None
     if left_out:
         logger.info("%s: left out: %s", file, _shortened(left_out))
-    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if broken:
-        logger.warning("%s: %d of its arrays hold NaN or infinity: %s", file, len(broken), _shortened(broken))
+    not_finite = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if not_finite:
+        logger.warning("%s: %d array(s) contain NaN or infinity: %s", file, len(not_finite), _shortened(not_finite))
     return CheckpointContents(arrays, metadata)
 
 
 def _validated_average(tree: Any, metadata: dict[str, Any]) -> bool:
-    """Whether training validated the averages, and the file holds them."""
+    """Tell whether training validated the moving averages and the file holds them."""
     return metadata.get(_VALIDATED) == "ema" and any(str(name).startswith(_EMA_PREFIX) for name in tree)
 
 
 def _file_of(path: Path) -> Path:
-    """`path`, or the one checkpoint in it if it is a folder."""
+    """Return `path` if it is a file, and the only checkpoint in it if it is a folder."""
     if not path.is_dir():
         return existing_file(path)
     for name in _STANDARD_NAMES:
         if (path / name).is_file():
             return path / name
     for pattern in _FOLDER_PATTERNS:
-        found = [file for file in path.glob(pattern) if not file.name.endswith(_STATE_OF_A_RUN)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = _shortened([file.name for file in sorted(found, key=_best_first)])
+        files = [file for file in path.glob(pattern) if not file.name.endswith(_SNAPSHOT_SUFFIX)]
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = _shortened([file.name for file in sorted(files, key=_best_first)])
             raise CheckpointError(f"folder '{path}' holds several checkpoints: give the path of one ({names})")
-    raise CheckpointError(f"folder '{path}' holds no checkpoint ({', '.join(_FOLDER_PATTERNS)})")
+    patterns = ", ".join(_FOLDER_PATTERNS)
+    raise CheckpointError(f"folder '{path}' holds no checkpoint: no file name matches {patterns}")
 
 
 def _best_first(file: Path) -> tuple[bool, str]:
@@ -154,7 +164,10 @@ def _best_first(file: Path) -> tuple[bool, str]:
 
 
 def _read_any(path: Path) -> tuple[Any, dict[str, Any]]:
-    """What a file or the shards of an index hold, arrays or descriptions of them in any nesting, and the metadata."""
+    """Return the content of a file, or of the shards of an index, and its metadata.
+
+    The content holds arrays, or descriptions of arrays, nested in any way.
+    """
     start = _start_of(path)
     is_index = start[:1] == b"{" and not _is_safetensors(start)
     return _read_shards(path) if is_index else _read_file(path)
@@ -169,7 +182,8 @@ def _start_of(path: Path) -> bytes:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    # The length of the header, 100 MB at most, in 64 bits; then JSON. Other formats have no zeros there.
+    # A file starts with the length of the header as 64 bits, at most 100 MB, and JSON follows.
+    # Other formats have no zeros in these places.
     return start[4:9] == b"\0\0\0\0{"
 
 
@@ -181,45 +195,47 @@ def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or start[257:262] == b"ustar":
         return read_torch_file(path), {}
     if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError("it is a pointer of Git LFS: the file itself was not fetched (git lfs pull)")
+        raise CheckpointError("it is a Git LFS pointer, not the file itself: run 'git lfs pull'")
     if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
-        raise CheckpointError("it is a web page, not a checkpoint: fetch the file again")
-    if start[:1] == b"\n":  # the first field of MindSpore's message
+        raise CheckpointError("it is a web page, not a checkpoint: download the file again")
+    if start[:1] == b"\n":  # tag of the first field in MindSpore's protobuf message
         return read_ckpt(path)
-    raise CheckpointError("it is damaged, or none of: PyTorch, safetensors, MindSpore .ckpt, index of shards")
+    raise CheckpointError(
+        "it is damaged or has an unknown format (known are: PyTorch, safetensors, MindSpore .ckpt, index of shards)"
+    )
 
 
 def _read_shards(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays of the shards that an index names, which are beside it."""
+    """Return the arrays of the shards, which lie beside the index that names them, and the metadata of the index."""
     if path.stat().st_size > _MAX_INDEX:
-        raise CheckpointError("it is too long for an index of shards")
+        raise CheckpointError(f"it is too long for an index of shards: at most {_MAX_INDEX} bytes are expected")
     index = parse_json(path.read_bytes())
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
     if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
-        raise CheckpointError("it is JSON without a weight_map: no index of shards")
+        raise CheckpointError("it is a JSON file without a weight_map, so it is not an index of shards")
     names_by_shard: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:\0]", shard):
-            raise CheckpointError(f"its shard {quoted(str(shard))} is not the name of a file beside it")
+            raise CheckpointError(f"its shard {quoted(str(shard))} must be the name of a file in the same folder")
         names_by_shard.setdefault(shard, set()).add(name)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for shard, names in sorted(names_by_shard.items()):
         content = _read_file(existing_file(path.parent / shard))[0]
         if not isinstance(content, dict):
-            raise CheckpointError(f"its shard '{shard}' holds no arrays by name")
-        for what, fault in (
-            (content.keys() & found.keys(), "has again what another has"),
-            (content.keys() - names, "has what the index does not list there"),
-            (names - content.keys(), "lacks"),
+            raise CheckpointError(f"its shard '{shard}' does not map names to arrays")
+        for wrong_names, fault in (
+            (content.keys() & arrays.keys(), "repeats arrays of another shard"),
+            (content.keys() - names, "holds arrays that the index does not list for it"),
+            (names - content.keys(), "lacks arrays that the index lists for it"),
         ):
-            if what:
-                raise CheckpointError(f"its shard '{shard}' {fault}: {_shortened(sorted(map(str, what)))}")
-        found.update(content)
-    return found, metadata
+            if wrong_names:
+                raise CheckpointError(f"its shard '{shard}' {fault}: {_shortened(sorted(map(str, wrong_names)))}")
+        arrays.update(content)
+    return arrays, metadata
 
 
 def _weights_of(tree: Any, ema: bool) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The weights in what a file held, and what is left out."""
+    """Return the weights in the content of a file, and the names of the entries that are left out."""
     entries = _shortened(list(map(str, tree))) if isinstance(tree, dict) else "it has no names"
     left_out: list[str] = []
     is_average = False
@@ -234,7 +250,7 @@ def _weights_of(tree: Any, ema: bool) -> tuple[dict[str, np.ndarray], list[str]]
         raise CheckpointError(f"it holds no weights ({entries})")
     weights = {name: value for name, value in tree.items() if isinstance(value, _ARRAYS)}
     if not all(isinstance(name, str) for name in weights):
-        raise CheckpointError("it holds arrays whose names are no text")
+        raise CheckpointError("it holds arrays whose names are not strings")
     left_out += [str(name) for name in tree if name not in weights]
     weights = _without_training_state(weights, left_out)
     if ema and not is_average and not any(name.startswith(_average_prefix(weights)) for name in weights):
@@ -246,7 +262,7 @@ def _weights_of(tree: Any, ema: bool) -> tuple[dict[str, np.ndarray], list[str]]
 
 
 def _container(tree: Any, ema: bool) -> Optional[str]:
-    """The entry of a training state that holds the weights; None if `tree` is no training state."""
+    """Return the name of the entry of a training state that holds the weights; None if `tree` is not such a state."""
     if not isinstance(tree, dict):
         return None
     online = [key for key in _WEIGHTS if _is_container(tree.get(key))]
@@ -255,9 +271,11 @@ def _container(tree: Any, ema: bool) -> Optional[str]:
         return None
     wanted = averages if ema and averages else online
     if not wanted:
-        raise CheckpointError(f"it holds only a moving average of weights ({', '.join(averages)}): ask for it with ema")
+        raise CheckpointError(f"it holds only a moving average of weights ({', '.join(averages)}): set ema to read it")
     if len(wanted) > 1:
-        raise CheckpointError(f"it holds several sets of weights ({', '.join(wanted)})")
+        raise CheckpointError(
+            f"it holds several sets of weights ({', '.join(wanted)}): save one of them in its own file"
+        )
     return wanted[0]
 
 
@@ -270,7 +288,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _without_training_state(weights: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-    """Without what an optimizer and a training loop of MindSpore keep beside the weights."""
+    """Remove the state that an optimizer and a training loop of MindSpore save beside the weights."""
     copies: Counter[str] = Counter()
     kept = {}
     for name, value in weights.items():
@@ -287,27 +305,27 @@ def _without_training_state(weights: dict[str, Any], left_out: list[str]) -> dic
 
 
 def _one_copy(weights: dict[str, Any], ema: bool, left_out: list[str]) -> dict[str, Any]:
-    """The weights or their average, of those in a flat file whose averages have a prefix."""
+    """Return either the weights or their moving average, in a flat file where the averages have a prefix."""
     prefix = _average_prefix(weights)
     averages = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
     online = {name: value for name, value in weights.items() if not name.startswith(prefix)}
     if not averages:
         return online
     if not ema and not online:
-        raise CheckpointError(f"it holds only a moving average of weights ({prefix}*): ask for it with ema")
+        raise CheckpointError(f"it holds only a moving average of weights ({prefix}*): set ema to read it")
     left_out.append(f"the weights of the last step ({len(online)})" if ema else f"{prefix}* ({len(averages)})")
     return averages if ema else online
 
 
 def _average_prefix(names: Collection[str]) -> str:
-    """What the names of averaged weights begin with; of a student and its teacher those are the teacher's."""
+    """Return the prefix of the names of averaged weights: the teacher's, if there are a student and a teacher."""
     has_both = all(any(name.startswith(prefix) for name in names) for prefix in (_STUDENT, _TEACHER))
     return _TEACHER if has_both else _EMA_PREFIX
 
 
 def _without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
-    """Without the prefixes of wrappers that all names have."""
-    for prefix in _WRAPPERS * 2:  # either may be around the other
+    """Remove the prefixes of wrappers that all names share."""
+    for prefix in _WRAPPERS * 2:  # each wrapper may enclose the other
         if all(name.startswith(prefix) for name in weights):
             weights = {name[len(prefix) :]: value for name, value in weights.items()}
     return weights

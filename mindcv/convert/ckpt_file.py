@@ -1,6 +1,6 @@
-"""MindSpore's `.ckpt` file: arrays by name, and beside them what a reader of the weights must know, as JSON.
+"""Reader and writer of MindSpore's `.ckpt` files, with metadata (JSON) and a digest beside the arrays.
 
-MindSpore and MindCV read the same file: to them the metadata and the digest are two more, unknown entries.
+MindSpore and MindCV read these files too. They see the metadata and the digest as two more entries and ignore them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mindcv.utils.files import atomic_path
 
 __all__ = ["METADATA_KEY", "read_ckpt", "write_ckpt"]
 
-# Of the entry that holds the metadata, as JSON.
+# Name of the entry that holds the metadata as JSON.
 METADATA_KEY = "mindcv_metadata"
 
 
 def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write `weights` and `metadata` (JSON values) to `path`; a crash leaves the old file or the new one, whole.
+    """Write `weights` and `metadata` (JSON values) atomically: a crash leaves either the old file or the new one.
 
     Raises:
-        UserError: see `atomic_path`.
+        UserError: the file cannot be written (see `atomic_path`).
     """
     entries = [{"name": name, "data": tensor} for name, tensor in weights.items()]
     texts = {METADATA_KEY: json.dumps(metadata)}
@@ -39,18 +39,19 @@ def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], 
 
 
 def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the metadata of a `.ckpt` file; {} for the metadata of a file that other software wrote.
+    """Return the arrays and the metadata of a `.ckpt` file. The metadata is {} if other software wrote the file.
 
-    bfloat16 becomes float32.
+    bfloat16 is converted to float32.
 
     Raises:
-        CheckpointError: no such file, not a whole MindSpore checkpoint, or not what `write_ckpt` wrote.
+        CheckpointError: the file does not exist, is not a complete MindSpore checkpoint, or its digest does not match
+            its contents.
     """
     path = existing_file(path)
-    if path.suffix != ".ckpt":  # MindSpore goes by it
+    if path.suffix != ".ckpt":  # MindSpore refuses any other suffix
         raise CheckpointError(
-            f"checkpoint '{path}' is not a .ckpt file by its name, and MindSpore reads its own checkpoints only under "
-            f"such a name: rename it to '{path.with_suffix('.ckpt').name}'"
+            f"checkpoint '{path}' must have a name that ends in .ckpt, because MindSpore reads no other: rename it to "
+            f"'{path.with_suffix('.ckpt').name}'"
         )
     try:
         open(path, "rb").close()
@@ -76,5 +77,5 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
 
 
 def _array(tensor: ms.Tensor) -> np.ndarray:
-    # The type that MindSpore gives NumPy for bfloat16 is unknown to other libraries.
+    # MindSpore represents bfloat16 in NumPy by a type that other libraries do not know.
     return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()

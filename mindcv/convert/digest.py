@@ -1,6 +1,6 @@
-"""The digest that tells whether a checkpoint of this library is what was written.
+"""The SHA-256 digest inside a checkpoint of this library, which shows whether the file was damaged.
 
-Decision 0054 says what it covers and why MindSpore's own checksum is not enough.
+Decision 0054 says what the digest covers and why MindSpore's own checksum is not enough.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from mindcv.utils.errors import CheckpointError
 
 __all__ = ["DIGEST_KEY", "check_digest", "digest_of"]
 
-# Of the entry of a file that holds its digest. Files of other software and of earlier versions have none.
+# Name of the entry that holds the digest. Files of other software and of earlier versions have no
+# such entry.
 DIGEST_KEY = "mindcv_sha256"
 
 
 def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
-    """SHA-256 over texts and over the arrays' names, types, shapes and bytes, in hexadecimal digits.
+    """Compute the SHA-256 of the texts and of the names, types, shapes and bytes of the arrays, as hexadecimal digits.
 
-    The order of the entries and the byte order in memory make no difference.
+    The result does not depend on the order of the entries or on the byte order in memory.
     """
     digest = hashlib.sha256(json.dumps(dict(texts), sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
         digest.update(f"\n{name} {array.dtype.str} {arrays[name].shape}\n".encode())
-        # As bytes: other libraries' types, such as bfloat16, give no buffer.
+        # The view as bytes is needed because types of other libraries, such as bfloat16, provide no
+        # buffer.
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
@@ -38,10 +40,10 @@ def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str
 def check_digest(
     path: Union[str, os.PathLike], digest: str, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]
 ) -> None:
-    """Compare the digest in the file `path` with that of the arrays and texts that were read from it.
+    """Compare the digest that the file `path` contains with the digest of the arrays and texts read from it.
 
     Raises:
-        CheckpointError: they differ.
+        CheckpointError: the two digests differ.
     """
     if digest != digest_of(arrays, texts):
-        raise CheckpointError(f"'{path}' is damaged: its digest is not that of its contents")
+        raise CheckpointError(f"'{path}' is damaged: its digest does not match its contents; copy or download it again")

@@ -1,4 +1,4 @@
-"""A file's bytes as arrays of this machine, mapped rather than read where the two are the same."""
+"""Turns the bytes of a file into NumPy arrays. The file is mapped into memory, and copied only where it must be."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mindcv.utils.errors import CheckpointError, closest_file
 
 __all__ = ["DTYPES", "array_of", "existing_file", "itemsize", "map_file", "quoted"]
 
-# PyTorch's name of an element type -> how NumPy reads it.
+# Name of an element type in PyTorch -> type code by which NumPy reads it.
 DTYPES = {
     "float64": "f8",
     "float32": "f4",
     "float16": "f2",
-    "bfloat16": "u2",  # NumPy has no such type: the upper half of a float32
+    "bfloat16": "u2",  # NumPy has no bfloat16; it is the upper half of a float32
     "complex128": "c16",
     "complex64": "c8",
     "int64": "i8",
@@ -29,34 +29,34 @@ DTYPES = {
     "uint32": "u4",
     "uint16": "u2",
     "uint8": "u1",
-    "bool": "u1",  # a byte that is neither 0 nor 1 is no valid value of NumPy's bool
+    "bool": "u1",  # a file may hold bytes other than 0 and 1, which are not valid values of NumPy's bool
 }
 
 
 def existing_file(path: Union[str, os.PathLike]) -> Path:
-    """`path`, which is a file with something in it.
+    """Return `path` after checking that it is a file and is not empty.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: the file does not exist or is empty.
     """
     path = Path(path)
     if not path.is_file():
-        there = f"the folder '{path.parent}' is there" if path.parent.is_dir() else f"nor a folder '{path.parent}'"
+        folder = f"the folder '{path.parent}' {'exists' if path.parent.is_dir() else 'does not exist either'}"
         near = closest_file(path.name, [file.name for file in path.parent.glob("*.*") if file.is_file()])
-        meant = "" if near is None else f"; did you mean '{near}'?"
-        raise CheckpointError(f"checkpoint '{path}' does not exist ({there}){meant}")
+        suggestion = "" if near is None else f"; did you mean '{near}'?"
+        raise CheckpointError(f"checkpoint '{path}' does not exist ({folder}){suggestion}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint '{path}' is empty")
     return path
 
 
 def map_file(path: Union[str, os.PathLike]) -> memoryview:
-    """The bytes of a file, read-only; pages are read when they are touched, and need no memory that is not to spare.
+    """Map a file into memory, read-only. Pages are read on first access, and the system can drop them again.
 
-    Views of it stay good when another file takes the name, not when this file itself is cut.
+    Views of the result stay valid when another file replaces this one, but not when this file itself is truncated.
 
     Raises:
-        CheckpointError: no such file, an empty one, or no permission.
+        CheckpointError: the file does not exist, is empty, or may not be read.
     """
     path = existing_file(path)
     try:
@@ -67,14 +67,15 @@ def map_file(path: Union[str, os.PathLike]) -> memoryview:
 
 
 def array_of(data: memoryview, dtype: str, byteorder: str = "<") -> np.ndarray:
-    """All elements of `data` as a read-only array [N] in this machine's byte order; what is left over is ignored.
+    """Return the elements in `data` as a read-only array [N] in this machine's byte order.
 
-    It is a view where byte order and alignment allow, and a copy otherwise. bfloat16 becomes float32, exactly.
+    The array is a view where byte order and alignment allow, and a copy otherwise. bfloat16 is converted to float32,
+    which is exact. Bytes after the last whole element are ignored.
 
     Args:
-        data: the bytes.
-        dtype: a key of `DTYPES`.
-        byteorder: '<' or '>', that of the bytes.
+        data: bytes of the elements.
+        dtype: element type, a key of `DTYPES`.
+        byteorder: byte order of `data`: '<' for little-endian, '>' for big-endian.
     """
     stored = np.dtype(DTYPES[dtype]).newbyteorder(byteorder)
     count = len(data) // stored.itemsize
@@ -93,10 +94,10 @@ def array_of(data: memoryview, dtype: str, byteorder: str = "<") -> np.ndarray:
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of an element in the file; `dtype` is a key of `DTYPES`."""
+    """Return the number of bytes that one element takes in a file. `dtype` is a key of `DTYPES`."""
     return np.dtype(DTYPES[dtype]).itemsize
 
 
 def quoted(text: str) -> str:
-    """A string of a file for an error message: quoted, in one short line, whatever is in it."""
+    """Quote a string that came from a file, for an error message. The result is ASCII, one line and short."""
     return ascii(text[:80])

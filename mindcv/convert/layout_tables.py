@@ -1,7 +1,7 @@
-"""Layouts of parameter names: one table each, that serves into this library's names and out of them.
+"""Layouts of parameter names: one table for each, used to convert into this library's names and back.
 
-A layout says for each part of the network what the part's arrays are called there and, where they are not held as
-they are here, in which form. The names were taken from the reference implementations (facebookresearch/ConvNeXt and
+For each part of the network, a layout gives the names of the part's arrays and, where the layout stores them in another
+shape, the form of each array. The names come from the reference implementations (facebookresearch/ConvNeXt and
 ConvNeXt-V2), timm 1.0, torchvision, transformers, mmpretrain and MindCV.
 """
 
@@ -19,41 +19,43 @@ __all__ = ["LAYOUTS", "Entry", "Form", "Layout", "depths_of", "entries", "own_na
 
 _Shape = tuple[int, ...]
 
-# timm's networks of a first stage narrower than this (atto to nano) hold the pointwise layers as 1x1 convolutions.
+# timm stores the pointwise layers as 1x1 convolutions in networks whose first stage has fewer
+# channels than this (atto to nano).
 _TIMM_DENSE_WIDTH = 96
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a layout holds an array that this library holds in another shape, the same values in an order that is known.
+    """Converts the shape of an array between a layout and this library. The values stay, in a known order.
 
     Attributes:
-        shape_here: the shape there -> the shape here, or None for a shape that is not of this form.
-        shape_there: (the shape here, the network's first width) -> the shape there.
-        is_reversed: whether all axes stand in reverse order there, before some of them are joined.
+        own_shape: function from the layout's shape to this library's shape. It returns None for a shape that does not
+            have this form.
+        layout_shape: function from this library's shape and the width of the first stage to the layout's shape.
+        is_reversed: whether the layout stores all axes in reverse order, before it joins some of them.
     """
 
-    shape_here: Callable[[_Shape], Optional[_Shape]]
-    shape_there: Callable[[_Shape, int], _Shape]
+    own_shape: Callable[[_Shape], Optional[_Shape]]
+    layout_shape: Callable[[_Shape, int], _Shape]
     is_reversed: bool = False
 
-    def into(self, array: np.ndarray) -> np.ndarray:
-        """An array of the layout as this library holds it, a view of it; one that is not of this form as it is."""
-        shape = self.shape_here(array.shape)
+    def to_own(self, array: np.ndarray) -> np.ndarray:
+        """Return a view of a layout's array in this library's shape, or the array itself if it has another form."""
+        shape = self.own_shape(array.shape)
         if shape is None or shape == array.shape:
             return array
         return array.reshape(shape[::-1]).T if self.is_reversed else array.reshape(shape)
 
-    def out_of(self, array: np.ndarray, width: int) -> np.ndarray:
-        """An array of this library as the layout holds it, in a network whose first stage has `width` channels."""
-        shape = self.shape_there(array.shape, width)
+    def to_layout(self, array: np.ndarray, width: int) -> np.ndarray:
+        """Return an array of this library in the layout's shape. `width` is the first stage's number of channels."""
+        shape = self.layout_shape(array.shape, width)
         if shape == array.shape:
             return array
         return (array.T if self.is_reversed else array).reshape(shape)
 
 
 def _kernel_shape(shape: _Shape) -> Optional[_Shape]:
-    """[k * k, I, O] or, depthwise, [k * k, C] to [O, I, k, k]."""
+    """Return [O, I, k, k] for the shape [k * k, I, O], or [C, 1, k, k] for the shape [k * k, C] (depthwise)."""
     side = math.isqrt(shape[0]) if shape else 0
     if len(shape) not in (2, 3) or side * side != shape[0]:
         return None
@@ -61,6 +63,7 @@ def _kernel_shape(shape: _Shape) -> Optional[_Shape]:
 
 
 _SAME = Form(lambda shape: shape, lambda shape, width: shape)
+# The comments below give the layout's shape first, then this library's shape.
 # [C] for [1, 1, 1, C]
 _FLAT_GRN = Form(lambda s: (1, 1, 1, *s) if len(s) == 1 else None, lambda s, width: s[-1:])
 # [1, C] for [1, 1, 1, C]
@@ -74,9 +77,10 @@ _POINTWISE = Form(
     lambda s: s[:2] if s[2:] in ((), (1, 1)) else None,
     lambda s, width: (*s, 1, 1) if width < _TIMM_DENSE_WIDTH else s,
 )
-# The same, as a dense layer in networks of every width.
+# As _POINTWISE, but always written as a dense layer [O, I].
 _POINTWISE_DENSE = Form(lambda s: s[:2] if s[2:] in ((), (1, 1)) else None, lambda s, width: s)
-# [k * k, I, O] for [O, I, k, k], and [k * k, C] for [C, 1, k, k]; the column of a kernel goes before its row
+# [k * k, I, O] for [O, I, k, k], and [k * k, C] for [C, 1, k, k]. The first axis counts columns
+# before rows.
 _KERNEL = Form(_kernel_shape, lambda s, width: (s[2] * s[3], s[1], s[0]), is_reversed=True)
 _DEPTHWISE_KERNEL = Form(_kernel_shape, lambda s, width: (s[2] * s[3], s[0]), is_reversed=True)
 
@@ -86,12 +90,13 @@ class Layout:
     """The names of one layout.
 
     Attributes:
-        names: part -> its name, or its two as `[weight|bias]`. `{root}` is what names of the encoder begin with,
-            `{stage}` a stage from 0, `{even}` and `{odd}` twice that and one more, `{block}` a block of the stage. A
-            part without a name is not in the layout.
-        forms: part -> the form of each of its arrays, where they are not as here.
-        roots: the roots that occur; `encoder.` is that of a pre-training network.
-        foreign: beginning of a name without the root -> what it is of, for structures that this library does not have.
+        names: part of the network -> pattern of its names. A layout does not have the parts that are missing here.
+            `[weight|bias]` stands for two names. `{root}` is the prefix of the encoder's names, `{stage}` the index of
+            a stage from 0, `{even}` is 2 * stage, `{odd}` is 2 * stage + 1, and `{block}` is the index of a block in
+            its stage.
+        forms: part -> the form of each of its arrays, for parts whose shapes differ from this library's.
+        roots: possible prefixes of the encoder's names. A pre-training network has the prefix `encoder.`.
+        foreign: prefix of a name, after the root -> description of a structure that this library does not support.
     """
 
     names: Mapping[str, str]
@@ -101,7 +106,7 @@ class Layout:
 
 
 LAYOUTS: dict[str, Layout] = {
-    # MindCV's names, which are this library's.
+    # MindCV's names, which this library also uses.
     "mindcv": Layout(
         names={
             "stem conv": "{root}feature.0.0.[weight|bias]",
@@ -119,7 +124,8 @@ LAYOUTS: dict[str, Layout] = {
         },
         roots=("", "encoder."),
     ),
-    # The reference implementations: V1, V2, and the released FCMAE weights, which have no last norm and no head.
+    # The reference implementations of V1 and V2, and the released FCMAE weights, which lack the
+    # last norm and the head.
     "official": Layout(
         names={
             "stem conv": "{root}downsample_layers.0.0.[weight|bias]",
@@ -163,7 +169,7 @@ LAYOUTS: dict[str, Layout] = {
             "head.pre_logits.": "a hidden layer in the head (timm's *_mlp)",
         },
     ),
-    # V1 alone: torchvision has no V2.
+    # torchvision has V1 only.
     "torchvision": Layout(
         names={
             "stem conv": "features.0.0.[weight|bias]",
@@ -180,7 +186,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         forms={"layer scale": (_CHANNELS_FIRST,)},
     ),
-    # OpenMMLab's mmpretrain; its backbone alone has no root.
+    # OpenMMLab's mmpretrain. A backbone saved by itself has no root.
     "mmpretrain": Layout(
         names={
             "stem conv": "{root}downsample_layers.0.0.[weight|bias]",
@@ -203,7 +209,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         roots=("backbone.", ""),
     ),
-    # The root is the family's in a classifier, and empty in a model without a head.
+    # A classifier has the name of its family as root. A model without a head has no root.
     "transformers": Layout(
         names={
             "stem conv": "{root}embeddings.patch_embeddings.[weight|bias]",
@@ -220,9 +226,12 @@ LAYOUTS: dict[str, Layout] = {
             "head": "classifier.[weight|bias]",
         },
         roots=("", "convnext.", "convnextv2."),
-        foreign={"hidden_states_norms.": "norms of the stages' maps (a backbone for detection or segmentation)"},
+        foreign={
+            "hidden_states_norms.": "norms of the stages' feature maps (a backbone for detection or segmentation)"
+        },
     ),
-    # V2's FCMAE pre-training as the reference implementation saves it, with MinkowskiEngine's sparse layers.
+    # FCMAE pre-training of V2 as the reference implementation saves it, with the sparse layers of
+    # MinkowskiEngine.
     "fcmae": Layout(
         names={
             "stem conv": "{root}downsample_layers.0.0.[weight|bias]",
@@ -247,33 +256,41 @@ LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter: its name here, its name there, the part of the network it is of, and its form there."""
+    """One parameter of a layout.
 
-    here: str
-    there: str
+    Attributes:
+        own_name: name in this library.
+        layout_name: name in the layout.
+        part: part of the network that the parameter belongs to.
+        form: form of the array in the layout.
+    """
+
+    own_name: str
+    layout_name: str
     part: str
     form: Form
 
 
 def entries(layout: str, root: str, depths: Sequence[int]) -> Iterator[Entry]:
-    """All parameters that a network of these `depths` can have, of V1 and of V2, and that the layout has names for."""
-    here, there = LAYOUTS["mindcv"], LAYOUTS[layout]
-    for part, name_there in there.names.items():
-        names_here, names_there = _alternatives(here.names[part]), _alternatives(name_there)
-        forms = there.forms.get(part, (_SAME,) * len(names_here))
-        for place in _places(here.names[part], depths):
-            for ours, theirs, form in zip(names_here, names_there, forms):
-                yield Entry(ours.format(root="", **place), theirs.format(root=root, **place), part, form)
+    """Yield all parameters with a name in the layout that a V1 or V2 network of these `depths` can have."""
+    own_table, layout_table = LAYOUTS["mindcv"], LAYOUTS[layout]
+    for part, layout_pattern in layout_table.names.items():
+        own_names, layout_names = _alternatives(own_table.names[part]), _alternatives(layout_pattern)
+        forms = layout_table.forms.get(part, (_SAME,) * len(own_names))
+        for indices in _indices(own_table.names[part], depths):
+            for own_name, layout_name, form in zip(own_names, layout_names, forms):
+                yield Entry(own_name.format(root="", **indices), layout_name.format(root=root, **indices), part, form)
 
 
 def _alternatives(name: str) -> list[str]:
-    """`norm.[weight|bias]` to `norm.weight` and `norm.bias`."""
+    """Return the names that a pattern stands for: `norm.[weight|bias]` gives `norm.weight` and `norm.bias`."""
     match = re.fullmatch(r"(.*)\[(\w+)\|(\w+)\]", name)
     return [match[1] + match[2], match[1] + match[3]] if match else [name]
 
 
-def _places(name: str, depths: Sequence[int]) -> list[dict[str, int]]:
-    """The numbers that a name with blanks is filled with: those of each block, of each downsampling, or none."""
+def _indices(name: str, depths: Sequence[int]) -> list[dict[str, int]]:
+    """Return the values of a pattern's placeholders: one set for each block, for each downsampling layer, or a single
+    empty set."""
     numbers = [{"stage": stage, "even": 2 * stage, "odd": 2 * stage + 1} for stage in range(len(depths))]
     if "{block}" in name:
         return [{**n, "block": block} for n, depth in zip(numbers, depths) for block in range(depth)]
@@ -281,12 +298,12 @@ def _places(name: str, depths: Sequence[int]) -> list[dict[str, int]]:
 
 
 def own_names(part: str, stage: int = 0, block: int = 0) -> tuple[str, ...]:
-    """This library's names of the parameters of one part, for example `classifier.weight` and `classifier.bias`."""
-    place = {"stage": stage, "even": 2 * stage, "odd": 2 * stage + 1, "block": block}
-    return tuple(name.format(root="", **place) for name in _alternatives(LAYOUTS["mindcv"].names[part]))
+    """Return this library's names of the parameters of one part, such as `classifier.weight` and `classifier.bias`."""
+    indices = {"stage": stage, "even": 2 * stage, "odd": 2 * stage + 1, "block": block}
+    return tuple(name.format(root="", **indices) for name in _alternatives(LAYOUTS["mindcv"].names[part]))
 
 
-# What this library's names of the parameters of a block begin with.
+# Pattern of the prefix that this library's names of the parameters of a block have.
 _BLOCK = re.compile(
     LAYOUTS["mindcv"].names["block norm"].split("{block}.")[0].format(root="", odd=r"(\d+)").replace(".", r"\.")
     + r"(\d+)\."
@@ -294,6 +311,6 @@ _BLOCK = re.compile(
 
 
 def depths_of(names: Iterable[str]) -> list[int]:
-    """Blocks of each of the four stages, counted in names of this library."""
-    blocks = {found.groups() for found in map(_BLOCK.match, names) if found}
+    """Return the number of blocks in each of the four stages, read from parameter names of this library."""
+    blocks = {match.groups() for match in map(_BLOCK.match, names) if match}
     return [sum(odd == str(2 * stage + 1) for odd, _ in blocks) for stage in range(4)]

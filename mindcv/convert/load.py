@@ -1,4 +1,4 @@
-"""A checkpoint into a network."""
+"""Loads a checkpoint into a network."""
 
 from __future__ import annotations
 
@@ -32,16 +32,21 @@ def load_weights(
 ) -> dict[str, Any]:
     """Fill `model` from a checkpoint file and return the file's metadata.
 
-    What is not loaded as it stands in the file is asked for by an argument, and told in one line of the log each.
+    By default every weight of the model is loaded exactly as the file holds it. Each argument allows one exception, and
+    one line in the log reports it.
 
     Args:
         model: network whose weights are set.
-        path: a file in any known format, and in any known layout of names.
-        replace_head: when the checkpoint's head has another number of classes, or it has none (an encoder after FCMAE
-            has no last norm either), or the model has none, leave the model's as it is.
-        adapt_stem: when the checkpoint is of 3 channels and the model of another number, make the stem's weights fit
-            (see `adapted_stem`).
-        ema: whether to take the file's averaged weights; None takes what training validated, see `read_checkpoint`.
+        path: file in any known format and any known layout of names.
+        replace_head: whether to keep the model's head if the checkpoint's head has another number of classes, or if
+            one of the two has no head. An encoder after FCMAE has no last norm either; the model's is then kept too.
+        adapt_stem: whether to adapt the stem's weights if the checkpoint has 3 input channels and the model another
+            number (see `adapted_stem`).
+        ema: whether to load the moving average of the weights. None loads the weights that training validated (see
+            `read_checkpoint`).
+
+    Returns:
+        The metadata of the file.
 
     Raises:
         CheckpointError: the file cannot be read, or a name or shape does not match. The model is then unchanged.
@@ -58,15 +63,15 @@ def fill_weights(
     replace_head: bool = False,
     adapt_stem: bool = False,
 ) -> None:
-    """`load_weights` of a checkpoint that has been read, for callers whose model depends on its metadata.
+    """Fill `model` from a checkpoint that has already been read. Use it if the model depends on the metadata.
 
     Args:
         model, replace_head, adapt_stem: see `load_weights`.
-        contents: what was read; its arrays are let go.
-        path: what messages call it.
+        contents: weights and metadata of the checkpoint. Its arrays are removed to free memory.
+        path: name of the checkpoint in messages.
 
     Raises:
-        CheckpointError: see `load_weights`.
+        CheckpointError: a name or shape does not match (see `load_weights`).
     """
     try:
         renamed = rename(contents.arrays)
@@ -74,33 +79,34 @@ def fill_weights(
         raise CheckpointError(f"checkpoint '{path}': {error}") from None
     contents.arrays.clear()
     parameters = weight_parameters(model)
-    told = renamed.told()
+    messages = renamed.log_messages()
     untrained: list[str] = []
     if replace_head:
         untrained, sentence = _replace_head(renamed, parameters)
-        told += [sentence] if sentence else []
+        messages += [sentence] if sentence else []
     if adapt_stem and _adapt_stem(renamed, parameters):
-        told.append(f"the stem's weights for 3 channels are made to fit {parameters[_STEM].shape[1]}")
+        messages.append(f"the stem's weights for 3 channels are adapted to {parameters[_STEM].shape[1]}")
     wanted = {name: parameter for name, parameter in parameters.items() if name not in untrained}
     mismatch = compare(renamed, wanted)
     if mismatch:
         raise CheckpointError(f"checkpoint '{path}' (layout: {renamed.layout.name}) does not fit the model: {mismatch}")
     types = {renamed.sources[name]: renamed.arrays[name].dtype for name in wanted}
-    strange = [f"{name} is {dtype}" for name, dtype in types.items() if dtype.kind != "f"]
-    if strange:
-        raise CheckpointError(f"checkpoint '{path}' has weights that are no floats: {', '.join(strange[:8])}")
-    for sentence in told:
+    not_float = [f"{name} is {dtype}" for name, dtype in types.items() if dtype.kind != "f"]
+    if not_float:
+        raise CheckpointError(f"checkpoint '{path}' has weights that are not floats: {', '.join(not_float[:8])}")
+    for sentence in messages:
         logger.info("%s: %s", path, sentence)
-    # Each array is let go once it is copied: with it the memory of what was not a view of the file.
+    # Each array is dropped once it is copied. That frees the memory of arrays that are not views of
+    # the file.
     for name, parameter in wanted.items():
         parameter.set_data(ms.Tensor(as_float32(renamed.arrays.pop(name)), parameter.dtype))
 
 
 def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> tuple[list[str], str]:
-    """Take a head that does not fit out of `renamed`.
+    """Remove a head that does not fit from `renamed`.
 
     Returns:
-        The names of the model's parameters that are then left as they are, and a sentence about them, if any.
+        The names of the model's parameters that keep their values, and a sentence for the log about them, or ''.
     """
     arrays = renamed.arrays
     ours = [name for name in _HEAD if name in parameters]
@@ -112,18 +118,20 @@ def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> t
         sentence = f"the head of {renamed.num_classes} classes is left out"
         for name in theirs:
             del arrays[name]
-        return ours, sentence + (f"; the model's, of {num_classes}, is untrained" if ours else "")
+        return ours, sentence + (f"; the model's head of {num_classes} classes stays untrained" if ours else "")
     if not renamed.is_encoder:
-        return ours, f"there is no head in it; the model's, of {num_classes} classes, is untrained" if ours else ""
+        sentence = f"the checkpoint has no head; the model's head of {num_classes} classes stays untrained"
+        return ours, sentence if ours else ""
     if ours:
         return [*_NORM, *ours], (
-            f"there is no head and no last norm in it; the model's, of {num_classes} classes, are untrained"
+            "the checkpoint has no last norm and no head; the model's last norm and its head of "
+            f"{num_classes} classes stay untrained"
         )
-    return list(_NORM), "there is no last norm in it; the model's is untrained"
+    return list(_NORM), "the checkpoint has no last norm; the model's last norm stays untrained"
 
 
 def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> bool:
-    """Make a stem of 3 channels fit the model's number, if that is another; whether anything was done."""
+    """Adapt a stem of 3 input channels to the model's number of channels. Return whether it was necessary."""
     weight = renamed.arrays.get(_STEM)
     in_channels = parameters[_STEM].shape[1]
     if weight is None or weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3:
@@ -133,17 +141,18 @@ def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> boo
 
 
 def adapted_stem(weight: np.ndarray, in_channels: int) -> np.ndarray:
-    """Weights of a stem for RGB images made to fit another number of channels, as timm does.
+    """Adapt the weights of a stem for RGB images to another number of input channels, as timm does.
 
-    One channel gets the sum of the three, so that a grey image gives what it gave as three equal channels. Otherwise
-    red, green and blue are repeated in turn and scaled by 3 / in_channels, so that equal channels give what they gave.
+    For one channel, the weights of the three channels are summed: a grey image then gives the same output as three
+    equal channels gave. Otherwise the weights of red, green and blue are repeated in turn and scaled by
+    3 / in_channels: equal channels then give the same output as before if `in_channels` is a multiple of 3.
 
     Args:
-        weight: [O, 3, k, k].
-        in_channels: the number wanted.
+        weight: weights of the stem, [O, 3, k, k].
+        in_channels: number of input channels of the result.
 
     Returns:
-        [O, in_channels, k, k], float32.
+        Adapted weights, [O, in_channels, k, k], float32.
     """
     weight = np.asarray(weight, np.float32)
     if in_channels == 1:
@@ -152,6 +161,10 @@ def adapted_stem(weight: np.ndarray, in_channels: int) -> np.ndarray:
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
-    """The array as MindSpore's Tensor takes it: itself where it is native, contiguous float32, else a copy."""
-    # The view drops a byte order that is spelled out: MindSpore 2.7 refuses "<f" on machines where "f" is the same.
+    """Return the array as contiguous float32 in native byte order, which MindSpore's Tensor needs.
+
+    The result shares memory with the array if the array is already so, and is a copy otherwise.
+    """
+    # The view drops an explicit byte order. MindSpore 2.7 refuses the type "<f", even where it
+    # equals "f".
     return np.ascontiguousarray(array, np.float32).view(np.float32)

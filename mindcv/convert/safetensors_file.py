@@ -1,7 +1,10 @@
-"""The safetensors format: a length, a JSON header, the raw arrays one after the other.
+"""Reader and writer of the safetensors format: the length of the header, a JSON header, then the raw arrays.
 
-Source: the format's own description. The reader holds a file to all of it: offsets without holes or overlaps, up to
-the end of the file; sizes that follow from type and shape; no name twice.
+The source is the format's own description, and the reader enforces all of it. The arrays cover the data without holes
+or overlaps, each size follows from element type and shape, and no name occurs twice.
+
+The `safetensors` package is not used for writing. It shuffles the entries of the metadata in each process, so the same
+checkpoint gives different bytes, and it writes the wrong values of arrays that are not contiguous (decision 0078).
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from mindcv.utils.files import atomic_path
 
 __all__ = ["parse_json", "read_and_verify", "read_safetensors", "write_safetensors"]
 
-# The format's name of an element type -> PyTorch's. Its 8-, 6- and 4-bit floats have no counterpart in NumPy.
+# Name of an element type in the format -> its name in PyTorch. NumPy has no counterpart of the
+# format's 8-, 6- and 4-bit floats.
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -38,27 +42,31 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-_MAX_HEADER = 100_000_000  # the format's
-_MAX_SIZE = 2**48  # of an empty array, with 1 in place of 0: NumPy fails on larger ones
+_MAX_HEADER = 100_000_000  # bytes; the format sets this limit
+# Largest number of elements in a shape whose zeros count as ones. NumPy fails on empty arrays of
+# larger shapes.
+_MAX_SIZE = 2**48
 _METADATA = "__metadata__"
 
 
 def read_safetensors(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays, in the order of the file, and the metadata ({} for none).
+    """Return the arrays of a safetensors file, in the order of the file, and its metadata ({} if it has none).
 
-    Arrays are read-only views of the mapped file; bfloat16 and what is not aligned are copies, bfloat16 as float32.
+    The arrays are read-only views of the mapped file. Arrays that are not aligned are copied. bfloat16 is converted to
+    float32.
 
     Raises:
-        CheckpointError: no such file, not of this format, damaged, or with a type of element that is not read.
+        CheckpointError: the file does not exist, is not a safetensors file, is damaged, or has an element type that
+            is not supported.
     """
     return read_and_verify(path)[:2]
 
 
 def read_and_verify(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[str, str], bool]:
-    """As `read_safetensors`; and whether the file has a digest, which then is right.
+    """Read a file as `read_safetensors` does, and also return whether it has a digest, which has then been verified.
 
     Raises:
-        CheckpointError: see `read_safetensors`; or the digest is not that of the contents.
+        CheckpointError: the file cannot be read (see `read_safetensors`), or the digest does not match the contents.
     """
     arrays, metadata = _read(path)
     digest = metadata.pop(DIGEST_KEY, None)
@@ -73,8 +81,8 @@ def _read(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[st
         header, start = _read_header(data)
         metadata = header.pop(_METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise CheckpointError(f"its {_METADATA} is not a table of strings")
-        entries = {name: _Entry(name, described) for name, described in header.items()}
+            raise CheckpointError(f"its {_METADATA} must map strings to strings, and it does not")
+        entries = {name: _Entry(name, fields) for name, fields in header.items()}
         _check_offsets(entries.values(), len(data) - start)
         return {name: entry.array(data[start:]) for name, entry in entries.items()}, metadata
     except CheckpointError as error:
@@ -84,27 +92,31 @@ def _read(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[st
 def write_safetensors(
     path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray], metadata: Optional[Mapping[str, str]] = None
 ) -> None:
-    """Write arrays and metadata, and a digest of both; a crash leaves the old file or the new one, whole.
+    """Write arrays, metadata and a digest of both atomically: a crash leaves either the old file or the new one.
+
+    The bytes depend on the contents alone, not on the order of `arrays`.
 
     Args:
-        path: the file.
-        arrays: name -> array of a type that the format has.
-        metadata: strings by name.
+        path: file to write.
+        arrays: name -> array of any shape, whose element type the format supports.
+        metadata: name -> text.
 
     Raises:
-        CheckpointError: an array's type, or a value of the metadata, is not one that the format has.
+        CheckpointError: the format does not support the type of an array or of a metadata value.
     """
     if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
-        raise CheckpointError("the metadata of a safetensors file is strings by name")
+        raise CheckpointError("the metadata of a safetensors file must map strings to strings")
     if _METADATA in arrays:
-        raise CheckpointError(f"no array of a safetensors file can be called '{_METADATA}'")
+        raise CheckpointError(
+            f"no array of a safetensors file can be named '{_METADATA}': the format reserves the name"
+        )
     codes = {np.dtype(dtype): code for code, dtype in _DTYPES.items() if dtype != "bfloat16"}
     for name, array in arrays.items():
         if array.dtype.newbyteorder("=") not in codes:
             raise CheckpointError(
                 unknown_name(f"the element type of {quoted(name)},", array.dtype.name, map(str, codes))
             )
-    # Wide elements first: then each array is aligned for its type.
+    # Arrays with wide elements come first, so that each array is aligned for its element type.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     texts = dict(metadata or {})
     header: dict[str, Any] = {_METADATA: {**texts, DIGEST_KEY: digest_of(arrays, texts)}}
@@ -123,23 +135,23 @@ def write_safetensors(
 
 
 class _Entry:
-    """One array of the header, checked by itself."""
+    """The header's entry for one array. The constructor checks everything that does not depend on other entries."""
 
-    def __init__(self, name: str, described: Any):
+    def __init__(self, name: str, fields: Any):
         self.name = name
-        if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
-            raise CheckpointError(f"its header has not dtype, shape and data_offsets, or more, for {quoted(name)}")
-        code, self.shape, offsets = described["dtype"], described["shape"], described["data_offsets"]
+        if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
+            raise CheckpointError(f"the header of {quoted(name)} must have exactly dtype, shape and data_offsets")
+        code, self.shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
         if not isinstance(code, str) or code not in _DTYPES:
             raise CheckpointError(unknown_name(f"the element type of {quoted(name)},", str(code)[:40], _DTYPES))
         self.dtype = _DTYPES[code]
         whole = isinstance(self.shape, list) and isinstance(offsets, list) and len(offsets) == 2
         if not whole or not all(type(n) is int and 0 <= n < 2**62 for n in (*self.shape, *offsets)):
-            raise CheckpointError(f"its header gives {quoted(name)} a shape or offsets that are no list of integers")
+            raise CheckpointError(f"the shape and offsets of {quoted(name)} must be lists of integers from 0 up")
         self.begin, self.end = offsets
         size = math.prod(self.shape) * itemsize(self.dtype)
         if len(self.shape) > 32 or math.prod(n or 1 for n in self.shape) >= _MAX_SIZE:
-            raise CheckpointError(f"{quoted(name)} has too large a shape")
+            raise CheckpointError(f"the shape of {quoted(name)} is too large")
         if size != self.end - self.begin:
             has = self.end - self.begin
             raise CheckpointError(f"{quoted(name)}, {code} of shape {self.shape}, needs {size} bytes and has {has}")
@@ -149,34 +161,36 @@ class _Entry:
 
 
 def _read_header(data: memoryview) -> tuple[dict[str, Any], int]:
-    """The JSON header, and the byte after it."""
+    """Return the parsed JSON header and the offset of the first byte after it."""
     size = int.from_bytes(data[:8], "little")
     end = 8 + size
     if len(data) < 8 or size > _MAX_HEADER or end > len(data):
-        raise CheckpointError(f"it is cut or no safetensors file: a header of {size} bytes in a file of {len(data)}")
+        raise CheckpointError(
+            f"it is truncated or not a safetensors file: a header of {size} bytes in a file of {len(data)}"
+        )
     header = parse_json(data[8:end].tobytes())
     if not isinstance(header, dict):
-        raise CheckpointError("its header is no JSON object")
+        raise CheckpointError("its header is not a JSON object")
     return header, end
 
 
 def _check_offsets(entries: Any, size: int) -> None:
-    """The arrays follow each other, from the header to the end of the file."""
+    """Check that the arrays follow each other without gaps, from the header to the end of the file."""
     at = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != at:
-            fault = "overlaps another array" if entry.begin < at else "follows a hole"
+            fault = "overlaps another array" if entry.begin < at else "follows a gap"
             raise CheckpointError(f"{quoted(entry.name)} {fault} at byte {entry.begin} of the data")
         at = entry.end
     if at != size:
-        raise CheckpointError(f"its arrays end at byte {at} of the data, and the file at {size}")
+        raise CheckpointError(f"its arrays end at byte {at} of the data, but the file ends at byte {size}")
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text, in which no name may be twice in one object.
+    """Parse a JSON text in which no name may occur twice in one object.
 
     Raises:
-        CheckpointError: it is not JSON, or a name is there twice.
+        CheckpointError: the text is not JSON, or a name occurs twice.
     """
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
@@ -187,14 +201,15 @@ def parse_json(text: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
-            raise CheckpointError(f"{quoted(name)} is there twice")
-        made[name] = value
-    return made
+        if name in result:
+            raise CheckpointError(f"the name {quoted(name)} occurs twice")
+        result[name] = value
+    return result
 
 
 def _integer(digits: str) -> int:
-    # Turning a very long row of digits into a number takes a time quadratic in its length.
+    # Converting a very long string of digits takes time quadratic in its length. No valid number is
+    # that long.
     return int(digits) if len(digits) < 25 else 2**63

@@ -1,7 +1,7 @@
-"""The names that the pickle of a PyTorch file may hold, and the inert value that each makes.
+"""Table of the functions and classes that the pickle of a PyTorch file may refer to.
 
-A pickle asks for functions and classes by name. No such function is ever looked up: a name is a key of the tables here,
-or the file is refused.
+A pickle refers to functions and classes by name. This module never imports or looks up such a function. Each known name
+has a replacement here that builds plain data, and a file with any other name is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-# Class of a storage -> type of its elements.
+# Name of a storage class -> type of its elements.
 STORAGE_DTYPES = {
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{f"torch.cuda.{name}": dtype for name, dtype in _STORAGES.items()},
@@ -42,8 +42,8 @@ STORAGE_DTYPES = {
 _TORCH_DTYPES = {f"torch.{dtype}": dtype for dtype in DTYPES}
 _TENSOR_CLASSES = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 
-# What older versions call a module that newer ones moved.
-_MOVED = (
+# Modules that were renamed: pattern of the old name -> new name.
+_RENAMED = (
     (re.compile(r"__builtin__\."), "builtins."),
     (re.compile(r"numpy\.core\."), "numpy._core."),
     (re.compile(r"pathlib\._local\."), "pathlib."),
@@ -52,56 +52,63 @@ _MOVED = (
 
 @dataclass(frozen=True)
 class Name:
-    """A known name that the pickle mentions; it does nothing unless `call` finds it in the table of calls."""
+    """A known name in the pickle. It is only a name, and `call` runs the replacement that the table has for it."""
 
     full: str
 
 
 def resolve(module: str, attribute: str) -> Name:
-    """The known name `module.attribute`.
+    """Return the known name `module.attribute`.
 
     Raises:
-        CheckpointError: it is not known.
+        CheckpointError: the name is not known.
     """
     full = f"{module}.{attribute}"
-    for pattern, to in _MOVED:
-        full = pattern.sub(to, full) if pattern.match(full) else full
+    for pattern, new_name in _RENAMED:
+        full = pattern.sub(new_name, full) if pattern.match(full) else full
     if full in _CALLS or full in _KNOWN:
         return Name(full)
-    what = next((words for sign, words in _UNREADABLE.items() if sign in full), "which is no tensor and no plain value")
-    raise CheckpointError(f"it holds {quoted(full)}, {what}; nothing of it was run")
+    default = "which is neither a tensor nor a plain value"
+    reason = next((words for part, words in _UNSUPPORTED.items() if part in full), default)
+    raise CheckpointError(f"it refers to {quoted(full)}, {reason}; no code of the file was run")
 
 
 def call(name: Any, args: Any, spend: Spend) -> Any:
-    """What the file's call of `name` makes: a plain or inert value.
+    """Build the value that the file asks for by calling `name`. The result is plain data.
 
     Args:
-        name: a `Name`, else the file is refused.
-        args: the arguments in the file, a tuple of anything.
-        spend: told the number of items or bytes that are gone through or copied; it raises when they outgrow the file,
-            as they do when one value is used over and over.
+        name: a `Name`; any other value is refused.
+        args: arguments in the file, a tuple of any values.
+        spend: function that is given the number of items or bytes that are visited or copied. It raises if the total
+            exceeds the file's budget, which happens if a hostile file uses one value again and again.
 
     Raises:
-        CheckpointError: the name is none that is called, or the arguments are not its own.
+        CheckpointError: the name cannot be called, or the arguments do not fit it.
     """
     if not isinstance(name, Name) or name.full not in _CALLS or not isinstance(args, tuple):
-        raise CheckpointError(f"it calls {quoted(name.full) if isinstance(name, Name) else 'what is no function'}")
+        callee = quoted(name.full) if isinstance(name, Name) else "a value"
+        raise CheckpointError(f"it calls {callee}, which is not a known function")
     spend(len(args))
     try:
         return _CALLS[name.full](spend, *args)
-    except TypeError:  # another number of arguments than the function here has
-        raise CheckpointError(f"it calls {name.full} with other arguments than PyTorch does") from None
+    except TypeError:  # the number of arguments differs
+        raise CheckpointError(f"it calls {name.full} with arguments that PyTorch does not use") from None
 
 
 def put(target: dict, key: Any, value: Any) -> None:
-    """`target[key] = value` for keys that are cheap to hash: numbers, strings, and short tuples of them."""
+    """Set `target[key] = value` for a key that is cheap to hash: a number, a string, or a short tuple of them.
+
+    Raises:
+        CheckpointError: the key has another type.
+    """
     if not _is_key(key) and not (isinstance(key, tuple) and len(key) <= 8 and all(map(_is_key, key))):
-        raise CheckpointError(f"a dictionary has a key of type {type(key).__name__}")
+        raise CheckpointError(f"a dictionary has a key of type {type(key).__name__}, which is not supported")
     target[key] = value
 
 
 def _is_key(value: Any) -> bool:
-    # Integers of any size would allow as many of one hash as one likes.
+    # With integers of any size, a hostile file could make as many keys with the same hash as it
+    # likes.
     return value is None or type(value) in (str, bool, float, bytes) or type(value) is int and abs(value) < 2**63
 
 
@@ -121,8 +128,10 @@ def _tensor_v2(
     hooks: Any,
     metadata: Any = None,
 ) -> TorchTensor:
-    if metadata:  # the values are to be negated or conjugated
-        raise CheckpointError("a tensor is a lazy negation or conjugate, which is not read")
+    if metadata:  # PyTorch would negate or conjugate the values when they are used
+        raise CheckpointError(
+            "a tensor is a lazy negation or conjugate, which is not supported: save its resolved copy"
+        )
     return _tensor_v1(spend, typed, offset, shape, strides)
 
 
@@ -138,33 +147,34 @@ def _tensor_v3(
     metadata: Any = None,
 ) -> TorchTensor:
     if not isinstance(dtype, Name) or dtype.full not in _TORCH_DTYPES or not isinstance(typed, TypedStorage):
-        raise CheckpointError("a tensor has no storage or no type")
+        raise CheckpointError("a tensor has no storage or no element type")
     typed = TypedStorage(typed.storage, _TORCH_DTYPES[dtype.full])
     return _tensor_v2(spend, typed, offset, shape, strides, requires_grad, hooks, metadata)
 
 
 def _parameter(spend: Spend, data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> TorchTensor:
     if not isinstance(data, TorchTensor):
-        raise CheckpointError("a parameter is no tensor")
+        raise CheckpointError("a parameter is not a tensor")
     return data
 
 
 def _tensor_with_attributes(spend: Spend, function: Any, kind: Any, args: Any, state: Any) -> Any:
-    # Only the tensor builders: a call that may call would be recursion as deep as the file likes.
+    # Only the tensor builders are allowed: a function that calls any function could recurse without
+    # limit.
     sound = isinstance(function, Name) and function.full in _TENSOR_BUILDERS
     if not sound or not isinstance(kind, Name) or kind.full not in _TENSOR_CLASSES:
-        raise CheckpointError("a tensor is of a class that is not read")
+        raise CheckpointError("a tensor has a class that is not supported")
     return call(function, args, spend)
 
 
 def _ordered(spend: Spend, pairs: Any = ()) -> dict:
     spend(len(pairs) if isinstance(pairs, (list, tuple)) else 0)
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-        raise CheckpointError("an OrderedDict is made of something else than pairs")
-    made: dict = {}
+        raise CheckpointError("an OrderedDict is not built from pairs")
+    result: dict = {}
     for key, value in pairs:
-        put(made, key, value)
-    return made
+        put(result, key, value)
+    return result
 
 
 def _defaultdict(spend: Spend, factory: Any = None) -> dict:
@@ -173,21 +183,21 @@ def _defaultdict(spend: Spend, factory: Any = None) -> dict:
 
 def _counter(spend: Spend, counts: Any = None) -> dict:
     if not isinstance(counts, dict):
-        raise CheckpointError("a Counter is made of something else than a dictionary")
+        raise CheckpointError("a Counter is not built from a dictionary")
     spend(len(counts))
     return dict(counts)
 
 
 def _set(spend: Spend, items: Any = ()) -> list:
     if not isinstance(items, (list, tuple)):
-        raise CheckpointError("a set is made of something else than a list")
+        raise CheckpointError("a set is not built from a list")
     spend(len(items))
     return list(items)
 
 
 def _size(spend: Spend, sizes: Any) -> tuple:
     if not isinstance(sizes, tuple):
-        raise CheckpointError("a torch.Size is made of something else than a tuple")
+        raise CheckpointError("a torch.Size is not built from a tuple")
     return sizes
 
 
@@ -196,16 +206,16 @@ def _device(spend: Spend, kind: Any, index: Any = None) -> Inert:
 
 
 def _bytes(spend: Spend, text: Any = "", encoding: Any = "latin1") -> bytes:
-    # Protocol 2 has no bytes: each becomes the character of its number.
+    # Pickle protocol 2 has no byte strings. It writes each byte as the character with that number.
     spend(len(text) if isinstance(text, str) else 0)
     if not isinstance(text, str) or encoding != "latin1" or max(text, default="") > "\xff":
-        raise CheckpointError("a byte string is not written as pickle writes them")
+        raise CheckpointError("a byte string is not encoded as latin1 text, which pickle uses")
     return text.encode("latin1")
 
 
 def _path(spend: Spend, *parts: Any) -> str:
     if not all(isinstance(part, str) for part in parts):
-        raise CheckpointError("a path is made of something else than strings")
+        raise CheckpointError("a path is not built from strings")
     spend(sum(map(len, parts)))
     return "/".join(parts)
 
@@ -224,15 +234,15 @@ def _numpy_scalar(spend: Spend, kind: Any, data: Any) -> Any:
 
 def _numpy_array(spend: Spend, kind: Any, shape: Any, filler: Any) -> NumpyArray:
     if kind != Name("numpy.ndarray"):
-        raise CheckpointError("a NumPy array is of a class that is not read")
+        raise CheckpointError("a NumPy array has a class that is not supported")
     return NumpyArray()
 
 
 def _numpy_buffer(spend: Spend, data: Any, kind: Any, shape: Any, order: Any) -> NumpyArray:
-    made = NumpyArray()
+    result = NumpyArray()
     spend(len(data) if isinstance(data, bytes) else 0)
-    made.set(data, kind, shape, order)
-    return made
+    result.set(data, kind, shape, order)
+    return result
 
 
 def _inert(name: str) -> Callable[..., Inert]:
@@ -270,22 +280,22 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     **{f"pathlib.{name}": _path for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")},
     **{f"datetime.{name}": _inert(f"datetime.{name}") for name in ("date", "datetime", "time", "timedelta")},
 }
-# Names that stand as a value or an argument.
+# Names that may occur as a value or an argument, but are not called.
 _KNOWN = {
     *STORAGE_DTYPES,
     *_TORCH_DTYPES,
     *_TENSOR_CLASSES,
     "numpy.ndarray",
-    # Factories of a defaultdict; long and unicode are Python 2's.
+    # Default factories of a defaultdict. long and unicode belong to Python 2.
     *(f"builtins.{name}" for name in ("dict", "list", "int", "long", "float", "str", "unicode", "bool")),
 }
-# Part of a name -> why the file is refused, where one can say more.
-_UNREADABLE = {
-    "_rebuild_qtensor": "a quantised tensor, which is not read",
-    "_rebuild_sparse": "a sparse tensor, which is not read",
-    "_rebuild_nested": "a nested tensor, which is not read",
+# Part of a name -> reason why the file is refused, for names with a known meaning.
+_UNSUPPORTED = {
+    "_rebuild_qtensor": "a quantised tensor, which is not supported",
+    "_rebuild_sparse": "a sparse tensor, which is not supported",
+    "_rebuild_nested": "a nested tensor, which is not supported",
     "_rebuild_meta": "a tensor without data",
-    "torch.float8": "a type of element that is not read",
-    "torch.Q": "a quantised tensor, which is not read",
+    "torch.float8": "an element type that is not supported",
+    "torch.Q": "a quantised tensor, which is not supported",
     "torch.nn.modules": "part of a whole pickled module: save its state_dict() instead",
 }

@@ -1,12 +1,14 @@
-"""Reads the pickle inside a PyTorch file without running anything.
+"""Reads the pickle inside a PyTorch file without running any code from it.
 
-A small machine of its own steps through the opcodes that PyTorch writes (pickle protocols 2 to 5); any other opcode
-ends the reading, and so does a name that is not in `torch_names`. A restricted `pickle.Unpickler` would keep foreign
-code out as well, but not hostile data: its memo is an array as long as the largest index asks for (9 bytes took 2 GB),
-it hashes nested tuples by recursion until the process dies, and its BUILD writes into whatever is on the stack
-(decision 0051).
+A small interpreter executes the opcodes that PyTorch writes (pickle protocols 2 to 5). It refuses any other opcode, and
+any name that is not in `torch_names`.
 
-Sets come out as lists, an OrderedDict as a dict, an `argparse.Namespace` as a `Namespace`, tensors as `TorchTensor`.
+A restricted `pickle.Unpickler` would also refuse foreign code, but it does not withstand hostile data. Its memo is an
+array as long as the largest index, so 9 bytes allocated 2 GB. It hashes nested tuples recursively until the process
+crashes. Its opcode BUILD sets attributes of any object on the stack (decision 0051).
+
+Sets are returned as lists, an OrderedDict as a dict, an `argparse.Namespace` as a `Namespace`, and tensors as
+`TorchTensor`.
 """
 
 from __future__ import annotations
@@ -28,31 +30,33 @@ _MAX_NAME = 512
 
 
 def read_pickle(data: memoryview, find_storage: FindStorage, start: int = 0) -> tuple[Any, int]:
-    """The value of the pickle at byte `start` of `data`, and the byte after its end.
+    """Return the value of the pickle that starts at byte `start` of `data`, and the offset of the byte after its end.
 
     Args:
-        data: bytes that hold the pickle.
-        find_storage: gives the storage of a key with a number of bytes; raises CheckpointError when there is none.
-        start: where the pickle begins.
+        data: bytes that contain the pickle.
+        find_storage: function from a key and a number of bytes to the storage. It raises CheckpointError if there is
+            no such storage.
+        start: offset of the first byte of the pickle.
 
     Raises:
-        CheckpointError: it is damaged, or holds something else than tensors and plain values.
+        CheckpointError: the pickle is damaged, or contains anything other than tensors and plain values.
     """
     machine = _Machine(data, find_storage, start)
     return machine.run(), machine.position
 
 
 class _Machine:
-    """A stack, the items above the last mark, and the memo."""
+    """Interpreter of pickle opcodes, with the stack and the memo that the opcodes work on."""
 
     def __init__(self, data: memoryview, find_storage: FindStorage, start: int):
         self.position = start
         self._data = data
         self._find_storage = find_storage
         self._stack: list[Any] = []
-        self._marked: list[list[Any]] = []  # the stacks below each mark
+        self._marked: list[list[Any]] = []  # the part of the stack below each mark
         self._memo: dict[int, Any] = {}
-        # What calls may go through: an honest file uses each of its bytes in a call or two, not over and over.
+        # Number of items and bytes that all calls together may visit. An honest file uses each of
+        # its bytes in one or two calls.
         self._budget = 4 * len(data) + 1024
 
     def run(self) -> Any:
@@ -64,8 +68,8 @@ class _Machine:
             step = _STEPS.get(opcode)
             if step is None:
                 known = pickletools.code2op.get(opcode.decode("latin1"))
-                what = f"the opcode {known.name}" if known else f"byte {opcode[0]}"
-                raise CheckpointError(f"its pickle has {what} at {at}, which PyTorch does not write")
+                shown = f"the opcode {known.name}" if known else f"byte {opcode[0]}"
+                raise CheckpointError(f"its pickle has {shown} at byte {at}, which PyTorch does not write")
             step(self)
 
     def take(self, count: int) -> bytes:
@@ -83,7 +87,7 @@ class _Machine:
         try:
             return self.take(size).decode("utf-8")
         except UnicodeDecodeError:
-            raise CheckpointError("its pickle has a string that is not UTF-8") from None
+            raise CheckpointError("its pickle has a string that is not valid UTF-8") from None
 
     def line(self) -> str:
         end = self._data[self.position : self.position + _MAX_NAME].tobytes().find(b"\n")
@@ -96,19 +100,19 @@ class _Machine:
     def spend(self, count: int) -> None:
         self._budget -= count
         if self._budget < 0:
-            raise CheckpointError("its pickle copies far more than it holds")
+            raise CheckpointError("its pickle copies far more data than it contains")
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
 
     def pop(self) -> Any:
         if not self._stack:
-            raise CheckpointError("its pickle takes a value where there is none")
+            raise CheckpointError("its pickle takes a value from an empty stack")
         return self._stack.pop()
 
     def top(self, kind: type) -> Any:
         if not self._stack or not isinstance(self._stack[-1], kind):
-            raise CheckpointError(f"its pickle adds items to what is no {kind.__name__}")
+            raise CheckpointError(f"its pickle adds items to a value that is not a {kind.__name__}")
         return self._stack[-1]
 
     def mark(self) -> None:
@@ -117,7 +121,7 @@ class _Machine:
 
     def pop_mark(self) -> list[Any]:
         if not self._marked:
-            raise CheckpointError("its pickle takes a mark where there is none")
+            raise CheckpointError("its pickle takes a mark, but the stack has none")
         items, self._stack = self._stack, self._marked.pop()
         return items
 
@@ -150,12 +154,12 @@ class _Machine:
 
     def recall(self, index: int) -> None:
         if index not in self._memo:
-            raise CheckpointError(f"its pickle recalls value {index}, which it has not set")
+            raise CheckpointError(f"its pickle reads entry {index} of the memo before it is set")
         self.push(self._memo[index])
 
     def mention(self, module: Any, attribute: Any) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
-            raise CheckpointError("its pickle has a name that is no string")
+            raise CheckpointError("its pickle has a name that is not a string")
         self.push(resolve(module, attribute))
 
     def stack_global(self) -> None:
@@ -171,29 +175,36 @@ class _Machine:
         target = self.top(object)
         if isinstance(target, Namespace):
             if not isinstance(state, dict):
-                raise CheckpointError("a Namespace has no dictionary")
+                raise CheckpointError("the attributes of a Namespace are not a dictionary")
             self.spend(len(state))
             target.update(state)
         elif isinstance(target, NumpyType):
             target.set_state(state)
         elif isinstance(target, NumpyArray):
-            self.spend(sum(len(part) for part in state if isinstance(part, bytes)) if isinstance(state, tuple) else 0)
+            is_tuple = isinstance(state, tuple)
+            self.spend(sum(len(part) for part in state if isinstance(part, bytes)) if is_tuple else 0)
             target.set_state(state)
-        elif type(target) is not dict and not isinstance(target, Inert):  # attributes of an OrderedDict are no weights
-            raise CheckpointError(f"its pickle sets attributes of a {type(target).__name__}")
+        # The attributes of an OrderedDict and of an inert value are ignored: they are not weights.
+        elif type(target) is not dict and not isinstance(target, Inert):
+            raise CheckpointError(f"its pickle sets attributes of a {type(target).__name__}, which is refused")
 
     def persistent(self) -> None:
-        """('storage', class, key, device, number of elements), and in the old format None for no view."""
-        found = self.pop()
-        if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
-            raise CheckpointError("its pickle refers to something else than a storage")
-        _, kind, key, _, numel = found[:5]
-        if len(found) == 6 and found[5] is not None:
-            raise CheckpointError("a storage is a view of another (PyTorch before 0.4), which is not read")
+        """Push the storage that a persistent id describes.
+
+        The id is ('storage', class, key, device, number of elements). The old format appends None, or the view that
+        the storage is of another one.
+        """
+        persistent_id = self.pop()
+        is_tuple = isinstance(persistent_id, tuple) and len(persistent_id) in (5, 6)
+        if not is_tuple or persistent_id[0] != "storage":
+            raise CheckpointError("its pickle has a persistent id that does not describe a storage")
+        _, kind, key, _, numel = persistent_id[:5]
+        if len(persistent_id) == 6 and persistent_id[5] is not None:
+            raise CheckpointError("a storage is a view of another (PyTorch before 0.4), which is not supported")
         if not isinstance(kind, Name) or kind.full not in STORAGE_DTYPES:
-            raise CheckpointError("a storage has no type")
+            raise CheckpointError("a storage has no known element type")
         if not isinstance(key, str) or not is_count(numel):
-            raise CheckpointError("a storage has no key or size")
+            raise CheckpointError("a storage has no valid key or size")
         dtype = STORAGE_DTYPES[kind.full]
         self.push(TypedStorage(self._find_storage(key, numel * itemsize(dtype)), dtype))
 
@@ -232,7 +243,7 @@ def _tuple(count: int) -> _Step:
 
 _STEPS: dict[bytes, _Step] = {
     b"\x80": lambda machine: machine.take(1),  # PROTO
-    b"\x95": lambda machine: machine.take(8),  # FRAME, a hint for readers of streams
+    b"\x95": lambda machine: machine.take(8),  # FRAME: a hint for readers of streams, ignored here
     b"(": _Machine.mark,
     b"0": _Machine.pop,
     b"1": _Machine.pop_mark,
@@ -248,8 +259,8 @@ _STEPS: dict[bytes, _Step] = {
     b"\x8c": _text(1),  # SHORT_BINUNICODE
     b"X": _text(4),  # BINUNICODE
     b"\x8d": _text(8),  # BINUNICODE8
-    b"U": _text(1),  # SHORT_BINSTRING, of Python 2
-    b"T": _text(4),  # BINSTRING, of Python 2
+    b"U": _text(1),  # SHORT_BINSTRING, from Python 2
+    b"T": _text(4),  # BINSTRING, from Python 2
     b"C": _bytes(1),  # SHORT_BINBYTES
     b"B": _bytes(4),  # BINBYTES
     b"\x8e": _bytes(8),  # BINBYTES8

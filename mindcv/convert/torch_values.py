@@ -1,7 +1,7 @@
-"""What the pickle inside a PyTorch file describes: storages, tensors that are views of them, NumPy arrays.
+"""Values that the pickle inside a PyTorch file describes: storages, tensors that are views of them, and NumPy arrays.
 
-Arrays are made when they are asked for, once for each storage; every tensor is a view. So the memory that a file can
-ask for is a small multiple of its size, however many tensors it lists.
+An array is created on first use, once for each storage, and every tensor is a view of it. A file can therefore allocate
+only a small multiple of its own size, however many tensors it lists.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from mindcv.utils.errors import CheckpointError
 
 __all__ = ["Inert", "Namespace", "NumpyArray", "NumpyType", "Storage", "TorchTensor", "TypedStorage", "is_count"]
 
-# An expanded tensor (stride 0) has more elements than its storage. It stays a view here, but whoever copies it pays for
-# all of them: a few bytes must not stand for terabytes.
+# Largest number of elements of an expanded tensor (stride 0), which has more elements than its
+# storage. The tensor is a view here, but a copy of it takes memory for all elements, so a few bytes
+# must not describe terabytes.
 _MAX_EXPANDED = 2**24
-_MAX_AXES = 32  # NumPy's
-_MAX_SIZE = 2**48  # of an empty array, with 1 in place of 0: NumPy fails on larger ones
+_MAX_AXES = 32  # NumPy's limit
+# Largest number of elements in a shape whose zeros count as ones. NumPy fails on empty arrays of
+# larger shapes.
+_MAX_SIZE = 2**48
 
 
 def is_count(value: Any) -> bool:
-    """Whether `value` is an integer from 0 up that fits 62 bits; True and False are none."""
+    """Return whether `value` is an integer from 0 up that fits into 62 bits. Booleans do not count as integers."""
     return type(value) is int and 0 <= value < 2**62
 
 
 class Storage:
-    """Bytes of a file that tensors are views of.
+    """The bytes in a file that one or more tensors share.
 
     Args:
-        nbytes: their number.
-        data: the bytes, or None when they come after the tensors in the file: `fill` sets them then.
-        byteorder: '<' or '>'.
+        nbytes: number of bytes.
+        data: the bytes, or None if they follow the tensors in the file. `fill` sets them later.
+        byteorder: '<' for little-endian, '>' for big-endian.
     """
 
     __slots__ = ("nbytes", "_arrays", "_byteorder", "_data")
@@ -48,11 +51,11 @@ class Storage:
         self._arrays: dict[str, np.ndarray] = {}
 
     def fill(self, data: memoryview) -> None:
-        """Set the bytes, `nbytes` of them."""
+        """Set the bytes. There must be `nbytes` of them."""
         self._data = data
 
     def array(self, dtype: str) -> np.ndarray:
-        """All elements, a read-only array [N]; bfloat16 becomes float32."""
+        """Return all elements as a read-only array [N]. bfloat16 is converted to float32."""
         if dtype not in self._arrays:
             self._arrays[dtype] = array_of(self._data, dtype, self._byteorder)
         return self._arrays[dtype]
@@ -60,7 +63,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TypedStorage:
-    """A storage and the type of its elements (PyTorch's name)."""
+    """A storage and the type of its elements, by PyTorch's name."""
 
     storage: Storage
     dtype: str
@@ -73,7 +76,10 @@ class TypedStorage:
 
 @dataclass(frozen=True)
 class TorchTensor:
-    """A tensor: offset, shape and strides, in elements, over a storage. They have been checked against its size."""
+    """A tensor: a view of a storage with an offset, a shape and strides, all in elements.
+
+    `over` checks them against the size of the storage.
+    """
 
     storage: Storage
     dtype: str
@@ -83,57 +89,58 @@ class TorchTensor:
 
     @classmethod
     def over(cls, typed: TypedStorage, offset: Any, shape: Any, strides: Any) -> TorchTensor:
-        """The tensor that a file describes by these values.
+        """Return the tensor that a file describes by these values.
 
         Raises:
-            CheckpointError: they are not what they should be, or reach beyond the storage.
+            CheckpointError: the values are invalid, or the tensor reaches beyond the storage.
         """
         whole = isinstance(shape, (tuple, list)) and isinstance(strides, (tuple, list))
         if not whole or len(shape) != len(strides) or len(shape) > _MAX_AXES:
-            raise CheckpointError("a tensor's shape and strides do not belong together")
+            raise CheckpointError("a tensor's shape and strides do not have the same length, or are too long")
         if not all(map(is_count, (offset, *shape, *strides))):
-            raise CheckpointError("a tensor's shape, strides or offset is not an integer from 0 up")
+            raise CheckpointError("a tensor's shape, strides and offset must be integers from 0 up")
         numel = math.prod(shape)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
         if numel and last >= typed.numel:
-            raise CheckpointError(f"a tensor reaches element {last} of a storage of {typed.numel}")
+            raise CheckpointError(f"a tensor reaches element {last} of a storage of {typed.numel} elements")
         if numel > max(typed.numel, _MAX_EXPANDED):
-            raise CheckpointError(f"a tensor repeats {typed.numel} elements to {numel}")
+            raise CheckpointError(f"a tensor expands {typed.numel} elements to {numel}, which is too many")
         if math.prod(size or 1 for size in shape) >= _MAX_SIZE:
             raise CheckpointError(f"a tensor's shape is too large: {shape}")
         return cls(typed.storage, typed.dtype, offset, tuple(shape), tuple(strides))
 
     def array(self) -> np.ndarray:
-        """The values: a read-only view of the storage, of this shape and strides."""
+        """Return the values as a read-only view of the storage."""
         flat = self.storage.array(self.dtype)
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
-        # PyTorch lets an axis of one element have any stride, beyond 64 bits in bytes too.
+        # PyTorch allows any stride for an axis of one element, even one that exceeds 64 bits in
+        # bytes.
         steps = [0 if size == 1 else stride * flat.itemsize for size, stride in zip(self.shape, self.strides)]
         return np.ndarray(self.shape, flat.dtype, flat, self.offset * flat.itemsize, steps)
 
 
 class NumpyType:
-    """A NumPy element type of a plain number; the pickle sets its byte order after making it."""
+    """NumPy element type of a plain number. The pickle sets its byte order after the constructor."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, name: Any):
         if not isinstance(name, str) or not re.fullmatch(r"[iu][1248]|f[248]|c8|c16|b1", name):
             kind = quoted(name) if isinstance(name, str) else "without a name"
-            raise CheckpointError(f"a NumPy array of type {kind} is not read")
+            raise CheckpointError(f"a NumPy array of type {kind} is not supported")
         self.dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
-        """Take the byte order from the state that NumPy pickles; nothing else may be in it."""
+        """Set the byte order from NumPy's pickled state. The state must contain nothing else."""
         plain = isinstance(state, tuple) and len(state) == 8 and state[2:] == (None, None, None, -1, -1, 0)
         if not plain or state[1] not in ("<", ">", "|", "="):
-            raise CheckpointError("a NumPy type has more to it than a byte order")
+            raise CheckpointError("a NumPy type has more state than a byte order, which is not supported")
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class NumpyArray:
-    """A NumPy array; the pickle fills it after making it."""
+    """A NumPy array. The pickle sets its values after the constructor."""
 
     __slots__ = ("_array",)
 
@@ -141,14 +148,14 @@ class NumpyArray:
         self._array: Optional[np.ndarray] = None
 
     def set_state(self, state: Any) -> None:
-        """Take (version, shape, type, whether Fortran order, bytes)."""
+        """Set the values from NumPy's pickled state: (version, shape, type, whether Fortran order, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise CheckpointError("a NumPy array is not described by five values")
         _, shape, kind, fortran, data = state
         self.set(data, kind, shape, "F" if fortran else "C")
 
     def set(self, data: Any, kind: Any, shape: Any, order: Any) -> None:
-        """Take the bytes, their `NumpyType`, the shape and the order, 'C' or 'F'."""
+        """Set the values from their bytes, their `NumpyType`, the shape, and the order, 'C' or 'F'."""
         sound = isinstance(data, bytes) and isinstance(kind, NumpyType) and isinstance(shape, tuple)
         if not sound or order not in ("C", "F") or len(shape) > _MAX_AXES or not all(map(is_count, shape)):
             raise CheckpointError("a NumPy array is not described by bytes, type, shape and order")
@@ -156,25 +163,25 @@ class NumpyArray:
             raise CheckpointError(f"a NumPy array of shape {shape} has {len(data)} bytes")
         if not data:
             self._array = np.zeros(shape, kind.dtype.newbyteorder("="))
-        elif kind.dtype == bool:  # a byte that is neither 0 nor 1 is no valid value
+        elif kind.dtype == bool:  # a file may hold bytes other than 0 and 1, which are not valid values
             self._array = (np.frombuffer(data, np.uint8) != 0).reshape(shape, order=order)
         else:
             native = kind.dtype.newbyteorder("=")
             self._array = np.frombuffer(data, kind.dtype).astype(native, copy=False).reshape(shape, order=order)
 
     def array(self) -> np.ndarray:
-        """The values, in this machine's byte order."""
+        """Return the values in this machine's byte order."""
         if self._array is None:
             raise CheckpointError("a NumPy array has no values")
         return self._array
 
 
 class Namespace(dict):
-    """The attributes of an `argparse.Namespace`."""
+    """The attributes of an `argparse.Namespace`, by name."""
 
 
 @dataclass(frozen=True)
 class Inert:
-    """Stands for a value that is of no use here, by its kind."""
+    """Placeholder for a value that is not needed here, such as a device or a date. `name` is its type."""
 
     name: str

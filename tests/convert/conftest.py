@@ -1,11 +1,11 @@
-"""Checkpoints as other libraries name and shape them, written down from their code and not from mindcv's tables."""
+"""Checkpoints with the names and shapes of other libraries, taken from their code and not from mindcv's tables."""
 
 import numpy as np
 import pytest
 
 
 def pairs(names, official, theirs=("weight", "bias"), ours=("weight", "bias")):
-    """Two names of a layer's parameters in a layout, and the official ones."""
+    """Return the names of a layer's two parameters in a layout, each with the official name."""
     return [(f"{names}.{t}", f"{official}.{o}") for t, o in zip(theirs, ours)]
 
 
@@ -96,7 +96,7 @@ def mmpretrain(depths):
 
 
 def reshaped(layout, name, array, is_conv_mlp):
-    """An official array as the layout holds it."""
+    """Return an official array in the shape that the layout stores."""
     if (layout == "timm" and ".mlp.grn." in name) or (layout == "mmpretrain" and ".grn." in name):
         return array[0, 0, 0]
     if layout == "timm" and is_conv_mlp and ".mlp.fc" in name and name.endswith("weight"):
@@ -106,10 +106,10 @@ def reshaped(layout, name, array, is_conv_mlp):
     if layout == "fcmae" and ".grn." in name:
         return array[0, 0]
     if layout == "fcmae" and name.endswith("kernel"):
-        # The places of a sparse kernel count its rows first: place x * side + y is column x, row y.
+        # A sparse kernel is stored column by column: index x * side + y is column x, row y.
         side = array.shape[2]
-        places = [array[:, :, y, x].T for x in range(side) for y in range(side)]
-        return np.stack(places)[:, 0] if "dwconv" in name else np.stack(places)
+        taps = [array[:, :, y, x].T for x in range(side) for y in range(side)]
+        return np.stack(taps)[:, 0] if "dwconv" in name else np.stack(taps)
     convolutions = ("dwconv.bias", *(f"downsample_layers.{stage}.1.bias" for stage in (1, 2, 3)))
     if layout == "fcmae" and name.endswith(convolutions):
         return array[None]
@@ -118,13 +118,13 @@ def reshaped(layout, name, array, is_conv_mlp):
 
 @pytest.fixture(scope="session")
 def official_shapes(reference):
-    """Model -> name -> shape, in the official layout."""
+    """Return a function from a model's name to {parameter name: shape} in the official layout."""
     return reference.shapes
 
 
 @pytest.fixture(scope="session")
 def as_layout():
-    """(layout, model, official arrays) -> that model's checkpoint in the layout, in the layout's own order."""
+    """Return a function (layout, model, official arrays) that gives the checkpoint in the layout, in its own order."""
 
     def convert(layout, model, official):
         depths = [len({name.split(".")[2] for name in official if name.startswith(f"stages.{s}.")}) for s in range(4)]

@@ -1,4 +1,4 @@
-"""Checkpoints of any format: which file, which format, which of its entries are the weights."""
+"""Tests of checkpoints of any format: which file is read, which format it has, and which entries are the weights."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from mindcv.convert import open_checkpoint, read_checkpoint, write_ckpt, write_s
 from mindcv.utils.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / "data" / "torch"
-FIRST = np.arange(8, dtype="f4").reshape(2, 1, 2, 2) / 4  # 0.weight of the recorded files
+FIRST = np.arange(8, dtype="f4").reshape(2, 1, 2, 2) / 4  # the array 0.weight in the recorded files
 
 
 def refusal(path, **options):
@@ -26,16 +26,16 @@ def refusal(path, **options):
 
 
 def save(path, **arrays):
-    """A `.ckpt` as other software writes it."""
+    """Write a `.ckpt` file as other software does."""
     entries = [{"name": name, "data": Tensor(np.asarray(array))} for name, array in arrays.items()]
     ms.save_checkpoint(entries, str(path))
     return path
 
 
 def dump(path, tree):
-    """`tree` as PyTorch's old format has it: Python's pickle writes it, with tensors only as NumPy arrays.
+    """Write `tree` in PyTorch's old format with Python's pickle. Its tensors are NumPy arrays.
 
-    Protocol 2 names `numpy.core` for arrays, as the training states of PyTorch do.
+    Protocol 2 refers to `numpy.core` for arrays, as the training states of PyTorch do.
     """
     header = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in (*header, tree, [])))
@@ -45,14 +45,14 @@ def dump(path, tree):
 W, V = {"w": np.float32([1, 2])}, {"w": np.float32([3, 4])}
 
 
-# Formats and places.
+# Formats and paths.
 
 
 @pytest.mark.parametrize(
     "file", ["state_dict.pth", "state_dict_old.pth", "state_dict.safetensors", "pytorch_model.bin.index.json"]
 )
 @pytest.mark.parametrize("called", ["", "misleading.ckpt", "no_suffix"])
-def test_the_format_is_told_by_content(tmp_path, file, called):
+def test_read_checkpoint_detects_the_format_by_content(tmp_path, file, called):
     for shard in DATA.glob("*.bin"):
         shutil.copy(shard, tmp_path)
     path = shutil.copy(DATA / file, tmp_path / (called or file))
@@ -61,15 +61,16 @@ def test_the_format_is_told_by_content(tmp_path, file, called):
     np.testing.assert_array_equal(arrays["0.weight"], FIRST)
 
 
-def test_this_librarys_own_file_and_its_metadata(tmp_path):
+def test_open_checkpoint_reads_the_metadata_of_a_file_of_this_library(tmp_path):
     write_ckpt(tmp_path / "a.ckpt", {"w": Tensor([1.0, 2.0])}, {"model": "x", "mean": [0.5]})
     contents = open_checkpoint(tmp_path / "a.ckpt")
     assert contents.metadata == {"model": "x", "mean": [0.5]} and contents.arrays["w"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["a.w", "a."])
-def test_a_ckpt_whose_bytes_look_like_other_formats(tmp_path, name):
-    # Lengths in MindSpore's file are arbitrary bytes: 60 is '<', 123 is '{', at byte 1 (entry) and byte 8 (tensor).
+def test_read_checkpoint_reads_a_ckpt_whose_bytes_look_like_another_format(tmp_path, name):
+    # The lengths in MindSpore's file are arbitrary bytes, at byte 1 (entry) and byte 8 (tensor).
+    # The byte 60 is '<', and 123 is '{'.
     seen = set()
     for size in range(20, 130):
         path = save(tmp_path / "a.ckpt", **{name: np.zeros(size, "i1")})
@@ -79,13 +80,13 @@ def test_a_ckpt_whose_bytes_look_like_other_formats(tmp_path, name):
     assert {(1, b"<"), (1, b"{")} <= seen if name == "a.w" else (8, b"{") in seen
 
 
-def test_metadata_of_safetensors_and_of_an_index():
+def test_open_checkpoint_reads_the_metadata_of_safetensors_and_of_an_index():
     assert open_checkpoint(DATA / "state_dict.safetensors").metadata == {"format": "pt"}
     assert open_checkpoint(DATA / "pytorch_model.bin.index.json").metadata == {"total_size": 0}
     assert open_checkpoint(DATA / "state_dict.pth").metadata == {}
 
 
-def test_bfloat16_of_mindspore(tmp_path):
+def test_read_checkpoint_converts_bfloat16_of_mindspore_to_float32(tmp_path):
     ms.save_checkpoint([{"name": "w", "data": Tensor([1.5, -2.0], ms.bfloat16)}], str(tmp_path / "a.ckpt"))
     array = read_checkpoint(tmp_path / "a.ckpt")["w"]
     assert array.dtype == np.float32 and array.tolist() == [1.5, -2.0]
@@ -96,7 +97,7 @@ def test_bfloat16_of_mindspore(tmp_path):
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
         (b"\n \n<!DOCTYPE html>", "is a web page"),
-        (b"hello", "none of: PyTorch, safetensors, MindSpore .ckpt"),
+        (b"hello", "unknown format (known are: PyTorch, safetensors, MindSpore .ckpt"),
         (b"", "is empty"),
         (b'{"a": 1}', "without a weight_map"),
         (b"{", "not JSON"),
@@ -106,19 +107,19 @@ def test_bfloat16_of_mindspore(tmp_path):
         (b"\x0a\x05 and no more", "cannot be read"),
     ],
 )
-def test_other_files_are_refused_by_what_they_are(tmp_path, content, says):
+def test_open_checkpoint_names_the_kind_of_a_file_that_is_not_a_checkpoint(tmp_path, content, says):
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)
     message = refusal(path)
     assert says in message and message.startswith(f"checkpoint '{path}'") and message.count("checkpoint '") == 1
 
 
-def test_mindspores_file_under_another_name(tmp_path):
+def test_open_checkpoint_rejects_a_mindspore_file_with_another_suffix(tmp_path):
     path = save(tmp_path / "a.ckpt", w=[1.0]).rename(tmp_path / "a.pth")
-    assert refusal(path).endswith("reads its own checkpoints only under such a name: rename it to 'a.ckpt'")
+    assert refusal(path).endswith("because MindSpore reads no other: rename it to 'a.ckpt'")
 
 
-def test_folder_of_a_run_lists_its_checkpoints_and_the_best_first(tmp_path):
+def test_open_checkpoint_lists_the_best_checkpoint_of_a_folder_first(tmp_path):
     for name in ("convnext-1_3", "convnext-2_3", "convnext_best"):
         save(tmp_path / f"{name}.ckpt", w=[1.0])
         (tmp_path / f"{name}.resume.safetensors").write_bytes(b"state of a run")
@@ -128,25 +129,28 @@ def test_folder_of_a_run_lists_its_checkpoints_and_the_best_first(tmp_path):
     assert list(read_checkpoint(tmp_path)) == ["w"]
 
 
-def test_misspelt_checkpoint_names_the_one_that_is_there(tmp_path):
+def test_open_checkpoint_suggests_the_file_with_the_closest_name(tmp_path):
     save(tmp_path / "convnext_best.ckpt", w=[1.0])
     assert refusal(tmp_path / "convnext_bets.ckpt").endswith("; did you mean 'convnext_best.ckpt'?")
     assert refusal(tmp_path / "convnext_best.pth").endswith("; did you mean 'convnext_best.ckpt'?")
 
 
-def test_missing_checkpoint_suggests_no_file_that_only_shares_the_suffix(tmp_path):
+def test_open_checkpoint_suggests_no_file_that_shares_only_the_suffix(tmp_path):
     save(tmp_path / "flip.ckpt", w=[1.0])
     for name in ("nope.ckpt", "missing.ckpt", "x.ckpt"):
-        assert refusal(tmp_path / name).endswith("is there)")
+        assert refusal(tmp_path / name).endswith("exists)")
 
 
-def test_missing_files(tmp_path):
+def test_open_checkpoint_names_a_missing_file(tmp_path):
     assert f"checkpoint '{tmp_path / 'a.pth'}' does not exist" in refusal(tmp_path / "a.pth")
 
 
-def test_folders(tmp_path):
+def test_read_checkpoint_of_a_folder_needs_one_checkpoint_or_a_standard_name(tmp_path):
     (tmp_path / "convnext-1_3.resume.safetensors").write_bytes(b"state of a run")
-    assert "holds no checkpoint (*.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt)" in refusal(tmp_path)
+    assert (
+        "holds no checkpoint: no file name matches *.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt"
+        in refusal(tmp_path)
+    )
     bins = [shutil.copy(shard, tmp_path) for shard in sorted(DATA.glob("*.bin"))]
     assert "give the path of one (pytorch_model-0.bin, pytorch_model-1.bin)" in refusal(tmp_path)
     shutil.copy(DATA / "pytorch_model.bin.index.json", tmp_path)
@@ -154,7 +158,7 @@ def test_folders(tmp_path):
     os.remove(tmp_path / "pytorch_model.bin.index.json")
     os.remove(bins[1])
     assert len(read_checkpoint(tmp_path)) == 3
-    write_safetensors(tmp_path / "model.safetensors", W)  # both are there: the standard name decides
+    write_safetensors(tmp_path / "model.safetensors", W)  # both exist: the standard name decides
     assert read_checkpoint(tmp_path).keys() == {"w"}
 
 
@@ -169,7 +173,7 @@ def shards(folder, weight_map, **files):
     return path
 
 
-def test_sharded_safetensors(tmp_path):
+def test_read_checkpoint_joins_the_shards_of_safetensors(tmp_path):
     path = shards(tmp_path, {"a": "1", "b": "2", "c": "1"}, **{"1": "ac", "2": "b"})
     for given in (path, tmp_path):
         assert {k: v.tolist() for k, v in read_checkpoint(given).items()} == {"a": [97], "b": [98], "c": [99]}
@@ -179,20 +183,20 @@ def test_sharded_safetensors(tmp_path):
     "weight_map, says",
     [
         ({"a": "1", "b": "3"}, "3' does not exist"),
-        ({"a": "1", "b": "1"}, "its shard '1' lacks: b"),
-        ({"a": "2"}, "its shard '2' has what the index does not list there: b"),
-        ({"a": "1", "b": "2"}, "its shard '2' has again what another has: a"),
-        ({"a": "../1"}, "'../1' is not the name of a file beside it"),
-        ({"a": "/1"}, "is not the name of a file"),
-        ({"a": ".."}, "is not the name of a file"),
-        ({"a": 1}, "'1' is not the name of a file"),
-        ({"a": "model.safetensors.index.json"}, "none of: PyTorch"),  # itself: shards are not indices
+        ({"a": "1", "b": "1"}, "its shard '1' lacks arrays that the index lists for it: b"),
+        ({"a": "2"}, "its shard '2' holds arrays that the index does not list for it: b"),
+        ({"a": "1", "b": "2"}, "its shard '2' repeats arrays of another shard: a"),
+        ({"a": "../1"}, "'../1' must be the name of a file in the same folder"),
+        ({"a": "/1"}, "must be the name of a file"),
+        ({"a": ".."}, "must be the name of a file"),
+        ({"a": 1}, "'1' must be the name of a file"),
+        ({"a": "model.safetensors.index.json"}, "unknown format"),  # the index itself: a shard must not be an index
         ({}, "without a weight_map"),
         ([1], "without a weight_map"),
-        ('{"weight_map": {"a": "1", "a": "2"}}', "'a' is there twice"),
+        ('{"weight_map": {"a": "1", "a": "2"}}', "'a' occurs twice"),
     ],
 )
-def test_shards_that_do_not_add_up(tmp_path, weight_map, says):
+def test_open_checkpoint_rejects_shards_that_do_not_match_the_index(tmp_path, weight_map, says):
     path = shards(tmp_path, weight_map, **{"1": "a", "2": "ab"})
     assert says in refusal(path) and str(path) in refusal(path)
 
@@ -200,7 +204,7 @@ def test_shards_that_do_not_add_up(tmp_path, weight_map, says):
 # Which entries are the weights.
 
 
-def test_a_real_training_state(capsys):
+def test_read_checkpoint_extracts_the_weights_of_a_real_training_state(capsys):
     path = DATA / "training_state.pth"
     np.testing.assert_array_equal(read_checkpoint(path)["0.weight"], FIRST)
     others = "optimizer, lr_scheduler, epoch, scaler, args, model_ema, best, when and 4 more"
@@ -229,14 +233,14 @@ def test_a_real_training_state(capsys):
         ({"model": "convnext_tiny", "w": W["w"]}, False, "model"),
     ],
 )
-def test_where_the_weights_are(tmp_path, capsys, tree, ema, left_out):
+def test_read_checkpoint_finds_the_weights_in_a_training_state(tmp_path, capsys, tree, ema, left_out):
     path = dump(tmp_path / "a.pth", tree)
     arrays = read_checkpoint(path, ema)
     assert arrays.keys() == {"w"} and arrays["w"].tolist() == [1, 2]
     assert capsys.readouterr().err == (f"{path}: left out: {left_out}\n" if left_out else "")
 
 
-def test_a_prefix_that_not_all_names_have_stays(tmp_path):
+def test_read_checkpoint_keeps_a_prefix_that_some_names_lack(tmp_path):
     path = dump(tmp_path / "a.pth", {"module.w": W["w"], "b": W["w"]})
     assert read_checkpoint(path).keys() == {"module.w", "b"}
 
@@ -246,21 +250,21 @@ def test_a_prefix_that_not_all_names_have_stays(tmp_path):
     [
         (W, True, "holds no moving average of its weights (w)"),
         ({"model": W, "epoch": 1}, True, "holds no moving average of its weights (model, epoch)"),
-        ({"model_ema": W, "epoch": 1}, False, "only a moving average of weights (model_ema): ask for it with ema"),
+        ({"model_ema": W, "epoch": 1}, False, "only a moving average of weights (model_ema): set ema to read it"),
         ({"ema.w": W["w"]}, False, "only a moving average of weights (ema.*)"),
         ({"model": W, "state_dict": V}, False, "several sets of weights (model, state_dict)"),
         ({"ema": W, "model_ema": V, "model": V}, True, "several sets of weights (model_ema, ema)"),
         ({"epoch": 1, "model": {}}, False, "holds no weights (epoch, model)"),
         ([1, 2], False, "holds no weights (it has no names)"),
-        ({0: W["w"]}, False, "names are no text"),
+        ({0: W["w"]}, False, "names are not strings"),
         ({"learning_rate": W["w"]}, False, "a training state without weights"),
     ],
 )
-def test_no_weights_or_too_many(tmp_path, tree, ema, says):
+def test_open_checkpoint_rejects_a_file_with_no_weights_or_several_sets(tmp_path, tree, ema, says):
     assert says in refusal(dump(tmp_path / "a.pth", tree), ema=ema)
 
 
-def test_a_tree_that_holds_itself(tmp_path):
+def test_open_checkpoint_rejects_a_training_state_that_contains_itself(tmp_path):
     tree = {"epoch": 1}
     tree["model"] = tree
     assert "holds no weights" in refusal(dump(tmp_path / "a.pth", tree))
@@ -278,7 +282,7 @@ def test_a_tree_that_holds_itself(tmp_path):
         lambda weights: nn.Adagrad(weights),
     ],
 )
-def test_what_mindspores_optimizers_leave_beside_the_weights(tmp_path, capsys, optimizer):
+def test_read_checkpoint_leaves_out_the_state_of_mindspore_optimizers(tmp_path, capsys, optimizer):
     network = nn.Dense(3, 2)
     cell = nn.TrainOneStepWithLossScaleCell(
         nn.WithLossCell(network, nn.MSELoss()), optimizer(network.trainable_params()), Tensor(1.0)
@@ -293,7 +297,7 @@ def test_what_mindspores_optimizers_leave_beside_the_weights(tmp_path, capsys, o
     assert line.startswith(f"{tmp_path / 'a.ckpt'}: left out: ") and line.count("\n") == 1 and "epoch_num" in line
 
 
-def test_moments_and_averages_of_a_ckpt(tmp_path, capsys):
+def test_read_checkpoint_leaves_out_moments_and_averages_of_a_ckpt(tmp_path, capsys):
     path = save(tmp_path / "a.ckpt", **{"b.w": [1.0], "adam_m.b.w": [2.0], "adam_v.b.w": [3.0], "ema.b.w": [4.0]})
     assert read_checkpoint(path) == {"b.w": [1.0]}
     assert capsys.readouterr().err == f"{path}: left out: adam_m.* (1), adam_v.* (1), ema.* (1)\n"
@@ -303,13 +307,13 @@ def test_moments_and_averages_of_a_ckpt(tmp_path, capsys):
     )
 
 
-def test_a_moment_without_its_weight_is_not_left_out(tmp_path):
-    # Whoever loads it reports the name: a network may call its own so.
+def test_read_checkpoint_keeps_a_moment_when_its_weight_is_missing(tmp_path):
+    # A network may have a weight of this name. Loading the file into a model reports it otherwise.
     path = save(tmp_path / "a.ckpt", **{"stat.w": [1.0], "b": [2.0]})
     assert read_checkpoint(path).keys() == {"stat.w", "b"}
 
 
-def test_a_saved_run_is_a_checkpoint_too(tmp_path, capsys):
+def test_open_checkpoint_reads_the_weights_of_a_saved_run(tmp_path, capsys):
     weights = {"feature.0.0.weight": np.ones((4, 3, 4, 4), np.float32)}
     averages = {f"ema.{name}": 2 * array for name, array in weights.items()}
     state = {"optimizer.global_step": np.ones(1, np.int32), "optimizer.adam_m.x": np.ones(2, np.float32)}
@@ -328,14 +332,14 @@ def test_a_saved_run_is_a_checkpoint_too(tmp_path, capsys):
     ("validated", "ema", "expected"),
     [("ema", None, 2), ("ema", False, 1), ("online", None, 1), ("online", True, 2), (None, None, 1)],
 )
-def test_the_validated_weights_are_the_default(tmp_path, capsys, validated, ema, expected):
+def test_read_checkpoint_returns_the_validated_weights_by_default(tmp_path, capsys, validated, ema, expected):
     path, metadata = tmp_path / "a.ckpt", {"validated_weights": validated} if validated else {}
     write_ckpt(path, {"w": Tensor([1.0]), "ema.w": Tensor([2.0])}, metadata)
     assert read_checkpoint(path, ema)["w"] == expected
-    says = f"{path}: the averaged weights (ema) are taken, which training validated"
+    says = f"{path}: the averaged weights (ema) are used, because training validated them"
     assert (says in capsys.readouterr().err.splitlines()) == (validated == "ema" and ema is None)
 
 
-def test_weights_whose_average_is_gone_are_read(tmp_path):
+def test_read_checkpoint_returns_the_weights_when_the_validated_average_is_missing(tmp_path):
     write_ckpt(tmp_path / "a.ckpt", {"w": Tensor([1.0])}, {"validated_weights": "ema"})
     assert read_checkpoint(tmp_path / "a.ckpt")["w"] == 1

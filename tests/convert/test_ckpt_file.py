@@ -1,4 +1,4 @@
-"""`.ckpt` files: what goes in comes out, MindSpore reads them too, and damage is told."""
+"""Tests of `.ckpt` files: they keep their contents exactly, MindSpore reads them, and damage is reported."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ def path(tmp_path, arrays):
     return tmp_path / "a.ckpt"
 
 
-def test_round_trip_is_exact(path, arrays):
+def test_read_ckpt_returns_exactly_what_write_ckpt_wrote(path, arrays):
     found, metadata = read_ckpt(str(path))
     assert metadata == METADATA and found.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -34,14 +34,14 @@ def test_round_trip_is_exact(path, arrays):
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_only_the_file_is_written_and_others_may_read_it(path):
+def test_write_ckpt_leaves_one_file_with_the_usual_permissions(path):
     assert os.listdir(path.parent) == ["a.ckpt"]
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
-def test_mindspore_reads_it(tmp_path):
+def test_write_ckpt_writes_a_file_that_mindspore_reads(tmp_path):
     source, target = nn.Dense(4, 3), nn.Dense(4, 3)
     write_ckpt(tmp_path / "a.ckpt", {p.name: p for p in source.get_parameters()}, METADATA)
     not_loaded, _ = ms.load_param_into_net(target, ms.load_checkpoint(str(tmp_path / "a.ckpt")))
@@ -49,7 +49,7 @@ def test_mindspore_reads_it(tmp_path):
     np.testing.assert_array_equal(target.weight.asnumpy(), source.weight.asnumpy())
 
 
-def test_a_file_of_other_software_has_no_metadata(tmp_path):
+def test_read_ckpt_returns_no_metadata_for_a_file_of_other_software(tmp_path):
     network = nn.Dense(4, 3)
     ms.save_checkpoint(network, str(tmp_path / "a.ckpt"), append_dict={"epoch": 7})
     arrays, metadata = read_ckpt(tmp_path / "a.ckpt")
@@ -57,16 +57,16 @@ def test_a_file_of_other_software_has_no_metadata(tmp_path):
     np.testing.assert_array_equal(arrays["weight"], network.weight.asnumpy())
 
 
-def test_missing_files(tmp_path):
-    with pytest.raises(CheckpointError, match=r"checkpoint '.*no\.ckpt' does not exist \(the folder '.*' is there\)"):
+def test_read_ckpt_names_a_missing_file_and_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=r"checkpoint '.*no\.ckpt' does not exist \(the folder '.*' exists\)"):
         read_ckpt(tmp_path / "no.ckpt")
-    with pytest.raises(CheckpointError, match=r"does not exist \(nor a folder '.*gone'\)"):
+    with pytest.raises(CheckpointError, match=r"does not exist \(the folder '.*gone' does not exist either\)"):
         read_ckpt(tmp_path / "gone" / "no.ckpt")
     with pytest.raises(CheckpointError, match="does not exist"):
         read_ckpt(tmp_path)
 
 
-def test_damaged_files(path):
+def test_read_ckpt_rejects_damaged_files(path):
     whole = path.read_bytes()
     for content, says in [
         (b"", "is empty"),
@@ -80,7 +80,7 @@ def test_damaged_files(path):
 
 
 @pytest.mark.parametrize("place", [1, 5, 20])
-def test_damaged_header_is_told_in_one_sentence_and_not_by_mindspore(path, capfd, place):
+def test_read_ckpt_reports_a_damaged_header_in_one_sentence_without_mindspores_log(path, capfd, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 0xFF
     path.write_bytes(content)
@@ -89,17 +89,17 @@ def test_damaged_header_is_told_in_one_sentence_and_not_by_mindspore(path, capfd
     assert str(caught.value).startswith(
         f"checkpoint '{path}' cannot be read: it is damaged, or no MindSpore checkpoint"
     )
-    told = capfd.readouterr()
-    assert told.out == told.err == ""
+    output = capfd.readouterr()
+    assert output.out == output.err == ""
 
 
-def test_other_formats(path):
+def test_read_ckpt_rejects_another_suffix(path):
     other = path.rename(path.with_suffix(".pth"))
-    with pytest.raises(CheckpointError, match=r"a\.pth' is not a \.ckpt file"):
+    with pytest.raises(CheckpointError, match=r"a\.pth' must have a name that ends in \.ckpt"):
         read_ckpt(other)
 
 
-def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+def test_write_ckpt_keeps_the_old_file_when_writing_fails(path, monkeypatch):
     before = path.read_bytes()
 
     def half(entries, name, **kwargs):
@@ -113,8 +113,8 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     assert path.read_bytes() == before and os.listdir(path.parent) == ["a.ckpt"]
 
 
-def test_a_flipped_bit_in_an_array_tells(path):
-    """MindSpore itself reads such a file without a word."""
+def test_read_ckpt_detects_a_flipped_bit_in_an_array(path):
+    """MindSpore itself reads such a file without an error."""
     whole = path.read_bytes()
     start = whole.index(np.ascontiguousarray(ms.load_checkpoint(str(path))["feature.weight"].asnumpy()).tobytes())
     for place in (start, start + 77, start + 30 * 4 * 4 - 1):
@@ -122,11 +122,11 @@ def test_a_flipped_bit_in_an_array_tells(path):
         changed[place] ^= 1
         path.write_bytes(changed)
         ms.load_checkpoint(str(path))
-        with pytest.raises(CheckpointError, match=f"'{path}' is damaged: its digest is not that of its contents"):
+        with pytest.raises(CheckpointError, match=f"'{path}' is damaged: its digest does not match its contents"):
             read_ckpt(path)
 
 
-def test_a_flipped_bit_in_the_metadata_tells(path):
+def test_read_ckpt_detects_a_flipped_bit_in_the_metadata(path):
     before, after = (f'"num_classes": {number}'.encode("utf-32-le") for number in (3, 1))
     assert before in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(before, after))
@@ -134,12 +134,12 @@ def test_a_flipped_bit_in_the_metadata_tells(path):
         read_ckpt(path)
 
 
-def test_a_file_of_before_the_digest_is_read(tmp_path):
+def test_read_ckpt_reads_a_file_without_a_digest(tmp_path):
     ms.save_checkpoint(nn.Dense(2, 2), str(tmp_path / "a.ckpt"), append_dict={"mindcv_metadata": '{"x": 1}'})
     assert read_ckpt(tmp_path / "a.ckpt")[1] == {"x": 1}
 
 
-def test_the_digest_is_of_bfloat16_as_it_is_stored(tmp_path):
+def test_digest_covers_bfloat16_as_it_is_stored(tmp_path):
     write_ckpt(tmp_path / "a.ckpt", {"w": Tensor([[1.5, -2.0]], ms.bfloat16), "n": Tensor(3, ms.int32)}, {})
     arrays, _ = read_ckpt(tmp_path / "a.ckpt")
     assert arrays["w"].tolist() == [[1.5, -2.0]] and arrays["n"] == 3

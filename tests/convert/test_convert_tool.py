@@ -1,4 +1,4 @@
-"""tools/convert.py: files in, files out, and one line for what is wrong."""
+"""Tests of tools/convert.py: it converts files, and reports each mistake in one line."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ def load_tool():
     spec = importlib.util.spec_from_file_location("convert_tool", ROOT / "tools" / "convert.py")
     tool = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "tools")  # as when it is run
+        patch.syspath_prepend(ROOT / "tools")  # as when the script is run
         spec.loader.exec_module(tool)
     return tool
 
@@ -29,7 +29,7 @@ tool = load_tool()
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Options -> exit status, standard output, standard error, as on the command line."""
+    """Return a function from options to (exit status, standard output, standard error) of the script."""
 
     def call(**options):
         words = []
@@ -46,7 +46,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def official(reference, tmp_path_factory):
-    """(path, arrays) of a V2 atto in the reference implementation's names."""
+    """Return (path, arrays) of a V2 atto with the reference implementation's names."""
     path = tmp_path_factory.mktemp("official") / "a.safetensors"
     arrays = reference.weights("convnextv2_atto")
     write_safetensors(path, arrays)
@@ -59,7 +59,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_to_ckpt_and_back(run, tmp_path, official):
+def test_convert_to_ckpt_and_back_keeps_every_value(run, tmp_path, official):
     source, arrays = official
     target = tmp_path / "new" / "a.ckpt"
     status, out, err = run(model="convnextv2_atto", src=source, dst=target)
@@ -78,7 +78,7 @@ def test_to_ckpt_and_back(run, tmp_path, official):
 
 
 @pytest.mark.parametrize("layout", ["timm", "transformers", "fcmae"])
-def test_to_other_layouts(run, tmp_path, official, as_layout, layout):
+def test_convert_writes_other_layouts(run, tmp_path, official, as_layout, layout):
     source, arrays = official
     if layout == "fcmae":
         arrays = {name: array for name, array in arrays.items() if name.startswith(("downsample", "stages"))}
@@ -88,20 +88,20 @@ def test_to_other_layouts(run, tmp_path, official, as_layout, layout):
     assert_same(open_checkpoint(tmp_path / "b.safetensors").arrays, as_layout(layout, "convnextv2_atto", arrays))
 
 
-def test_an_encoder_alone(run, tmp_path, official, as_layout):
+def test_convert_accepts_an_encoder_without_a_head(run, tmp_path, official, as_layout):
     _, arrays = official
     encoder = {name: array for name, array in arrays.items() if name.startswith(("downsample", "stages"))}
     sparse = {**as_layout("fcmae", "convnextv2_atto", encoder), "mask_token": np.zeros((1, 512, 1, 1), np.float32)}
     write_safetensors(tmp_path / "a.safetensors", sparse)
     status, out, err = run(model="convnextv2_atto", src=tmp_path / "a.safetensors", dst=tmp_path / "b.ckpt")
     assert status == 0 and "no head, 136 arrays, layout fcmae to mindcv" in out
-    assert "no last norm and no head" in err and "the decoder is left out: mask_token" in err
+    assert "has no last norm and no head" in err and "the decoder is left out: mask_token" in err
     found, metadata = read_ckpt(tmp_path / "b.ckpt")
     assert metadata["options"]["num_classes"] == 0
     np.testing.assert_array_equal(found["feature.7.1.dwconv.weight"], arrays["stages.3.1.dwconv.weight"])
 
 
-def test_what_the_source_says_is_kept(run, tmp_path, official):
+def test_convert_keeps_the_metadata_of_the_source(run, tmp_path, official):
     _, arrays = official
     own = {name: ms.Tensor(array + 1) for name, array in tool.rename(arrays).arrays.items()}
     own.update({f"ema.{name}": ms.Tensor(array) for name, array in tool.rename(arrays).arrays.items()})
@@ -118,21 +118,25 @@ WRONG = {
     "model": ({"model": "convnextv2_ato"}, 2, "--model 'convnextv2_ato' is not known; did you mean 'convnextv2_atto'?"),
     "layout": ({"layout": "tim"}, 2, "--layout 'tim' is not known; did you mean 'timm'?"),
     "suffix": ({"dst": "b.pth"}, 2, "--dst must end in .ckpt or .safetensors, got 'b.pth'"),
-    "both": ({"dst": "b.ckpt", "layout": "timm"}, 2, "--layout timm goes with a .safetensors file"),
+    "both": ({"dst": "b.ckpt", "layout": "timm"}, 2, "--layout timm needs a --dst that ends in .safetensors"),
     "file": ({"src": "nothing.pth"}, 1, "nothing.pth' does not exist"),
     "other model": ({"model": "convnextv2_femto"}, 1, "a.safetensors': the weights (layout: official) do not fit"),
     "classes": (
         {"num_classes": 10},
         1,
-        "(here classifier.weight) is [1000, 320], the model's is [10, 320]",
+        "(here classifier.weight) has the shape [1000, 320], the model's has [10, 320]",
     ),
     "no average": ({"ema": True}, 1, "a.safetensors': it holds no moving average"),
-    "no place": ({"layout": "torchvision"}, 1, "the layout torchvision has no place for feature.1.0.grn.gamma"),
+    "no place": (
+        {"layout": "torchvision"},
+        1,
+        "the layout torchvision does not support these arrays: feature.1.0.grn.gamma",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_mistakes_are_told_in_one_line(run, tmp_path, monkeypatch, official, case):
+def test_convert_reports_a_mistake_in_one_line(run, tmp_path, monkeypatch, official, case):
     monkeypatch.chdir(tmp_path)
     options, expected_status, sentence = WRONG[case]
     given = {"model": "convnextv2_atto", "src": official[0], "dst": "b.safetensors", **options}
@@ -142,7 +146,7 @@ def test_mistakes_are_told_in_one_line(run, tmp_path, monkeypatch, official, cas
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_no_checkpoint(run, tmp_path):
+def test_convert_rejects_a_file_that_is_not_a_checkpoint(run, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
     status, _, err = run(model="convnextv2_atto", src=tmp_path / "a.json", dst=tmp_path / "b.ckpt")
     assert status == 1 and err.count("\n") == 1 and "a.json" in err

@@ -1,4 +1,4 @@
-"""Layouts of names, into this library's and out, against tables written by hand from the other code bases."""
+"""Tests of the conversion between layouts of names, against tables written by hand from the other code bases."""
 
 import gc
 
@@ -14,7 +14,7 @@ from mindcv.models import create_model
 from mindcv.models.convnext import ConvNeXt
 from mindcv.utils.errors import CheckpointError, UserError
 
-# A name of each kind, at the first place it occurs and at the last.
+# Official name -> name in this library: one name of each kind, at its first and its last position.
 SAMPLES = {
     "downsample_layers.0.0.weight": "feature.0.0.weight",
     "downsample_layers.0.0.bias": "feature.0.0.bias",
@@ -41,12 +41,12 @@ OF_FAMILY = {
         "stages.3.1.grn.beta": "feature.7.1.grn.beta",
     },
 }
-# torchvision's own, and the smallest variant in its form.
+# The variants that torchvision has, and the smallest variant, converted to its layout.
 TORCHVISION = ("convnext_atto", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
 
 
 def tiny(num_classes=3, seed=0):
-    """A network and arrays that fit it, which differ from its own."""
+    """Return a small network and random arrays that fit it."""
     network = ConvNeXt(in_channels=1, num_classes=num_classes, depths=(1, 1, 1, 1), dims=(4, 4, 8, 8))
     rng = np.random.default_rng(seed)
     shapes = {name: parameter.shape for name, parameter in weight_parameters(network).items()}
@@ -54,7 +54,7 @@ def tiny(num_classes=3, seed=0):
 
 
 @pytest.mark.parametrize("name", OF_FAMILY)
-def test_official_names(reference, name):
+def test_to_mindcv_converts_official_names(reference, name):
     official = reference.weights(name)
     network = create_model(name)
     arrays = to_mindcv(official, network)
@@ -66,7 +66,7 @@ def test_official_names(reference, name):
 
 
 def layouts_of(model):
-    """The other layouts that a model comes in."""
+    """Return the layouts other than mindcv's that a model exists in."""
     return [
         layout
         for layout in LAYOUTS
@@ -87,18 +87,18 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_the_layouts():
+def test_layouts_are_complete():
     assert list(LAYOUTS) == ["mindcv", "official", "timm", "torchvision", "mmpretrain", "transformers", "fcmae"]
 
 
 @pytest.mark.parametrize(
     "model,layout", [(model, layout) for model in ("convnext_atto", "convnextv2_atto") for layout in layouts_of(model)]
 )
-def test_values_into_and_out(reference, as_layout, model, layout):
+def test_layouts_convert_values_into_mindcv_and_back(reference, as_layout, model, layout):
     official = reference.weights(model)
     if layout == "fcmae":
         official = encoder_of(official)
-    expected = rename(official).arrays  # pinned by test_official_names
+    expected = rename(official).arrays  # test_to_mindcv_converts_official_names checks these
     theirs = as_layout(layout, model, official)
     assert theirs.keys() != official.keys() or layout == "official"
     found = rename(theirs)
@@ -110,7 +110,7 @@ def test_values_into_and_out(reference, as_layout, model, layout):
 
 @pytest.fixture(params=list_models(), scope="module")
 def blank(request):
-    """(name, network): names and shapes of every variant, without values."""
+    """Return (name, network) of every variant. The network has names and shapes, but no values."""
     with no_init_parameters():
         network = create_model(request.param)
     yield request.param, network
@@ -118,8 +118,8 @@ def blank(request):
     gc.collect()
 
 
-def test_every_variant(blank, official_shapes, as_layout):
-    """Names and shapes of all; each array is filled with its place in the list, so that a swapped pair is seen."""
+def test_layouts_convert_every_variant(blank, official_shapes, as_layout):
+    """Each array is filled with its index in the list, so that a swapped pair of names is detected."""
     model, network = blank
     official = {
         name: np.broadcast_to(np.float32(i), shape) for i, (name, shape) in enumerate(official_shapes(model).items())
@@ -137,17 +137,17 @@ def test_every_variant(blank, official_shapes, as_layout):
         assert all(back[name].flat[0] == given[name].flat[0] for name in given)
 
 
-def test_names_without_a_head(reference, as_layout):
+def test_to_mindcv_accepts_a_model_without_a_head(reference, as_layout):
     official = {name: a for name, a in reference.weights("convnextv2_atto").items() if not name.startswith("head")}
     network = create_model("convnextv2_atto", num_classes=0)
     theirs = as_layout("transformers", "convnextv2_atto", official)
-    assert "embeddings.layernorm.bias" in theirs  # no root: the model without a head
+    assert "embeddings.layernorm.bias" in theirs  # a model without a head has no root
     found = to_mindcv(theirs, network)
     assert_same(found, to_mindcv(official, network))
     assert_same(from_mindcv(found, "transformers"), theirs)
 
 
-def test_arrays_are_views(reference, as_layout):
+def test_rename_returns_views(reference, as_layout):
     official = reference.weights("convnextv2_atto")
     for layout, given in (
         ("timm", official),
@@ -160,7 +160,7 @@ def test_arrays_are_views(reference, as_layout):
 
 
 def pretraining(as_layout, official):
-    """A pre-training network: the sparse encoder, and a decoder whose block is a dense one of 512 channels."""
+    """Return a pre-training network: the sparse encoder, and a decoder with one dense block of 512 channels."""
     decoder = {
         "mask_token": (1, 512, 1, 1),
         "proj.weight": (512, 320, 1, 1),
@@ -172,32 +172,35 @@ def pretraining(as_layout, official):
     return {**as_layout("fcmae", "convnextv2_atto", encoder_of(official)), **zeros}
 
 
-def test_the_decoder_of_fcmae_is_left_out_and_named(reference, as_layout, capsys):
+def test_to_mindcv_leaves_out_the_fcmae_decoder_and_logs_it(reference, as_layout, capsys):
     official = reference.weights("convnextv2_atto")
     given = pretraining(as_layout, official)
     network = create_model("convnextv2_atto", features_only=True)  # no last norm, no head
     assert to_mindcv(given, network).keys() == weight_parameters(network).keys()
     assert capsys.readouterr().err == "weights: the decoder is left out: decoder, mask_token, pred, proj\n"
-    # In any other layout these names are nothing known.
+    # In any other layout the names of the decoder are unexpected.
     dense = {**encoder_of(official), "mask_token": given["mask_token"]}
     with pytest.raises(CheckpointError, match="layout: official.*1 unexpected: mask_token"):
         to_mindcv(dense, network)
 
 
-def test_into_fcmae_goes_the_encoder_alone(reference, as_layout, capsys):
+def test_from_mindcv_writes_only_the_encoder_for_fcmae(reference, as_layout, capsys):
     official = reference.weights("convnextv2_atto")
     found = from_mindcv(rename(official).arrays, "fcmae")
     assert_same(found, as_layout("fcmae", "convnextv2_atto", encoder_of(official)))
     assert capsys.readouterr().err == (
-        "the layout fcmae holds an encoder alone, left out: classifier.bias, classifier.weight, norm.beta, norm.gamma\n"
+        "the layout fcmae contains only an encoder; "
+        "left out: classifier.bias, classifier.weight, norm.beta, norm.gamma\n"
     )
 
 
-def test_what_a_layout_has_no_place_for(reference):
+def test_from_mindcv_rejects_arrays_that_the_layout_does_not_support(reference):
     v1, v2 = (rename(reference.weights(model)).arrays for model in ("convnext_atto", "convnextv2_atto"))
-    with pytest.raises(CheckpointError, match=r"torchvision has no place for feature\.1\.0\.grn\.gamma.* 16 more"):
+    with pytest.raises(
+        CheckpointError, match=r"torchvision does not support these arrays: feature\.1\.0\.grn\.gamma.* 16 more"
+    ):
         from_mindcv(v2, "torchvision")
-    with pytest.raises(CheckpointError, match=r"layout fcmae has no place for feature\.1\.0\.gamma_"):
+    with pytest.raises(CheckpointError, match=r"layout fcmae does not support these arrays: feature\.1\.0\.gamma_"):
         from_mindcv(v1, "fcmae")
     with pytest.raises(CheckpointError, match=r"not names of this library's models: stem\.0\.bias"):
         from_mindcv({**v1, "stem.0.bias": v1["norm.beta"]}, "timm")
@@ -226,52 +229,56 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_structures_that_are_not_here_are_told(reference, as_layout, structure):
+def test_to_mindcv_names_unsupported_structures_of_timm(reference, as_layout, structure):
     weights = as_layout("timm", "convnext_atto", reference.weights("convnext_atto"))
     with pytest.raises(CheckpointError) as caught:
         to_mindcv(STRUCTURES[structure](weights), create_model("convnext_atto"))
     message = str(caught.value)
-    assert f"{structure}, which this library has not" in message and "layout: timm" in message
-    assert message.count("which this library has not") == 1
+    assert f"{structure}, which this library does not support" in message and "layout: timm" in message
+    assert message.count("which this library does not support") == 1
 
 
-def test_norms_of_a_transformers_backbone_are_told(reference, as_layout):
+def test_to_mindcv_names_unsupported_norms_of_a_transformers_backbone(reference, as_layout):
     official = encoder_of(reference.weights("convnext_atto"))
     weights = more(as_layout("transformers", "convnext_atto", official), hidden_states_norms__stage4__weight=320)
     network = create_model("convnext_atto", features_only=True)
-    with pytest.raises(CheckpointError, match="norms of the stages' maps.*1 unexpected: hidden_states_norms"):
+    with pytest.raises(CheckpointError, match="norms of the stages' feature maps.*1 unexpected: hidden_states_norms"):
         to_mindcv(weights, network)
 
 
-def test_another_network_is_told(reference, as_layout):
+def test_to_mindcv_describes_both_networks_when_they_differ(reference, as_layout):
     weights = as_layout("timm", "convnext_atto", reference.weights("convnext_atto"))
     with pytest.raises(CheckpointError) as caught:
         to_mindcv(weights, create_model("convnextv2_nano"))
     message = str(caught.value)
     assert (
-        "the checkpoint is of a V1 with depths 2, 2, 6, 2 and 40 channels in the first stage, "
-        "the model is a V2 with depths 2, 2, 8, 2 and 80 channels in the first stage" in message
+        "the checkpoint belongs to a V1 with depths 2, 2, 6, 2 and 40 channels in the first stage, "
+        "but the model is a V2 with depths 2, 2, 8, 2 and 80 channels in the first stage" in message
     )
     assert "stages.0.blocks.0.mlp.grn.weight (here feature.1.0.grn.gamma)" in message  # missing
     assert "12 unexpected: stages.0.blocks.0.gamma (here feature.1.0.gamma_)" in message
-    assert "stem.0.weight (here feature.0.0.weight) is [40, 3, 4, 4], the model's is [80, 3, 4, 4]" in message
+    assert (
+        "stem.0.weight (here feature.0.0.weight) has the shape [40, 3, 4, 4], the model's has [80, 3, 4, 4]" in message
+    )
 
 
-def test_a_kernel_of_no_square_is_misshaped(reference, as_layout):
+def test_to_mindcv_reports_a_sparse_kernel_that_is_not_square(reference, as_layout):
     weights = as_layout("fcmae", "convnextv2_atto", encoder_of(reference.weights("convnextv2_atto")))
     weights["encoder.stages.0.0.dwconv.kernel"] = np.zeros((48, 40), np.float32)
     network = create_model("convnextv2_atto", features_only=True)
-    with pytest.raises(CheckpointError, match=r"1 misshaped: encoder\.stages\.0\.0\.dwconv\.kernel.* is \[48, 40\]"):
+    with pytest.raises(
+        CheckpointError, match=r"1 misshaped: encoder\.stages\.0\.0\.dwconv\.kernel.* has the shape \[48, 40\]"
+    ):
         to_mindcv(weights, network)
 
 
-def test_own_names_pass_through():
+def test_to_mindcv_returns_the_same_arrays_for_own_names():
     network, arrays = tiny()
     result = to_mindcv(arrays, network)
     assert result.keys() == arrays.keys() and all(result[name] is arrays[name] for name in arrays)
 
 
-def test_all_that_does_not_fit_is_named_at_once():
+def test_to_mindcv_reports_all_mismatches_at_once():
     network, arrays = tiny()
     for name in ("norm.beta", "feature.1.0.gamma_"):
         del arrays[name]
@@ -285,16 +292,16 @@ def test_all_that_does_not_fit_is_named_at_once():
     assert "2 unexpected: moments.x, feature.9.0.weight" in message or (
         "2 unexpected: feature.9.0.weight, moments.x" in message
     )
-    assert "1 misshaped: classifier.weight is [5, 8], the model's is [3, 8]" in message
+    assert "1 misshaped: classifier.weight has the shape [5, 8], the model's has [3, 8]" in message
 
 
-def test_a_name_the_layout_does_not_have_is_unexpected():
+def test_to_mindcv_reports_an_unexpected_name():
     network, _ = tiny()
     with pytest.raises(CheckpointError, match=r"layout: official.*1 unexpected: stages\.0\.0\.dwconv\.kernel"):
         to_mindcv({"downsample_layers.0.0.bias": np.zeros(4), "stages.0.0.dwconv.kernel": np.zeros(4)}, network)
 
 
-def test_long_lists_are_cut_with_their_number():
+def test_to_mindcv_shortens_long_lists_of_names():
     network, arrays = tiny()
     with pytest.raises(CheckpointError) as caught:
         to_mindcv({"feature.0.0.bias": arrays["feature.0.0.bias"]}, network)
@@ -302,17 +309,17 @@ def test_long_lists_are_cut_with_their_number():
 
 
 @pytest.mark.parametrize("names", [[], ["encoder.stem.weight", "fc.bias"]])
-def test_unknown_layouts(names):
+def test_to_mindcv_rejects_an_unknown_layout(names):
     network, _ = tiny()
     with pytest.raises(
         CheckpointError,
-        match=r"of no known layout \(mindcv, official, timm, torchvision, mmpretrain, transformers, fcmae\): ",
+        match=r"no known layout of names \(mindcv, official, timm, torchvision, mmpretrain, transformers, fcmae\): ",
     ) as caught:
         to_mindcv({name: np.zeros(1) for name in names}, network)
     assert all(name in str(caught.value) for name in names)
 
 
-def test_the_counter_of_random_layers_is_no_weight():
+def test_weight_parameters_excludes_the_counter_of_random_layers():
     network = ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), drop_path_rate=0.5, drop_rate=0.1)
     names = {parameter.name for parameter in network.get_parameters()}
     assert names - weight_parameters(network).keys() == {"sample_counter.count"}

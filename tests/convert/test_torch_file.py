@@ -1,4 +1,4 @@
-"""Files of torch.save: real ones give their known values, damaged ones a CheckpointError and nothing else."""
+"""Tests of files of torch.save: real files give their known values, and damaged ones only a CheckpointError."""
 
 import random
 import struct
@@ -27,7 +27,7 @@ WEIGHTS = {name: start + np.arange(np.prod(s)).reshape(s) / 4 for start, (name, 
 BUFFERS = {"1.running_mean": np.zeros(2), "1.running_var": np.ones(2), "1.num_batches_tracked": np.int64(0)}
 
 
-# Pickles by hand.
+# Pickles built by hand.
 
 
 def text(value):
@@ -59,7 +59,7 @@ SIX = np.arange(6, dtype="<f4")
 
 
 def write_zip(path, body, storages=None, folder="archive", compression=zipfile.ZIP_STORED, **members):
-    """A zip archive as torch.save lays it out, but for the alignment."""
+    """Write a zip archive with the layout of torch.save, without its alignment."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr(f"{folder}/data.pkl", pickled(body))
         for member, content in members.items():
@@ -70,7 +70,7 @@ def write_zip(path, body, storages=None, folder="archive", compression=zipfile.Z
 
 
 def write_old(path, body, storages=None, little_endian=b"\x88", keys=None):
-    """The row of pickles and raw storages of PyTorch before 1.6."""
+    """Write the sequence of pickles and raw storages of PyTorch before 1.6."""
     storages = {"0": SIX} if storages is None else storages
     keys = storages if keys is None else keys
     magic = b"\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
@@ -81,7 +81,7 @@ def write_old(path, body, storages=None, little_endian=b"\x88", keys=None):
 
 
 def refusal(path):
-    """The message with which a file is refused; it names the file and is one line."""
+    """Return the message of the refusal, which must be one line and name the file."""
     with pytest.raises(CheckpointError) as caught:
         read_torch_file(path)
     message = str(caught.value)
@@ -89,7 +89,7 @@ def refusal(path):
     return message[len(f"checkpoint '{path}': ") :]
 
 
-# What PyTorch itself wrote.
+# Files that PyTorch itself wrote.
 
 
 def check_weights(found, add=0):
@@ -101,12 +101,12 @@ def check_weights(found, add=0):
 
 
 @pytest.mark.parametrize("file", ["state_dict.pth", "state_dict_old.pth", "state_dict_protocol5.pth"])
-def test_a_state_dict(file):
+def test_read_torch_file_reads_a_state_dict(file):
     check_weights(read_torch_file(DATA / file))
 
 
 @pytest.mark.parametrize("file", ["training_state.pth", "training_state_old.pth"])
-def test_a_training_state(file):
+def test_read_torch_file_reads_a_training_state(file):
     state = read_torch_file(str(DATA / file))
     check_weights(state["model"])
     check_weights(state["model_ema"], add=1)
@@ -115,7 +115,7 @@ def test_a_training_state(file):
     assert state["best"] == 81.5 and sorted(state["seen"]) == [1, 3] and state["raw"] == b"\x00\xff"
     assert state["counts"] == {"a": 1} and state["lr_scheduler"]["milestones"] == {1: 1, 2: 1}
     assert state["optimizer"]["param_groups"][0]["lr"] == 0.5
-    # One step of AdamW with gradients of 1: the first moment is 1 - beta1.
+    # After one step of AdamW with gradients of 1, the first moment is 1 - beta1.
     np.testing.assert_allclose(state["optimizer"]["state"][5]["exp_avg"].array(), np.full(3, 0.1), rtol=1e-6)
     kind, words, position, *_ = state["rng"]["numpy"]
     assert kind == "MT19937" and position == 624
@@ -123,7 +123,7 @@ def test_a_training_state(file):
     np.testing.assert_array_equal(state["rng"]["torch"].array(), np.arange(9))
 
 
-def test_every_type_of_element():
+def test_read_torch_file_supports_every_element_type():
     found = read_torch_file(DATA / "dtypes.pth")
     np.testing.assert_array_equal(found.pop("bool").array(), [True, False, True])
     assert len(found) == 14
@@ -134,7 +134,7 @@ def test_every_type_of_element():
 
 
 @pytest.mark.parametrize("file", ["views.pth", "views_old.pth"])
-def test_views_of_one_storage(file):
+def test_read_torch_file_returns_views_of_one_storage(file):
     found = {key: value.array() for key, value in read_torch_file(DATA / file).items()}
     base = np.arange(24).reshape(4, 6) / 4
     expected = {
@@ -161,27 +161,27 @@ def test_views_of_one_storage(file):
         ("refused_module.pth", "'torch.nn.modules.container.Sequential', part of a whole pickled module"),
         ("refused_quantised.pth", "'torch._utils._rebuild_qtensor', a quantised tensor"),
         ("refused_sparse.pth", "'torch._utils._rebuild_sparse_tensor', a sparse tensor"),
-        ("refused_float8.pth", "'torch.float8_e4m3fn', a type of element that is not read"),
+        ("refused_float8.pth", "'torch.float8_e4m3fn', an element type that is not supported"),
         ("refused_script.pt", "it is a TorchScript program"),
     ],
 )
-def test_what_is_not_read(file, says):
+def test_read_torch_file_names_unsupported_content(file, says):
     assert says in refusal(DATA / file)
 
 
-def test_torch_is_not_needed():
+def test_read_torch_file_does_not_import_torch():
     assert "torch" not in sys.modules
 
 
-# What hand-made files hold.
+# Files built by hand.
 
 
-def test_hand_made_files(tmp_path):
+def test_read_torch_file_reads_both_formats_built_by_hand(tmp_path):
     for path in (write_zip(tmp_path / "a", table(w=tensor())), write_old(tmp_path / "b", table(w=tensor()))):
         np.testing.assert_array_equal(read_torch_file(path)["w"].array(), [[0, 1, 2], [3, 4, 5]])
 
 
-def test_arrays_are_views_of_the_file_and_cannot_be_written_to(tmp_path):
+def test_read_torch_file_returns_read_only_views_of_the_file(tmp_path):
     path = tmp_path / "a.pth"
     write_zip(path, table(w=tensor(storage(numel=10**7), (10**7,), (1,))), {"0": np.zeros(10**7, "<f4").tobytes()})
     tracemalloc.start()
@@ -189,12 +189,12 @@ def test_arrays_are_views_of_the_file_and_cannot_be_written_to(tmp_path):
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert array.size == 10**7 and used < 10**6 and not array.flags.writeable
-    path.unlink()  # what is mapped stays
+    path.unlink()  # the mapped memory stays valid
     assert array[-1] == 0
 
 
 @pytest.mark.parametrize("kind, stored", [("DoubleStorage", ">f8"), ("FloatStorage", ">f4"), ("ShortStorage", ">i2")])
-def test_big_endian_files(tmp_path, kind, stored):
+def test_read_torch_file_converts_big_endian_values(tmp_path, kind, stored):
     path = tmp_path / "a.pth"
     write_zip(path, tensor(storage(kind)), {"0": np.arange(6, dtype=stored).tobytes()}, byteorder="big")
     array = read_torch_file(path).array()
@@ -202,7 +202,7 @@ def test_big_endian_files(tmp_path, kind, stored):
     np.testing.assert_array_equal(array, [[0, 1, 2], [3, 4, 5]])
 
 
-def test_code_in_any_pickle_of_the_old_format(tmp_path):
+def test_read_torch_file_refuses_code_in_any_pickle_of_the_old_format(tmp_path):
     path = write_old(tmp_path / "a", table(w=tensor()))
     whole = path.read_bytes()
     evil = pickled(b"cposix\nsystem\n(" + text(f"touch {tmp_path}/ran") + b"tR")
@@ -212,16 +212,16 @@ def test_code_in_any_pickle_of_the_old_format(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_storages_that_are_not_there(tmp_path):
+def test_read_torch_file_rejects_missing_and_misfitting_storages(tmp_path):
     for body, says in [
         (storage(key="1"), "'archive/data/1' is missing"),
         (storage(key="../data.pkl"), "'archive/data/../data.pkl' is missing"),
-        (storage(numel=5), "storage '0' has 24 bytes, not 20"),
+        (storage(numel=5), "storage '0' has 24 bytes, but its tensors need 20"),
     ]:
         assert says in refusal(write_zip(tmp_path / "a", body))
 
 
-def test_zip_archives_that_torch_does_not_write(tmp_path):
+def test_read_torch_file_rejects_zip_archives_that_torch_does_not_write(tmp_path):
     body, path = table(w=tensor()), tmp_path / "a.pth"
     write_zip(path, body, compression=zipfile.ZIP_DEFLATED)
     assert "data.pkl' is compressed" in refusal(path)
@@ -229,31 +229,31 @@ def test_zip_archives_that_torch_does_not_write(tmp_path):
     assert "'archive/data/../../evil' lies outside its folder" in refusal(path)
     with pytest.warns(UserWarning, match="Duplicate name"):
         write_zip(path, body, {"0": SIX.tobytes()}, **{"data/0": bytes(24)})
-    assert "'archive/data/0' is there twice" in refusal(path)
+    assert "'archive/data/0' occurs twice" in refusal(path)
     write_zip(path, body, byteorder="middle")
-    assert "neither little nor big" in refusal(path)
+    assert "which is neither little nor big" in refusal(path)
     write_zip(path, body, **{"constants.pkl": b""})
     assert "TorchScript" in refusal(path)
     np.savez(tmp_path / "a.npz", w=SIX)
-    assert "a zip archive with 0 data.pkl" in refusal(tmp_path / "a.npz")
+    assert "a zip archive with 0 files data.pkl" in refusal(tmp_path / "a.npz")
 
 
-def test_any_folder_name_in_the_archive(tmp_path):
+def test_read_torch_file_accepts_any_folder_name_in_the_archive(tmp_path):
     path = write_zip(tmp_path / "a", table(w=tensor()), folder="some model v1.0")
     assert read_torch_file(path)["w"].shape == (2, 3)
 
 
-def test_a_member_that_claims_more_than_the_file(tmp_path):
+def test_read_torch_file_rejects_a_member_larger_than_the_file(tmp_path):
     path = write_zip(tmp_path / "a", table(w=tensor(storage(numel=6 + 2**20))))
     content = path.read_bytes()
-    # The size of data/0 in the archive's list, at its end, compressed and plain.
+    # The directory at the end of the archive holds the size of data/0 twice, compressed and plain.
     at = content.rindex(b"PK\x01\x02") + 20
     size = struct.pack("<I", 24 + 4 * 2**20)
     path.write_bytes(content[:at] + size * 2 + content[at + 8 :])
-    assert "goes beyond the end of the file" in refusal(path)
+    assert "extends beyond the end of the file" in refusal(path)
 
 
-def test_files_of_the_old_format_that_do_not_add_up(tmp_path):
+def test_read_torch_file_rejects_inconsistent_files_of_the_old_format(tmp_path):
     body, path = table(w=tensor()), tmp_path / "a.pth"
     write_old(path, body, little_endian=b"\x89")
     assert "big-endian machine" in refusal(path)
@@ -261,22 +261,22 @@ def test_files_of_the_old_format_that_do_not_add_up(tmp_path):
         write_old(path, body, keys=keys)
         assert "list of storages" in refusal(path)
     write_old(path, body, {"0": SIX[:5]})
-    assert "is cut" in refusal(path)
+    assert "is truncated" in refusal(path)
     write_old(path, body, {"0": SIX.astype("f8")})
     assert "bytes after its last storage" in refusal(path)
     write_old(path, table(w=tensor(), x=tensor(storage(numel=4), (2,), (1,))))
     assert "two sizes" in refusal(path)
     path.write_bytes(pickled(b"K\x01") * 5)
-    assert "not one of torch.save" in refusal(path)
+    assert "not written by torch.save" in refusal(path)
     write_old(path, body)
     path.write_bytes(struct.pack("<q", 7).join(path.read_bytes().rsplit(struct.pack("<q", 6), 1)))
     assert "24 bytes and 7 elements" in refusal(path)
 
 
-def test_other_files(tmp_path):
+def test_read_torch_file_rejects_other_files(tmp_path):
     path = tmp_path / "a.pth"
     for content, says in [
-        (b"hello", "not a file of torch.save"),
+        (b"hello", "not written by torch.save"),
         (bytes(257) + b"ustar", "tar file of PyTorch before"),
     ]:
         path.write_bytes(content)
@@ -289,15 +289,16 @@ def test_other_files(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["views.pth", "views_old.pth"])
-def test_cut_at_any_byte(tmp_path, file):
+def test_read_torch_file_rejects_a_file_truncated_at_any_byte(tmp_path, file):
     whole, path = (DATA / file).read_bytes(), tmp_path / "a.pth"
     for end in range(1, len(whole), 13):
         path.write_bytes(whole[:end])
         refusal(path)
 
 
-def test_damage_is_refused_or_stays_in_the_numbers(tmp_path):
-    # Flipped bits, moved pieces: whatever comes out is a CheckpointError or arrays that can be copied.
+def test_read_torch_file_rejects_damage_or_reads_arrays(tmp_path):
+    # Bits are flipped and pieces are copied. The result is either a CheckpointError or arrays that
+    # can be copied.
     rng, path, outcomes = random.Random(0), tmp_path / "a.pth", set()
     for round_ in range(400):
         file = ("views.pth", "views_old.pth", "state_dict_old.pth", "state_dict_protocol5.pth")[round_ % 4]

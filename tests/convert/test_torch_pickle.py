@@ -1,4 +1,4 @@
-"""The pickles of PyTorch files, by hand, opcode by opcode: what they describe comes out, and hostile ones run nothing.
+"""Tests of reading pickles built by hand, opcode by opcode: they give the values described, and run no code.
 
 The names of opcodes are those of Python's `pickletools`.
 """
@@ -63,7 +63,7 @@ BYTES = np.arange(6, dtype="<f4").tobytes()
 
 
 def read(body, data=BYTES):
-    """The value of a pickle of `body`, with `data` as the storage '0'."""
+    """Return the value of a pickle of `body`, with `data` as the storage '0'."""
 
     def find_storage(key, nbytes):
         if (key, nbytes) != ("0", len(data)):
@@ -77,31 +77,31 @@ def read(body, data=BYTES):
 
 
 def refusal(body):
-    """The message, one line, with which a pickle is refused."""
+    """Return the message of the refusal, which must be one line."""
     with pytest.raises(CheckpointError) as caught:
         read(body)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_tensor():
+def test_read_pickle_reads_a_tensor():
     np.testing.assert_array_equal(read(table(w=tensor()))["w"].array(), [[0, 1, 2], [3, 4, 5]])
 
 
-def test_bfloat16_is_widened_exactly():
+def test_read_pickle_converts_bfloat16_to_float32_exactly():
     values = np.float32([1.5, -(2.0**-130), np.inf, 3e38, 0.0, -0.0])
     upper = (values.view("<u4") >> 16).astype("<u2")
     array = read(tensor(storage("BFloat16Storage")), upper.tobytes()).array()
     assert array.dtype == np.float32 and (array.view("u4").ravel() == upper.astype("<u4") << 16).all()
 
 
-def test_a_bool_is_0_or_1():
+def test_read_pickle_reads_any_nonzero_bool_as_true():
     array = read(tensor(storage("BoolStorage")), bytes([0, 1, 2, 255, 0, 1])).array()
     assert array.dtype == bool and array.view(np.uint8).tolist() == [[0, 1, 1], [1, 0, 1]]
 
 
 @pytest.mark.parametrize("shape, strides", [((0, 7), (1, 1)), ((1, 6), (2**61, 1)), ((), ())])
-def test_shapes_without_elements_and_axes_of_one(shape, strides):
+def test_read_pickle_accepts_empty_shapes_and_axes_of_length_one(shape, strides):
     assert read(tensor(shape=shape, strides=strides)).array().shape == shape
 
 
@@ -113,20 +113,20 @@ def numpy_array(data, shape=(2,), kind="f4", order="<"):
     return made + row(number(1), numbers(*shape), dtype, b"\x89", data) + b"b"
 
 
-def test_numpy_arrays():
+def test_read_pickle_reads_numpy_arrays():
     data = call(name("_codecs", "encode"), text("\x3f\x80\0\0\xc0\0\0\0"), text("latin1"))
     found = read(numpy_array(data, order=">"))
     assert isinstance(found, NumpyArray) and found.array().tolist() == [1.0, -2.0]
 
 
-def test_memo_and_containers():
-    # {"a": [1, (2, 3)], "b": the same list}, with a list that holds itself beside them.
+def test_read_pickle_reads_containers_and_the_memo():
+    # The value is {"a": [1, (2, 3)], "b": the same list, "c": a list that contains itself}.
     body = table(a=b"]q\x05(K\x01K\x02K\x03\x86e", b=b"h\x05", c=b"]q\x06h\x06a")
     found = read(body)
     assert found["a"] == [1, (2, 3)] and found["b"] is found["a"] and found["c"][0] is found["c"]
 
 
-# Hostile ones. Nothing may run: `marker` would be there.
+# Hostile pickles. If any code ran, the file `marker` would exist.
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ CODE = {
 }
 
 
-@pytest.mark.parametrize("what", CODE)
-def test_code_is_refused_by_name(marker, what):
-    assert f"'{what}'" in refusal(table(w=tensor(), x=CODE[what](text(f"touch {marker}"))))
+@pytest.mark.parametrize("function", CODE)
+def test_read_pickle_refuses_code_by_name(marker, function):
+    assert f"'{function}'" in refusal(table(w=tensor(), x=CODE[function](text(f"touch {marker}"))))
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_code_is_refused_by_name(marker, what):
         ("byte 255", b"\xff"),
     ],
 )
-def test_opcodes_that_pytorch_does_not_write(opcode, body):
+def test_read_pickle_refuses_opcodes_that_pytorch_does_not_write(opcode, body):
     message = refusal(body)
-    assert f"its pickle has {opcode} at " in message and message.endswith(", which PyTorch does not write")
+    assert f"its pickle has {opcode} at byte " in message and message.endswith(", which PyTorch does not write")
 
 
 BUILDS = {
@@ -191,47 +191,47 @@ BUILDS = {
 }
 
 
-@pytest.mark.parametrize("what", BUILDS)
-def test_attributes_are_not_set(what):
-    assert refusal(BUILDS[what]) == f"its pickle sets attributes {what}"
+@pytest.mark.parametrize("target", BUILDS)
+def test_read_pickle_refuses_to_set_attributes(target):
+    assert refusal(BUILDS[target]) == f"its pickle sets attributes {target}, which is refused"
 
 
-def test_attributes_of_a_namespace_are_only_entries():
+def test_read_pickle_stores_namespace_attributes_as_entries():
     body = name("argparse", "Namespace") + b")\x81" + table(__class__=number(1), update=number(2)) + b"b"
     found = read(body)
     assert isinstance(found, dict) and found == {"__class__": 1, "update": 2} and callable(found.update)
 
 
 MALFORMED = {
-    "a value where there is none": b"R",
-    "a mark where there is none": b"t",
-    "recalls value 7": b"h\x07",
-    "no dict": b"]K\x01K\x02s",
-    "no list": b"}K\x01a",
+    "a value from an empty stack": b"R",
+    "takes a mark, but the stack has none": b"t",
+    "reads entry 7 of the memo before it is set": b"h\x07",
+    "not a dict": b"]K\x01K\x02s",
+    "not a list": b"}K\x01a",
     "key without a value": b"}(K\x01u",
-    "not UTF-8": b"X\x01\0\0\0\xff",
+    "not valid UTF-8": b"X\x01\0\0\0\xff",
     "name without an end": b"c" + b"a" * 5000,
-    "name that is no string": b"K\x01K\x01\x93",
+    "name that is not a string": b"K\x01K\x01\x93",
     "key of type list": b"}]K\x01s",
     "key of type TorchTensor": b"}" + tensor() + b"K\x01s",
     "key of type int": b"}\x8a\x20" + b"\x01" * 32 + b"K\x01s",
-    "what is no function": call(text("print")),
-    "Namespace has no dictionary": name("argparse", "Namespace") + b")\x81K\x01b",
-    "other arguments": call(name("torch", "Size")),
+    "not a known function": call(text("print")),
+    "attributes of a Namespace are not a dictionary": name("argparse", "Namespace") + b")\x81K\x01b",
+    "arguments that PyTorch does not use": call(name("torch", "Size")),
     "ends too early": b"\x8e" + b"\xff" * 7 + b"\x7f",
-    "something else than a storage": row(text("module"), text("a"), text("b"), text("c"), text("d")) + b"Q",
-    "no type": row(text("storage"), text("FloatStorage"), text("0"), text("cpu"), number(6)) + b"Q",
-    "no key or size": storage(numel=-1),
+    "does not describe a storage": row(text("module"), text("a"), text("b"), text("c"), text("d")) + b"Q",
+    "no known element type": row(text("storage"), text("FloatStorage"), text("0"), text("cpu"), number(6)) + b"Q",
+    "no valid key or size": storage(numel=-1),
     "view of another": row(text("storage"), name("torch", "FloatStorage"), text("0"), b"N", number(6), b")") + b"Q",
     "no storage 1 of 24 bytes": storage(key="1"),
     "no storage 0 of 20 bytes": storage(numel=5),
     "no storage 0 of 48 bytes": storage("DoubleStorage"),
-    "is not read": numpy_array(b"C\x08" + bytes(8), kind="O8", shape=(1,)),
+    "'O8' is not supported": numpy_array(b"C\x08" + bytes(8), kind="O8", shape=(1,)),
     "type 'S8'": numpy_array(b"C\x08" + bytes(8), kind="S8", shape=(1,)),
     "has 8 bytes": numpy_array(b"C\x08" + bytes(8), shape=(3,)),
-    "more to it than a byte order": call(name("numpy", "dtype"), text("f4")) + row(number(3), text("<")) + b"b",
+    "more state than a byte order": call(name("numpy", "dtype"), text("f4")) + row(number(3), text("<")) + b"b",
     "bytes, type, shape and order": numpy_array(b"](K\x01K\x02e"),
-    "class that is not read": call(
+    "class that is not supported": call(
         name("torch._tensor", "_rebuild_from_type_v2"),
         name("torch._tensor", "_rebuild_from_type_v2"),
         name("torch", "Tensor"),
@@ -242,7 +242,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("says", MALFORMED)
-def test_malformed_pickles(says):
+def test_read_pickle_rejects_malformed_pickles(says):
     assert says in refusal(MALFORMED[says])
 
 
@@ -254,30 +254,30 @@ def test_malformed_pickles(says):
         (0, (2,), (6,), "reaches element 6"),
         (6, (), (), "reaches element 6"),
         (0, (2**61, 2**61), (1, 1), "reaches element"),
-        (-1, (2,), (1,), "not an integer from 0 up"),
-        (5, (2,), (-1,), "not an integer from 0 up"),
-        (0, (-2,), (1,), "not an integer from 0 up"),
-        (0, (2**63,), (0,), "not an integer from 0 up"),
-        (0, (2, 3), (1,), "do not belong together"),
-        (0, (1,) * 40, (1,) * 40, "do not belong together"),
-        (0, (2**20, 2**20), (0, 0), "repeats 6 elements to 1099511627776"),
+        (-1, (2,), (1,), "must be integers from 0 up"),
+        (5, (2,), (-1,), "must be integers from 0 up"),
+        (0, (-2,), (1,), "must be integers from 0 up"),
+        (0, (2**63,), (0,), "must be integers from 0 up"),
+        (0, (2, 3), (1,), "do not have the same length, or are too long"),
+        (0, (1,) * 40, (1,) * 40, "do not have the same length, or are too long"),
+        (0, (2**20, 2**20), (0, 0), "expands 6 elements to 1099511627776"),
         (0, (0, 2**61), (1, 1), "too large"),
     ],
 )
-def test_tensors_stay_within_their_storage(offset, shape, strides, says):
+def test_read_pickle_rejects_a_tensor_that_exceeds_its_storage(offset, shape, strides, says):
     assert says in refusal(tensor(None, offset, shape, strides))
 
 
-def test_a_negation_that_is_yet_to_be_done():
+def test_read_pickle_rejects_a_lazy_negation():
     args = (storage(), number(0), numbers(6), numbers(1), b"\x89", NO_HOOKS)
     assert "lazy negation" in refusal(call(TENSOR, *args, table(neg=b"\x88")))
     assert isinstance(read(call(TENSOR, *args, b"}")), TorchTensor)
 
 
 HUNGRY = {
-    "memo": b"Nr\xff\xff\xff\xff",  # an array as long as the index would take 32 GB
+    "memo": b"Nr\xff\xff\xff\xff",  # an array as long as the largest index would take 32 GB
     "nested": b"]" * 60_000 + b"a" * 59_999,
-    "nested_key": b"})" + b"\x85" * 60_000 + b"Ns",  # hashing it by recursion ends the process
+    "nested_key": b"})" + b"\x85" * 60_000 + b"Ns",  # hashing it recursively would crash the process
     "doubling_key": b"})" + b"q\x00h\x00\x86" * 60 + b"Ns",  # hashing it takes 2**60 steps
     "long_integer": b"\x8b\xff\xff\xff\x7f",
     "copies": text("x" * 100_000)
@@ -289,15 +289,15 @@ HUNGRY = {
 }
 
 
-@pytest.mark.parametrize("what", HUNGRY)
-def test_small_files_do_not_ask_for_much(what):
+@pytest.mark.parametrize("case", HUNGRY)
+def test_read_pickle_needs_little_memory_for_a_small_file(case):
     tracemalloc.start()
     try:
-        read(HUNGRY[what])
+        read(HUNGRY[case])
     except CheckpointError:
         pass
     else:
-        assert what in ("memo", "nested")  # harmless
+        assert case in ("memo", "nested")  # these are harmless
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Checkpoints of larger models and of wrappers, which put a prefix before the names of the network; NaN in files."""
+"""Tests of checkpoints of larger models and of wrappers, which add a prefix to all names, and of NaN in files."""
 
 import mindspore as ms
 import numpy as np
@@ -26,7 +26,7 @@ def build(**options):
 
 @pytest.fixture(scope="module")
 def arrays():
-    """This library's names -> values that no network has by itself."""
+    """Return this library's names with random values."""
     rng = np.random.default_rng(4)
     return {n: rng.standard_normal(p.shape).astype(np.float32) for n, p in weight_parameters(build()).items()}
 
@@ -43,45 +43,45 @@ def assert_loaded(network, arrays):
 
 @pytest.mark.parametrize("layout", ["mindcv", "official", "timm", "torchvision", "mmpretrain"])
 @pytest.mark.parametrize("prefix", ["model.", "net.", "module.", "backbone.", "visual.trunk.", "student.", "teacher."])
-def test_prefix_of_all_names_is_found_and_said(tmp_path, capsys, arrays, layouts, layout, prefix):
+def test_load_weights_removes_a_common_prefix_and_logs_it(tmp_path, capsys, arrays, layouts, layout, prefix):
     path = tmp_path / "wrapped.safetensors"
     write_safetensors(path, {prefix + name: array for name, array in layouts[layout].items()})
     network = build()
     load_weights(network, path)
     assert_loaded(network, arrays)
-    if prefix != "module.":  # of data parallel training, which is dropped as the file is read
-        assert f"the prefix '{prefix}' of the names is left out" in capsys.readouterr().err
+    if prefix != "module.":  # the prefix of data-parallel training is removed as the file is read
+        assert f"the prefix '{prefix}' is removed from the names" in capsys.readouterr().err
 
 
-def test_other_parts_of_a_larger_model_are_left_out_and_named(capsys, arrays, layouts):
+def test_to_mindcv_leaves_out_other_parts_of_a_larger_model_and_logs_them(capsys, arrays, layouts):
     given = {f"visual.trunk.{name}": array for name, array in layouts["timm"].items()}
     given.update({"text.token_embedding.weight": np.zeros((2, 2)), "logit_scale": np.zeros(())})
     found = to_mindcv(given, build())
     assert found.keys() == arrays.keys()
-    message = "the prefix 'visual.trunk.' of the names is left out, and other parts are left out: logit_scale, text"
+    message = "the prefix 'visual.trunk.' is removed from the names, and other parts are left out: logit_scale, text"
     assert message in capsys.readouterr().err
 
 
-def test_names_without_a_prefix_say_nothing(capsys, layouts):
+def test_to_mindcv_logs_nothing_without_a_prefix(capsys, layouts):
     for given in layouts.values():
         to_mindcv(given, build())
     assert not capsys.readouterr().err
 
 
-def test_missing_weights_are_named_with_their_prefix(layouts):
+def test_to_mindcv_names_missing_weights_with_their_prefix(layouts):
     given = {f"net.{name}": array for name, array in layouts["official"].items() if name != "norm.weight"}
     with pytest.raises(CheckpointError, match=r"1 missing: net\.norm\.weight \(here norm\.gamma\)"):
         to_mindcv(given, build())
 
 
-def test_several_networks_are_refused(layouts):
+def test_to_mindcv_rejects_several_networks(layouts):
     given = {f"{part}.{name}": array for part in ("first", "second") for name, array in layouts["timm"].items()}
-    with pytest.raises(CheckpointError, match=r"several networks, whose names begin with 'first\.', 'second\.'"):
+    with pytest.raises(CheckpointError, match=r"several networks, with the prefixes 'first\.', 'second\.'"):
         to_mindcv(given, build())
 
 
 @pytest.mark.parametrize("inner", ["", "backbone."])
-def test_student_and_teacher_are_chosen_by_ema(tmp_path, capsys, arrays, layouts, inner):
+def test_load_weights_chooses_student_or_teacher_by_ema(tmp_path, capsys, arrays, layouts, inner):
     path = tmp_path / "both.safetensors"
     official = layouts["official"]
     given = {f"student.{inner}{name}": array for name, array in official.items()}
@@ -95,7 +95,7 @@ def test_student_and_teacher_are_chosen_by_ema(tmp_path, capsys, arrays, layouts
     assert_loaded(network, {name: array + 1.0 for name, array in arrays.items()})
 
 
-def test_mmpretrain_of_v2(as_layout):
+def test_layout_mmpretrain_converts_a_v2_network(as_layout):
     network = build(use_grn=True)
     rng = np.random.default_rng(5)
     own = {n: rng.standard_normal(p.shape).astype(np.float32) for n, p in weight_parameters(network).items()}
@@ -105,7 +105,8 @@ def test_mmpretrain_of_v2(as_layout):
     found = to_mindcv({name: a for name, a in theirs.items()}, network)
     for name, array in own.items():
         np.testing.assert_array_equal(found[name], array)
-    # Networks with convolutions for the pointwise layers, and the backbone by itself.
+    # Networks whose pointwise layers are convolutions are accepted, and so is the backbone by
+    # itself.
     conv = {n: a[:, :, None, None] if "pointwise" in n and a.ndim == 2 else a for n, a in theirs.items()}
     np.testing.assert_array_equal(
         to_mindcv(conv, network)["feature.1.0.pwconv1.weight"], own["feature.1.0.pwconv1.weight"]
@@ -117,7 +118,7 @@ def test_mmpretrain_of_v2(as_layout):
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_in_a_file_is_said_when_it_is_read(tmp_path, capsys, arrays, suffix, value):
+def test_reading_a_checkpoint_warns_of_nan_and_infinity(tmp_path, capsys, arrays, suffix, value):
     path = tmp_path / f"broken{suffix}"
     broken = {**arrays, "norm.gamma": np.full_like(arrays["norm.gamma"], value)}
     if suffix == ".ckpt":
@@ -127,4 +128,4 @@ def test_nan_in_a_file_is_said_when_it_is_read(tmp_path, capsys, arrays, suffix,
     for read in (read_checkpoint, open_checkpoint, lambda file: load_weights(build(), file)):
         read(path)
         message = capsys.readouterr().err
-        assert f"{path.name}: 1 of its arrays hold NaN or infinity: norm.gamma" in message
+        assert f"{path.name}: 1 array(s) contain NaN or infinity: norm.gamma" in message

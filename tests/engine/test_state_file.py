@@ -73,7 +73,7 @@ def test_the_digest_is_of_the_record_too(tmp_path):
     """Not only of the arrays: an epoch that is another in whole JSON."""
     path = write(tmp_path, "a")
     path.write_bytes(path.read_bytes().replace(b'\\"global_step\\": 1', b'\\"global_step\\": 2'))
-    with pytest.raises(CheckpointError, match="is damaged: its digest is not that of its contents"):
+    with pytest.raises(CheckpointError, match="is damaged: its digest does not match its contents"):
         read_state(path)
 
 

@@ -93,7 +93,7 @@ def test_weights_from_a_file(tmp_path, capsys):
     capsys.readouterr()
     network = create_model("convnext_atto", num_classes=2, in_channels=1, checkpoint_path=str(path))
     told = capsys.readouterr().err
-    assert "the head of 3 classes is left out" in told and "for 3 channels are made to fit 1" in told
+    assert "the head of 3 classes is left out" in told and "for 3 channels are adapted to 1" in told
     summed = weights["feature.0.0.weight"].asnumpy().astype(np.float64).sum(1, keepdims=True)
     np.testing.assert_allclose(network.feature[0][0].weight.asnumpy(), summed, atol=1e-6)
     assert network(Tensor(np.zeros((1, 1, 32, 32), np.float32))).shape == (1, 2)

@@ -341,14 +341,17 @@ def test_other_heads_and_channels(hub, reference, tmp_path, capfd):
     hub.files[path_on_hub("convnextv2_atto.fcmae")] = bytes_of(encoder, tmp_path)
     hub.files[path_on_hub("convnextv2_atto.fcmae_ft_in1k")] = bytes_of(arrays, tmp_path)
     network = create_model("convnextv2_atto.fcmae", pretrained=True, num_classes=7)
-    assert "no head and no last norm in it; the model's, of 7 classes, are untrained" in capfd.readouterr().err
+    assert (
+        "no last norm and no head; the model's last norm and its head of 7 classes stay untrained"
+        in capfd.readouterr().err
+    )
     np.testing.assert_array_equal(
         network.feature[1][0].pwconv1.weight.asnumpy(), arrays["stages.0.0.pwconv1.weight"].reshape(160, 40)
     )
     assert 0.018 < network.classifier.weight.asnumpy().std() < 0.022
     network = create_model("convnextv2_atto", pretrained=True, num_classes=7, in_channels=1)
     told = capfd.readouterr().err
-    assert "the head of 1000 classes is left out" in told and "3 channels are made to fit 1" in told
+    assert "the head of 1000 classes is left out" in told and "3 channels are adapted to 1" in told
     np.testing.assert_array_equal(network.norm.gamma.asnumpy(), arrays["norm.weight"])
     network = mindcv.convnextv2_atto(pretrained=True, in_channels=1)
     summed = arrays["downsample_layers.0.0.weight"].sum(axis=1, keepdims=True)
@@ -441,7 +444,7 @@ def test_fine_tuning(three_classes, script, capfd):
 
     (three_classes / "train" / "c").rename(three_classes / "c")
     assert script("train.py", *argv, "--lr", "0.1", "--overwrite", "True") == 0
-    assert "the head of 3 classes is left out; the model's, of 2, is untrained" in capfd.readouterr().err
+    assert "the head of 3 classes is left out; the model's head of 2 classes stays untrained" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
