@@ -422,7 +422,7 @@ CASES = {
     "empty class folder": (empty_class, "train", TRAIN, 1, ["no images in class folder(s)", "'green'"]),
     "unknown class in val": (
         *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "train", [*TRAIN, "--val_while_train"], 1),
-        ["'./val' has 1 class folder(s) that are none of the training's 3 classes: 'rot'"],
+        ["'./val' has 1 class folder(s) that belong to none of the training's 3 classes: 'rot'"],
     ),
     "num_classes of training": (
         *(nothing, "train", [*TRAIN, "--num_classes", "7"], 1),
@@ -571,5 +571,7 @@ def test_a_device_that_is_not_there(tmp_path, data):
         pytest.skip("there is a GPU")
     outcome = process(tmp_path, "train", *SMALL, "--data_dir", data, "--device_target", "GPU")
     (line,) = outcome.err.splitlines()
-    assert outcome.status == 1 and line.startswith("error: device_target 'GPU' is not available to this MindSpore")
+    assert outcome.status == 1 and line.startswith(
+        "error: this installation of MindSpore does not support device_target 'GPU'"
+    )
     assert not os.listdir(tmp_path)

@@ -203,7 +203,7 @@ def test_a_rank_that_dies_is_named(folder):
     job.wait_for("epoch 1/50 step 4/4", rank=0)  # so that one of the steps before has been saved
     os.kill(job.worker(1), signal.SIGKILL)
     assert job.end() not in (0, None)
-    assert f"rank 1 was ended by SIGKILL; its log is {job.logs / 'worker_1.log'}" in job.said()
+    assert f"rank 1 was killed by SIGKILL; its log is {job.logs / 'worker_1.log'}" in job.said()
     saved = [read_state(path) for path in (folder / "killed").glob(f"*{SUFFIX}")]  # all whole
     assert saved and min(record["state"]["global_step"] for _, record in saved) >= 2
 

@@ -508,7 +508,7 @@ def test_the_main_process_looks_into_the_folder_and_all_end(tmp_path, monkeypatc
             said.append(str(error))
 
     processes.run(check, 2)
-    assert "holds an earlier run" in said[0] and said[-1] == "1 of the 2 processes failed; the log of each says why"
+    assert "holds an earlier run" in said[0] and said[-1] == "1 of the 2 processes failed; their logs give the reason"
 
 
 def test_the_main_process_holds_the_folder_for_all(tmp_path, monkeypatch, processes):

@@ -1,1 +1,1 @@
-"""Leaves: helpers that know nothing of models, data or training."""
+"""Helpers for every other package. They know nothing about models, data or training."""

@@ -1,7 +1,9 @@
 """Checks of the arguments of public functions and classes.
 
-Each check raises a `UserError` of one sentence that names the argument, what was found and what is expected. NumPy's
-numbers count as numbers, and True and False do not. A number is finite.
+A failed check raises a `UserError` with one sentence that names the argument, the value found and the value expected.
+NumPy's numbers count as numbers. True and False do not, and neither do NaN and infinity.
+
+The parameter `name` of each check is the name of the argument in the message, and `value` is the value to check.
 """
 
 from __future__ import annotations
@@ -36,28 +38,28 @@ __all__ = [
     "shown",
 ]
 
-# Bound -> the words before its number.
+# Name of a bound -> words that precede its number in a message.
 _BOUNDS = {"low": "of at least", "above": "above", "high": "at most", "below": "below"}
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a finite real number."""
+    """Return whether the value is a finite real number."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def are_numbers(values: Any, count: Optional[int] = None) -> bool:
-    """Whether the value is a list, tuple or array of finite real numbers, `count` of them unless that is None."""
+    """Return whether the value is a list, tuple or array of finite real numbers, of length `count` if it is given."""
     items = _items(values)
     return items is not None and count in (None, len(items)) and all(map(is_number, items))
 
 
 def check_number(name: str, value: Any, **bounds: Optional[float]) -> Any:
-    """The value, unchanged.
+    """Return the value unchanged if it is a number within the bounds.
 
     Args:
-        name: of the argument.
-        value: what was given for it.
-        **bounds: `low` and `high`, which are allowed themselves, `above` and `below`, which are not.
+        name: name of the argument.
+        value: value to check.
+        **bounds: `low` and `high` are inclusive bounds, `above` and `below` are exclusive ones.
     """
     if not is_number(value) or not _is_within(value, bounds):
         _refuse(name, value, f"a number{_in_words(bounds)}")
@@ -65,27 +67,27 @@ def check_number(name: str, value: Any, **bounds: Optional[float]) -> Any:
 
 
 def check_not_negative(**values: Any) -> None:
-    """Refuse the first of the named values that is not a number of at least 0."""
+    """Raise an error for the first of the named values that is not a number of at least 0."""
     for name, value in values.items():
         check_number(name, value, low=0)
 
 
 def check_positive(**values: Any) -> None:
-    """Refuse the first of the named values that is not a number above 0."""
+    """Raise an error for the first of the named values that is not a number above 0."""
     for name, value in values.items():
         check_number(name, value, above=0)
 
 
 def check_numbers(name: str, values: Any, count: Optional[int] = None, **bounds: Optional[float]) -> Any:
-    """The list, tuple or array of numbers, unchanged; the bounds, as in `check_number`, hold for each number."""
+    """Return the list, tuple or array unchanged if each item is a number within the bounds (see `check_number`)."""
     if not are_numbers(values, count) or not all(_is_within(value, bounds) for value in values):
-        how_many = "a list of numbers" if count is None else f"a list of {count} number{'s' * (count != 1)}"
-        _refuse(name, values, f"{how_many}{', each' * bool(bounds)}{_in_words(bounds)}")
+        expected = "a list of numbers" if count is None else f"a list of {count} number{'s' * (count != 1)}"
+        _refuse(name, values, f"{expected}{', each' * bool(bounds)}{_in_words(bounds)}")
     return values
 
 
 def check_int(name: str, value: Any, low: Optional[int] = None, high: Optional[int] = None, note: str = "") -> int:
-    """The value as an int; `note` follows the bounds in the message."""
+    """Return the value as an int if it is a whole number within the bounds. `note` ends the error message."""
     number = _as_int(value)
     bounds = {"low": low, "high": high}
     if number is None or not _is_within(number, bounds):
@@ -96,45 +98,45 @@ def check_int(name: str, value: Any, low: Optional[int] = None, high: Optional[i
 def check_ints(
     name: str, values: Any, count: Optional[int] = None, low: Optional[int] = None, high: Optional[int] = None
 ) -> tuple[int, ...]:
-    """The values as a tuple of ints."""
+    """Return the values as a tuple of ints if each is a whole number within the bounds."""
     items, bounds = _items(values), {"low": low, "high": high}
     numbers = None if items is None else [_as_int(item) for item in items]
     is_right = numbers is not None and None not in numbers and count in (None, len(numbers))
     if not is_right or not all(_is_within(number, bounds) for number in numbers):
-        how_many = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
-        _refuse(name, values, f"{how_many}{', each' * bool(_in_words(bounds))}{_in_words(bounds)}")
+        expected = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
+        _refuse(name, values, f"{expected}{', each' * bool(_in_words(bounds))}{_in_words(bounds)}")
     return tuple(numbers)
 
 
 def check_flags(**flags: Any) -> None:
-    """Refuse a flag that is neither True nor False: a text like 'False' would count as True. 0 and 1 are allowed."""
+    """Raise an error for the first flag that is not True, False, 1 or 0. A text such as 'False' would count as True."""
     for name, value in flags.items():
         if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
             _refuse(name, value, "True or False")
 
 
 def check_text(name: str, value: Any) -> str:
-    """The value, when it is a string."""
+    """Return the value if it is a string."""
     if not isinstance(value, str):
         _refuse(name, value, "a string")
     return value
 
 
 def check_path(name: str, value: Any) -> Union[str, os.PathLike]:
-    """The value, when it is a path: a string or an `os.PathLike`."""
+    """Return the value if it is a path: a string or an `os.PathLike`."""
     if not isinstance(value, (str, os.PathLike)):
         _refuse(name, value, "a path (a string or a pathlib.Path)")
     return value
 
 
 def check_name(name: str, value: Any, known: Iterable[str], ignore_case: bool = False) -> str:
-    """The one of the `known` names that the value is.
+    """Return the known name that equals the value.
 
     Args:
-        name: of the argument, or of the kind of things that are known by these names.
-        value: what was given.
-        known: all names that are allowed. An empty one is allowed, and not told.
-        ignore_case: upper and lower case are the same.
+        name: name of the argument, or of the kind of thing that has these names.
+        value: value to check.
+        known: all allowed names. An empty name may be among them, and messages do not show it.
+        ignore_case: whether upper and lower case are treated as equal.
     """
     known = tuple(known)
     if not isinstance(value, str):
@@ -146,23 +148,23 @@ def check_name(name: str, value: Any, known: Iterable[str], ignore_case: bool = 
 
 
 def check_kind(name: str, value: Any, kind: Union[type, tuple[type, ...]], expected: str) -> Any:
-    """The value, when it is an instance of `kind`; `expected` says in the message what that is."""
+    """Return the value if it is an instance of `kind`. `expected` describes such an instance in the message."""
     if not isinstance(value, kind):
         _refuse(name, value, expected)
     return value
 
 
 def check_network(name: str, value: Any) -> nn.Cell:
-    """The value, when it is a network."""
+    """Return the value if it is a network."""
     return check_kind(name, value, nn.Cell, "a network (a mindspore.nn.Cell)")
 
 
 def shown(value: Any) -> str:
-    """The value as a message shows it: as it is written in Python if that is short, and else its type."""
+    """Return a short description of the value for a message: its Python expression if that is short, or its type."""
     if value is None or isinstance(value, (str, int, float, list, tuple, dict, set, np.generic, os.PathLike)):
-        written = repr(value)
-        if len(written) <= 80 and "\n" not in written:
-            return written
+        expression = repr(value)
+        if len(expression) <= 80 and "\n" not in expression:
+            return expression
     return f"a value of type {type(value).__name__}"
 
 

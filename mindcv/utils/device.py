@@ -1,4 +1,4 @@
-"""The device that networks run on."""
+"""Selects the device and the mode that networks run in."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ JIT_LEVELS = ("O0", "O1", "O2")
 
 
 def set_device(target: str) -> str:
-    """Make `target` ('Ascend', 'GPU' or 'CPU') the device, or with 'auto' leave MindSpore's own choice; return it.
+    """Select the device `target` ('Ascend', 'GPU' or 'CPU') and return its name. 'auto' keeps MindSpore's own choice.
 
     Raises:
-        DeviceError: this installation of MindSpore cannot run on it.
+        DeviceError: this installation of MindSpore does not support the device.
     """
     current = ms.get_context("device_target")
     if target in ("auto", current):
-        return current  # setting it again is an error once something has run
+        return current  # MindSpore refuses to set a device again after the first operation
     try:
         with mindspore_log_held():
             ms.set_device(target)
     except (RuntimeError, ValueError) as error:
         first_sentence = str(error).strip().splitlines()[0].split(". ")[0]
-        raise DeviceError(f"device_target '{target}' is not available to this MindSpore: {first_sentence}") from None
+        raise DeviceError(
+            f"this installation of MindSpore does not support device_target '{target}': {first_sentence}"
+        ) from None
     return target
 
 
 def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
-    """Run networks as graphs (`mindspore.GRAPH_MODE`) or operator by operator, on the device that is set.
+    """Select graph mode or PyNative mode (operator by operator). Call it after the device is selected.
 
     Args:
-        mode: 0 or 1.
-        jit_level: how much graph mode's compiler does, 'O0' to 'O2'. None takes O2 on Ascend, as MindCV's published
-            runs were made, and MindSpore's own choice elsewhere.
+        mode: `mindspore.GRAPH_MODE` (0) or `mindspore.PYNATIVE_MODE` (1).
+        jit_level: optimization level of the graph compiler, 'O0' to 'O2'. None selects O2 on Ascend, which MindCV's
+            published runs used, and MindSpore's own choice elsewhere.
     """
     if jit_level is None and mode == ms.GRAPH_MODE and ms.get_context("device_target") == "Ascend":
         jit_level = "O2"
@@ -55,9 +57,9 @@ def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
 
 
 def keep_working_folder_clean() -> None:
-    """Have MindSpore write its analysis of a graph that does not compile to the system's temporary folder.
+    """Make MindSpore write its analysis of a graph that does not compile to the system's temporary folder.
 
-    MindSpore writes below the working folder otherwise. It makes the folder when it is needed.
+    Otherwise MindSpore writes to the working folder. It creates the temporary folder when it needs it.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     os.environ.setdefault("MS_OM_PATH", os.path.join(tempfile.gettempdir(), f"mindcv-{user}"))
@@ -65,8 +67,11 @@ def keep_working_folder_clean() -> None:
 
 @contextmanager
 def mindspore_log_held() -> Iterator[None]:
-    """Leaves out what MindSpore logs meanwhile, for a call whose exception says all: before it raises, MindSpore tells
-    at length of each library it looked for, or what may be wrong with a disk."""
+    """Disable MindSpore's log inside the block. Use it around a call whose exception says everything that is needed.
+
+    Before such an exception, MindSpore logs many lines about each library that it looked for, or about possible faults
+    of a disk.
+    """
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if "mindspore" in name.lower()]
     disabled = [logger.disabled for logger in loggers]
     for logger in loggers:

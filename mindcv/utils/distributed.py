@@ -1,4 +1,4 @@
-"""The processes of a run."""
+"""The group of processes that work on one run, and how a process joins it."""
 
 from __future__ import annotations
 
@@ -20,35 +20,40 @@ from mindcv.utils.rank_watch import watch_workers
 
 __all__ = ["ALONE", "Group", "is_first_process", "is_launched", "join_group"]
 
-# What the launchers set for the processes they start.
+# Launcher -> environment variable that it sets for the processes that it starts.
 _LAUNCHERS = {"msrun": "MS_ROLE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
-_BITS = 12
+_BITS = 12  # of each part of an integer in `Group.sum_integers`
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that work on one run, and which of them this is."""
+    """The processes that work on one run.
+
+    Attributes:
+        rank: index of this process, from 0.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes files and lines."""
+        """Whether this is the main process, which writes the files and the log."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes have come here."""
-        self.sum_integers(np.zeros(1))  # on CPU there is no Barrier
+        """Wait until all processes have reached this call."""
+        self.sum_integers(np.zeros(1))  # MindSpore has no Barrier on CPU
 
     def together(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `work` in every process; return its result if it succeeded in all of them.
+        """Call `work` in every process, and return its result if it succeeded in all of them.
 
-        Without this, a process that fails alone would leave the others waiting for it in their next AllReduce.
+        If only one process failed, the others would otherwise wait for it in their next AllReduce.
 
         Raises:
-            Exception: what `work` raised here.
-            UserError: it failed in another process, and not here.
+            Exception: the exception that `work` raised in this process.
+            UserError: `work` succeeded in this process, but failed in another one.
         """
         result, failure = None, None
         try:
@@ -59,14 +64,20 @@ class Group:
         if failure is not None:
             raise failure
         if num_failed:
-            raise UserError(f"{num_failed} of the {self.size} processes failed; the log of each says why")
+            raise UserError(f"{num_failed} of the {self.size} processes failed; their logs give the reason")
         return result
 
     def sum_integers(self, values: np.ndarray) -> np.ndarray:
-        """The exact sum over all processes of non-negative integers below 2**60; same shape, int64.
+        """Sum non-negative integers below 2**60 over all processes, exactly.
 
-        AllReduce on CPU takes float32 only, which is exact up to 2**24: the integers travel in pieces of 12 bits, so
-        that sums over up to 4096 processes stay exact.
+        AllReduce on CPU supports only float32, which is exact up to 2**24. Each integer is therefore split into parts
+        of 12 bits, so the sums over up to 4096 processes are exact.
+
+        Args:
+            values: array of any shape.
+
+        Returns:
+            Sums, an int64 array of the same shape.
         """
         values = np.asarray(values, np.int64)
         if self.size == 1:
@@ -80,22 +91,22 @@ ALONE = Group()  # the one process of a run without others
 
 
 def join_group(distribute: bool) -> Group:
-    """Join the processes that a launcher started; a group of one when `distribute` is False.
+    """Join the group of processes that a launcher started. If `distribute` is False, the group is this process alone.
 
-    A process that no launcher started is a group of one too, and says so.
+    If no launcher started this process, the group is also this process alone, and the log says so.
 
     Raises:
-        UserError: a launcher started several processes, but `distribute` is False: all would write the same files.
-        DeviceError: mpirun was used on CPU, or the processes could not be joined.
+        UserError: a launcher started several processes but `distribute` is False, so all would write the same files.
+        DeviceError: mpirun was used on CPU, or the processes could not connect to each other.
     """
     launchers = _launchers()
     if not distribute:
         if launchers:
-            raise UserError(f"{launchers[0]} started this process, and distribute is off: add --distribute True")
+            raise UserError(f"{launchers[0]} started this process, but distribute is off: add --distribute True")
         return Group()
     if launchers == ["mpirun"] and ms.get_context("device_target") == "CPU":
         raise DeviceError(
-            "mpirun cannot start processes on CPU, where MindSpore has no MPI: "
+            "mpirun cannot start processes on CPU, because MindSpore has no MPI there: "
             "use `msrun --worker_num=N --local_worker_num=N --join=True train.py ... --distribute True`"
         )
     if not launchers:
@@ -111,15 +122,15 @@ def join_group(distribute: bool) -> Group:
         init()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise DeviceError(f"the processes of this job could not be joined: {reason}") from None
+        raise DeviceError(f"the processes of this job could not connect to each other: {reason}") from None
     group = Group(get_rank(), get_group_size())
     if not group.is_main:
-        logger.setLevel(logging.WARNING)  # what all would say, one says
+        logger.setLevel(logging.WARNING)  # the main process logs for all
     return group
 
 
 def is_launched() -> bool:
-    """Whether a launcher started this process, as one of several."""
+    """Return whether a launcher started this process as one of several."""
     return bool(_launchers())
 
 
@@ -128,14 +139,14 @@ def _launchers() -> list[str]:
 
 
 def is_first_process() -> bool:
-    """Whether this process will be the main one of its group, as its launcher says before the group is joined."""
+    """Return whether this will be the main process of its group. It works before the group is joined."""
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return False
     return os.environ.get("RANK_ID" if "MS_ROLE" in os.environ else "OMPI_COMM_WORLD_RANK", "0") == "0"
 
 
 def _end_with_parent() -> None:
-    """Get a SIGTERM when the launcher dies, which would otherwise leave its workers running unattended."""
+    """Ask the system for a SIGTERM when the launcher dies. Otherwise its workers would run on unattended."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""The errors that are a user's to mend.
+"""Errors that a user can fix.
 
-Each is a `ValueError`, so that library code catches them the usual way. The scripts print the message alone, without
-a traceback; any other exception is a defect of this library and keeps its traceback.
+Each is a `ValueError`, so code that uses this library can catch it in the usual way. The scripts print only the
+message. Any other exception is a defect of this library, and the scripts show its traceback.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
 
 
 class UserError(ValueError):
-    """Something the user can mend; the message names the thing and what would be right."""
+    """A mistake that the user can fix. The message names the cause, the value found and the value expected."""
 
 
 class ConfigError(UserError):
-    """One or more options are wrong. `problems` holds a sentence for each, in the order found."""
+    """One or more options are wrong. `problems` holds one sentence for each, in the order of discovery."""
 
     def __init__(self, problems: Sequence[str]):
         self.problems = list(problems)
@@ -44,13 +44,13 @@ class DataError(UserError):
 
 
 class MissingSplitError(DataError):
-    """A data set's folder has no sub-folder for a split. `finding` says so without a way out.
+    """The folder of a data set has no sub-folder for a split.
 
     Args:
-        finding: the sentence without a way out.
-        advice: the way out, which follows `finding` directly.
-        flat_root: folder that may hold the class folders itself; the error says what to do then.
-        empty_split: what to give in that case.
+        finding: sentence that says so, without the way out. It is kept as the attribute `finding`.
+        advice: the way out, which is appended to `finding` directly.
+        flat_root: folder that may hold the class folders itself. The error then says how to use it without a split.
+        empty_split: words for the value of the split in that case.
     """
 
     def __init__(self, finding: str, advice: str = "", flat_root: str = "", empty_split: str = "'' as the split"):
@@ -59,25 +59,25 @@ class MissingSplitError(DataError):
         super().__init__(f"{finding}{advice}{flat}")
 
     def for_option(self, name: str) -> MissingSplitError:
-        """The same error for users of the scripts, where option `name` gives the split."""
+        """Return the same error for users of the scripts, where the option `name` sets the split."""
         return MissingSplitError(self.finding, self.advice, self.flat_root, f"--{name} ''")
 
 
 class UnknownClassesError(DataError):
-    """Class folders that are none of the known classes.
+    """Some class folders do not belong to any known class.
 
     Args:
-        folder: that holds the class folders.
-        names: of the class folders, at least one.
-        known: the names of the classes.
-        whose: what has those classes.
+        folder: folder that holds the class folders.
+        names: names of these class folders, at least one.
+        known: names of the known classes.
+        whose: owner of the known classes, in the genitive, for the message.
     """
 
     def __init__(self, folder: str, names: Sequence[str], known: Sequence[str], whose: str = "class_indexing's"):
         self.folder, self.names, self.known = folder, names, known
         close = _case_hint(names, known) or ("" if len(names) > 1 else nearest(names[0], known))
         super().__init__(
-            f"'{folder}' has {len(names)} class folder(s) that are none of {whose} {len(known)} classes: "
+            f"'{folder}' has {len(names)} class folder(s) that belong to none of {whose} {len(known)} classes: "
             f"{shorten(names)}{close} (the classes are {shorten(known)})"
         )
 
@@ -87,43 +87,46 @@ class CheckpointError(UserError):
 
 
 class DeviceError(UserError):
-    """The device or launcher asked for is not there."""
+    """The requested device or launcher is not available."""
 
 
 class Interrupted(Exception):
-    """A run was asked to stop by a signal, and has stopped in order. `status` is the shell's: 128 + the signal."""
+    """A signal asked a run to stop, and the run has stopped in good order.
+
+    `status` is the exit status by the shell's rule: 128 + the number of the signal.
+    """
 
     def __init__(self, signal_number: int, message: str):
         self.status = 128 + signal_number
         super().__init__(message)
 
 
-def shorten(names: Sequence[str], most: int = 8) -> str:
-    """The first `most` names in quotation marks, and how many more there are."""
-    listed = ", ".join(f"'{name}'" for name in names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+def shorten(names: Sequence[str], max_names: int = 8) -> str:
+    """Return the first `max_names` names in quotation marks, and the number of the others."""
+    listed = ", ".join(f"'{name}'" for name in names[:max_names])
+    return listed if len(names) <= max_names else f"{listed} and {len(names) - max_names} more"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the closest of `known`, or an empty string when none is close."""
+    """Return "; did you mean 'x'?" with the closest of the known names, or "" if none is close."""
     match = _closest(name, known)
     return "" if match is None else f"; did you mean '{match}'?"
 
 
 def closest_file(name: str, known: Iterable[str]) -> Optional[str]:
-    """The one of the file names `known` whose stem is closest to that of `name`; None when none is close.
+    """Return the known file name whose stem is closest to the stem of `name`, or None if none is close.
 
     Suffixes do not count, because they would make short names look alike: 'flip.ckpt' is not close to 'nope.ckpt'.
     """
     stem, suffix = os.path.splitext(name)
-    # A file with the suffix of `name` comes before another one of the same stem.
+    # If two files have the same stem, the file with the suffix of `name` comes last and is kept.
     by_stem = {os.path.splitext(file)[0]: file for file in sorted(known, key=lambda file: file.endswith(suffix))}
     return by_stem.get(_closest(stem, by_stem))
 
 
 def _closest(name: str, known: Iterable[str]) -> Optional[str]:
     by_lower = {k.lower(): k for k in known}
-    swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # to difflib, swapped letters are far apart
+    swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # difflib rates swapped letters as far apart
     match = swapped or get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[match[0]] if match else None
 
@@ -138,6 +141,6 @@ def _case_hint(names: Iterable[str], known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence for a name that is not among the allowed ones: what it is, the nearest match, and all there are."""
+    """Return a sentence about an unknown name, with the closest known name and the list of all known names."""
     known = sorted(known)
     return f"{kind} '{name}' is not known{nearest(name, known)} (there are: {', '.join(known)})"

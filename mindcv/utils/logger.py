@@ -1,4 +1,4 @@
-"""The one logger of the package: plain lines on standard error."""
+"""The logger of the package. It writes plain lines to standard error."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["counted", "logger"]
 
 
 class _TqdmHandler(logging.Handler):
-    """Writes above a progress bar when there is one, and as an ordinary line otherwise."""
+    """Handler that writes above the progress bar if there is one, and writes an ordinary line otherwise."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # sys.stderr is looked up at each line: tests and notebooks replace it.
+        # sys.stderr is looked up for each line, because tests and notebooks replace it.
         tqdm.write(self.format(record), file=sys.stderr)
 
 
@@ -26,5 +26,5 @@ if not logger.handlers:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun, with the plural's s unless the number is 1: "1 epoch", "2 epochs"."""
+    """Return a number with its noun, which gets the plural's s unless the number is 1: "1 epoch", "2 epochs"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,10 +11,10 @@ __all__ = ["stream"]
 
 
 def stream(*key: int) -> np.random.Generator:
-    """A NumPy generator that is a function of the integers of `key` (each >= 0) alone.
+    """Return a NumPy generator that depends only on the integers of `key` (each >= 0).
 
-    Two equal keys give the same numbers in any process, thread or run; keys that differ anywhere, in length too, give
-    independent numbers. Source: NumPy's `SeedSequence`.
+    Equal keys give the same numbers in any process, thread and run. Keys that differ in any integer or in their length
+    give independent numbers. The source is NumPy's `SeedSequence`.
     """
-    # The length goes in as well: SeedSequence takes [1] and [1, 0] for the same entropy.
+    # The length is part of the seed, because SeedSequence treats [1] and [1, 0] as equal.
     return np.random.default_rng((len(key), *key))

@@ -1,8 +1,8 @@
-"""Says which worker of a job ended badly, and where its log is.
+"""Reports which worker of a job failed, and where the worker's log is.
 
-msrun ends a job when a worker dies, but names neither; it does show the errors in the log of its scheduler. So the
-scheduler's process watches the workers beside it and writes there. Linux only, from 5.3 on: it reads /proc, and has the
-system tell it of an end at once.
+msrun stops a job when a worker dies, but names neither the worker nor its log. It does show errors from the log of its
+scheduler. The scheduler's process therefore watches the workers and writes to its own log. This works on Linux 5.3 and
+later, because it reads /proc and waits on process descriptors (pidfd).
 
 Decision 0073 says why a thread cannot do this.
 """
@@ -20,12 +20,12 @@ from typing import Optional
 __all__ = ["watch_workers"]
 
 _PROC = Path("/proc")
-_PAUSE = 0.2  # seconds between two looks for new workers
+_POLL_INTERVAL = 0.2  # seconds between two searches for new workers
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """A worker as it was when last seen alive."""
+    """A worker process. `log` is the path of its log file."""
 
     pid: int
     rank: str
@@ -33,9 +33,9 @@ class _Worker:
 
 
 def watch_workers() -> None:
-    """Fork a process that watches this one's siblings, and ends with this one or with the first that ends badly.
+    """Fork a process that watches the siblings of this one. It ends with this process or after the first failure.
 
-    A process and not a thread: MindSpore's scheduler waits for its workers without letting Python run.
+    A thread would not do: MindSpore's scheduler waits for its workers without releasing Python's global lock.
     """
     if not hasattr(os, "pidfd_open"):
         return
@@ -51,37 +51,37 @@ def watch_workers() -> None:
 
 def _watch(scheduler: int, launcher: int) -> None:
     seen: set[int] = set()
-    running: dict[int, _Worker] = {}  # by the descriptors that tell of their ends
+    running: dict[int, _Worker] = {}  # process descriptor -> worker
     while os.getppid() == scheduler:
         for pid in _children_of(launcher):
             worker = _worker(pid) if pid not in seen else None
             if worker is not None:
                 seen.add(pid)
                 running[os.pidfd_open(pid)] = worker
-        # How a process ended can be read only until msrun takes note of it, which looks once a second.
-        for descriptor in select.select(list(running), [], [], _PAUSE)[0]:
+        # The exit status can be read only until msrun collects it, and msrun looks once a second.
+        for descriptor in select.select(list(running), [], [], _POLL_INTERVAL)[0]:
             worker = running.pop(descriptor)
             os.close(descriptor)
-            end = _bad_end(worker.pid)
-            if end:
-                # The word in brackets is what msrun looks for.
-                sys.stderr.write(f"[ERROR] rank {worker.rank} {end}; its log is {worker.log}\n")
+            failure = _failure_of(worker.pid)
+            if failure:
+                # msrun shows lines that contain "[ERROR]".
+                sys.stderr.write(f"[ERROR] rank {worker.rank} {failure}; its log is {worker.log}\n")
                 sys.stderr.flush()
                 return
 
 
 def _children_of(parent: int) -> list[int]:
-    found = []
+    children = []
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
             fields = _stat(int(folder.name))
             if fields and int(fields[1]) == parent:
-                found.append(int(folder.name))
-    return found
+                children.append(int(folder.name))
+    return children
 
 
 def _stat(pid: int) -> Optional[list[str]]:
-    """The fields of proc(5)'s stat from the state on, or None for a process that is gone."""
+    """Return the fields of /proc/PID/stat from the state on (see proc(5)), or None if the process is gone."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -89,7 +89,7 @@ def _stat(pid: int) -> Optional[list[str]]:
 
 
 def _worker(pid: int) -> Optional[_Worker]:
-    """The process, if it is a worker."""
+    """Return the process if it is a worker, and None otherwise."""
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes().decode(errors="replace").split("\0")
         values = dict(item.split("=", 1) for item in environment if "=" in item)
@@ -99,12 +99,12 @@ def _worker(pid: int) -> Optional[_Worker]:
     return _Worker(pid, values.get("RANK_ID", "?"), log) if values.get("MS_ROLE") == "MS_WORKER" else None
 
 
-def _bad_end(pid: int) -> Optional[str]:
-    """How a process ended, unless it runs on, ended well, or was taken note of by its parent already."""
+def _failure_of(pid: int) -> Optional[str]:
+    """Describe how a process failed. Return None if it still runs, succeeded, or its parent collected its status."""
     fields = _stat(pid)
     if not fields or fields[0] != "Z":
         return None
-    status = int(fields[-1])  # as of wait(2)
+    status = int(fields[-1])  # encoded as in wait(2)
     if os.WIFSIGNALED(status):
-        return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"ended with status {os.WEXITSTATUS(status)}" if os.WEXITSTATUS(status) else None
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with status {os.WEXITSTATUS(status)}" if os.WEXITSTATUS(status) else None

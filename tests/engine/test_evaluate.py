@@ -112,7 +112,7 @@ def test_an_image_that_one_process_cannot_read_ends_all(data, processes):
         except UserError as error:
             return str(error)
 
-    other = "1 of the 3 processes failed; the log of each says why"
+    other = "1 of the 3 processes failed; their logs give the reason"
     assert processes.run(failure, 3) == [other, "cannot decode 'x.jpg'", other]
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes, what is refused, and the sentence that says so."""
+"""Tests of the checks of arguments: accepted values, refused values, and the error messages."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def refused(sentence):
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
-def test_check_int_gives_an_int(value):
+def test_check_int_returns_an_int(value):
     checked = checks.check_int("n", value, 3, 3)
     assert checked == 3 and type(checked) is int
 
@@ -43,7 +43,7 @@ def test_check_int_refuses_and_shows_another_value(value, found):
 
 
 @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.25), np.int8(0)])
-def test_check_number_gives_the_value_itself(value):
+def test_check_number_returns_the_value_itself(value):
     assert checks.check_number("x", value, low=0, below=1) is value
 
 
@@ -62,13 +62,13 @@ def test_check_number_refuses_another_value(value):
         ({"low": 0.25, "high": 0.75}, "a number of at least 0.25 and at most 0.75"),
     ],
 )
-def test_check_number_says_its_bounds(bounds, words):
+def test_check_number_names_its_bounds_in_the_message(bounds, words):
     with refused(f"x must be {words}, got 'a'"):
         checks.check_number("x", "a", **bounds)
 
 
 @pytest.mark.parametrize("values", [[0.9, 0.99], (0.9, np.float32(0.99)), np.array([0.9, 0.99])])
-def test_check_numbers_gives_the_values(values):
+def test_check_numbers_returns_the_values(values):
     assert checks.check_numbers("betas", values, 2, above=0, below=1) is values
 
 
@@ -78,7 +78,7 @@ def test_check_numbers_refuses_other_values(values):
         checks.check_numbers("betas", values, 2, above=0, below=1)
 
 
-def test_check_ints_gives_a_tuple_of_ints():
+def test_check_ints_returns_a_tuple_of_ints():
     for values in ([1, 2], (1, 2), range(1, 3), np.array([1, 2])):
         checked = checks.check_ints("depths", values, 2, 1)
         assert checked == (1, 2) and all(type(value) is int for value in checked)
@@ -91,7 +91,7 @@ def test_check_ints_refuses_other_values(values):
 
 
 @pytest.mark.parametrize("value", [True, False, np.bool_(True), 0, 1])
-def test_check_flags_takes_true_and_false(value):
+def test_check_flags_accepts_true_and_false(value):
     checks.check_flags(shuffle=value)
 
 
@@ -101,7 +101,7 @@ def test_check_flags_refuses_another_value(value):
         checks.check_flags(shuffle=value)
 
 
-def test_check_name_gives_the_name_that_is_meant():
+def test_check_name_returns_the_known_name():
     assert checks.check_name("loss", "ce", ("CE", "BCE"), ignore_case=True) == "CE"
     assert checks.check_name("dataset", "", ("", "digits")) == ""
 
@@ -125,7 +125,7 @@ def test_check_text_path_and_kind_refuse_another_type():
         checks.check_kind("network", np.zeros(1), dict, "a network")
 
 
-def test_shown_writes_short_values_and_names_the_type_of_others():
+def test_shown_returns_short_values_and_the_type_of_long_ones():
     assert checks.shown([1, "a"]) == "[1, 'a']" and checks.shown(np.float32(0.5)) == repr(np.float32(0.5))
     assert checks.shown("x" * 200) == "a value of type str" and checks.shown(list(range(100))) == "a value of type list"
     assert checks.shown(refused) == "a value of type function"

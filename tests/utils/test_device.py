@@ -1,4 +1,4 @@
-"""The device, the mode, and what MindSpore says meanwhile."""
+"""Tests of selecting the device and the mode, and of disabling MindSpore's log."""
 
 import logging
 import os
@@ -15,27 +15,27 @@ from mindcv.utils.errors import DeviceError
 
 @pytest.fixture
 def settings(monkeypatch):
-    """What is set, by name; nothing is."""
-    found = {}
-    monkeypatch.setattr(device.ms, "set_context", found.update)
-    monkeypatch.setattr(device.ms, "set_device", lambda target: found.update(device=target))
-    return found
+    """Return a dictionary that records the settings that would be made. Nothing is really set."""
+    recorded = {}
+    monkeypatch.setattr(device.ms, "set_context", recorded.update)
+    monkeypatch.setattr(device.ms, "set_device", lambda target: recorded.update(device=target))
+    return recorded
 
 
-def test_the_device_that_is_set_is_left(settings):
+def test_set_device_sets_nothing_when_the_device_is_already_set(settings):
     current = ms.get_context("device_target")
     assert set_device("auto") == current and set_device(current) == current and settings == {}
     other = "GPU" if current != "GPU" else "CPU"
     assert set_device(other) == other and settings == {"device": other}
 
 
-def test_a_device_that_is_not_there(monkeypatch):
+def test_set_device_names_an_unsupported_device(monkeypatch):
     def refuse(target):
         raise RuntimeError(f"Unsupported device target {target}. This process only supports one of the ['CPU'].")
 
     monkeypatch.setattr(device.ms, "set_device", refuse)
     monkeypatch.setattr(device.ms, "get_context", lambda name: "CPU")
-    message = "device_target 'Ascend' is not available to this MindSpore: Unsupported device target Ascend$"
+    message = "does not support device_target 'Ascend': Unsupported device target Ascend$"
     with pytest.raises(DeviceError, match=message):
         set_device("Ascend")
 
@@ -51,7 +51,9 @@ def test_a_device_that_is_not_there(monkeypatch):
         (1, None, "Ascend", None),
     ],
 )
-def test_the_level_of_compilation(settings, monkeypatch, mode, jit_level, target, expected):
+def test_set_mode_sets_o2_only_for_graphs_on_ascend_by_default(
+    settings, monkeypatch, mode, jit_level, target, expected
+):
     monkeypatch.setattr(device.ms, "get_context", lambda name: target)
     set_mode(mode, jit_level)
     assert settings == {"mode": mode, **({"jit_config": {"jit_level": expected}} if expected else {})}
@@ -62,7 +64,7 @@ class DoesNotCompile(nn.Cell):
         return ops.reshape(x, (7, 5))
 
 
-def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_path, monkeypatch):
+def test_set_mode_keeps_analysis_files_out_of_the_working_folder(tmp_path, monkeypatch):
     for name in ("work", "temporary"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -78,7 +80,7 @@ def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_folder(tmp_
     assert os.environ["MS_OM_PATH"] == "theirs"
 
 
-def test_the_log_is_held_and_let_go():
+def test_mindspore_log_held_restores_each_logger():
     log = logging.getLogger("mindspore.for_a_test")
     log.disabled = True
     other = logging.getLogger("mindspore.another_for_a_test")

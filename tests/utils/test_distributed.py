@@ -1,4 +1,4 @@
-"""Sums over processes, with the AllReduce of several processes played by the test."""
+"""Tests of groups of processes. The test simulates the AllReduce of several processes."""
 
 import logging
 
@@ -10,15 +10,15 @@ from mindcv.utils.distributed import Group, join_group
 from mindcv.utils.errors import DeviceError, UserError
 
 
-def test_a_group_of_one_sums_nothing(processes):
+def test_sum_integers_sends_nothing_in_a_group_of_one(processes):
     values = np.array([[1, 2**59]])
     np.testing.assert_array_equal(Group().sum_integers(values), values)
     assert not processes.sent and Group().is_main and not Group(1, 2).is_main
 
 
 @pytest.mark.parametrize("size", [2, 3, 64])
-def test_sums_are_exact_beyond_float32(processes, size):
-    # 2**24 + 1 is the first integer that float32 does not have.
+def test_sum_integers_is_exact_beyond_float32(processes, size):
+    # 2**24 + 1 is the first integer that float32 cannot represent.
     own = [np.array([[0, 1, 2**24 + 1], [2**36 - 1, 2**48 + rank, 2**52 + 3]]) for rank in range(size)]
     sums = processes.run(lambda rank: Group(rank, size).sum_integers(own[rank]), size)
     expected = [[sum(int(o[i, j]) for o in own) for j in range(3)] for i in range(2)]
@@ -27,20 +27,20 @@ def test_sums_are_exact_beyond_float32(processes, size):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_the_largest_integer_survives(processes):
+def test_sum_integers_is_exact_for_the_largest_integer(processes):
     (found, _) = processes.run(lambda rank: Group(rank, 2).sum_integers([2**60 - 1]), 2)
     assert found.tolist() == [2 * (2**60 - 1)]
 
 
 @pytest.fixture
 def environment(monkeypatch):
-    """No launcher's variables, unless the test sets them."""
+    """Remove the launchers' environment variables. A test can set them again."""
     for name in ("MS_ROLE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
-def test_a_process_without_launcher_is_alone(environment, caplog):
+def test_join_group_runs_alone_without_a_launcher(environment, caplog):
     assert join_group(False) == Group(0, 1)
     distributed.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, "mindcv"):
@@ -52,39 +52,39 @@ def test_a_process_without_launcher_is_alone(environment, caplog):
 @pytest.mark.parametrize(
     ("variable", "value", "named"), [("MS_ROLE", "MS_WORKER", "msrun"), ("OMPI_COMM_WORLD_SIZE", "2", "mpirun")]
 )
-def test_several_processes_must_know_of_each_other(environment, variable, value, named):
+def test_join_group_refuses_several_processes_without_distribute(environment, variable, value, named):
     environment.setenv(variable, value)
-    with pytest.raises(UserError, match=f"{named} started this process, and distribute is off"):
+    with pytest.raises(UserError, match=f"{named} started this process, but distribute is off"):
         join_group(False)
 
 
-def test_mpirun_has_no_way_on_cpu(environment):
+def test_join_group_refuses_mpirun_on_cpu(environment):
     environment.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(DeviceError, match="mpirun cannot start processes on CPU.*use `msrun"):
         join_group(True)
 
 
-def test_mpirun_of_one_process_is_no_launcher(environment):
+def test_join_group_ignores_mpirun_with_one_process(environment):
     environment.setenv("OMPI_COMM_WORLD_SIZE", "1")
     assert join_group(False) == join_group(True) == Group(0, 1)
 
 
-def test_waiting_is_for_all(processes):
+def test_wait_communicates_between_all_processes(processes):
     assert processes.run(lambda rank: Group(rank, 3).wait(), 3) == [None] * 3 and processes.sent
 
 
-def test_work_done_together_gives_each_its_own_result(processes):
+def test_together_returns_the_result_of_each_process(processes):
     assert processes.run(lambda rank: Group(rank, 3).together(pow, rank, 2), 3) == [0, 1, 4]
     assert Group().together(pow, 3, 2) == 9
 
 
-def test_work_done_together_fails_in_all_when_it_fails_in_one(processes):
+def test_together_fails_in_all_processes_when_one_fails(processes):
     def failure(rank):
         try:
             return Group(rank, 2).together(lambda: 1 / rank)
         except (ZeroDivisionError, UserError) as error:
             return str(error)
 
-    assert processes.run(failure, 2) == ["division by zero", "1 of the 2 processes failed; the log of each says why"]
+    assert processes.run(failure, 2) == ["division by zero", "1 of the 2 processes failed; their logs give the reason"]
     with pytest.raises(ZeroDivisionError):
         Group().together(lambda: 1 / 0)

@@ -1,4 +1,4 @@
-"""The sentences for names that are not known."""
+"""Tests of the error classes and of the sentences about unknown names."""
 
 import pytest
 
@@ -15,11 +15,11 @@ from mindcv.utils.errors import ConfigError, DataError, UnknownClassesError, Use
         ("x", [], ""),
     ],
 )
-def test_nearest(name, known, hint):
+def test_nearest_suggests_a_close_name(name, known, hint):
     assert nearest(name, known) == hint
 
 
-def test_unknown_name_lists_all_there_are_in_order():
+def test_unknown_name_lists_all_known_names_in_order():
     sentence = unknown_name("opt", "adamx", iter(["sgd", "adamw", "momentum"]))
     assert sentence == "opt 'adamx' is not known; did you mean 'adamw'? (there are: adamw, momentum, sgd)"
 
@@ -27,7 +27,7 @@ def test_unknown_name_lists_all_there_are_in_order():
 def test_unknown_classes_error_names_a_class_of_another_case():
     error = UnknownClassesError("val", ["Bird", "Cat"], ["cat", "dog"], "the checkpoint's")
     assert str(error) == (
-        "'val' has 2 class folder(s) that are none of the checkpoint's 2 classes: 'Bird', 'Cat'; 'Cat' and 'cat' "
+        "'val' has 2 class folder(s) that belong to none of the checkpoint's 2 classes: 'Bird', 'Cat'; 'Cat' and 'cat' "
         "differ in upper and lower case: rename the folder (the classes are 'cat', 'dog')"
     )
     assert "case" not in str(UnknownClassesError("val", ["Bird"], ["cat", "dog"]))

@@ -97,7 +97,7 @@ def test_writable(tmp_path):
         ensure_writable(str(tmp_path / "a" / "c.csv"), str(tmp_path / "file" / "d.csv"))
     with pytest.raises(UserError, match="a' is a folder|a': it is a folder"):
         ensure_writable(str(tmp_path / "a"))
-    with pytest.raises(UserError, match="results/': it is a folder, and the name of a file is expected"):
+    with pytest.raises(UserError, match="results/': it is a folder, but the name of a file is expected"):
         ensure_writable(f"{tmp_path}/results/")
     with pytest.raises(UserError, match="d.csv' is given as the place of two results"):
         ensure_writable(f"{tmp_path}/d.csv", f"{tmp_path}/a/../d.csv")

@@ -1,4 +1,4 @@
-"""The logger writes plain lines to whatever standard error is at the time."""
+"""Tests of the logger, which writes plain lines to the current standard error."""
 
 import io
 import logging
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from mindcv.utils.logger import counted, logger
 
 
-def test_plain_lines_on_standard_error(capsys, monkeypatch):
+def test_logger_writes_plain_lines_to_the_current_standard_error(capsys, monkeypatch):
     logger.info("epoch %d", 3)
     logger.warning("careful")
     logger.debug("not shown")
@@ -20,7 +20,7 @@ def test_plain_lines_on_standard_error(capsys, monkeypatch):
     assert replaced.getvalue() == "moved\n"
 
 
-def test_a_line_stands_above_the_bar(monkeypatch):
+def test_logger_writes_above_the_progress_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(sys, "stderr", terminal)
     with tqdm(total=2, file=terminal, mininterval=0) as bar:
@@ -32,8 +32,9 @@ def test_a_line_stands_above_the_bar(monkeypatch):
     assert before.endswith("\r") and "1/2" in before and "2/2" in after
 
 
-def test_the_root_logger_gets_nothing(capsys):
-    # A library that passes its lines on has them printed twice wherever the user has configured logging.
+def test_logger_does_not_propagate_to_the_root_logger(capsys):
+    # If a library passes its lines on to the root logger, they are printed twice wherever the user
+    # has configured logging.
     root, twice = logging.getLogger(), logging.StreamHandler(sys.stderr)
     root.addHandler(twice)
     try:
@@ -43,5 +44,5 @@ def test_the_root_logger_gets_nothing(capsys):
     assert capsys.readouterr().err == "once\n"
 
 
-def test_a_noun_is_counted():
+def test_counted_adds_the_plural_s():
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
