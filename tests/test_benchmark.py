@@ -1,4 +1,4 @@
-"""tools/benchmark.py: run as a user would, and its parts."""
+"""Tests of tools/benchmark.py: runs from the command line, and its modules."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def problems(*arguments):
     return error.value.problems
 
 
-# As a user runs it
+# Runs from the command line
 
 
 def check_figures(figures):
@@ -68,7 +68,7 @@ def check_report(report, task, threads):
 
 
 @pytest.mark.parametrize("task", ["forward", pytest.param("train", marks=pytest.mark.slow)])
-def test_a_tiny_run(task, tmp_path):
+def test_benchmark_writes_the_report_of_a_small_network(task, tmp_path):
     sizes = ["--model", "convnextv2_atto", "--image_size", 32, "--batch_size", 2, "--threads", 1]
     done = run(
         tmp_path, "--task", task, *sizes, "--steps", 2, "--warmup", 0, "--rounds", 2, "--json", tmp_path / "new/o.json"
@@ -83,7 +83,7 @@ def test_a_tiny_run(task, tmp_path):
     assert os.listdir(tmp_path) == ["new"]
 
 
-def test_a_tiny_run_of_the_data_pipeline(tmp_path):
+def test_benchmark_writes_the_report_of_the_data_pipeline(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
     for number, image in enumerate(pixels):
         (tmp_path / f"in/class{number % 2}").mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def test_a_tiny_run_of_the_data_pipeline(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["in", "o.json"]
 
 
-def test_wrong_flags_are_told_in_a_line_each(tmp_path):
+def test_benchmark_reports_each_wrong_flag_in_one_line(tmp_path):
     done = run(tmp_path, "--modle", "convnext_tiny", "--batch_size", 0)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.splitlines() == [
@@ -106,19 +106,21 @@ def test_wrong_flags_are_told_in_a_line_each(tmp_path):
     ]
 
 
-def test_a_missing_peer_is_told_in_a_line(tmp_path):
+def test_benchmark_names_missing_packages_of_a_peer(tmp_path):
     python = tmp_path / "python"  # an interpreter without any package
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     done = run(tmp_path, "--model", "convnext_tiny", "--peer", "timm", "--peer_python", python)
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr == (f"error: peer timm: not installed: timm torch; run: {python} -m pip install timm torch\n")
+    assert done.stderr == (
+        f"error: peer timm: packages are missing: timm torch; run: {python} -m pip install timm torch\n"
+    )
 
 
 # Options
 
 
-def test_peers_may_be_given_several_times():
+def test_parse_command_line_joins_several_peers():
     config = parsed("--peer", "timm", "--model", "convnext_tiny", "--peer=openvino", "--peer", "timm", "onnxruntime")
     assert config.contenders == ["mindcv", "timm", "openvino", "onnxruntime"]
     config = parsed("--model", "convnext_tiny", "--peer", "timm", "--peer_compile", "--peers_only")
@@ -130,38 +132,38 @@ def test_peers_may_be_given_several_times():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--task train", "model: is required for task train"),
+        ("--task train", "model: is required for the task train"),
         ("--model convnext_tny", "model: 'convnext_tny' is not known; did you mean 'convnext_tiny'?"),
         ("--model convnext_tiny --peer tim", "peer: 'tim' is not known; did you mean 'timm'? (there are: onnx"),
         ("--model convnext_tiny --peer", "--peer: a value is missing"),
-        ("--model convnext_tiny --workers 2", "workers: has no effect on task forward"),
-        ("--task data --mode 1", "mode: has no effect on task data"),
-        ("--task data --data_dir not/here", "data_dir: there is no folder 'not/here'"),
-        ("--model convnext_tiny --task train --peer openvino", "peer: openvino has no task train"),
-        ("--model convnext_tiny --peers_only --dtype bfloat16 --peer onnxruntime", "dtype: onnxruntime has no bfloat"),
-        ("--model convnext_tiny --peer_compile", "peer_compile: goes with peer timm"),
-        ("--model convnext_tiny --peers_only", "peers_only: needs a peer"),
-        ("--model convnext_tiny --peer_python not/here", "peer_python: 'not/here' is not an interpreter"),
-        ("--model convnext_tiny --peer timm --device_target GPU", "device_target: peers run on CPU alone, got GPU"),
+        ("--model convnext_tiny --workers 2", "workers: has no effect on the task forward"),
+        ("--task data --mode 1", "mode: has no effect on the task data"),
+        ("--task data --data_dir not/here", "data_dir: the folder 'not/here' does not exist"),
+        ("--model convnext_tiny --task train --peer openvino", "peer: openvino does not support the task train"),
+        ("--model convnext_tiny --peers_only --dtype bfloat16 --peer onnxruntime", "dtype: onnxruntime does not"),
+        ("--model convnext_tiny --peer_compile", "peer_compile: has an effect only with --peer timm"),
+        ("--model convnext_tiny --peers_only", "peers_only: needs at least one --peer"),
+        ("--model convnext_tiny --peer_python not/here", "peer_python: 'not/here' is not a Python interpreter"),
+        ("--model convnext_tiny --peer timm --device_target GPU", "device_target: must be CPU, because peers"),
         ("--model convnext_tiny --threads 100000", "threads: 100000 is more than the "),
         ("--model convnext_tiny --processes 100000", "processes: 100000 is more than the "),
-        ("--model convnext_tiny --second_run True", "second_run: has no effect on task forward"),
-        ("--model convnext_tiny --task train --second_run True --mode 1", "second_run: is graph mode's"),
-        ("--model convnext_tiny --task train --second_run True --peer timm --peers_only", "second_run: goes without"),
-        ("--task data --processes 2", "processes: has no effect on task data"),
-        ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino is one process"),
-        ("--model convnext_tiny --only x", "only: goes with suite"),
-        ("--suite docs", "results: is required with suite"),
-        ("--suite docs --results r --model convnext_tiny", "model: the cases of the suite say"),
+        ("--model convnext_tiny --second_run True", "second_run: has no effect on the task forward"),
+        ("--model convnext_tiny --task train --second_run True --mode 1", "second_run: needs graph mode"),
+        ("--model convnext_tiny --task train --second_run True --peer timm --peers_only", "second_run: cannot be"),
+        ("--task data --processes 2", "processes: has no effect on the task data"),
+        ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino runs in one process only, got 2"),
+        ("--model convnext_tiny --only x", "only: has an effect only with --suite"),
+        ("--suite docs", "results: is required with --suite"),
+        ("--suite docs --results r --model convnext_tiny", "model: cannot be combined with --suite"),
         ("--model convnext_tiny --task fly", "--task: expected one of forward, train, data, got 'fly'"),
     ],
 )
-def test_requests_that_cannot_be_met(arguments, expected):
+def test_parse_command_line_refuses_options_that_do_not_fit(arguments, expected):
     (problem,) = problems(*arguments.split())
     assert problem.startswith(expected)
 
 
-def test_settings_are_those_of_the_task():
+def test_settings_hold_the_options_of_the_task():
     settings = parsed("--model", "convnext_tiny", "--batch_size", 3).settings
     assert settings["model"] == "convnext_tiny" and settings["batch_size"] == 3
     assert settings["threads"] == len(os.sched_getaffinity(0))
@@ -173,8 +175,9 @@ def test_settings_are_those_of_the_task():
 
 # Contenders
 
-# Answers as a worker does: 3, 4, 5 ... images a second, 100 MiB more a round.
-ORDERLY = """
+# A process that answers as a worker does: 3, 4, 5 ... images/s, and 100 MiB more memory after each
+# round.
+STUB_WORKER = """
 import json, sys
 settings = json.loads(sys.stdin.readline())
 print(json.dumps({"first_step_s": settings["first"], "versions": {"x": "1"}}), flush=True)
@@ -191,8 +194,8 @@ def contender(code, name="x"):
     return Contender(name, OneProcess(name, [sys.executable, "-c", code]), {"first": 0.5})
 
 
-def test_a_contender_is_asked_for_rounds():
-    one = contender(ORDERLY)
+def test_contender_records_the_figures_of_its_rounds():
+    one = contender(STUB_WORKER)
     for _ in range(4):
         one.run_round()
     one.close()
@@ -215,20 +218,20 @@ def test_a_contender_is_asked_for_rounds():
         ("""print('{"error": "no such model"}')""", "x: no such model"),
     ],
 )
-def test_a_contender_that_fails_is_named(code, message):
+def test_contender_is_named_when_it_cannot_be_prepared(code, message):
     with pytest.raises(UserError, match=message):
         contender(code)
 
 
-def test_a_contender_that_fails_later_is_named():
+def test_contender_is_named_when_a_round_fails():
     one = contender('import sys; sys.stdin.readline(); print(\'{"first_step_s": 1, "versions": {}}\', flush=True)')
-    one._processes._process.wait()  # its end of the pipe is closed, then
+    one._processes._process.wait()  # then its end of the pipe is closed
     with pytest.raises(UserError, match="x: its process ended with status 0"):
         one.run_round()
     one.close()
 
 
-def test_rounds_alternate():
+def test_run_rounds_alternates_between_contenders():
     from benchmarks.contenders import run_rounds
 
     class Recorder:
@@ -244,7 +247,7 @@ def test_rounds_alternate():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_statistics(count):
+def test_figures_summary_has_median_minimum_and_maximum(count):
     from benchmarks.contenders import Figures
 
     rng = np.random.default_rng(count)
@@ -259,7 +262,7 @@ def test_statistics(count):
     assert summary["memory_growth_mib"] == pytest.approx(memory[-1] - memory[0])
 
 
-def test_a_round_of_several_processes_is_as_long_as_the_longest():
+def test_figures_count_the_longest_time_of_several_processes():
     from benchmarks.contenders import Figures
 
     def answer(images, seconds, memory):
@@ -273,7 +276,7 @@ def test_a_round_of_several_processes_is_as_long_as_the_longest():
 
 
 def worker(code, **settings):
-    """What a worker answers whose contender is the module `code`; one round."""
+    """Run one round of a worker whose contender is the module `code`. Return its answers and the finished process."""
     program = "import sys; from benchmarks import worker; worker._MODULES['x'] = sys.argv[1]; worker.main('x')"
     environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(code.parent), str(TOOLS)])}
     lines = json.dumps({"threads": 1, "steps": 3, "warmup": 2, **settings}) + "\nround\n"
@@ -300,7 +303,7 @@ def build(settings):
 """
 
 
-def test_worker(tmp_path):
+def test_worker_times_the_first_step_and_the_rounds(tmp_path):
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     (ready, answer), done = worker(tmp_path / "sleeper.py")
     assert 0.2 <= ready["first_step_s"] < 0.4
@@ -311,15 +314,15 @@ def test_worker(tmp_path):
     assert done.stderr.count("chatter") == 2 and done.returncode == 0
 
 
-def test_worker_tells_of_an_error(tmp_path):
+def test_worker_answers_with_the_error_when_it_fails(tmp_path):
     (tmp_path / "broken.py").write_text("def build(settings):\n    raise KeyError('gone')\n")
     answers, done = worker(tmp_path / "broken.py")
     assert answers == [{"error": "KeyError: 'gone'"}] and done.returncode == 1
     assert "Traceback" in done.stderr
 
 
-def test_peers_need_neither_mindspore_nor_mindcv():
-    """What a peer's process reads is its own library's, the standard library's, or of the same kind."""
+def test_modules_of_peers_import_neither_mindspore_nor_mindcv():
+    """A peer's process imports only its own library, the standard library, and modules that do the same."""
     for name in ("run_timm", "run_onnxruntime", "run_openvino", "export_onnx", "worker", "workload", "machine"):
         text = (TOOLS / f"benchmarks/{name}.py").read_text()
         assert "mindspore" not in text and "from mindcv" not in text and "import mindcv" not in text, name
@@ -327,7 +330,7 @@ def test_peers_need_neither_mindspore_nor_mindcv():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The networks that the workloads have built, each of one block a stage."""
+    """Return the list of networks that the workloads build. Each has one block per stage."""
     from benchmarks import run_mindcv
 
     def create(name, num_classes):
@@ -341,7 +344,7 @@ def tiny(monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["forward", "train"])
-def test_workload_of_mindcv(task, tiny):
+def test_build_of_mindcv_runs_forward_and_training_steps(task, tiny):
     from benchmarks.run_mindcv import build
 
     config = parsed("--task", task, "--model", "convnext_atto", "--mode", 1, "--batch_size", 3, "--image_size", 32)
@@ -350,6 +353,6 @@ def test_workload_of_mindcv(task, tiny):
     before = [parameter.asnumpy().copy() for parameter in network.trainable_params()]
     assert workload.first() == workload.run() == 3
     moved = [np.abs(p.asnumpy() - old).max() for p, old in zip(network.trainable_params(), before)]
-    # AdamW moves each weight by about the rate a step, the first two steps at least.
+    # AdamW moves each weight by about the learning rate per step, at least in the first two steps.
     assert max(moved) == 0 if task == "forward" else 1e-3 < max(moved) < 2.2e-3
     assert network.training == (task == "train")

@@ -1,4 +1,4 @@
-"""tools/benchmark.py --processes: contenders that are several processes, and how those end."""
+"""Tests of tools/benchmark.py --processes: contenders of several processes, and how these processes end."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 
-# A launcher: starts the processes its first words say, as torchrun does. When one fails it ends the others, and takes
-# its time before it ends too, as msrun does.
+# A launcher that starts processes as torchrun does. When one fails, it kills the others and exits
+# after a delay, as msrun does.
 LAUNCHER = """
 import os, subprocess, sys, time
 num, command = int(sys.argv[1]), [sys.executable, *sys.argv[2:]]
@@ -39,7 +39,8 @@ while any(rank.poll() is None for rank in ranks):
         time.sleep(30)
     time.sleep(0.02)
 """
-# A workload: rank r runs 10 + r images a step, in a folder of the test says what it is, and fails where told to.
+# A workload in which rank r runs 10 + r images per step. It writes its process id and cores to a
+# file in the folder of the test, and fails or hangs if the settings say so.
 WORKLOAD = """
 import os, pathlib, sys, time
 from benchmarks.workload import Workload
@@ -62,7 +63,7 @@ PROGRAM = "import sys; from benchmarks import worker; worker._MODULES['x'] = 'wo
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """A function to a contender of two processes, whose settings are its keywords."""
+    """Return a function that starts a contender of two processes. Its keyword arguments are the settings."""
     from benchmarks.contenders import Contender
     from benchmarks.processes import Job
 
@@ -74,13 +75,13 @@ def start(tmp_path, monkeypatch):
 
     jobs = []
     (tmp_path / "workload_x.py").write_text(WORKLOAD)
-    monkeypatch.setenv("PYTHONPATH", os.path.relpath(tmp_path))  # that of a job, which runs in another folder
+    monkeypatch.setenv("PYTHONPATH", os.path.relpath(tmp_path))  # relative, although a job runs in another folder
     yield start
     for job in jobs:
         assert not job._folder.exists()
         assert job._launcher.poll() is not None
     for rank in (0, 1):
-        if (tmp_path / str(rank)).exists():  # it may have been ended before it came to that
+        if (tmp_path / str(rank)).exists():  # it may have been killed before it wrote the file
             assert not is_running(process_of(tmp_path, rank))
 
 
@@ -89,7 +90,7 @@ def process_of(folder, rank):
 
 
 def is_running(pid):
-    """Whether it still is after a second: a process lets go of its files just before it is gone."""
+    """Return whether the process still runs after a second. It closes its files shortly before it ends."""
     until = time.monotonic() + 1
     while time.monotonic() < until:
         try:
@@ -101,48 +102,48 @@ def is_running(pid):
     return True
 
 
-def test_a_job_is_one_contender(start, tmp_path):
+def test_contender_adds_the_figures_of_a_job(start, tmp_path):
     one = start()
     one.run_round()
     one.run_round()
     (rate, _), memory = one.figures.images_per_s, one.figures.peak_memory_mib
     assert rate > 0 and one.figures.versions["x"] == "0"
-    assert 0.2 <= one.figures.first_step_s < 0.5  # the longest of them
+    assert 0.2 <= one.figures.first_step_s < 0.5  # the longest of both
     own = int(Path(f"/proc/{process_of(tmp_path, 0)}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     assert 1.8 * own < memory < 2.2 * own
     cores = [json.loads((tmp_path / str(rank)).read_text().split(maxsplit=1)[1]) for rank in (0, 1)]
     assert cores == [[core] for core in sorted(os.sched_getaffinity(0))[:2]]
     begin = time.monotonic()
     one.close()
-    assert time.monotonic() - begin < 5  # they were asked to end, and did
+    assert time.monotonic() - begin < 5  # they ended when they were asked to
 
 
-def test_answers_come_by_rank(start):
+def test_job_returns_answers_by_rank(start):
     one = start()
     answers = one._processes.ask("round")
     assert [answer["images"] for answer in answers] == [2 * 10, 2 * 11]
     one.close()
 
 
-def test_the_rank_that_fails_is_named(start, capsys):
+def test_job_names_the_rank_that_fails(start, capsys):
     with pytest.raises(UserError, match="^x, rank 1: KeyError: 'gone'$"):
         start(fails=1)
-    said = capsys.readouterr().err
-    assert "launched" in said and "Traceback" in said
+    output = capsys.readouterr().err
+    assert "launched" in output and "Traceback" in output
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_rank_that_is_killed_is_named(start, tmp_path, victim):
-    one = start(hangs=1 - victim)  # the other waits for it, as a collective does
+def test_job_names_the_rank_that_is_killed(start, tmp_path, victim):
+    one = start(hangs=1 - victim)  # the other rank waits for it, as in a collective operation
     os.kill(process_of(tmp_path, victim), signal.SIGKILL)
     begin = time.monotonic()
-    with pytest.raises(UserError, match=f"^x, rank {victim}: its process was ended"):
+    with pytest.raises(UserError, match=f"^x, rank {victim}: its process ended unexpectedly"):
         one.run_round()
     one.close()
     assert time.monotonic() - begin < 5
 
 
-def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+def test_worker_ends_when_its_parent_is_killed(tmp_path):
     (tmp_path / "workload_x.py").write_text(WORKLOAD)
     command = ["-c", f"import subprocess; subprocess.run({[sys.executable, '-c', PROGRAM, 'x']!r})"]
     environment = {**os.environ, "RANK": "0", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(TOOLS)])}
@@ -154,19 +155,19 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
         pid = process_of(tmp_path, 0)
         assert is_running(pid)
         starter.kill()
-        was_left = is_running(pid)  # in its round, and with its input still open: the other end is here
-        if was_left:
+        still_runs = is_running(pid)  # it is in its round, and its input is still open: this test holds the other end
+        if still_runs:
             os.kill(pid, signal.SIGKILL)
-        assert not was_left
+        assert not still_runs
 
 
-def test_processes_that_hang_are_ended(start):
+def test_job_close_kills_processes_that_hang(start):
     one = start(hangs=0)
     print("round", file=one._processes._ranks[0].stream, flush=True)
     one._processes.close(seconds=0.5)
 
 
-def test_a_launcher_that_ends_is_told(capsys):
+def test_job_reports_a_launcher_that_exits(capsys):
     from benchmarks.processes import Job
 
     def launch(num_processes, port):
@@ -178,7 +179,7 @@ def test_a_launcher_that_ends_is_told(capsys):
 
 
 @pytest.mark.parametrize("contender", ["mindcv", "timm"])
-def test_launchers_are_told_of_this_machine_alone(contender, monkeypatch):
+def test_launchers_use_the_local_machine_only(contender, monkeypatch):
     from benchmarks import processes
 
     monkeypatch.setattr(processes.shutil, "which", lambda name, path=None: f"/bin/{Path(name).name}")
@@ -188,18 +189,18 @@ def test_launchers_are_told_of_this_machine_alone(contender, monkeypatch):
     assert command[0] == {"mindcv": "/bin/msrun", "timm": "/bin/python"}[contender]
     monkeypatch.setattr(processes.shutil, "which", lambda name, path=None: None)
     if contender == "mindcv":
-        with pytest.raises(UserError, match="processes: several need msrun"):
+        with pytest.raises(UserError, match="processes: more than one needs msrun"):
             processes.LAUNCHERS[contender]("python")(3, 4321)
 
 
-def test_cores_are_shared_out(monkeypatch):
+def test_settings_share_the_cores_between_processes(monkeypatch):
     from benchmarks import options
 
     monkeypatch.setattr(options, "available_cores", lambda: 7)
     words = ["--model", "convnext_tiny", "--task", "train", "--processes", "3", "--threads"]
-    assert options.parse_command_line(words[:-1]).settings["threads"] == 2  # one is left over
+    assert options.parse_command_line(words[:-1]).settings["threads"] == 2  # one core is left over
     assert options.parse_command_line([*words, "1"]).settings["threads"] == 1
-    with pytest.raises(ConfigError, match="threads: 3 times 3 is more than the 7 cores there are"):
+    with pytest.raises(ConfigError, match="threads: 3 times 3 is more than the 7 available cores"):
         options.parse_command_line([*words, "3"])
 
 
@@ -207,7 +208,7 @@ def test_cores_are_shared_out(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_tiny_run_of_two_processes(tmp_path):
+def test_benchmark_trains_in_two_processes(tmp_path):
     options = "--task train --model convnextv2_atto --image_size 32 --batch_size 2 --steps 1 --warmup 0 --rounds 2"
     command = [sys.executable, str(TOOLS / "benchmark.py"), *options.split(), "--processes", "2", "--json", "o.json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -220,7 +221,7 @@ def test_a_tiny_run_of_two_processes(tmp_path):
     assert os.listdir(tmp_path) == ["o.json"]  # no logs, no rank_0
 
 
-def test_ranks_have_the_same_weights_and_other_images(monkeypatch):
+def test_build_of_mindcv_gives_ranks_equal_weights_and_different_images(monkeypatch):
     from benchmarks import run_mindcv
     from benchmarks.options import parse_command_line
 

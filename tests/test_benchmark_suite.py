@@ -1,4 +1,4 @@
-"""What surrounds the measuring in tools/benchmark.py: machine, tables, the list of cases, images."""
+"""Tests of tools/benchmark.py apart from measuring: the machine, tables, the list of cases, images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ processor\t: 1
 """
 
 
-def test_machine_is_read(tmp_path):
+def test_describe_machine_reads_proc(tmp_path):
     from benchmarks.machine import describe_machine
 
     (tmp_path / "cpuinfo").write_text(CPUINFO)
@@ -51,7 +51,7 @@ def test_machine_is_read(tmp_path):
     assert nowhere["instruction_sets"] is None and nowhere["memory_mib"] is None
 
 
-def test_memory_of_a_tree_counts_children():
+def test_tree_memory_mib_counts_children():
     from benchmarks.machine import tree_memory_mib
 
     hold = "import sys; block = bytearray(b'x') * 64_000_000; print(1, flush=True); sys.stdin.read()"
@@ -67,7 +67,7 @@ def test_memory_of_a_tree_counts_children():
 
 
 def report_of(*rates, task="forward", memory=1024.0, **versions):
-    """A report of contenders a, b ... whose three figures are rate, rate / 2, rate * 2."""
+    """Return a report of contenders a, b ..., whose median, minimum and maximum are rate, rate / 2 and rate * 2."""
     contenders = [
         {
             "name": name,
@@ -85,7 +85,7 @@ def report_of(*rates, task="forward", memory=1024.0, **versions):
     return {"settings": {"task": task}, "threads": 2, "machine": machine, "contenders": contenders}
 
 
-def test_table():
+def test_contender_table_aligns_figures_and_gives_ratios():
     from benchmarks.report import contender_table
 
     assert contender_table(report_of(8.0, 100.0)) == (
@@ -98,7 +98,7 @@ def test_table():
     assert table.splitlines()[0].endswith("| memory growth, MiB |") and table.endswith("|              -0.50 |")
 
 
-def test_what_the_system_does_not_tell_is_a_dash():
+def test_contender_table_shows_a_dash_for_an_unknown_figure():
     from benchmarks.report import contender_table
 
     report = report_of(8.0)
@@ -121,7 +121,7 @@ PAGE = "# Title\n\n<!-- figures: begin -->\nold\n<!-- figures: end -->\n\nLast w
 
 @pytest.fixture
 def suite(tmp_path, monkeypatch):
-    """(config, folder of results, page, names of the cases measured); figures are made up, not measured."""
+    """Return (config, folder of results, page, list of measured cases). The figures are invented, not measured."""
     from benchmarks import suite
 
     measured = []
@@ -138,7 +138,7 @@ def suite(tmp_path, monkeypatch):
     return parsed(*arguments, "--peer_compile"), tmp_path / "results", page, measured
 
 
-def test_suite_in_pieces(suite, capsys):
+def test_run_suite_measures_only_missing_cases(suite, capsys):
     from benchmarks.suite import CASES, run_suite
 
     config, results, page, measured = suite
@@ -159,7 +159,7 @@ def test_suite_in_pieces(suite, capsys):
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_cases_of_several_processes(suite, monkeypatch, capsys):
+def test_run_suite_leaves_out_cases_that_need_more_cores(suite, monkeypatch, capsys):
     from benchmarks import suite as module
 
     config, results, page, measured = suite
@@ -183,11 +183,12 @@ def test_cases_of_several_processes(suite, monkeypatch, capsys):
     capsys.readouterr()
     module.run_suite(replace(config, only="*_tiny-b4-224px*"))
     assert measured == []
-    said = capsys.readouterr().out
-    assert said.startswith("train-convnextv2_tiny-b4-224px-all-2p: left out, it needs 2 cores and there are 1\n")
+    first_line = capsys.readouterr().out.splitlines()[0]
+    case_name = "train-convnextv2_tiny-b4-224px-all-2p"
+    assert first_line == f"{case_name}: left out, because it needs 2 cores and 1 are available"
 
 
-def test_every_case_of_the_suite_is_one_that_the_options_allow(suite):
+def test_cases_pass_the_checks_of_the_options(suite):
     from benchmarks.options import _task_problems
     from benchmarks.suite import CASES
 
@@ -195,7 +196,7 @@ def test_every_case_of_the_suite_is_one_that_the_options_allow(suite):
         assert _task_problems(replace(case.config(suite[0]), given=frozenset())) == []
 
 
-def test_suite_refuses_what_cannot_be(suite):
+def test_run_suite_refuses_wrong_patterns_machines_and_pages(suite):
     from benchmarks.suite import run_suite
 
     config, results, page, _ = suite
@@ -204,14 +205,14 @@ def test_suite_refuses_what_cannot_be(suite):
     results.mkdir()
     for name, memory in (("forward-convnext_tiny-b8-224px-all", 1.0), ("train-convnext_tiny-b8-224px-all", 2.0)):
         (results / f"{name}.json").write_text(json.dumps(report_of(1.0, memory=memory)))
-    with pytest.raises(UserError, match="are of 2 machines"):
+    with pytest.raises(UserError, match="come from 2 machines"):
         run_suite(config)
     page.write_text("no place for tables")
-    with pytest.raises(UserError, match="needs a line <!-- figures: begin -->"):
+    with pytest.raises(UserError, match="must have one line <!-- figures: begin -->"):
         run_suite(config)
 
 
-def test_the_page_has_a_place_for_the_tables():
+def test_benchmarks_page_has_markers_for_the_tables():
     from benchmarks.suite import BEGIN, END
 
     text = (ROOT / "docs/reference/benchmarks.md").read_text()
@@ -221,7 +222,7 @@ def test_the_page_has_a_place_for_the_tables():
 # Images
 
 
-def test_images_are_alike_everywhere(tmp_path):
+def test_image_folder_gives_the_same_files_every_time(tmp_path):
     from benchmarks.images import image_folder
 
     paths = sorted(image_folder(tmp_path / "a", 12).rglob("*.jpg"))

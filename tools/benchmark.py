@@ -1,9 +1,9 @@
-"""Measure this library, and its peers beside it.
+"""Measure the speed and memory of this library, and of its peers beside it.
 
     python tools/benchmark.py --model convnextv2_atto --task forward --batch_size 8 [--peer timm] [--json out.json]
 
-Prints a table of images/s (median, minimum and maximum over rounds), time of the first step and peak memory. With
-`--suite docs` it measures what docs/reference/benchmarks.md shows.
+The tool prints a table with images/s (median, minimum and maximum over rounds), the time of the first step and the peak
+memory. With `--suite docs` it measures the cases of docs/reference/benchmarks.md and writes their tables.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ This page lists every option of `train.py`, `validate.py` and `infer.py`.
 
 
 def option_page() -> str:
-    """The whole page in Markdown."""
+    """Return the whole page in Markdown."""
     by_group: dict[str, dict[str, Option]] = {}
     for config in CONFIGS:
         for name, option in used_options(config).items():
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _section(group: str, options: dict[str, Option]) -> str:
-    """A heading with the table of its options."""
+    """Return a heading with the table of its options."""
     rows = [
         f"## {group}\n",
         "| option | what it does | value | default | scripts |",
@@ -60,13 +60,13 @@ def _section(group: str, options: dict[str, Option]) -> str:
 
 
 def _default(option: Option) -> str:
-    """The default as a user would write it."""
+    """Return the default as a user would write it."""
     value = list(option.default) if isinstance(option.default, tuple) else option.default
     return "empty" if value in ("", []) else f"`{value}`"
 
 
 def _scripts(option: Option) -> str:
-    """The scripts that use the option, without their suffix."""
+    """Return the names of the scripts that use the option, without their suffix."""
     users = [config.script.partition(".")[0] for config in CONFIGS if option.name in used_options(config)]
     return "all" if len(users) == len(CONFIGS) else ", ".join(users)
 

@@ -1,6 +1,6 @@
-"""Imported first by each tool: `mindcv` is then the package beside this folder, as in the scripts there.
+"""Makes `import mindcv` find the package beside this folder. Each tool imports this module first.
 
-Without it a tool would take an installed package, which may be another library: MindCV has the same name.
+Otherwise a tool could import an installed package of the same name, which may be another library: MindCV.
 """
 
 import sys

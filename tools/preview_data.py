@@ -1,8 +1,8 @@
-"""A sheet of the images a network is fed, made by the training loader of a recipe, with their labels.
+"""Draw the images that a recipe's training loader gives to the network, with their labels.
 
     python tools/preview_data.py --config RECIPE --picture sheet.png [--num_images 32] [--epoch 0] [--option value ...]
 
-Every option of `train.py` is one here as well.
+The tool accepts every option of `train.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _preview = partial(option, group="Preview")
 class PreviewConfig(TrainConfig):
     """Draw training images as the network gets them: python tools/preview_data.py --config RECIPE.yaml --picture FILE
 
-    Each image has its label below it; images that are mixed have the labels with their weights. All options of train.py
-    are accepted, so that the options of a training command can be tried here.
+    Each image has its label below it. A mixed image has several labels with their weights. All options of train.py are
+    accepted, so the options of a training command can be tried here.
     """
 
     picture: str = _preview("", "picture file to draw the images to, for example sheet.png")
@@ -45,7 +45,7 @@ class PreviewConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, uint8 (H, W, C), and the lines to stand below it."""
+    """One image, uint8 [H, W, C], and the lines of text below it."""
 
     image: np.ndarray
     lines: tuple[str, ...]
@@ -65,13 +65,16 @@ def main() -> None:
 def read_samples(
     loader: ImageLoader, epoch: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[Sample]:
-    """The images of one epoch in the order they come; with splits, the versions of an image after one another.
+    """Yield the images of one epoch in the order of the loader.
+
+    With augmentation splits, the versions of an image follow one another.
 
     Args:
-        loader: of training.
-        epoch: from 0.
-        class_names: one a label.
-        mean, std: of the normalisation, which is undone; what it would bring outside 0..255 is clipped.
+        loader: training loader.
+        epoch: index of the epoch, from 0.
+        class_names: name of each class, by label.
+        mean, std: mean and standard deviation of the normalisation, which is undone. Results outside 0..255 are
+            clipped.
     """
     mean, std = (np.reshape(np.asarray(values, np.float32), (1, 1, -1)) for values in (mean, std))
     splits = loader.num_aug_splits
@@ -85,7 +88,7 @@ def read_samples(
 
 
 def label_lines(label: np.ndarray, class_names: Sequence[str]) -> tuple[str, ...]:
-    """The name of a class; of a soft label, the names of all its classes with their weights, the heaviest first."""
+    """Return the name of a label's class. For a soft label, return its classes with their weights, largest first."""
     if np.ndim(label) == 0:
         return (class_names[int(label)],)
     order = [index for index in np.argsort(-label, kind="stable") if label[index] > 0.5e-2]
@@ -98,7 +101,7 @@ _SIDE, _MARGIN, _GAP, _LINE = 128, 8, 2, 16
 
 
 def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
-    """The samples in rows, from left to right, and their number; the sheet is about as wide as it is high."""
+    """Draw the samples in rows, from left to right. Return the sheet, which is roughly square, and their number."""
     painter = TextPainter(12)
     tiles = [_enlarged(sample.image) for sample in samples]
     width = max(tile.width for tile in tiles) + 2 * _MARGIN
@@ -107,8 +110,8 @@ def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
     columns = min(len(tiles), math.ceil(math.sqrt(len(tiles) * height / width)))
     sheet = Image.new("RGB", (columns * width, math.ceil(len(tiles) / columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (tile, sample) in enumerate(zip(tiles, samples)):
-        left, top = place % columns * width + _MARGIN, place // columns * height + _MARGIN
+    for index, (tile, sample) in enumerate(zip(tiles, samples)):
+        left, top = index % columns * width + _MARGIN, index // columns * height + _MARGIN
         sheet.paste(tile, (left, top))
         for number, line in enumerate(sample.lines):
             text = painter.shortened(printable(line), width - 2 * _MARGIN)
@@ -117,7 +120,7 @@ def draw_sheet(samples: Sequence[Sample]) -> tuple[Image.Image, int]:
 
 
 def _enlarged(pixels: np.ndarray) -> Image.Image:
-    """At least `_SIDE` pixels wide and high, by whole factors, so that the network's own pixels are seen."""
+    """Enlarge an image by a whole factor to at least `_SIDE` pixels, so that the network's own pixels are visible."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     factor = math.ceil(_SIDE / min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -1,6 +1,6 @@
-"""Random streams named by integers, so that a draw depends on what it is for and not on who drew it, or when.
+"""Random streams that are identified by integers. A draw depends only on its key, not on the process or the time.
 
-Decisions 0042 and 0067 say what is drawn in this way.
+Decisions 0042 and 0067 describe the draws that use such streams.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""tools/export_digits.py: run as a user would."""
+"""Tests of tools/export_digits.py, run from the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=arguments[1])
 
 
-def test_files_are_the_held_out_digits_of_all_classes(tmp_path):
+def test_export_digits_writes_held_out_digits_of_all_classes(tmp_path):
     result = run("--dir", tmp_path, "--num", 20, "--size", 32)
     assert result.returncode == 0, result.stderr
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -39,14 +39,14 @@ def test_files_are_the_held_out_digits_of_all_classes(tmp_path):
     assert sorted(labels) == sorted(list(range(10)) * 2)
 
 
-def test_split_train_holds_no_held_out_digit(tmp_path):
+def test_export_digits_of_split_train_writes_no_held_out_digit(tmp_path):
     result = run("--dir", tmp_path, "--num", 30, "--split", "train")
     assert result.returncode == 0, result.stderr
     numbers = [int(re.match(r"sample_(\d{4})", path.name)[1]) for path in tmp_path.iterdir()]
     assert len(numbers) == 30 and all(number % 5 != 4 for number in numbers)
 
 
-def test_a_mistake_is_one_line(tmp_path):
+def test_export_digits_reports_a_mistake_in_one_line(tmp_path):
     result = run("--dir", tmp_path, "--num", 1000)
     assert result.returncode == 1
     assert result.stderr == "error: --num must be from 1 to 359 and --size at least 1, got 1000 and 64\n"

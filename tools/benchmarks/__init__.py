@@ -1,1 +1,1 @@
-"""The parts of tools/benchmark.py."""
+"""The modules of tools/benchmark.py."""

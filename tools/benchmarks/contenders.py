@@ -1,4 +1,7 @@
-"""Contenders, the rounds they run in turn, and the figures of those."""
+"""Contenders, the rounds that they run in turn, and the figures of these rounds.
+
+A contender is a library that is measured: this library or one of its peers.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +24,35 @@ from mindcv.utils.errors import UserError
 
 __all__ = ["Contender", "Figures", "check_packages", "measure", "run_rounds"]
 
-# For thread pools to go to sleep, at no cost to whoever is next. MindSpore's and PyTorch's were seen idle at once;
-# others may spin for a while.
+# Pause before each round, in which the thread pools of the last contender go to sleep. Those of
+# MindSpore and PyTorch are idle at once, but others may spin for a while.
 _PAUSE_SECONDS = 0.3
 
+# Peer -> packages that it needs.
 _PACKAGES = {
     "timm": ("torch", "timm"),
     "timm-compile": ("torch", "timm"),
     "onnxruntime": ("torch", "timm", "onnx", "onnxruntime"),
     "openvino": ("torch", "timm", "onnx", "openvino"),
 }
-# A step of task data is an epoch: one a round, after one that fills the system's cache of files.
+# A step of the task data is an epoch. A round is one epoch, and a first epoch fills the system's
+# file cache.
 _EPOCHS = {"steps": 1, "warmup": 1}
 _USES_ONNX = ("onnxruntime", "openvino")
 
 
 @dataclass
 class Figures:
-    """What was measured of one contender.
+    """The figures of one contender.
 
-    `images_per_s` and `memory_mib` (of all its processes, after the round) hold a number a round; `peak_memory_mib` is
-    of its main process since it started, or the sum over the ranks of a job. Memory is None where the system does not
-    tell.
+    Attributes:
+        name: name of the contender.
+        first_step_s: time of the first step in seconds.
+        versions: package -> version.
+        images_per_s: one number for each round.
+        memory_mib: memory of all its processes after each round, in MiB; None if the system does not report it.
+        peak_memory_mib: largest memory of its main process since its start, or the sum over the ranks of a job, in
+            MiB; None if the system does not report it.
     """
 
     name: str
@@ -53,14 +63,17 @@ class Figures:
     peak_memory_mib: Optional[float] = None
 
     def add_round(self, answers: Sequence[dict[str, Any]]) -> None:
-        """Take in what its workers answered to a round, which lasts until the last of them is done."""
+        """Add the answers of its workers to a round. A round lasts until the last worker has finished."""
         seconds = max(answer["seconds"] for answer in answers)
         self.images_per_s.append(sum(answer["images"] for answer in answers) / seconds)
         self.memory_mib.append(_sum([answer["memory_mib"] for answer in answers]))
         self.peak_memory_mib = _sum([answer["peak_memory_mib"] for answer in answers])
 
     def summary(self) -> dict[str, Any]:
-        """The figures as JSON values; median, minimum and maximum are over rounds, growth from first to last."""
+        """Return the figures as JSON values.
+
+        Median, minimum and maximum are over the rounds. Memory growth is from the first round to the last.
+        """
         first, last = self.memory_mib[0], self.memory_mib[-1]
         return {
             "name": self.name,
@@ -75,15 +88,15 @@ class Figures:
 
 
 class Contender:
-    """Running workers (see `benchmarks.worker`).
+    """A library whose worker processes are running (see `benchmarks.worker`).
 
     Args:
-        name: told in tables.
-        processes: of the workers; they end when the workers cannot be made ready.
-        settings: what each is to do, as JSON values.
+        name: name of the contender in tables.
+        processes: its worker processes. They are stopped if the workers cannot be prepared.
+        settings: settings of the workload, as JSON values.
 
     Raises:
-        UserError: a worker could not be made ready.
+        UserError: a worker could not be prepared.
     """
 
     def __init__(self, name: str, processes: Processes, settings: dict[str, Any]):
@@ -98,7 +111,7 @@ class Contender:
         self.figures = Figures(name, first_step, ready[0]["versions"])
 
     def run_round(self) -> None:
-        """Run one round and take its figures.
+        """Run one round and record its figures.
 
         Raises:
             UserError: a process failed or was killed.
@@ -106,15 +119,15 @@ class Contender:
         self.figures.add_round(self._processes.ask("round"))
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
+        """Stop the processes, even if they are busy."""
         self._processes.close()
 
 
 def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
-    """The summaries of the contenders of `config` for its task, in their order.
+    """Measure the contenders of `config`, and return their summaries in the same order.
 
     Raises:
-        UserError: a contender failed; names it.
+        UserError: a contender failed. The message names it.
     """
     with ExitStack() as stack:
         settings = {**_EPOCHS, **config.settings, **stack.enter_context(_inputs(config))}
@@ -135,7 +148,10 @@ def _start(config: BenchmarkConfig, name: str) -> Processes:
 
 
 def run_rounds(contenders: Sequence[Contender], rounds: int, pause: float = _PAUSE_SECONDS) -> None:
-    """Let the contenders run a round each in turn, `rounds` times, so that noise on the machine hits all alike."""
+    """Run one round of each contender in turn, `rounds` times. Noise on the machine then affects all of them equally.
+
+    `pause` is the time before each round in seconds.
+    """
     for _ in range(rounds):
         for contender in contenders:
             time.sleep(pause)
@@ -143,10 +159,10 @@ def run_rounds(contenders: Sequence[Contender], rounds: int, pause: float = _PAU
 
 
 def check_packages(config: BenchmarkConfig) -> None:
-    """Prove that the interpreter of the peers has what they need, before anything is measured.
+    """Check that the interpreter of the peers has the packages that they need, before anything is measured.
 
     Raises:
-        UserError: packages are missing; names them and the command that installs them.
+        UserError: packages are missing. The message names them and the command that installs them.
     """
     needed = {package for name in config.contenders for package in _PACKAGES.get(name, ())}
     if config.task == "data" and "timm" in config.contenders:
@@ -161,12 +177,12 @@ def check_packages(config: BenchmarkConfig) -> None:
     missing = done.stdout.strip()
     if missing:
         peers = ", ".join(config.peer)
-        raise UserError(f"peer {peers}: not installed: {missing}; run: {python} -m pip install {missing}")
+        raise UserError(f"peer {peers}: packages are missing: {missing}; run: {python} -m pip install {missing}")
 
 
 @contextmanager
 def _inputs(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
-    """Files that contenders read, for as long as they run: settings that name them."""
+    """Create the files that contenders read, and yield the settings that name them. Remove the files afterwards."""
     with tempfile.TemporaryDirectory(prefix="mindcv-benchmark-") as folder:
         paths = {}
         if config.task == "data":
@@ -184,7 +200,7 @@ def _export_onnx(config: BenchmarkConfig, path: str) -> None:
     settings = json.dumps({**config.settings, "onnx_path": path})
     done = subprocess.run(command, input=settings, stdout=sys.stderr, text=True, env=environment())
     if done.returncode:
-        raise UserError(f"export of {config.model} to ONNX failed with status {done.returncode}, see above")
+        raise UserError(f"export of {config.model} to ONNX failed with status {done.returncode}; its output is above")
 
 
 def _sum(values: Sequence[Optional[float]]) -> Optional[float]:

@@ -1,4 +1,4 @@
-"""A folder of images to read, alike on every machine: as large as ImageNet's, and as hard to decode."""
+"""Creates a folder of images for the task data. They are equal on every machine, and similar to ImageNet's in size."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["image_folder"]
 
 _WIDTH, _HEIGHT = 500, 375
 _NUM_CLASSES = 10
-# Side of a cell of noise in pixels, and its strength in levels: with both flat parts and fine ones a file has some
-# 100 kB at this quality, as those of ImageNet have.
+# (side of a noise cell in pixels, strength of the noise in levels). Coarse and fine noise together
+# give files of about 100 kB at this quality, like those of ImageNet.
 _OCTAVES = ((125, 60.0), (25, 30.0), (5, 20.0), (1, 18.0))
 _QUALITY = 95
 
 
 def image_folder(folder: Path, num_images: int = 400) -> Path:
-    """Write JPEG images of 500 x 375 pixels into `folder`/<class>/, dealt to ten classes in turn; returns `folder`."""
+    """Write JPEG images of 500 x 375 pixels into `folder`/<class>/, to ten classes in turn. Return `folder`."""
     for number in range(num_images):
         class_folder = folder / f"class_{number % _NUM_CLASSES}"
         class_folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def image_folder(folder: Path, num_images: int = 400) -> Path:
 
 
 def _texture(number: int) -> np.ndarray:
-    """uint8 (H, W, 3): noise of several scales, a function of `number` alone."""
+    """Return an image with noise of several scales, uint8 [H, W, 3]. It depends only on `number`."""
     rng = stream(number)
     levels = np.full((_HEIGHT, _WIDTH, 3), 128, np.float32)
     for cell, strength in _OCTAVES:

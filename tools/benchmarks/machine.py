@@ -1,4 +1,7 @@
-"""What a figure depends on besides the code: processor, cores, instruction sets, memory. Standard library only."""
+"""Describes the machine that a figure depends on: processor, cores, instruction sets, memory.
+
+This module uses only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from typing import Any, Optional
 
 __all__ = ["INSTRUCTION_SETS", "available_cores", "describe_machine", "peak_memory_mib", "tree_memory_mib"]
 
-# The sets whose presence changes which kernels the libraries choose for float32 and bfloat16.
+# Instruction sets that decide which kernels the libraries choose for float32 and bfloat16.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def available_cores() -> int:
-    """The cores this process may use, which in a container can be fewer than the machine has."""
+    """Return the number of cores that this process may use. In a container it can be smaller than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine(proc: str = "/proc") -> dict[str, Any]:
-    """Processor, cores, instruction sets and memory (MiB) of this machine; null where the system does not say.
+    """Return processor, cores, instruction sets and memory (MiB) of this machine; None for unknown facts.
 
     Args:
-        proc: where Linux tells of itself; elsewhere there is no such folder.
+        proc: folder in which Linux describes the system. Other systems do not have it.
     """
     cpu = _text(f"{proc}/cpuinfo")
     flags = re.search(r"^flags\s*:(.*)$", cpu, re.M)
@@ -38,12 +41,15 @@ def describe_machine(proc: str = "/proc") -> dict[str, Any]:
 
 
 def peak_memory_mib() -> Optional[float]:
-    """The most memory this process has held at once (VmHWM), MiB; MindSpore's own count is 0 on CPU."""
+    """Return the peak memory of this process (VmHWM) in MiB, or None. MindSpore's own figure is 0 on CPU."""
     return _field_mib("/proc/self/status", "VmHWM")
 
 
 def tree_memory_mib() -> Optional[float]:
-    """Memory of this process and its descendants now (PSS), MiB: pages that forked workers share count once."""
+    """Return the present memory of this process and its descendants (PSS) in MiB, or None.
+
+    Pages that forked workers share are counted once.
+    """
     shares = [_field_mib(f"/proc/{pid}/smaps_rollup", "Pss") for pid in _descendants(os.getpid())]
     known = [share for share in shares if share is not None]  # a descendant may have ended meanwhile
     return sum(known) if known else None
@@ -57,8 +63,8 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _field_mib(path: str, name: str) -> Optional[float]:
-    found = re.search(rf"^{name}:\s+(\d+) kB", _text(path), re.M)
-    return int(found.group(1)) / 1024 if found else None
+    match = re.search(rf"^{name}:\s+(\d+) kB", _text(path), re.M)
+    return int(match.group(1)) / 1024 if match else None
 
 
 def _text(path: str) -> str:

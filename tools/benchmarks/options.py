@@ -1,4 +1,4 @@
-"""The options of tools/benchmark.py, and which of them matter to which task."""
+"""The options of tools/benchmark.py, and which of them apply to which task."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from mindcv.utils.logger import logger
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
 
 TASKS = ("forward", "train", "data")
-# peer -> the tasks it knows
+# Peer -> tasks that it supports.
 PEERS = {"timm": TASKS, "onnxruntime": ("forward",), "openvino": ("forward",)}
 
 _COMPUTE = ("forward", "train")
-# Options that have a meaning for some tasks only; given for another, they are an error and not ignored.
+# Options that apply only to some tasks. For another task they are an error; they are not ignored.
 _TASKS_OF_OPTION = {
     **dict.fromkeys(("model", "device_target", "mode", "dtype", "processes"), _COMPUTE),
     **dict.fromkeys(("steps", "warmup", "peer_compile"), _COMPUTE),
     **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
     "second_run": ("train",),
 }
-_SUITE_DECIDES = (
+# Options that the cases of the suite set.
+_OPTIONS_OF_CASES = (
     "task",
     "model",
     "batch_size",
@@ -45,8 +46,8 @@ _SUITE_DECIDES = (
     "second_run",
 )
 
-_what = partial(option, group="What is measured")
-_how = partial(option, group="How")
+_case = partial(option, group="Measurement")
+_run = partial(option, group="Execution")
 _result = partial(option, group="Results")
 
 
@@ -58,33 +59,33 @@ class BenchmarkConfig:
     """
 
     # fmt: off
-    task: str = _what(
-        "forward", "what is measured: the forward pass, the training step, or the data pipeline", choices=TASKS)
-    model: str = _what("", "name of the model; required unless the task is data")
-    batch_size: int = _what(8, "number of images in a batch, for each process", low=1)
-    image_size: int = _what(224, "height and width of the images in pixels", low=32)
-    dtype: str = _what("float32", "number format of the computation", choices=("float32", "bfloat16"))
-    pipeline: str = _what(
+    task: str = _case(
+        "forward", "task to measure: the forward pass, the training step, or the data pipeline", choices=TASKS)
+    model: str = _case("", "name of the model; required unless the task is data")
+    batch_size: int = _case(8, "number of images in a batch, for each process", low=1)
+    image_size: int = _case(224, "height and width of the images in pixels", low=32)
+    dtype: str = _case("float32", "number format of the computation", choices=("float32", "bfloat16"))
+    pipeline: str = _case(
         "train", "for the task data: the pipeline of training or of evaluation", choices=("train", "eval"))
-    data_dir: str = _what("", "for the task data: folder with a folder for each class; without it, 400 images are made")
-    workers: int = _what(1, "for the task data: number of threads of this library and of processes of timm", low=1)
+    data_dir: str = _case("", "for the task data: folder with a folder for each class; without it, 400 images are made")
+    workers: int = _case(1, "for the task data: number of threads of this library and of processes of timm", low=1)
 
-    device_target: str = _how("CPU", "device of this library; peers run on CPU only", choices=("CPU", "GPU", "Ascend"))
-    mode: int = _how(0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1))
-    processes: int = _how(
+    device_target: str = _run("CPU", "device of this library; peers run on CPU only", choices=("CPU", "GPU", "Ascend"))
+    mode: int = _run(0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1))
+    processes: int = _run(
         1, "number of processes of each contender, which train together under msrun or torchrun", low=1)
-    threads: Optional[int] = _how(None, "number of cores for each process; None shares all cores out equally", low=1)
-    steps: int = _how(10, "number of steps in a round; for the task data, a round is an epoch", low=1)
-    warmup: int = _how(3, "number of steps after the first one that are not counted", low=0)
-    rounds: int = _how(5, "number of rounds of each contender", low=1)
-    second_run: bool = _how(
+    threads: Optional[int] = _run(None, "number of cores for each process; None shares all cores out equally", low=1)
+    steps: int = _run(10, "number of steps in a round; for the task data, a round is an epoch", low=1)
+    warmup: int = _run(3, "number of steps after the first one that are not counted", low=0)
+    rounds: int = _run(5, "number of rounds of each contender", low=1)
+    second_run: bool = _run(
         False, "for the task train: run this library a second time with the compiled step of the first")
-    peer: list[str] = _how(
+    peer: list[str] = _run(
         [], f"other library to measure beside this one: {', '.join(PEERS)}; can be given several times")
-    peer_compile: bool = _how(False, "run timm with torch.compile as well")
-    peer_python: str = _how(
+    peer_compile: bool = _run(False, "run timm with torch.compile as well")
+    peer_python: str = _run(
         "", "Python interpreter that has the packages of the peers; empty means the one that is running")
-    peers_only: bool = _how(False, "run the peers only, and not this library")
+    peers_only: bool = _run(False, "run the peers only, and not this library")
 
     json: str = _result("", "JSON file to write the figures to")
     suite: str = _result(
@@ -98,7 +99,7 @@ class BenchmarkConfig:
 
     @property
     def contenders(self) -> list[str]:
-        """Their names, in the order of the table."""
+        """Names of the contenders, in the order of the table."""
         own = ["mindcv", "mindcv-again"] if self.second_run else ["mindcv"]
         names = [] if self.peers_only else own
         for peer in self.peer:
@@ -107,22 +108,22 @@ class BenchmarkConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the contenders are told and what a result is kept with: the options that matter to the task."""
+        """The options that apply to the task. The contenders receive them, and a result file records them."""
         names = ["task", "batch_size", "image_size", "rounds"]
         names += [name for name, tasks in _TASKS_OF_OPTION.items() if self.task in tasks and name != "peer_compile"]
         settings = {name: getattr(self, name) for name in names if name != "data_dir"}
         return {**settings, "threads": self.threads or available_cores() // self.processes}
 
     def interpreter(self, contender: str) -> str:
-        """The Python that runs a contender."""
+        """Return the Python interpreter that runs a contender."""
         return self.peer_python if self.peer_python and not contender.startswith("mindcv") else sys.executable
 
 
 def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
-    """The options of the words after the script's name; `--help` prints them and ends the process.
+    """Parse the command line, without the name of the script. `--help` prints the options and ends the process.
 
     Raises:
-        ConfigError: with a sentence for every problem there is.
+        ConfigError: options are wrong. It holds one sentence for each problem.
     """
     config, warnings = read_tool_config(_with_peers_joined(argv), BenchmarkConfig, _problems)
     for warning in warnings:
@@ -131,7 +132,7 @@ def parse_command_line(argv: Sequence[str]) -> BenchmarkConfig:
 
 
 def _with_peers_joined(argv: Sequence[str]) -> list[str]:
-    """`argv` with all `--peer` as one: elsewhere the last of a flag given twice counts."""
+    """Return `argv` with all flags `--peer` joined into one. For other flags, the last one given counts."""
     words, peers, is_peer, is_given = [], [], False, False
     for word in argv:
         flag, equals, value = word.partition("=")
@@ -149,58 +150,64 @@ def _problems(config: BenchmarkConfig) -> list[str]:
     if config.suite:
         problems += _suite_problems(config)
     else:
-        problems += [f"{name}: goes with suite" for name in ("results", "only", "page") if name in config.given]
+        problems += [
+            f"{name}: has an effect only with --suite" for name in ("results", "only", "page") if name in config.given
+        ]
         problems += _task_problems(config)
     cores = available_cores()
     if config.processes > cores:
-        problems.append(f"processes: {config.processes} is more than the {cores} cores there are")
+        problems.append(f"processes: {config.processes} is more than the {cores} available cores")
     elif config.threads and config.threads * config.processes > cores:
         each = f"{config.processes} times " if config.processes > 1 else ""
-        problems.append(f"threads: {each}{config.threads} is more than the {cores} cores there are")
+        problems.append(f"threads: {each}{config.threads} is more than the {cores} available cores")
     if config.peer_python and not shutil.which(config.peer_python):
-        problems.append(f"peer_python: '{config.peer_python}' is not an interpreter that can be run")
+        problems.append(f"peer_python: '{config.peer_python}' is not a Python interpreter that can be run")
     if config.peer_compile and "timm" not in config.peer:
-        problems.append("peer_compile: goes with peer timm")
+        problems.append("peer_compile: has an effect only with --peer timm")
     if config.peer and config.device_target != "CPU":
-        problems.append(f"device_target: peers run on CPU alone, got {config.device_target}")
+        problems.append(f"device_target: must be CPU, because peers run only on CPU, got {config.device_target}")
     if config.second_run and config.mode != 0:
-        problems.append("second_run: is graph mode's (mode 0)")
+        problems.append("second_run: needs graph mode (--mode 0)")
     if config.second_run and config.peers_only:
-        problems.append("second_run: goes without peers_only")
+        problems.append("second_run: cannot be combined with peers_only, because it runs this library")
     if config.peers_only and not config.peer:
-        problems.append("peers_only: needs a peer")
+        problems.append("peers_only: needs at least one --peer")
     if config.dtype == "bfloat16" and "onnxruntime" in config.peer:
-        problems.append("dtype: onnxruntime has no bfloat16 on CPU")
+        problems.append("dtype: onnxruntime does not support bfloat16 on CPU")
     return problems
 
 
 def _task_problems(config: BenchmarkConfig) -> list[str]:
     problems = [
-        f"{name}: has no effect on task {config.task}"
+        f"{name}: has no effect on the task {config.task}"
         for name, tasks in _TASKS_OF_OPTION.items()
         if name in config.given and config.task not in tasks
     ]
     problems += [
-        f"peer: {peer} has no task {config.task}"
+        f"peer: {peer} does not support the task {config.task}"
         for peer in config.peer
         if peer in PEERS and config.task not in PEERS[peer]
     ]
     problems += [
-        f"processes: {peer} is one process"
+        f"processes: {peer} runs in one process only, got {config.processes}"
         for peer in config.peer
         if config.processes > 1 and peer in PEERS and peer not in LAUNCHERS
     ]
     if config.task in _COMPUTE and not config.model:
-        problems.append(f"model: is required for task {config.task}")
+        problems.append(f"model: is required for the task {config.task}")
     elif config.model and not is_model(config.model):
         problems.append(unknown_name("model:", config.model, list_models()))
     if config.data_dir and not os.path.isdir(config.data_dir):
-        problems.append(f"data_dir: there is no folder '{config.data_dir}'")
+        problems.append(f"data_dir: the folder '{config.data_dir}' does not exist")
     return problems
 
 
 def _suite_problems(config: BenchmarkConfig) -> list[str]:
-    problems = [f"{name}: the cases of the suite say" for name in (*_SUITE_DECIDES, "json") if name in config.given]
+    problems = [
+        f"{name}: cannot be combined with --suite, which sets it for each case"
+        for name in (*_OPTIONS_OF_CASES, "json")
+        if name in config.given
+    ]
     if not config.results:
-        problems.append("results: is required with suite")
+        problems.append("results: is required with --suite")
     return problems

@@ -1,4 +1,7 @@
-"""The processes of a contender: one, or the ranks of a job that a launcher starts. They are asked line by line."""
+"""Starts the processes of a contender and exchanges lines with them.
+
+A contender runs in one process, or in the ranks of a job that a launcher starts.
+"""
 
 from __future__ import annotations
 
@@ -25,30 +28,31 @@ __all__ = ["LAUNCHERS", "Job", "OneProcess", "Processes", "environment"]
 _TOOLS = Path(__file__).absolute().parents[1]
 _SECONDS_TO_END = 10.0
 
-# (number of processes, free port) to a launcher's command, which the arguments of Python complete
+# Function from (number of processes, free port) to a launcher's command. The arguments of Python
+# follow the command.
 Launch = Callable[[int, int], list[str]]
 
 
 class Processes(Protocol):
-    """What a contender runs in."""
+    """The processes that a contender runs in."""
 
     def ask(self, line: str) -> list[dict[str, Any]]:
-        """Send `line` to each process, and give what each answers, by rank.
+        """Send `line` to each process, and return the answers by rank.
 
         Raises:
             UserError: a process failed or was killed.
         """
 
     def close(self, seconds: float = _SECONDS_TO_END) -> None:
-        """End the processes: ask them to, and kill what is left of them after `seconds`."""
+        """Ask the processes to exit, and kill those that still run after `seconds`."""
 
 
 class OneProcess:
     """A process that reads its standard input and answers on its standard output.
 
     Args:
-        name: of the contender, told in errors.
-        command: of the process.
+        name: name of the contender, for errors.
+        command: command line of the process.
     """
 
     def __init__(self, name: str, command: Sequence[str]):
@@ -66,7 +70,7 @@ class OneProcess:
             answer = ""
         if not answer:
             status = self._process.wait()
-            raise UserError(f"{self._name}: its process ended with status {status} (-9: out of memory?)")
+            raise UserError(f"{self._name}: its process ended with status {status} (-9 can mean that memory ran out)")
         values = json.loads(answer)
         if "error" in values:
             raise UserError(f"{self._name}: {values['error']}")
@@ -74,7 +78,7 @@ class OneProcess:
 
     def close(self, seconds: float = _SECONDS_TO_END) -> None:
         """See `Processes`."""
-        with suppress(BrokenPipeError):  # of a question that a process did not live to read
+        with suppress(BrokenPipeError):  # the process may have died before it read the last line
             self._process.stdin.close()
         try:
             self._process.wait(seconds)
@@ -86,7 +90,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class _Rank:
-    """A process of a job: its number in the job, its process number, and the socket it is asked by."""
+    """A process of a job: its rank, its process id, and the socket to it."""
 
     rank: int
     pid: int
@@ -97,24 +101,24 @@ class _Rank:
 class Job:
     """Processes that a launcher starts as the ranks of one job.
 
-    A launcher takes its processes' standard input and output for itself. So each connects to a socket in a folder that
-    no other user can read, which holds their logs too.
+    A launcher uses the standard input and output of its processes itself. Each process therefore connects to a socket.
+    The socket and the logs are in a folder that no other user can read.
 
     Args:
-        name: of the contender, told in errors.
-        launch: gives the launcher's command.
-        arguments: of Python in each process; the address of the socket follows.
-        num_processes: how many.
+        name: name of the contender, for errors.
+        launch: function that returns the launcher's command.
+        arguments: arguments of Python in each process. The address of the socket is appended.
+        num_processes: number of processes.
 
     Raises:
-        UserError: the launcher ended before all had connected.
+        UserError: the launcher ended before all processes had connected.
     """
 
     def __init__(self, name: str, launch: Launch, arguments: Sequence[str], num_processes: int):
         command = [*launch(num_processes, _free_port()), *arguments]
         self._name = name
         self._ranks: list[_Rank] = []
-        self._is_whole = True
+        self._is_complete = True
         self._files = tempfile.TemporaryDirectory(prefix="mindcv-benchmark-")
         self._folder = Path(self._files.name)
         address = str(self._folder / "socket")
@@ -123,7 +127,7 @@ class Job:
             listener.listen(num_processes)
             self._launcher = subprocess.Popen(
                 [*command, address],
-                cwd=self._folder,  # launchers leave files where they run
+                cwd=self._folder,  # launchers write files to the working folder
                 env=_job_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -137,9 +141,9 @@ class Job:
                 raise
 
     def ask(self, line: str) -> list[dict[str, Any]]:
-        """See `Processes`. The first rank to fail is the one that is named; others may fail of its absence."""
+        """See `Processes`. The error names the first rank that fails; others may fail only because it is gone."""
         for rank in self._ranks:
-            with suppress(OSError):  # its answer will be missing, below
+            with suppress(OSError):  # the missing answer is reported below
                 print(line, file=rank.stream, flush=True)
         answers: dict[int, dict[str, Any]] = {}
         with selectors.DefaultSelector() as selector:
@@ -153,10 +157,10 @@ class Job:
     def close(self, seconds: float = _SECONDS_TO_END) -> None:
         """See `Processes`."""
         for rank in self._ranks:
-            with suppress(OSError):  # it is gone
+            with suppress(OSError):  # the process has already ended
                 rank.connection.shutdown(socket.SHUT_WR)
         with suppress(subprocess.TimeoutExpired):
-            self._launcher.wait(seconds if self._is_whole else 0)
+            self._launcher.wait(seconds if self._is_complete else 0)
         self._kill()
 
     def _accept(self, listener: socket.socket, num_processes: int) -> None:
@@ -168,7 +172,7 @@ class Job:
                 if self._launcher.poll() is not None:
                     self._show_log("launcher.log")
                     message = f"{self._name}: its launcher ended with status {self._launcher.returncode}"
-                    raise UserError(f"{message} before its processes had started, see above") from None
+                    raise UserError(f"{message} before its processes had started; its log is above") from None
                 continue
             connection.setblocking(True)
             stream = connection.makefile("rw", encoding="utf-8")
@@ -181,21 +185,23 @@ class Job:
             line = rank.stream.readline()
         except OSError:
             line = ""
-        values = json.loads(line) if line else {"error": "its process was ended (out of memory?)"}
+        values = json.loads(line) if line else {"error": "its process ended unexpectedly; memory may have run out"}
         if "error" in values:
-            self._is_whole = False
-            own = f"worker_{rank.rank}.log"  # of msrun; what torchrun's processes write is in the launcher's
-            self._show_log(own if (self._folder / own).exists() else "launcher.log")
+            self._is_complete = False
+            # msrun writes a log for each rank. The output of torchrun's processes is in the
+            # launcher's log.
+            own_log = f"worker_{rank.rank}.log"
+            self._show_log(own_log if (self._folder / own_log).exists() else "launcher.log")
             raise UserError(f"{self._name}, rank {rank.rank}: {values['error']}")
         return values
 
     def _show_log(self, name: str) -> None:
-        """All but warnings, of which MindSpore has a hundred while its processes look for each other."""
+        """Print a log without warnings. MindSpore writes a hundred of them while its processes connect."""
         lines = (self._folder / name).read_text(errors="replace").splitlines(keepends=True)
         sys.stderr.write("".join(line for line in lines if not line.startswith("[WARNING]")))
 
     def _kill(self) -> None:
-        """End all that is left. Ranks have sessions of their own; all else of a launcher is in its."""
+        """Kill all processes of the job. Ranks have sessions of their own; the launcher's session holds the others."""
         with suppress(ProcessLookupError):
             os.killpg(self._launcher.pid, signal.SIGKILL)
         self._launcher.wait()
@@ -205,10 +211,12 @@ class Job:
 
 
 def _kill_rank(rank: _Rank) -> None:
-    """End a process of a launcher's, and wait until it has let go of its files."""
+    """Kill a process that a launcher started, and wait until it has closed its files."""
     rank.connection.settimeout(0)
     until = time.monotonic() + _SECONDS_TO_END
-    while not _has_hung_up(rank.connection) and time.monotonic() < until:  # so the number is still its own
+    while (
+        not _has_hung_up(rank.connection) and time.monotonic() < until
+    ):  # while it is connected, the id is still its own
         with suppress(ProcessLookupError):
             os.kill(rank.pid, signal.SIGKILL)
         time.sleep(0.01)
@@ -229,24 +237,24 @@ def _has_hung_up(connection: socket.socket) -> bool:
 
 
 def _msrun(num_processes: int, port: int) -> list[str]:
-    found = shutil.which("msrun", path=_job_environment()["PATH"])
-    if not found:
-        raise UserError("processes: several need msrun, MindSpore's launcher, which is not on the PATH")
+    msrun = shutil.which("msrun", path=_job_environment()["PATH"])
+    if not msrun:
+        raise UserError("processes: more than one needs msrun, MindSpore's launcher, but it is not on the PATH")
     workers = [f"--worker_num={num_processes}", f"--local_worker_num={num_processes}"]
     master = ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    return [found, *workers, *master, "--log_dir=.", "--join=True", "python"]
+    return [msrun, *workers, *master, "--log_dir=.", "--join=True", "python"]
 
 
 def _torchrun(python: str) -> Launch:
     def command(num_processes: int, port: int) -> list[str]:
-        found = os.path.abspath(shutil.which(python) or python)  # a job runs in another folder
+        interpreter = os.path.abspath(shutil.which(python) or python)  # a job runs in another folder
         master = ["--master_addr=127.0.0.1", f"--master_port={port}"]
-        return [found, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", *master, "--log_dir=."]
+        return [interpreter, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", *master, "--log_dir=."]
 
     return command
 
 
-# contender -> (its interpreter) to the launcher of its processes
+# Contender -> function from its interpreter to the launcher of its processes.
 LAUNCHERS: dict[str, Callable[[str], Launch]] = {
     "mindcv": lambda python: _msrun,
     "mindcv-again": lambda python: _msrun,
@@ -256,19 +264,19 @@ LAUNCHERS: dict[str, Callable[[str], Launch]] = {
 
 
 def environment() -> dict[str, str]:
-    """Of this process, with the tools and the `mindcv` beside them where Python looks for modules."""
+    """Return the environment of this process, with the tools and their `mindcv` on the path of Python's modules."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    folders = [
-        str(_TOOLS),
-        str(_TOOLS.parent),
-        *(os.path.abspath(folder) for folder in given),
-    ]  # whatever folder a process runs in
+    # The paths are absolute, because a process may run in any folder.
+    folders = [str(_TOOLS), str(_TOOLS.parent), *(os.path.abspath(folder) for folder in given)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def _job_environment() -> dict[str, str]:
-    """Of a launcher: msrun starts the `python` of the PATH; not told how often, its ranks ask for the scheduler every
-    ten seconds."""
+    """Return the environment of a launcher.
+
+    msrun starts the `python` on the PATH. Its ranks look for the scheduler every ten seconds unless the environment
+    sets a shorter interval.
+    """
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     quick = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1"}
     return {**quick, **environment(), "PATH": path}

@@ -1,4 +1,4 @@
-"""Figures as JSON and as tables."""
+"""Writes the figures of a benchmark as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _GROWTH = "memory growth, MiB"
 
 
 def as_report(config: BenchmarkConfig, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The result as one JSON object: at its top the first contender's figures, in `contenders` those of all."""
+    """Return the result as one JSON object.
+
+    The top level has the figures of the first contender, and `contenders` has those of all.
+    """
     first = {key: value for key, value in summaries[0].items() if key != "name"}
     settings = config.settings
     threads = settings.pop("threads")
@@ -31,19 +34,19 @@ def as_report(config: BenchmarkConfig, summaries: Sequence[dict[str, Any]]) -> d
 
 
 def write_json(path: str, report: dict[str, Any]) -> None:
-    """Write a report; the file is whole or not there."""
+    """Write a report atomically."""
     atomic_write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def contender_table(report: dict[str, Any]) -> str:
-    """The contenders of one report, a row each."""
+    """Return a table of one report, with a row for each contender."""
     is_data = report["settings"]["task"] == "data"
     header = [*COLUMNS, _GROWTH] if is_data else COLUMNS
     return markdown_table(header, cells(report, with_growth=is_data))
 
 
 def cells(report: dict[str, Any], with_growth: bool = False) -> list[list[str]]:
-    """The text of `COLUMNS` for each contender; the ratio is of medians, to the first contender's."""
+    """Return the text of `COLUMNS` for each contender. The ratio compares its median with the first contender's."""
     rows = []
     for figures in report["contenders"]:
         low, high = figures["images_per_s_min"], figures["images_per_s_max"]
@@ -60,7 +63,10 @@ def cells(report: dict[str, Any], with_growth: bool = False) -> list[list[str]]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
-    """A table that reads well as text too: padded, the first `num_names` columns to the left, others to the right."""
+    """Return a Markdown table that is padded for reading as text.
+
+    The first `num_names` columns are aligned to the left, and the others to the right.
+    """
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -73,7 +79,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_nam
 
 
 def machine_line(reports: Sequence[dict[str, Any]]) -> str:
-    """Processor, cores, instruction sets and memory of reports of one machine, and the versions of what ran on it."""
+    """Describe the machine of the reports (processor, cores, instruction sets, memory) and the packages' versions."""
     machine = reports[0]["machine"]
     parts = [machine["cpu_model"] or "unknown processor", f"{machine['cores']} cores"]
     if machine["instruction_sets"] is not None:
@@ -84,7 +90,7 @@ def machine_line(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def _versions(reports: Sequence[dict[str, Any]]) -> list[str]:
-    """'package version' of all contenders; where they differ in one, with the contenders of each version."""
+    """Return 'package version' for all packages. If contenders have different versions, name them for each version."""
     users: dict[str, dict[str, list[str]]] = {}
     for figures in (figures for report in reports for figures in report["contenders"]):
         for package, version in figures["versions"].items():
@@ -101,7 +107,7 @@ def _versions(reports: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _shown(value: Optional[float]) -> str:
-    """At least two and mostly three digits that mean something; no more could be told from noise."""
+    """Return a figure with two or three significant digits. Further digits would be noise."""
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

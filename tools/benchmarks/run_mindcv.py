@@ -1,4 +1,4 @@
-"""This library as a contender."""
+"""Builds the workloads of this library."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["build", "serve_job"]
 
 
 def build(settings: dict[str, Any]) -> Workload:
-    """The workload of `settings` (see `benchmarks.options`), built as the scripts build theirs.
+    """Build the workload of `settings` (see `benchmarks.options`) in the same way as the scripts.
 
-    Nothing is said about threads: MindSpore makes as many as the cores the worker is bound to, whereas
-    `ms.runtime.dispatch_threads_num` with that number has it make twice as many, and warn of them.
+    The number of threads is not set here. MindSpore starts one thread for each core that the worker is bound to.
+    `ms.runtime.dispatch_threads_num` with this number makes it start twice as many, and warn about them.
     """
     if settings["task"] == "data":
         return _data(settings)
@@ -40,7 +40,7 @@ def build(settings: dict[str, Any]) -> Workload:
 
 
 def serve_job() -> None:
-    """Be what the processes of a job meet at, until it ends: msrun's scheduler."""
+    """Run as msrun's scheduler, through which the processes of a job connect, until the job ends."""
     join_group(True)
 
 
@@ -50,7 +50,10 @@ def _versions() -> dict[str, str]:
 
 
 def _compute_versions() -> dict[str, str]:
-    """With the instruction set of the CPU kernels, without which the layers are several times slower; or 'none'."""
+    """Return the versions and the instruction set of the CPU kernels ('none' without kernels).
+
+    Without the kernels the layers are several times slower.
+    """
     kernels = status()
     return {**_versions(), "kernels": kernels.instruction_set if kernels.is_used else "none"}
 

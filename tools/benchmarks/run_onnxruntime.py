@@ -1,4 +1,4 @@
-"""ONNX Runtime as a contender, on the timm model's ONNX file."""
+"""Builds the workload of ONNX Runtime, which runs the ONNX file of timm's model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["build"]
 
 
 def build(settings: dict[str, Any]) -> Workload:
-    """The workload of `settings` (see `benchmarks.options`); the first step includes the session's optimisation."""
+    """Build the workload of `settings` (see `benchmarks.options`). The first step includes optimising the session."""
     shape = (settings["batch_size"], 3, settings["image_size"], settings["image_size"])
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings["threads"]
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # 3: only errors
     sessions = []
 
     def step() -> int:

@@ -1,4 +1,4 @@
-"""OpenVINO as a contender, on the timm model's ONNX file."""
+"""Builds the workload of OpenVINO, which runs the ONNX file of timm's model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["build"]
 
 
 def build(settings: dict[str, Any]) -> Workload:
-    """The workload of `settings` (see `benchmarks.options`); the first step includes the compilation."""
+    """Build the workload of `settings` (see `benchmarks.options`). The first step includes the compilation."""
     shape = (settings["batch_size"], 3, settings["image_size"], settings["image_size"])
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
     properties = {
-        # Left to itself it takes bfloat16 where the processor has AMX.
+        # By default, OpenVINO computes in bfloat16 on processors with AMX.
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[settings["dtype"]],
         "INFERENCE_NUM_THREADS": settings["threads"],
         "PERFORMANCE_HINT": "LATENCY",

@@ -1,4 +1,4 @@
-"""timm on PyTorch as a contender, eager and compiled."""
+"""Builds the workloads of timm on PyTorch, eager and compiled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["build"]
 
 
 def build(settings: dict[str, Any]) -> Workload:
-    """The workload of `settings` (see `benchmarks.options`)."""
+    """Build the workload of `settings` (see `benchmarks.options`)."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     if settings["task"] == "train" and settings["processes"] > 1:
@@ -50,7 +50,8 @@ def _autocast(settings: dict[str, Any]) -> AbstractContextManager:
 def _forward(settings: dict[str, Any]) -> Workload:
     model = _model(settings).eval()
     if settings["compile"]:
-        # Freezing packs the weights once for the kernels that use them: PyTorch's own advice for inference on CPU.
+        # Freezing packs the weights once for the kernels. PyTorch recommends it for inference on
+        # CPU.
         model = torch.compile(model, options={"freezing": True})
     images = _images(settings)
 
@@ -85,7 +86,7 @@ def _train(settings: dict[str, Any]) -> Workload:
 
 
 class _MixingCollate:
-    """Batches that are mixed where they are made, in the workers; a class, since workers may have to pickle it."""
+    """Collates and mixes batches in the workers. It is a class because workers may need to pickle it."""
 
     def __init__(self, num_classes: int):
         self.mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, num_classes=num_classes)

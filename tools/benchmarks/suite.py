@@ -1,4 +1,4 @@
-"""The list of cases behind docs/reference/benchmarks.md, measured in as many sittings as it takes."""
+"""Measures the list of cases of docs/reference/benchmarks.md. The work can be interrupted and continued later."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement; what is not said here is the default of the options.
+    """One measurement. Options that are not set here have their defaults.
 
-    `batch_size` and `threads` are of each process; `threads` 0 stands for its share of all cores.
+    `batch_size` and `threads` apply to each process. `threads` 0 gives each process an equal share of all cores.
     """
 
     task: str
@@ -42,30 +42,30 @@ class Case:
     pipeline: str = "train"
     workers: int = 1
     dtype: str = "float32"
-    second_run: bool = False  # beside the first, and without peers
+    second_run: bool = False  # also run this library a second time, without peers
 
     @property
     def name(self) -> str:
-        """Of its JSON file."""
-        what = f"{self.pipeline}-w{self.workers}" if self.task == "data" else self.model
+        """Name of its JSON file, without the suffix."""
+        subject = f"{self.pipeline}-w{self.workers}" if self.task == "data" else self.model
         threads = f"{self.threads}t" if self.threads else "all"
         processes = f"-{self.processes}p" if self.processes > 1 else ""
         dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
         again = "-again" if self.second_run else ""
-        return f"{self.task}-{what}-b{self.batch_size}-{self.image_size}px-{threads}{processes}{dtype}{again}"
+        return f"{self.task}-{subject}-b{self.batch_size}-{self.image_size}px-{threads}{processes}{dtype}{again}"
 
     @property
     def cores(self) -> int:
-        """The fewest that it can be measured on."""
+        """Smallest number of cores that the case can be measured on."""
         return self.processes * max(self.threads, 1)
 
     def config(self, config: BenchmarkConfig) -> BenchmarkConfig:
-        """`config` for this case, with those of its peers that know the task."""
+        """Return `config` with the options of this case, and only with peers that support it."""
         peers = [peer for peer in config.peer if self.task in PEERS[peer]]
         if self.processes > 1:
             peers = [peer for peer in peers if peer in LAUNCHERS]
         if self.dtype == "bfloat16":
-            peers = [peer for peer in peers if peer != "onnxruntime"]  # which has none on CPU
+            peers = [peer for peer in peers if peer != "onnxruntime"]  # it does not support bfloat16 on CPU
         if self.second_run:
             peers = []
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -100,7 +100,7 @@ CASES = (
     *(Case("data", batch_size=32, pipeline=pipeline, workers=n) for pipeline in ("train", "eval") for n in (1, 2)),
 )
 _HEADINGS = {"forward": "Forward pass", "train": "Training step", "data": "Data pipeline"}
-# What the rows of a task's table are told apart by.
+# Task -> headers of the columns that identify a row of its table.
 _NAMES = {
     "forward": ("model", "images", "threads"),
     "train": ("model", "processes", "images each", "threads each"),
@@ -109,13 +109,13 @@ _NAMES = {
 
 
 def run_suite(config: BenchmarkConfig) -> None:
-    """Measure the cases that match `config.only` and have no file in `config.results` yet; write the page's tables.
+    """Measure the cases that match `config.only` and have no file in `config.results` yet. Write the page's tables.
 
-    The page is written after each case, so that what is there can be read when the rest is still to come.
+    The page is written after each case, so finished cases can be read while the others are still running.
 
     Raises:
         ConfigError: the pattern matches no case.
-        UserError: a contender failed, or the files are of different machines.
+        UserError: a contender failed, or the files come from different machines.
     """
     cases = [case for case in CASES if fnmatch(case.name, config.only)]
     if not cases:
@@ -124,14 +124,14 @@ def run_suite(config: BenchmarkConfig) -> None:
     folder = ensure_writable_dir(config.results)
     page = _page(config.page)
     _write_page(page, folder)
-    missing = _that_fit([case for case in cases if not (folder / f"{case.name}.json").exists()])
+    missing = _cases_that_fit([case for case in cases if not (folder / f"{case.name}.json").exists()])
     for case in missing:
         check_packages(case.config(config))
     with _shared_images(missing) as data_dir:
         for case in missing:
             own = case.config(config)
             if not own.contenders:
-                continue  # peers_only, and none of them knows the task
+                continue  # only peers are measured, and none of them supports the task
             if case.task == "data":
                 own = replace(own, data_dir=data_dir)
             report = as_report(own, measure(own))
@@ -141,25 +141,27 @@ def run_suite(config: BenchmarkConfig) -> None:
     print(f"{page}: tables of {len(list(folder.glob('*.json')))} cases")
 
 
-def _that_fit(cases: Sequence[Case]) -> list[Case]:
-    """Those that this machine has the cores for; a line tells of each other one."""
+def _cases_that_fit(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases for which this machine has enough cores. Print a line for each other case."""
     cores = available_cores()
     for case in cases:
         if case.cores > cores:
-            print(f"{case.name}: left out, it needs {case.cores} cores and there are {cores}", flush=True)
+            print(f"{case.name}: left out, because it needs {case.cores} cores and {cores} are available", flush=True)
     return [case for case in cases if case.cores <= cores]
 
 
 def tables(folder: Path) -> str:
-    """The tables of the cases that have a file in `folder`, in the order of the list, as Markdown.
+    """Return the tables of the cases that have a file in `folder`, in the order of the list, as Markdown.
 
     Raises:
-        UserError: the files are of different machines.
+        UserError: the files come from different machines.
     """
     reports = [(case, json.loads(path.read_text(encoding="utf-8"))) for case, path in _files(folder)]
     machines = {json.dumps(report["machine"], sort_keys=True) for _, report in reports}
     if len(machines) > 1:
-        raise UserError(f"results: the files in '{folder}' are of {len(machines)} machines: give each its own folder")
+        raise UserError(
+            f"results: the files in '{folder}' come from {len(machines)} machines: use a folder of its own for each"
+        )
     if not reports:
         return "Nothing has been measured yet."
     parts = [machine_line([report for _, report in reports])]
@@ -175,10 +177,10 @@ def tables(folder: Path) -> str:
 def _rows(case: Case, report: dict[str, Any]) -> list[list[str]]:
     is_data = case.task == "data"
     workers = f"{case.workers} worker{'s' if case.workers > 1 else ''}"
-    what = f"{'training' if case.pipeline == 'train' else 'evaluation'}, {workers}" if is_data else case.model
-    what += f", {case.dtype}" if case.dtype != "float32" else ""
+    subject = f"{'training' if case.pipeline == 'train' else 'evaluation'}, {workers}" if is_data else case.model
+    subject += f", {case.dtype}" if case.dtype != "float32" else ""
     processes = [str(case.processes)] if case.task == "train" else []
-    names = [what, *processes, f"{case.batch_size} x {case.image_size} px", str(report["threads"])]
+    names = [subject, *processes, f"{case.batch_size} x {case.image_size} px", str(report["threads"])]
     return [[*names, *row] for row in cells(report, with_growth=is_data)]
 
 
@@ -189,7 +191,7 @@ def _files(folder: Path) -> list[tuple[Case, Path]]:
 
 @contextmanager
 def _shared_images(cases: list[Case]) -> Iterator[str]:
-    """The images of all cases of task data, made once; '' when there is no such case."""
+    """Create the images for all cases of the task data once, and yield their folder; '' if there is no such case."""
     if not any(case.task == "data" for case in cases):
         yield ""
         return
@@ -201,7 +203,9 @@ def _page(path: str) -> Path:
     page = Path(path)
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"page: '{path}' needs a line {BEGIN} and, after it, a line {END}, for the tables between them")
+        raise UserError(
+            f"page: '{path}' must have one line {BEGIN} and after it one line {END}; the tables go between them"
+        )
     return page
 
 

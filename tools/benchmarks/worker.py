@@ -1,11 +1,12 @@
-"""A contender's process: builds its workload, then runs a round for each line it is sent.
+"""The process of a contender. It builds the workload, and then runs one round for each line that it receives.
 
-Started as `python -m benchmarks.worker NAME` with the settings as a JSON line on standard input. It answers on standard
-output, one JSON line each: first when it is ready, then for each round; whatever a library prints goes to standard
-error instead. It ends when its input does. Standard library only: what runs it may be the peers' interpreter.
+It is started as `python -m benchmarks.worker NAME`, and reads the settings as a JSON line from standard input. It
+writes one JSON line to standard output when it is ready, and one after each round. The output of libraries goes to
+standard error instead. The process ends at the end of its input. This module uses only the standard library, because
+the interpreter of the peers may run it.
 
-As a rank of a job (`python -m benchmarks.worker NAME ADDRESS`, started by msrun or torchrun) it reads and writes a
-socket instead, and first says which rank it is.
+As a rank of a job, it is started by msrun or torchrun as `python -m benchmarks.worker NAME ADDRESS`. It then reads and
+writes a socket instead, and sends its rank first.
 """
 
 from __future__ import annotations
@@ -34,35 +35,36 @@ _MODULES = {
     "onnxruntime": "benchmarks.run_onnxruntime",
     "openvino": "benchmarks.run_openvino",
 }
-# Thread pools read these when their library is loaded.
+# Environment variables that thread pools read when their library is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main(name: str, address: str = "") -> None:
-    """Serve the contender `name` until there are no more questions, on standard input or the socket at `address`."""
+    """Serve the contender `name` until the input ends. The input is standard input or the socket at `address`."""
     if os.environ.get("MS_ROLE") == "MS_SCHED":  # msrun starts its scheduler with the command of the ranks
         importlib.import_module(_MODULES[name]).serve_job()
         return
     rank = _rank() if address else 0
     if not address:
         _end_with_parent()
-    questions, answers = _connect(address, rank) if address else (sys.stdin, _reserve_stdout())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this ends it
+    requests, answers = _connect(address, rank) if address else (sys.stdin, _reserve_stdout())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
     try:
-        settings = json.loads(questions.readline())
+        settings = json.loads(requests.readline())
         _limit_threads(settings["threads"], rank)
-        _serve(name, settings, questions, answers)
+        _serve(name, settings, requests, answers)
     except Exception as error:
-        # By name: the package that defines it cannot be imported by a peer's interpreter.
-        is_users = "UserError" in [base.__name__ for base in type(error).__mro__]
-        if not is_users:
+        # The class is found by its name, because a peer's interpreter cannot import the package
+        # that defines it.
+        is_user_error = "UserError" in [base.__name__ for base in type(error).__mro__]
+        if not is_user_error:
             traceback.print_exc()
         first_line = str(error).strip().split("\n")[0]
-        _answer(answers, error=first_line if is_users else f"{type(error).__name__}: {first_line}")
+        _answer(answers, error=first_line if is_user_error else f"{type(error).__name__}: {first_line}")
         sys.exit(1)
 
 
-def _serve(name: str, settings: dict[str, Any], questions: TextIO, answers: TextIO) -> None:
+def _serve(name: str, settings: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
     workload = importlib.import_module(_MODULES[name]).build(settings)
     start = time.perf_counter()
     workload.first()
@@ -71,7 +73,7 @@ def _serve(name: str, settings: dict[str, Any], questions: TextIO, answers: Text
         workload.run()
     versions = {**workload.versions, "python": platform.python_version()}
     _answer(answers, first_step_s=first_step, versions=versions, threads=available_cores())
-    for _ in questions:
+    for _ in requests:
         start = time.perf_counter()
         images = sum(workload.run() for _ in range(settings["steps"]))
         seconds = time.perf_counter() - start
@@ -85,37 +87,42 @@ def _serve(name: str, settings: dict[str, Any], questions: TextIO, answers: Text
 
 
 def _end_with_parent() -> None:
-    """Have Linux kill this process when the one that started it ends: the end of input is seen only after a step, which
-    may take minutes while a peer compiles."""
+    """Ask Linux to kill this process when its parent ends.
+
+    Otherwise the process would notice the end of its input only after a step, which may take minutes while a peer
+    compiles.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _rank() -> int:
-    """The number that the launcher gave this process: RANK_ID from msrun, RANK from torchrun."""
+    """Return the rank that the launcher gave this process: RANK_ID from msrun, RANK from torchrun."""
     return int(os.environ["RANK_ID" if "RANK_ID" in os.environ else "RANK"])
 
 
 def _connect(address: str, rank: int) -> tuple[TextIO, TextIO]:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
-    os.dup(connection.fileno())  # open until the process has ended: by that the other side knows it has
+    os.dup(connection.fileno())  # stays open until the process has ended, which tells the other side about the end
     stream = connection.makefile("rw", encoding="utf-8")
     _answer(stream, rank=rank, pid=os.getpid())
     return stream, stream
 
 
 def _reserve_stdout() -> TextIO:
-    """The real standard output; file descriptor 1 becomes standard error, for C++ code that prints too."""
+    """Return the real standard output. File descriptor 1 becomes standard error, also for C++ code that prints."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 def _limit_threads(threads: int, rank: int) -> None:
-    """Bind the process to `threads` cores, each rank to others: of all the ways to bound a library, the one that each
-    must keep."""
+    """Bind the process to `threads` cores, with other cores for each rank.
+
+    Of all ways to limit the threads of a library, this is the only one that every library must obey.
+    """
     if hasattr(os, "sched_setaffinity"):
         first = rank * threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + threads])

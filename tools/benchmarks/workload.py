@@ -1,4 +1,7 @@
-"""What a contender brings to be measured. Standard library only: the peers' interpreter reads it too."""
+"""The work of a contender that is measured.
+
+This module uses only the standard library, because the interpreter of the peers imports it too.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ WEIGHT_DECAY = 0.05
 
 @dataclass(frozen=True)
 class Workload:
-    """Something that can be run again and again.
+    """Work that can be repeated.
 
     Args:
-        run: does the work once (a step, or an epoch of a data pipeline), waits until it is done, and gives the number
-            of images.
-        first: what is timed as the first step, with all compilation; `run` when there is nothing else to it.
-        versions: of the libraries that do the work.
+        run: function that does the work once (a step, or an epoch of a data pipeline), waits until it is done, and
+            returns the number of images.
+        first: function that is timed as the first step, including all compilation. It may be `run`.
+        versions: library -> version, for the libraries that do the work.
     """
 
     run: Callable[[], int]
@@ -29,7 +32,10 @@ class Workload:
 
 
 def of_loader(epoch: Callable[[], Iterable[tuple]], versions: dict[str, str]) -> Workload:
-    """The workload of a data pipeline: epochs of (images, labels); the first step is the wait for a first batch."""
+    """Return the workload of a data pipeline. `epoch` returns the batches (images, labels) of one epoch.
+
+    The first step is the time until the first batch.
+    """
 
     def run() -> int:
         return sum(len(images) for images, _ in epoch())
