@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
-from mindcv.data.loader import _say_clamped
+from mindcv.data.loader import _log_clamped_workers
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
 from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
 from mindcv.resume import check_classes, run_description
@@ -203,7 +203,7 @@ def test_a_single_class_is_refused(root):
 
 
 def test_a_data_dir_that_is_a_file_is_said_to_be_one(root):
-    with pytest.raises(DataError, match="0.jpg' is a file, and the data set needs a folder"):
+    with pytest.raises(DataError, match="0.jpg' is a file, but the data set needs a folder"):
         build_training_loader(train_config(root / "train" / "cat" / "0.jpg"), Group())
 
 
@@ -273,7 +273,7 @@ def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
 @pytest.mark.parametrize("given", [[], ["--num_parallel_workers", "8"]])
 def test_number_of_workers_above_the_cores_is_told_only_when_it_was_given(root, log, monkeypatch, given):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    _say_clamped.cache_clear()
+    _log_clamped_workers.cache_clear()
     small = ["--model", "convnext_atto", "--image_resize", "32", "--batch_size", "4", "--data_dir", str(root)]
     config = parse_args([*small, *given], TrainConfig)
     for loader in (build_training_loader(config, Group())[1], build_evaluation_loader(config, Group())[1]):

@@ -1,4 +1,4 @@
-"""Data: file -> data set -> transforms -> loader."""
+"""Data sets, transforms and loaders: the way from image files to batches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""AutoAugment's policies: twenty-five pairs of operations each, one pair for an image.
+"""The policies of AutoAugment. Each has twenty-five pairs of operations, and one pair is applied to an image.
 
-The tables are as published: `_ORIGINAL` is the ImageNet policy of Cubuk et al., arXiv 1805.09501; `_V0` is the
-one in the EfficientNet code for TPUs. An entry is (operation, probability, magnitude 0..10).
+The tables are the published ones. `_ORIGINAL` is the ImageNet policy of Cubuk et al., arXiv 1805.09501. `_V0` is the
+policy in the EfficientNet code for TPUs. An entry is (operation, probability, magnitude 0..10).
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ Step = tuple[str, float, float]
 
 
 class Policy(NamedTuple):
-    """The alternatives, of which an image gets one, and how many bits Posterize keeps at a magnitude."""
+    """A policy of AutoAugment.
+
+    Attributes:
+        alternatives: sequences of operations. One of them is applied to an image.
+        posterize_bits: function from the magnitude to the number of bits that Posterize keeps.
+    """
 
     alternatives: Sequence[Sequence[Step]]
     posterize_bits: Callable[[float], int]
@@ -80,7 +85,7 @@ _V0 = (
     (("Color", 0.8, 6), ("Rotate", 0.4, 5)),
 )
 
-# Solarize, grey or blur, as "3-Augment" of DeiT III (arXiv 2204.07118) has them.
+# "3-Augment" of DeiT III (arXiv 2204.07118): Solarize, grey or blur.
 _THREE = (
     (("Solarize", 1.0, 5),),
     (("Desaturate", 1.0, 10),),
@@ -94,7 +99,7 @@ def _paper_bits(level: float) -> int:
 
 
 def _rising_bits(level: float) -> int:
-    # 0 bits, a black image, is refused by newer versions of Pillow.
+    # Newer versions of Pillow refuse 0 bits, which would give a black image.
     return max(1, int(4 * level / MAX_LEVEL))
 
 
@@ -102,8 +107,9 @@ def _falling_bits(level: float) -> int:
     return max(1, 4 - int(4 * level / MAX_LEVEL))
 
 
-# The papers and their code disagree on Posterize. The policies whose names end in r let a greater magnitude keep fewer
-# bits, 4 down to 1, as the authors' code does. Of the others the original keeps 4 to 8, and v0 1 to 4, rising.
+# The papers and their code disagree on Posterize. In the policies whose names end in r, a greater
+# magnitude keeps fewer bits, from 4 down to 1, as in the authors' code. In the others a greater
+# magnitude keeps more bits: 4 to 8 in the original policy, and 1 to 4 in v0.
 POLICIES = {
     "autoaug": Policy(_ORIGINAL, _paper_bits),
     "autoaugr": Policy(_ORIGINAL, _falling_bits),

@@ -1,4 +1,4 @@
-"""Automatic augmentation: RandAugment, AutoAugment, TrivialAugment, AugMix, and the policy strings that name them."""
+"""Automatic augmentation: RandAugment, AutoAugment, TrivialAugment and AugMix, and the strings that select them."""
 
 from __future__ import annotations
 
@@ -49,28 +49,29 @@ _AUGMIX_FIELDS = {
     "b": ("blended", int),
     "mstd": ("magnitude_std", float),
 }
-# A standard deviation of this and more asks for uniform magnitudes instead.
+# A standard deviation of at least this value requests uniform magnitudes instead of normal noise.
 _UNIFORM_STD = 100.0
 
 
 @dataclass(frozen=True)
 class RandAugmentPolicy:
-    """What a policy string says. The letters in brackets are its fields.
+    """The settings of RandAugment. The letters in brackets are the fields of the policy string.
 
     Attributes:
         magnitude [m]: strength of the operations, 0..10.
-        num_ops [n]: how many operations an image gets.
-        weights [w]: None chooses all operations equally often, with replacement. 0 chooses by a table, without
-            replacement: rotation 0.3, shears 0.2 each, translations 0.1 each, Color, Sharpness and AutoContrast 0.025
-            each, Contrast, Brightness, Equalize, Solarize and SolarizeAdd 0.005 each, Invert and Posterize never.
-        magnitude_std [mstd]: standard deviation of the noise added to the magnitude for each operation; 0 adds none,
-            and 100 or more draws the magnitude uniformly from 0 to `magnitude` instead.
-        magnitude_max [mmax]: the magnitude is kept within 0..magnitude_max after that.
-        increasing [inc]: 1 lets Color, Contrast, Brightness and Sharpness move away from the original by a factor of
-            1 - x or 1 + x, with x from 0 (magnitude 0) to 0.9 (magnitude 10). 0 is the first papers' scale, a factor
-            from 0.1 (magnitude 0, nearly grey, flat, black or blurred) over 1 (magnitude 5, unchanged) to 1.9, so that
-            magnitude 0 is not weak. For Posterize and Solarize greater is stronger either way, unlike in timm, where
-            0 turns them around, and in MindCV, where Posterize always runs backwards.
+        num_ops [n]: number of operations for each image.
+        weights [w]: None chooses all operations with equal probability, with replacement. 0 chooses without
+            replacement by a table of probabilities: rotation 0.3, each shear 0.2, each translation 0.1; Color,
+            Sharpness and AutoContrast 0.025 each; Contrast, Brightness, Equalize, Solarize and SolarizeAdd 0.005 each;
+            Invert and Posterize 0.
+        magnitude_std [mstd]: standard deviation of the noise added to the magnitude of each operation. 0 adds no
+            noise. 100 or more draws the magnitude uniformly from 0 to `magnitude` instead.
+        magnitude_max [mmax]: upper bound of the magnitude after the noise is added. The lower bound is 0.
+        increasing [inc]: with 1, Color, Contrast, Brightness and Sharpness use a factor of 1 - x or 1 + x. x grows
+            from 0 (magnitude 0) to 0.9 (magnitude 10). With 0 they use the scale of the first papers: the factor grows
+            from 0.1 (magnitude 0; nearly grey, flat, black or blurred) over 1 (magnitude 5; unchanged) to 1.9, so
+            magnitude 0 is not weak. In both cases, a greater magnitude makes Posterize and Solarize stronger. timm
+            reverses them for inc 0, and MindCV always reverses Posterize.
         prob [p]: probability that a chosen operation is applied.
     """
 
@@ -89,9 +90,9 @@ class RandAugmentPolicy:
         if self.num_ops < 1:
             raise UserError(f"RandAugment's n must be at least 1, got {self.num_ops}")
         if self.weights not in (None, 0):
-            raise UserError(f"RandAugment's w must be 0, the one table of weights there is, got {self.weights}")
+            raise UserError(f"RandAugment's w must be 0, which is the only table of weights, got {self.weights}")
         if self.weights == 0 and self.num_ops > 13:
-            raise UserError(f"RandAugment's n can be 13 at most with w0, which has no more operations: {self.num_ops}")
+            raise UserError(f"RandAugment's n must be at most 13 with w0, which has 13 operations, got {self.num_ops}")
         if self.increasing not in (0, 1):
             raise UserError(f"RandAugment's inc must be 0 or 1, got {self.increasing}")
         check_probability("RandAugment's p", self.prob)
@@ -101,18 +102,19 @@ def parse_rand_augment(text: str) -> RandAugmentPolicy:
     """Read a policy such as 'randaug-m9-n2-w0-mstd0.5-mmax10-inc1' (MindCV) or 'rand-m9-mstd0.5-inc1' (timm).
 
     Raises:
-        UserError: the name or a field is unknown, comes twice, or has a malformed or impossible number.
+        UserError: the name or a field is unknown, a field occurs twice, or a number is malformed or out of range.
     """
     return RandAugmentPolicy(**parse_policy(text, _RAND_NAMES, _RAND_FIELDS))
 
 
-class _OnCanvas(RandomTransform):
+class _PolicyTransform(RandomTransform):
     """Base of the transforms below.
 
     Args:
-        mean: colour, in 0..255, of what rotation, shear and translation bring in; rounded.
-        interpolation: 'nearest', 'bilinear' or 'bicubic' for those three. Pillow's geometric transforms have no
-            others, so any other known name stands for 'bicubic' here.
+        mean: colour of the pixels that rotation, shear and translation bring in from outside, in 0..255. It is
+            rounded.
+        interpolation: filter of these three: 'nearest', 'bilinear' or 'bicubic'. Pillow's geometric transforms have no
+            other filter, so any other known name selects 'bicubic'.
     """
 
     def __init__(self, mean: Sequence[float] = tuple(IMAGENET_DEFAULT_MEAN), interpolation: str = "bilinear"):
@@ -122,18 +124,18 @@ class _OnCanvas(RandomTransform):
             resample = Image.Resampling.BICUBIC
         self.canvas = Canvas(fill if len(fill) > 1 else fill[0], resample)
 
-    def _shown_canvas(self) -> str:
+    def _canvas_repr(self) -> str:
         return f"fill={self.canvas.fill}, {self.canvas.resample.name.lower()}"
 
 
-class RandAugment(_OnCanvas):
+class RandAugment(_PolicyTransform):
     """Apply `num_ops` randomly chosen operations, each with probability `prob`, to a Pillow image ('RGB' or 'L').
 
-    Sources: Cubuk et al., arXiv 1909.13719; the probability and the noise on the magnitude are timm's.
+    Sources: Cubuk et al., arXiv 1909.13719. The probability and the noise on the magnitude come from timm.
 
     Args:
-        policy: which operations, how many and how strong.
-        mean, interpolation: what comes in from outside the image, and how it is turned; see `_OnCanvas`.
+        policy: choice, number and strength of the operations.
+        mean, interpolation: colour and filter of the geometric operations (see `_PolicyTransform`).
     """
 
     def __init__(
@@ -151,9 +153,9 @@ class RandAugment(_OnCanvas):
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""
-        for place in self._choose(rng):
+        for index in self._choose(rng):
             if rng.random() < self.policy.prob:
-                image = self._ops[place](image, self._draw_magnitude(rng), self.canvas, rng)
+                image = self._ops[index](image, self._draw_magnitude(rng), self.canvas, rng)
         return image
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
@@ -166,24 +168,24 @@ class RandAugment(_OnCanvas):
         return _draw_magnitude(policy.magnitude, policy.magnitude_std, rng, policy.magnitude_max)
 
     def __repr__(self) -> str:
-        return f"RandAugment({self.policy}, {self._shown_canvas()})"
+        return f"RandAugment({self.policy}, {self._canvas_repr()})"
 
 
-class AutoAugment(_OnCanvas):
-    """Apply one of a policy's alternatives, each as often as another, to a Pillow image ('RGB' or 'L').
+class AutoAugment(_PolicyTransform):
+    """Apply one alternative of a policy, chosen with equal probability, to a Pillow image ('RGB' or 'L').
 
-    Sources: Cubuk et al., arXiv 1805.09501; the policies are timm's, under its names and MindCV's.
+    Sources: Cubuk et al., arXiv 1805.09501. The policies are those of timm, under the names of timm and MindCV.
 
     Args:
-        name: 'autoaug' or 'original', the paper's policy for ImageNet; 'autoaugr' or 'originalr', the same with a
-            Posterize that grows with the magnitude; 'v0' and 'v0r', EfficientNet's, likewise; '3a', one of Solarize,
-            grey and blur.
-        magnitude_std: standard deviation of the noise added to each magnitude; 0 adds none, and 100 or more draws the
-            magnitude uniformly from 0 to what the policy says instead.
+        name: name of the policy. 'autoaug' and 'original' are the paper's policy for ImageNet. 'autoaugr' and
+            'originalr' are the same policy with a Posterize that becomes stronger with the magnitude. 'v0' and 'v0r'
+            are EfficientNet's policy, without and with that change. '3a' applies one of Solarize, grey and blur.
+        magnitude_std: standard deviation of the noise added to each magnitude. 0 adds no noise. 100 or more draws the
+            magnitude uniformly from 0 to the policy's value instead.
         mean, interpolation: see `RandAugment`.
 
     Raises:
-        UserError: there is no policy of that name.
+        UserError: the policy is unknown, or `magnitude_std` is negative.
     """
 
     def __init__(
@@ -210,13 +212,14 @@ class AutoAugment(_OnCanvas):
         return image
 
     def __repr__(self) -> str:
-        return f"AutoAugment({self.name!r}, magnitude_std={self.magnitude_std}, {self._shown_canvas()})"
+        return f"AutoAugment({self.name!r}, magnitude_std={self.magnitude_std}, {self._canvas_repr()})"
 
 
-class TrivialAugmentWide(_OnCanvas):
-    """Apply one operation, each as often as another, at one of 31 strengths to a Pillow image ('RGB' or 'L').
+class TrivialAugmentWide(_PolicyTransform):
+    """Apply one random operation at one of 31 random strengths to a Pillow image ('RGB' or 'L').
 
-    Source: Mueller and Hutter, arXiv 2103.10158, the wide ranges; there is nothing to tune.
+    All operations and strengths have equal probability. Source: Mueller and Hutter, arXiv 2103.10158, with the wide
+    ranges. There are no parameters to tune.
 
     Args:
         mean, interpolation: see `RandAugment`.
@@ -235,21 +238,23 @@ class TrivialAugmentWide(_OnCanvas):
         return op(image, level, self.canvas, rng)
 
     def __repr__(self) -> str:
-        return f"TrivialAugmentWide({self._shown_canvas()})"
+        return f"TrivialAugmentWide({self._canvas_repr()})"
 
 
 @dataclass(frozen=True)
 class AugMixPolicy:
-    """What an AugMix string says. The letters in brackets are its fields.
+    """The settings of AugMix. The letters in brackets are the fields of the policy string.
 
     Attributes:
         magnitude [m]: strength of the operations, 0..10.
         width [w]: number of chains.
-        depth [d]: operations in a chain; -1 draws 1, 2 or 3 for each.
-        alpha [a]: of the Dirichlet distribution of the chains' weights and of the Beta distribution of their whole.
-        blended [b]: 1 blends 8-bit images one after the other: less work, the same weights, but each blend rounds.
+        depth [d]: number of operations in a chain. -1 draws 1, 2 or 3 for each chain.
+        alpha [a]: parameter of the Dirichlet distribution of the chains' weights, and of the Beta distribution of
+            their sum.
+        blended [b]: with 1, the 8-bit images are blended one after the other. This is less work with the same weights,
+            but each blend rounds.
         magnitude_std [mstd]: standard deviation of the noise added to the magnitude of each operation. 100 or more,
-            the default, draws the magnitude uniformly from 0 to `magnitude` instead, which is how the paper has it.
+            the default, draws the magnitude uniformly from 0 to `magnitude` instead, as in the paper.
     """
 
     magnitude: float = 3.0
@@ -273,17 +278,17 @@ class AugMixPolicy:
         _check_std("AugMix", self.magnitude_std)
 
 
-class AugMix(_OnCanvas):
-    """Mix a Pillow image ('RGB' or 'L') with several chains of operations on it.
+class AugMix(_PolicyTransform):
+    """Mix a Pillow image ('RGB' or 'L') with the results of several chains of operations on it.
 
-    The result is (1 - m) * image + m * sum of w_k * chain_k(image), with weights w from a Dirichlet and m from a Beta
-    distribution. The operations are RandAugment's with 'inc1', without Invert and SolarizeAdd; the four enhancements
-    among them are timm's addition to the paper's.
+    The result is (1 - m) * image + m * sum of w_k * chain_k(image). The weights w come from a Dirichlet distribution,
+    and m comes from a Beta distribution. The operations are those of RandAugment with 'inc1', without Invert and
+    SolarizeAdd. Like timm, this set adds four enhancements to the operations of the paper.
 
     Source: Hendrycks et al., arXiv 1912.02781.
 
     Args:
-        policy: how many chains, how long and how strong.
+        policy: number, length and strength of the chains.
         mean, interpolation: see `RandAugment`.
     """
 
@@ -302,43 +307,48 @@ class AugMix(_OnCanvas):
         policy = self.policy
         shares = rng.beta(policy.alpha, policy.alpha) * rng.dirichlet([policy.alpha] * policy.width)
         chains = (self._chain(image, rng) for _ in shares)
-        return (_blended if policy.blended else _mixed)(image, chains, shares)
+        return (_mix_by_blending if policy.blended else _mix)(image, chains, shares)
 
     def _chain(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         policy = self.policy
         depth = policy.depth if policy.depth > 0 else rng.integers(1, 4)
-        for place in rng.integers(len(self._ops), size=depth):
+        for index in rng.integers(len(self._ops), size=depth):
             level = _draw_magnitude(policy.magnitude, policy.magnitude_std, rng)
-            image = self._ops[place](image, level, self.canvas, rng)
+            image = self._ops[index](image, level, self.canvas, rng)
         return image
 
     def __repr__(self) -> str:
-        return f"AugMix({self.policy}, {self._shown_canvas()})"
+        return f"AugMix({self.policy}, {self._canvas_repr()})"
 
 
-def _mixed(image: Image.Image, chains: Iterable[Image.Image], shares: np.ndarray) -> Image.Image:
-    """The sum of shares * chains, the rest of 1 being the image's."""
+def _mix(image: Image.Image, chains: Iterable[Image.Image], shares: np.ndarray) -> Image.Image:
+    """Return the sum of shares * chains and (1 - sum of shares) * image, computed in float32."""
     mixed = np.float32(1 - shares.sum()) * np.asarray(image, np.float32)
     for chain, share in zip(chains, shares):
         mixed += np.float32(share) * np.asarray(chain, np.float32)
     return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
 
-def _blended(image: Image.Image, chains: Iterable[Image.Image], shares: np.ndarray) -> Image.Image:
-    """The same by Pillow's blends: a chain's factor is its share of what the later ones leave over."""
-    later = np.cumsum(shares[::-1])[::-1] - shares
-    for chain, share, taken in zip(chains, shares, later):
-        image = Image.blend(image, chain, float(share / (1 - taken)) if taken < 1 else 0.0)
+def _mix_by_blending(image: Image.Image, chains: Iterable[Image.Image], shares: np.ndarray) -> Image.Image:
+    """Return the same mixture by successive blends of 8-bit images.
+
+    The factor of a chain is its share divided by 1 - (sum of the later shares), because each later blend scales it.
+    """
+    later_shares = np.cumsum(shares[::-1])[::-1] - shares
+    for chain, share, later in zip(chains, shares, later_shares):
+        image = Image.blend(image, chain, float(share / (1 - later)) if later < 1 else 0.0)
     return image
 
 
 def create_auto_augment(text: str, mean: Sequence[float], interpolation: str) -> RandomTransform:
-    """The transform that a policy string names; `mean` and `interpolation` as in `RandAugment`.
+    """Return the transform for a policy string. `mean` and `interpolation` are those of `RandAugment`.
 
-    - 'randaug' or 'rand' and the fields of `RandAugmentPolicy`: 'randaug-m9-mstd0.5-inc1';
-    - a name of `AutoAugment`, with or without the field mstd: 'autoaug-mstd0.5';
+    A policy string is one of:
+
+    - 'randaug' or 'rand' with fields of `RandAugmentPolicy`, such as 'randaug-m9-mstd0.5-inc1';
+    - a policy name of `AutoAugment`, with or without the field mstd, such as 'autoaug-mstd0.5';
     - 'trivialaugwide', which has no fields;
-    - 'augmix' and the fields of `AugMixPolicy`: 'augmix-m5-w4-d2'.
+    - 'augmix' with fields of `AugMixPolicy`, such as 'augmix-m5-w4-d2'.
 
     Raises:
         UserError: the policy is unknown or malformed.
@@ -359,7 +369,7 @@ def create_auto_augment(text: str, mean: Sequence[float], interpolation: str) ->
 
 
 def _draw_magnitude(magnitude: float, std: float, rng: np.random.Generator, upper: float = MAX_LEVEL) -> float:
-    """The magnitude of one operation, within 0..`upper`."""
+    """Draw the magnitude of one operation, within 0..`upper`."""
     if std >= _UNIFORM_STD:
         magnitude = rng.uniform(0, magnitude)
     elif std > 0:

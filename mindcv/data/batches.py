@@ -1,4 +1,4 @@
-"""Batches as a pure function of epoch and batch number, and workers that make them ahead of time."""
+"""Makes batches as a pure function of epoch and batch number, and prefetches them in data-loader workers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ from mindcv.utils.random import stream
 
 __all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "run_ahead"]
 
-_WAY_OUT = "--skip_corrupt True replaces such images in training and leaves them out of validation"
+_ADVICE = "--skip_corrupt True replaces such images in training and leaves them out of validation"
 
 Batch = tuple[np.ndarray, np.ndarray]
 
-# A shape to a float32 array of that shape, with anything in it.
+# Function from a shape to a float32 array of this shape with undefined values.
 Allocator = Callable[[tuple[int, ...]], np.ndarray]
 
 
-def _new(shape: tuple[int, ...]) -> np.ndarray:
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, np.float32)
 
 
 class SampleReader:
-    """Reads and transforms one sample; may replace a corrupt one.
+    """Reads and transforms single samples.
 
     Args:
-        dataset: where samples come from.
-        transform: for the encoded image; what comes out is a (C, H, W) array. A `Splitter` makes several.
-        target_transform: for the label.
-        skip_corrupt: a sample that cannot be read or decoded is replaced by the next readable one, the data set
-            beginning anew at its end; counted, and warned of once. Otherwise it is a DataError that names it.
+        dataset: data set that the samples come from.
+        transform: transform from the encoded image to a [C, H, W] array. A `Splitter` makes several versions.
+        target_transform: transform of the label.
+        skip_corrupt: whether to replace a sample that cannot be read or decoded by the next readable one. After the
+            last sample of the data set comes the first. Each replacement is counted, and the log warns once for each
+            corrupt sample. If it is False, such a sample is a DataError that names it.
     """
 
     def __init__(
@@ -64,31 +65,37 @@ class SampleReader:
         self.target_transform = target_transform
         self.skip_corrupt = skip_corrupt
         self.num_splits = transform.num_splits if isinstance(transform, Splitter) else 1
-        # Shared with forked workers.
+        # Forked workers share these two.
         self._num_replaced = multiprocessing.Value(ctypes.c_int64, 0)
         self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(dataset)) if skip_corrupt else None
 
     @property
     def num_replaced(self) -> int:
-        """Corrupt samples replaced so far, each as often as it came."""
+        """Number of replacements of corrupt samples so far. A sample counts each time that it is replaced."""
         return self._num_replaced.value
 
     def read(
         self, index: int, epoch: int, repeat: int, outs: Sequence[Optional[np.ndarray]]
     ) -> tuple[list[np.ndarray], Any]:
-        """The image of a sample in each of its `num_splits` versions, and its label.
+        """Return the image of a sample in each of its `num_splits` versions, and its label.
 
-        The pixels depend on seed, epoch, index and repeat alone. The versions are written to `outs`, where there is
-        room and the transforms can; see `ArrayTransform`.
+        The pixels depend only on seed, epoch, index and repeat.
+
+        Args:
+            index: index of the sample.
+            epoch: index of the epoch, from 0.
+            repeat: number of earlier appearances of the sample in the epoch.
+            outs: an array or None for each version. A version is written to its array if the shape fits and the
+                transforms support it (see `ArrayTransform`).
 
         Raises:
-            DataError: the sample is corrupt and `skip_corrupt` off, or every sample is corrupt.
+            DataError: the sample is corrupt and `skip_corrupt` is off, or every sample is corrupt.
         """
         if not self.skip_corrupt:
             try:
                 return self._read(index, epoch, repeat, outs)
             except DataError as error:
-                raise DataError(f"{error} ({_WAY_OUT})") from error
+                raise DataError(f"{error} ({_ADVICE})") from error
         for step in range(len(self.dataset)):
             candidate = (index + step) % len(self.dataset)
             if self._is_corrupt[candidate]:
@@ -96,19 +103,22 @@ class SampleReader:
             try:
                 sample = self._read(candidate, epoch, repeat, outs)
             except DataError as error:
-                with self._num_replaced.get_lock():  # another worker may have come upon it at the same time
-                    is_news, self._is_corrupt[candidate] = not self._is_corrupt[candidate], True
-                if is_news:
-                    logger.warning("%s; another image takes its place", error)
+                with self._num_replaced.get_lock():  # another worker may find the same sample at the same time
+                    is_new, self._is_corrupt[candidate] = not self._is_corrupt[candidate], True
+                if is_new:
+                    logger.warning("%s; it is replaced by another image", error)
                 continue
             if step:
                 with self._num_replaced.get_lock():
                     self._num_replaced.value += 1
             return sample
-        raise DataError(f"not one of the {len(self.dataset)} images can be read")
+        raise DataError(f"none of the {len(self.dataset)} images can be read")
 
     def count_values(self, indices: Iterable[int]) -> int:
-        """Numbers in all versions of one image, the first of `indices` that can be read; 0 when none of them can."""
+        """Return the number of values in all versions of one image, the first of `indices` that can be read.
+
+        Returns 0 if none of them can be read.
+        """
         for index in indices:
             try:
                 versions, _ = self._read(index, 0, 0, [None] * self.num_splits)
@@ -137,11 +147,11 @@ class BatchMaker:
     """Makes any batch of any epoch, for the rank that the data set is sharded for.
 
     Args:
-        reader: makes the samples.
-        batch_size: samples in a batch.
-        drop_remainder: whether a last batch that is smaller is left out.
-        is_training: pads the shards to equal length (see `epoch_order`) and repeats augmentation.
-        mixup: mixes each batch, or None.
+        reader: reader of the samples.
+        batch_size: number of samples in a batch.
+        drop_remainder: whether to leave out a smaller last batch.
+        is_training: whether to pad the shards to equal length (see `epoch_order`) and to repeat samples.
+        mixup: mixer of each batch, or None.
     """
 
     def __init__(
@@ -163,7 +173,7 @@ class BatchMaker:
         self.num_batches = count // batch_size if drop_remainder else -(-count // batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The samples of an epoch, see `epoch_order`."""
+        """Return the samples of an epoch in order (see `epoch_order`)."""
         dataset = self.reader.dataset
         return epoch_order(
             len(dataset),
@@ -177,34 +187,39 @@ class BatchMaker:
         )
 
     def count_values(self, order: np.ndarray, number: int) -> int:
-        """Numbers in a batch like `number` of that order, judged by one of its images; 0 when none can be read."""
-        places = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return self.batch_size * self.reader.count_values(places[:, 0].tolist())
+        """Estimate the number of values in a full batch from one image of batch `number`.
 
-    def make(self, order: np.ndarray, epoch: int, number: int, empty: Allocator = _new) -> Batch:
-        """Batch `number` of an epoch of that order: float32 (B, C, H, W), and int32 (B,) labels.
+        Returns 0 if none of its images can be read.
+        """
+        samples = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return self.batch_size * self.reader.count_values(samples[:, 0].tolist())
 
-        Labels are float32 (B, num_classes) after mixup, and whatever shape target transforms give them otherwise. With
-        S splits there are S * B rows: the B clean images, then the same in their second version, and so on.
+    def make(self, order: np.ndarray, epoch: int, number: int, empty: Allocator = _allocate) -> Batch:
+        """Make one batch of an epoch.
 
         Args:
-            order: from `order`.
-            epoch: number of the epoch, from 0.
-            number: of the batch in the epoch.
-            empty: makes the array of the images.
+            order: order of the epoch, from `order`.
+            epoch: index of the epoch, from 0.
+            number: index of the batch in the epoch, from 0.
+            empty: function that allocates the array of the images.
+
+        Returns:
+            Images, float32 [B, C, H, W], and labels. Labels are int32 [B], or float32 [B, num_classes] after mixup.
+            Target transforms may give labels another shape. With S splits there are S * B rows: first the B clean
+            images, then the same images in their second version, and so on.
 
         Raises:
             DataError: an image cannot be read or decoded.
-            UserError: the transforms do not give arrays of one shape.
+            UserError: the transforms do not return arrays of one shape.
         """
-        places = order[number * self.batch_size : (number + 1) * self.batch_size]
+        samples = order[number * self.batch_size : (number + 1) * self.batch_size]
         num_splits = self.reader.num_splits
         images, labels = None, []
-        for row, (index, repeat) in enumerate(places.tolist()):
+        for row, (index, repeat) in enumerate(samples.tolist()):
             rows = [None] * num_splits if images is None else list(images[:, row])
             versions, label = self.reader.read(index, epoch, repeat, rows)
-            if images is None:  # it takes one image to know the shape
-                images = empty((num_splits, len(places), *np.shape(versions[0])))
+            if images is None:  # the shape is known after the first image
+                images = empty((num_splits, len(samples), *np.shape(versions[0])))
             for split, image in enumerate(versions):
                 self._check_image(image, images.shape[2:], index)
                 if image is not rows[split]:
@@ -222,46 +237,48 @@ class BatchMaker:
     def _check_image(self, image: Any, shape: tuple[int, ...], index: int) -> None:
         if not isinstance(image, np.ndarray) or image.shape != shape:
             raise UserError(
-                "the transforms must end in arrays of one shape (C, H, W), got "
-                f"{getattr(image, 'shape', type(image).__name__)} for '{self.reader.dataset.describe(index)}' in a "
-                f"batch of {shape}"
+                "the transforms must return arrays of one shape (C, H, W), but the batch has the shape "
+                f"{shape} and '{self.reader.dataset.describe(index)}' gives "
+                f"{getattr(image, 'shape', type(image).__name__)}"
             )
 
 
 class EpochView:
-    """The batches from `start` on as a sequence, the form that MindSpore's GeneratorDataset reads.
+    """The batches of an epoch from `start` on, as the sequence that MindSpore's GeneratorDataset reads.
 
-    An epoch ends when the sequence has been read through: when a batch is asked for again it is that of the next
-    epoch, so that an iterator over several epochs augments and shuffles each anew. (A batch number always goes to the
-    same worker of MindSpore's, which is why counting the questions for it is enough, in processes too.)
+    An epoch ends when the whole sequence has been read. A batch that is requested again comes from the next epoch, so
+    an iterator over several epochs shuffles and augments each of them anew. MindSpore always gives the same batch
+    number to the same worker. So it is enough to count the requests for each number, also in worker processes.
     """
 
     def __init__(self, maker: BatchMaker, epoch: int = 0, start: int = 0):
         self.maker = maker
         self.epoch = epoch
         self.start = start
-        self._visits: dict[int, int] = {}
+        self._num_requests: dict[int, int] = {}
         self._latest: tuple[int, Optional[np.ndarray]] = (-1, None)
 
     def __len__(self) -> int:
         return max(self.maker.num_batches - self.start, 0)
 
-    def __getitem__(self, place: int) -> Batch:
-        return self.make(int(place))
+    def __getitem__(self, position: int) -> Batch:
+        return self.make(int(position))
 
-    def make(self, place: int, empty: Allocator = _new) -> Batch:
-        """Batch `place` of the sequence; `empty` as in `BatchMaker.make`."""
-        epoch = self.epoch + self._visits.get(place, 0)
-        self._visits[place] = epoch - self.epoch + 1
-        return self.maker.make(self.order(epoch), epoch, self.start + place, empty)
+    def make(self, position: int, empty: Allocator = _allocate) -> Batch:
+        """Make the batch at `position` of the sequence. `empty` is the argument of `BatchMaker.make`."""
+        epoch = self.epoch + self._num_requests.get(position, 0)
+        self._num_requests[position] = epoch - self.epoch + 1
+        return self.maker.make(self.order(epoch), epoch, self.start + position, empty)
 
     def count_values(self) -> int:
-        """Numbers in the images of a batch; see `BatchMaker.count_values`. There is none when the sequence is empty."""
+        """Return the number of values in the images of a batch, or 0 for an empty sequence or unreadable images."""
         return self.maker.count_values(self.order(self.epoch), self.start) if len(self) else 0
 
     def order(self, epoch: int) -> np.ndarray:
-        """The samples of an epoch, kept until those of another are asked for."""
-        latest, order = self._latest  # one read, one write: threads may make an order twice, but never mix two up
+        """Return the order of an epoch. The order of the latest epoch is cached."""
+        # One read and one write of the pair: threads may compute an order twice, but never confuse
+        # two orders.
+        latest, order = self._latest
         if latest != epoch:
             order = self.maker.order(epoch)
             self._latest = (epoch, order)
@@ -269,25 +286,25 @@ class EpochView:
 
 
 def run_ahead(view: EpochView, num_workers: int, use_processes: bool) -> Iterator[Batch]:
-    """The batches of one epoch, in order, made ahead by workers.
+    """Yield the batches of one epoch in order. Data-loader workers prefetch them.
 
-    Workers are threads, which do well because Pillow's decoding and the kernels release Python's lock, or processes,
-    for transforms in pure Python. At most num_workers + 2 batches exist at a time, however slow the consumer is. An
-    error in a worker is raised here as it was there, in place of the batch it befell.
+    The workers are threads or processes. Threads are fast because Pillow's decoder and the kernels release Python's
+    global lock. Processes help transforms in pure Python. At most num_workers + 2 batches exist at a time, however slow
+    the consumer is. An error in a worker is raised here, in place of its batch.
     """
-    view.order(view.epoch)  # before the workers start, which would each make their own
+    view.order(view.epoch)  # computed once here, because each worker process would otherwise compute it again
     workers = (_Processes if use_processes else _Threads)(view, num_workers)
     with workers.executor:
         pending = deque()
         try:
-            for place in range(len(view)):
-                pending.append(workers.submit(place))
+            for position in range(len(view)):
+                pending.append(workers.submit(position))
                 if len(pending) > num_workers + 1:
                     yield workers.take(pending.popleft())
             while pending:
                 yield workers.take(pending.popleft())
         except UserError as error:
-            raise error from None  # a process's error carries the text of its traceback as its cause
+            raise error from None  # the cause of an error from a process is only the text of its traceback
         finally:
             for future in pending:
                 future.cancel()
@@ -299,19 +316,20 @@ class _Threads:
         self._view = view
         self._memory = BatchMemory()
 
-    def submit(self, place: int) -> Future:
-        return self.executor.submit(self._view.make, place, self._memory.empty)
+    def submit(self, position: int) -> Future:
+        return self.executor.submit(self._view.make, position, self._memory.empty)
 
     def take(self, future: Future) -> Batch:
         return future.result()
 
 
 class _Processes:
-    """Worker processes, forked where the system can, which leave the images in shared memory.
+    """Worker processes that write images to shared memory. They are forked where the system supports it.
 
-    There are as many rooms as batches at a time, taken in turn: the room of a batch is free when that batch has been
-    taken, copied out of it. A pipe took another 1.6 ms of processor time for an image of 224 x 224 pixels. A batch that
-    does not fit, images being of other sizes, takes the pipe all the same.
+    The shared memory has one slot for each batch that may exist at a time, and the batches use the slots in turn. A
+    slot is free again when its batch has been copied out of it. A pipe would cost another 1.6 ms of processor time for
+    an image of 224 x 224 pixels. It is used only for a batch that does not fit into its slot, because its images have
+    other sizes.
     """
 
     def __init__(self, view: EpochView, num_workers: int):
@@ -319,53 +337,58 @@ class _Processes:
         context = multiprocessing.get_context(method)
         size = view.count_values()
         memory = [_shared_memory(4 * size, context) for _ in range(num_workers + 2)] if size else []
-        self._rooms = _as_rooms(memory)
+        self._slots = _as_arrays(memory)
         self._memory = BatchMemory()
         self.executor = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(view, memory))
 
-    def submit(self, place: int) -> Future:
-        return self.executor.submit(_make, place)
+    def submit(self, position: int) -> Future:
+        return self.executor.submit(_make_in_worker, position)
 
     def take(self, future: Future) -> Batch:
-        place, images, labels = future.result()
+        position, images, labels = future.result()
         if isinstance(images, tuple):
-            shared = _in_room(self._rooms[place % len(self._rooms)], images)
+            shared = _array_in(self._slots[position % len(self._slots)], images)
             images = self._memory.empty(images)
             images[...] = shared
         return images, labels
 
 
 def _shared_memory(size: int, context: BaseContext) -> Any:
-    # RawArray is a file in /dev/shm, which is 64 MB by default in a container, less than one batch. Forked processes
-    # need no file.
+    # A RawArray is a file in /dev/shm. In a container this folder has 64 MB by default, less than
+    # one batch. Forked processes need no file.
     return mmap.mmap(-1, size) if context.get_start_method() == "fork" else context.RawArray(ctypes.c_byte, size)
 
 
-def _as_rooms(memory: Sequence[Any]) -> list[np.ndarray]:
+def _as_arrays(memory: Sequence[Any]) -> list[np.ndarray]:
     return [np.frombuffer(block, np.float32) for block in memory]
 
 
-def _in_room(room: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of that shape in `room`, which has one dimension; a new one when it does not fit."""
+def _array_in(slot: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of this shape in the one-dimensional `slot`, or a new array if it does not fit."""
     size = math.prod(shape)
-    return room[:size].reshape(shape) if size <= len(room) else _new(shape)
+    return slot[:size].reshape(shape) if size <= len(slot) else _allocate(shape)
 
 
-_view: Optional[EpochView] = None  # in a worker process: what it makes batches of
-_rooms: Sequence[np.ndarray] = ()  # and where it puts their images
+# A worker process keeps its state here: the epoch whose batches it makes, and the slots for their
+# images.
+_view: Optional[EpochView] = None
+_slots: Sequence[np.ndarray] = ()
 
 
 def _start_worker(view: EpochView, memory: Sequence[Any]) -> None:
-    global _view, _rooms
-    _view, _rooms = view, _as_rooms(memory)
-    # Ctrl-C and a terminal that is closed reach the whole group; the parent alone should answer.
+    global _view, _slots
+    _view, _slots = view, _as_arrays(memory)
+    # Ctrl-C and a closed terminal send a signal to all processes. Only the parent should react.
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _make(place: int) -> tuple[int, Union[tuple[int, ...], np.ndarray], np.ndarray]:
-    """Which batch it is, the shape of the images in its room, or the images when they did not fit, and the labels."""
-    room = _rooms[place % len(_rooms)] if _rooms else np.empty(0, np.float32)
-    images, labels = _view.make(place, partial(_in_room, room))
-    return place, images.shape if np.may_share_memory(images, room) else images, labels
+def _make_in_worker(position: int) -> tuple[int, Union[tuple[int, ...], np.ndarray], np.ndarray]:
+    """Make a batch. Return its position, its images and its labels.
+
+    Images in shared memory are returned as their shape only. Images that did not fit are returned as an array.
+    """
+    slot = _slots[position % len(_slots)] if _slots else np.empty(0, np.float32)
+    images, labels = _view.make(position, partial(_array_in, slot))
+    return position, images.shape if np.may_share_memory(images, slot) else images, labels

@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100, in both formats that their authors publish: Python pickles and plain binary.
+"""Reads CIFAR-10 and CIFAR-100 in both published formats, Python pickles and plain binary files.
 
-What is missing can be downloaded, in the binary format.
+Missing files can be downloaded, in the binary format.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _IMAGE_BYTES = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class _Format:
-    """One published form of a data set: its folder, its files, and where labels and names stand in them."""
+    """One published format of a data set: its folder, its files, and the positions of labels and names in them."""
 
     folder: str
-    files: dict[str, tuple[str, ...]]  # split -> files
+    files: dict[str, tuple[str, ...]]  # split -> names of its files
     names_file: str
-    labels_key: bytes = b""  # pickles
-    names_key: bytes = b""  # pickles
-    label_bytes: int = 1  # binary; the last one is the (fine) label
+    labels_key: bytes = b""  # for pickles
+    names_key: bytes = b""  # for pickles
+    label_bytes: int = 1  # for binary files; the last byte is the (fine) label
 
 
 def _ten(ending: str) -> dict[str, tuple[str, ...]]:
@@ -60,8 +60,9 @@ _FORMATS = {
     ),
 }
 
-# The host that https://www.cs.toronto.edu/~kriz leads to by now, by way of unencrypted http, which `download` does not
-# follow. The md5 sums are those of the authors' page (cifar.html) and MindCV's (data/dataset_download.py) alike.
+# https://www.cs.toronto.edu/~kriz redirects to this host by way of unencrypted http, which
+# `download` refuses. The authors' page (cifar.html) and MindCV (data/dataset_download.py) have the
+# same md5 sums.
 _URL = "https://cave.cs.toronto.edu/kriz/"
 _ARCHIVES = {
     "cifar10": ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
@@ -70,24 +71,24 @@ _ARCHIVES = {
 
 
 def fetch_cifar(name: str, root: Union[str, os.PathLike]) -> None:
-    """Download the data set (160 to 170 MB) into `root` and unpack it, unless it is there whole in either format.
+    """Download the data set (160 to 170 MB) into `root` and unpack it, unless it is complete in either format.
 
     Args:
         name: 'cifar10' or 'cifar100'.
-        root: see `read_cifar`.
+        root: folder of the data set (see `read_cifar`).
 
     Raises:
-        UserError: see `mindcv.utils.download.download`.
+        UserError: the download failed (see `mindcv.utils.download.download`).
     """
     root = Path(root)
-    if _is_whole(name, root):
+    if _is_complete(name, root):
         return
     archive, md5 = _ARCHIVES[name]
     lock = root / f".{name}.lock"
     ensure_writable_dir(root)
-    with locked(lock):  # one process of a run works, and those that wait see files before the archive is gone
+    with locked(lock):  # one process downloads; the others wait and then find the files
         try:
-            if not _is_whole(name, root):
+            if not _is_complete(name, root):
                 extract_archive(download(_URL + archive, root / archive, md5=md5), root)
                 (root / archive).unlink()
         finally:
@@ -95,16 +96,16 @@ def fetch_cifar(name: str, root: Union[str, os.PathLike]) -> None:
 
 
 def read_cifar(name: str, root: Union[str, os.PathLike], split: str) -> ArrayImages:
-    """CIFAR-10 or, with its 100 fine labels, CIFAR-100.
+    """Read CIFAR-10, or CIFAR-100 with its 100 fine labels.
 
     Args:
         name: 'cifar10' or 'cifar100'.
-        root: the published folder (cifar-10-batches-py, cifar-10-batches-bin, cifar-100-python or cifar-100-binary) or
-            the folder that holds it; where it holds both whole, the pickles are read.
+        root: published folder (cifar-10-batches-py, cifar-10-batches-bin, cifar-100-python or cifar-100-binary), or
+            the folder that contains it. If both formats are complete, the pickles are read.
         split: 'train' or 'test'; 'val' is another name of 'test'.
 
     Raises:
-        DataError: a file is missing, or is not what its name says.
+        DataError: a file is missing, damaged, or has another format.
         UserError: the split is unknown.
     """
     if split not in ("train", "test", "val"):
@@ -123,16 +124,17 @@ def read_cifar(name: str, root: Union[str, os.PathLike], split: str) -> ArrayIma
 
 
 def _find(name: str, root: Path, split: str) -> tuple[_Format, Path]:
-    """The format and folder that have all files of the split, or else the first that have any file."""
-    found = list(_places(name, root))
-    if not found:
+    """Return the format and folder with all files of the split, or the first ones with at least one file."""
+    candidates = list(_existing_copies(name, root))
+    if not candidates:
         choices = " or ".join(f"'{form.folder}'" for form in _FORMATS[name])
-        raise DataError(f"'{root}' neither is nor has a folder {choices} with the files of {name}")
-    return next(((form, folder) for form, folder in found if not _missing(form, folder, split)), found[0])
+        raise DataError(f"'{root}' is not a folder {choices} with the files of {name}, and does not contain one")
+    complete = ((form, folder) for form, folder in candidates if not _missing(form, folder, split))
+    return next(complete, candidates[0])
 
 
-def _places(name: str, root: Path) -> Iterator[tuple[_Format, Path]]:
-    """Formats and folders where at least one file is."""
+def _existing_copies(name: str, root: Path) -> Iterator[tuple[_Format, Path]]:
+    """Yield the formats and folders with at least one file."""
     for folder_of in (lambda form: root / form.folder, lambda form: root):
         for form in _FORMATS[name]:
             folder = folder_of(form)
@@ -145,17 +147,18 @@ def _missing(form: _Format, folder: Path, split: str) -> list[str]:
     return [file for file in (*form.files[split], form.names_file) if not (folder / file).is_file()]
 
 
-def _is_whole(name: str, root: Path) -> bool:
-    return any(
-        not any(_missing(form, folder, split) for split in ("train", "test")) for form, folder in _places(name, root)
-    )
+def _is_complete(name: str, root: Path) -> bool:
+    copies = _existing_copies(name, root)
+    return any(not any(_missing(form, folder, split) for split in ("train", "test")) for form, folder in copies)
 
 
 def _read_binary(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
     content = np.fromfile(path, np.uint8)
     record = form.label_bytes + _IMAGE_BYTES
     if not len(content) or len(content) % record:
-        raise DataError(f"'{path}' has {len(content)} bytes, no multiple of the {record} of a sample: it is damaged")
+        raise DataError(
+            f"'{path}' is damaged: it has {len(content)} bytes, which is not a multiple of {record}, a sample's size"
+        )
     records = content.reshape(-1, record)
     return records[:, form.label_bytes :], records[:, form.label_bytes - 1]
 
@@ -164,7 +167,9 @@ def _read_pickle(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
     content = _load(path)
     pixels, labels = _entry(content, b"data", path), np.asarray(_entry(content, form.labels_key, path))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _IMAGE_BYTES):
-        raise DataError(f"'{path}' does not hold one row of {_IMAGE_BYTES} bytes for each of its {len(labels)} labels")
+        raise DataError(
+            f"'{path}' is damaged: it must have a row of {_IMAGE_BYTES} bytes for each of its {len(labels)} labels"
+        )
     return pixels, labels
 
 
@@ -177,7 +182,7 @@ def _read_names(path: Path, form: _Format) -> list[str]:
 
 
 def _entry(content: Any, key: bytes, path: Path) -> Any:
-    """The entry of a dict whose keys are bytes (written by Python 2) or strings."""
+    """Return the entry of a dict whose keys are bytes (written by Python 2) or strings."""
     for name in (key, key.decode()):
         if isinstance(content, dict) and name in content:
             return content[name]
@@ -185,7 +190,7 @@ def _entry(content: Any, key: bytes, path: Path) -> Any:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, numbers, strings and NumPy arrays; a pickle that asks for anything else is refused."""
+    """Reads dicts, lists, numbers, strings and NumPy arrays. It refuses a pickle that refers to anything else."""
 
     _ALLOWED = {
         ("numpy", "dtype"),
@@ -197,9 +202,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no published file needs")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no published file needs")
         if name == "_reconstruct":
-            module = np.zeros(0).__reduce__()[0].__module__  # where this NumPy keeps it
+            module = np.zeros(0).__reduce__()[0].__module__  # the module's name in the installed NumPy
         return super().find_class(module, name)
 
 

@@ -1,4 +1,4 @@
-"""Names of classes: those of ImageNet-1k, those in files of users, and which class a folder's name means.
+"""Names of classes: the names of ImageNet-1k, names in a user's file, and the class that a folder's name means.
 
 Decision 0050 says how folders are matched to the classes of a checkpoint.
 """
@@ -26,7 +26,8 @@ __all__ = [
     "read_names_for_checkpoint",
 ]
 
-# The marks of UTF-32 come first, because that of its little-endian form begins with the mark of UTF-16.
+# The marks of UTF-32 come first, because that of its little-endian form begins with the mark of
+# UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -37,30 +38,29 @@ _BYTE_ORDER_MARKS = {
 
 
 def imagenet_class_names() -> list[str]:
-    """The 1000 names in the order of the labels, as in 'tench, Tinca tinca'."""
+    """Return the 1000 class names of ImageNet-1k in the order of the labels, such as 'tench, Tinca tinca'."""
     return [name for _, name in _imagenet_table()]
 
 
 def imagenet_wordnet_ids() -> list[str]:
-    """The 1000 WordNet ids in the order of the labels, as in 'n01440764'."""
+    """Return the 1000 WordNet ids of ImageNet-1k in the order of the labels, such as 'n01440764'."""
     return [wordnet_id for wordnet_id, _ in _imagenet_table()]
 
 
 def is_imagenet_class(name: str) -> bool:
-    """Whether `name` is the WordNet id, the name or a synonym of at least one class of ImageNet-1k."""
+    """Return whether `name` is the WordNet id, the name or a synonym of at least one class of ImageNet-1k."""
     return _normalized(name) in _imagenet_index()
 
 
 def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> dict[str, int]:
-    """The label of each of `names` that is one of the classes.
+    """Return the label of each of the names that belongs to one of the classes.
 
-    A name matches the class of exactly that name, however its accents are encoded (macOS writes 'ä' as two code
-    points). For classes of ImageNet-1k, the WordNet id, the whole name and each
-    synonym match each other: 'n01440764', 'tench, Tinca tinca', 'tench', and 'Tinca_tinca'. Case, underscores and
-    hyphens make no difference there.
+    A name matches the class of exactly that name, in any Unicode encoding of its accents (macOS writes 'ä' as two code
+    points). For classes of ImageNet-1k, the WordNet id, the whole name and each synonym match each other: 'n01440764',
+    'tench, Tinca tinca', 'tench', and 'Tinca_tinca'. Case, underscores and hyphens make no difference there.
 
     Raises:
-        DataError: a name may stand for several classes, or two names stand for one class.
+        DataError: a name can mean several classes, or two names mean the same class.
     """
     by_form = {unicodedata.normalize("NFC", name): label for name, label in class_to_idx.items()}
     labels = {name: class_to_idx.get(name, by_form.get(unicodedata.normalize("NFC", name))) for name in names}
@@ -72,7 +72,7 @@ def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> di
             candidates = sorted(imagenet_labels.keys() & _imagenet_index().get(_normalized(name), ()))
             if len(candidates) > 1:
                 ids = " or ".join(imagenet_wordnet_ids()[index] for index in candidates)
-                raise DataError(f"class folder '{name}' may be {ids}: rename it to the WordNet id that is meant")
+                raise DataError(f"class folder '{name}' can mean {ids}: rename it to the WordNet id of its class")
             if candidates:
                 labels[name] = imagenet_labels[candidates[0]]
     _check_distinct(labels)
@@ -80,9 +80,9 @@ def match_classes(names: Collection[str], class_to_idx: Mapping[str, int]) -> di
 
 
 def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
-    """The names in a text file, one a line, in the order of the labels.
+    """Read a text file with one class name per line, in the order of the labels.
 
-    The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Empty lines at the end do not count.
+    The file must be UTF-8, or UTF-16 or UTF-32 with a byte order mark. Empty lines at the end do not count.
 
     Raises:
         UserError: the file cannot be read, is in another encoding, or has an empty or repeated line.
@@ -125,12 +125,12 @@ def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
 def read_names_for_checkpoint(
     path: Union[str, os.PathLike], class_to_idx: Mapping[str, int], num_classes: Optional[int]
 ) -> list[str]:
-    """The names that a file gives to the classes of a checkpoint, in the order of the labels.
+    """Read the names that a file gives to the classes of a checkpoint, in the order of the labels.
 
     Args:
-        path: of the file, see `read_class_names`.
-        class_to_idx: the label of each class name that the checkpoint holds; empty when it holds none.
-        num_classes: number of classes of the checkpoint; None when it is not known.
+        path: path of the file (see `read_class_names`).
+        class_to_idx: class name in the checkpoint -> label; empty if the checkpoint has no names.
+        num_classes: number of classes of the checkpoint; None if it is unknown.
 
     Raises:
         UserError: the file cannot be used (see `read_class_names`), does not name `num_classes` classes, or holds the
@@ -156,18 +156,21 @@ def read_names_for_checkpoint(
 
 
 def _first_in_other_order(given: Sequence[str], own: Sequence[str]) -> Optional[int]:
-    """The first place at which two lists of the same names differ; None if they are equal or of other names."""
+    """Return the first index at which two orders of the same names differ.
+
+    Returns None if the orders are equal or the names differ.
+    """
     if sorted(given) != sorted(own):
         return None
-    return next((place for place, name in enumerate(own) if name != given[place]), None)
+    return next((index for index, name in enumerate(own) if name != given[index]), None)
 
 
 @cache
 def _imagenet_table() -> list[tuple[str, str]]:
-    """WordNet id and name of each label.
+    """Return (WordNet id, name) for each label.
 
-    The file's columns are label, WordNet id and name; the labels number the WordNet ids in sorted order, which is
-    also the order that an image folder named by them gets.
+    The columns of the file are label, WordNet id and name. The labels number the sorted WordNet ids, so a folder of
+    images whose class folders are named by WordNet ids has the same labels.
     """
     table = files("mindcv.data").joinpath("imagenet1k_classes.tsv").read_text(encoding="utf-8")
     return [tuple(line.split("\t")[1:3]) for line in table.splitlines()]
@@ -175,7 +178,7 @@ def _imagenet_table() -> list[tuple[str, str]]:
 
 @cache
 def _imagenet_index() -> dict[str, frozenset[int]]:
-    """Every normalized WordNet id, name and synonym, and the labels of ImageNet-1k that it may stand for."""
+    """Return a table from each normalized WordNet id, name and synonym to the labels of ImageNet-1k that it means."""
     index: dict[str, set[int]] = {}
     for label, (wordnet_id, name) in enumerate(_imagenet_table()):
         for alias in (wordnet_id, name, *name.split(", ")):
@@ -188,13 +191,13 @@ def _normalized(name: str) -> str:
 
 
 def _labels_of_imagenet(class_to_idx: Mapping[str, int]) -> dict[int, int]:
-    """The label in `class_to_idx` of each class of ImageNet-1k that is there under a name that means it alone."""
-    found = {}
+    """Return a table from labels of ImageNet-1k to labels in `class_to_idx`, for names with exactly one meaning."""
+    labels = {}
     for name, label in class_to_idx.items():
-        meant = _imagenet_index().get(_normalized(name), ())
-        if len(meant) == 1:
-            found[next(iter(meant))] = label
-    return found
+        candidates = _imagenet_index().get(_normalized(name), ())
+        if len(candidates) == 1:
+            labels[next(iter(candidates))] = label
+    return labels
 
 
 def _check_distinct(labels: Mapping[str, int]) -> None:
@@ -203,4 +206,4 @@ def _check_distinct(labels: Mapping[str, int]) -> None:
         names_of.setdefault(label, []).append(name)
     for names in names_of.values():
         if len(names) > 1:
-            raise DataError(f"the class folders {shorten(names)} are one class under several names: merge them")
+            raise DataError(f"the class folders {shorten(names)} mean the same class: merge them into one folder")

@@ -1,4 +1,4 @@
-"""Numbers and names that the whole data package agrees on."""
+"""Constants that the whole data package uses."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ __all__ = [
 
 DEFAULT_CROP_PCT = 0.875
 
-# Red, green, blue, in units of grey levels (0..255).
+# Values for red, green and blue, in the units of pixel values (0..255).
 IMAGENET_DEFAULT_MEAN = [0.485 * 255, 0.456 * 255, 0.406 * 255]
 IMAGENET_DEFAULT_STD = [0.229 * 255, 0.224 * 255, 0.225 * 255]
 IMAGENET_INCEPTION_MEAN = [0.5 * 255] * 3
 IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
 
-# '' and 'folder' are other names of 'imagenet': a folder of images, a sub-folder a class.
+# '' and 'folder' are other names of 'imagenet': a folder of images with a sub-folder for each
+# class.
 DATASET_NAMES = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
 
 
 class Purpose(IntEnum):
-    """What a random stream is for: the second integer of its key, after the seed.
+    """Purpose of a random stream. It is the second integer of the stream's key, after the seed.
 
-    The values start far from 0, so that a key of this package never equals one of another that counts steps there.
+    The values are far from 0. So a key of this package never equals a key of another package that has a step number in
+    this position.
     """
 
     ORDER = 0xDA7A0001

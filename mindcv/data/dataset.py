@@ -1,4 +1,4 @@
-"""What a data set is here: a plain Python object that hands out encoded images by index."""
+"""Data sets: plain Python objects that return encoded images and labels by index."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["ArrayImages", "ImageCollection", "ImageDataset"]
 
 
 class ImageCollection(Protocol):
-    """Images that can be read by index: an image folder, or arrays in memory."""
+    """Images that can be read by index, such as an image folder or arrays in memory."""
 
     class_names: Sequence[str]
-    labels: np.ndarray  # one integer an image
+    labels: np.ndarray  # one integer for each image
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[Union[bytes, np.ndarray], int]:
-        """The contents of an image file, or a uint8 array (H, W) or (H, W, C), and the label."""
+        """Return the contents of an image file, or a uint8 array [H, W] or [H, W, C], and the label."""
         ...
 
     def describe(self, index: int) -> str:
-        """What to call the image in a message."""
+        """Return the name of the image for messages."""
         ...
 
     def key(self, index: int) -> bytes:
-        """What identifies the image in the collection, wherever that is stored and in whatever order."""
+        """Return an identifier of the image that does not depend on the order or the location of the collection."""
         ...
 
     def check(self, index: int) -> None:
-        """Raise a DataError when the header of the image cannot be read."""
+        """Raise a DataError if the header of the image cannot be read."""
         ...
 
 
@@ -45,14 +45,14 @@ class ArrayImages:
     """Images in memory.
 
     Args:
-        name: of the data set, for messages.
-        images: uint8 (N, H, W) or (N, H, W, C).
-        labels: integers (N,), indices of `class_names`.
-        class_names: one a class.
-        numbers: how messages number the samples; 0..N-1 by default.
+        name: name of the data set, for messages.
+        images: uint8 array [N, H, W] or [N, H, W, C].
+        labels: integers [N], indices into `class_names`.
+        class_names: name of each class.
+        numbers: number of each sample in messages; 0..N-1 by default.
 
     Raises:
-        DataError: a label is not the index of a class, or there is not one label an image.
+        DataError: a label is not the index of a class, or the numbers of images and labels differ.
     """
 
     def __init__(
@@ -64,9 +64,12 @@ class ArrayImages:
         numbers: Optional[np.ndarray] = None,
     ):
         if len(labels) != len(images):
-            raise DataError(f"{name} has {len(images)} images and {len(labels)} labels")
+            raise DataError(f"{name} has {len(images)} images but {len(labels)} labels")
         if len(labels) and not 0 <= min(labels) <= max(labels) < len(class_names):
-            raise DataError(f"{name} has labels {min(labels)} to {max(labels)} for {len(class_names)} classes")
+            raise DataError(
+                f"{name} has labels from {min(labels)} to {max(labels)}, but they must be from 0 to "
+                f"{len(class_names) - 1}"
+            )
         self.name = name
         self.images = images
         self.labels = labels
@@ -89,24 +92,25 @@ class ArrayImages:
         return str(self.numbers[index]).encode()
 
     def check(self, index: int) -> None:
-        """See `ImageCollection`; images in memory can be read."""
+        """See `ImageCollection`. Images in memory can always be read."""
 
     def __repr__(self) -> str:
         return f"ArrayImages('{self.name}', {len(self)} images, {len(self.class_names)} classes)"
 
 
 class ImageDataset:
-    """Images by index, and how a loader is to go through them.
+    """Images by index, and the settings with which a loader reads them.
 
     Args:
-        images: where they come from.
-        shuffle: whether the loader shuffles them each epoch.
-        seed: of the order, the augmentation and the choice of `num_samples`; at least 0.
-        num_samples: how many to use: a random choice that depends on `seed` alone (the first N of a folder would be
-            of one class), the same for every shard. None uses all.
-        num_shards, shard_id: how many ranks share the data set, and which this is. None: one.
-        num_parallel_workers: how many workers a loader uses that is not told itself.
-        num_aug_repeats: how often a training sample comes in a row, augmented differently; 0 and 1 mean once.
+        images: source of the images.
+        shuffle: whether the loader shuffles the samples in each epoch.
+        seed: seed of the order, the augmentation and the choice of `num_samples`; at least 0.
+        num_samples: number of samples to use. They are a random choice that depends only on `seed` and is equal in
+            all shards. (The first N samples of a folder would belong to one class.) None uses all samples.
+        num_shards, shard_id: number of ranks that share the data set, and index of this rank. None means one rank.
+        num_parallel_workers: number of data-loader workers, unless the loader sets it.
+        num_aug_repeats: number of consecutive appearances of a training sample, each with its own augmentation. 0 and
+            1 mean one appearance.
 
     Raises:
         UserError: an argument is out of range.
@@ -140,35 +144,35 @@ class ImageDataset:
         self.class_to_idx = {name: index for index, name in enumerate(self.class_names)}
 
     def __len__(self) -> int:
-        """Number of distinct samples, of all shards together."""
+        """Return the number of distinct samples in all shards together."""
         return len(self.images) if self._chosen is None else len(self._chosen)
 
     def read(self, index: int) -> tuple[Union[bytes, np.ndarray], int]:
-        """Sample `index`: the contents of its file, or a uint8 array (H, W) or (H, W, C), and its label.
+        """Return the contents of the sample's file, or a uint8 array [H, W] or [H, W, C], and the sample's label.
 
         Raises:
             DataError: the file cannot be read.
-            IndexError: there is no such sample.
+            IndexError: the index is out of range.
         """
-        return self.images.read(self._place(index))
+        return self.images.read(self._index_in_images(index))
 
     def describe(self, index: int) -> str:
-        """What to call sample `index` in a message: its path, or its data set and number."""
-        return self.images.describe(self._place(index))
+        """Return the name of a sample for messages: its path, or its data set and number."""
+        return self.images.describe(self._index_in_images(index))
 
     def check(self, index: int) -> None:
-        """Raise a DataError when the header of the image of sample `index` cannot be read."""
-        self.images.check(self._place(index))
+        """Raise a DataError if the header of the sample's image cannot be read."""
+        self.images.check(self._index_in_images(index))
 
     def leave_out(self, indices: Sequence[int]) -> None:
-        """Take samples out of the data set; those after them move up."""
+        """Remove samples from the data set. The indices of later samples decrease."""
         chosen = np.arange(len(self.images)) if self._chosen is None else self._chosen
         self._chosen = np.delete(chosen, list(indices))
         self.num_left_out += len(indices)
 
     @property
     def labels(self) -> np.ndarray:
-        """The label of each sample."""
+        """Label of each sample."""
         return self.images.labels if self._chosen is None else self.images.labels[self._chosen]
 
     def __repr__(self) -> str:
@@ -176,36 +180,36 @@ class ImageDataset:
         return f"ImageDataset({len(self)} samples, {self.num_classes()} classes{shard}, images={self.images!r})"
 
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Return the number of classes."""
         return len(self.class_names)
 
     def get_col_names(self) -> list[str]:
-        """The columns, under the names that MindSpore's data sets of images give them."""
+        """Return the names of the columns, which are those of MindSpore's image data sets."""
         return ["image", "label"]
 
     def output_types(self) -> list[np.dtype]:
-        """Types of the columns as MindSpore tells them, before any transform."""
+        """Return the types of the columns before any transform, as MindSpore's data sets do."""
         return [np.dtype(np.uint8), np.dtype(np.int32)]
 
     def get_dataset_size(self) -> int:
-        """Samples that this shard sees in an epoch of training, where all shards get equally many."""
+        """Return the number of samples of this shard in a training epoch. It is equal for all shards."""
         return samples_per_rank(len(self), rank=self.shard_id, num_ranks=self.num_shards, pad=True)
 
-    def _place(self, index: int) -> int:
+    def _index_in_images(self, index: int) -> int:
         if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of a data set of {len(self)}")
+            raise IndexError(f"index {index} is out of range for a data set of {len(self)} samples")
         return int(index if self._chosen is None else self._chosen[index])
 
 
 def _choose(size: int, num_samples: int, seed: int) -> np.ndarray:
     if not 1 <= check_int("num_samples", num_samples) <= size:
-        raise UserError(f"num_samples must be from 1 to the {size} samples there are, got {num_samples}")
+        raise UserError(f"num_samples must be from 1 to the data set's {size} samples, got {num_samples}")
     return np.sort(stream(seed, Purpose.SUBSET).permutation(size)[:num_samples])
 
 
 def _check_shard(num_shards: Optional[int], shard_id: Optional[int]) -> tuple[int, int]:
     if (num_shards is None) != (shard_id is None):
-        raise UserError(f"num_shards and shard_id go together, got {num_shards} and {shard_id}")
+        raise UserError(f"num_shards and shard_id must be given together, got {num_shards} and {shard_id}")
     if num_shards is None:
         return 1, 0
     if check_int("num_shards", num_shards) < 1 or not 0 <= check_int("shard_id", shard_id) < num_shards:

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Creates data sets by name."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["create_dataset", "get_dataset_download_root"]
 
 _PathLike = Union[str, os.PathLike]
 
-_FETCHED = ("mnist", "cifar10", "cifar100")
-# Data sets that are looked for in a folder of their own name when no root is given.
-_AT_HOME = (*_FETCHED, "imagenet")
+_DOWNLOADABLE = ("mnist", "cifar10", "cifar100")
+# Data sets with a default root: the folder of their name in `get_dataset_download_root()`.
+_WITH_DEFAULT_ROOT = (*_DOWNLOADABLE, "imagenet")
 
 
 def get_dataset_download_root() -> str:
-    """The folder that holds a folder for each data set downloaded: `datasets` in `mindcv.utils.download.cache_root()`.
+    """Return the folder of the downloaded data sets: `datasets` in `mindcv.utils.download.cache_root()`.
 
-    A string and not a Path, as in MindCV, where users join further names to it.
+    It is a string and not a Path, because users of MindCV append names to it.
     """
     return str(cache_root() / "datasets")
 
@@ -51,25 +51,26 @@ def create_dataset(
     val_fraction: float = 0.0,
     is_held_out: bool = False,
 ) -> ImageDataset:
-    """The data set of that name.
+    """Create the data set with the given name.
 
     Args:
-        name: upper or lower case: 'imagenet', 'folder' or '' for an image folder (see `ImageFolder`); 'digits',
+        name: name in upper or lower case: 'imagenet', 'folder' or '' for an image folder (see `ImageFolder`), 'digits',
             'mnist', 'cifar10' or 'cifar100'.
-        root: where the files are; 'digits' needs none. By default, for 'imagenet', 'mnist', 'cifar10' and 'cifar100',
-            the folder of that name in `get_dataset_download_root()`.
-        split: 'train' or 'val' as a rule; 'test' too for all but image folders, where it names the sub-folder.
+        root: folder that holds the files; 'digits' needs none. The default for 'imagenet', 'mnist', 'cifar10' and
+            'cifar100' is the folder of that name in `get_dataset_download_root()`.
+        split: 'train', 'val' or 'test'. For an image folder it is the name of any sub-folder.
         shuffle, num_samples, num_shards, shard_id, num_parallel_workers, num_aug_repeats, seed: see `ImageDataset`.
-        download: fetch into `root` what it lacks of 'mnist', 'cifar10' or 'cifar100'. Processes may do so at once.
-        class_indexing: class name to label. It numbers the folders of an image folder, and must be equal to the
-            `class_to_idx` of another data set, whose labels are fixed.
-        val_fraction: share of the images to hold out for validation, see `mindcv.data.holdout.hold_out`; 0 for none.
-            The split depends on `seed`.
-        is_held_out: with `val_fraction`, whether the data set has the images held out, instead of the others.
+        download: whether to download missing files of 'mnist', 'cifar10' or 'cifar100' into `root`. Several processes
+            may do this at the same time.
+        class_indexing: class name -> label. It sets the labels of an image folder. For other data sets, whose labels
+            are fixed, it must equal their `class_to_idx`.
+        val_fraction: fraction of the images to hold out for validation (see `mindcv.data.holdout.hold_out`); 0 holds
+            out none. The choice depends on `seed`.
+        is_held_out: whether to return the images that are held out, instead of the others. It needs `val_fraction`.
 
     Raises:
-        UserError: an argument is not allowed, or a download failed; DataError, a kind of it, when files are missing
-            or damaged.
+        UserError: an argument is not allowed, or a download failed. If files are missing or damaged, it is a
+            DataError, which is a kind of UserError.
     """
     kind = check_name("dataset", name, DATASET_NAMES, ignore_case=True)
     check_text("split", split)
@@ -80,8 +81,8 @@ def create_dataset(
         check_path("root", root)
     if class_indexing is not None:
         check_kind("class_indexing", class_indexing, Mapping, "a dictionary of class names and their labels")
-    if download and kind not in _FETCHED:
-        raise UserError(_not_fetched(kind))
+    if download and kind not in _DOWNLOADABLE:
+        raise UserError(_cannot_download(kind))
     root = _root_of(kind, root, download)
     if download:
         fetch_mnist(root) if kind == "mnist" else fetch_cifar(kind, root)
@@ -100,16 +101,18 @@ def create_dataset(
     )
     if class_indexing is not None and dataset.class_to_idx != dict(class_indexing):
         raise UserError(
-            f"class_indexing numbers other classes than data set '{name}' has: the one has {list(class_indexing)[:4]} "
-            f"..., the other {dataset.class_names[:4]} ..."
+            f"class_indexing does not match the classes of data set '{name}': it begins with "
+            f"{list(class_indexing)[:4]}, and the data set begins with {dataset.class_names[:4]}"
         )
     return dataset
 
 
-def _not_fetched(kind: str) -> str:
-    where = "scikit-learn has it" if kind == "digits" else "put the images into root/<split>/<class>/"
+def _cannot_download(kind: str) -> str:
+    advice = (
+        "install scikit-learn, which contains it" if kind == "digits" else "put the images into root/<split>/<class>/"
+    )
     return (
-        f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(_FETCHED)} can: {where}, and leave "
+        f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(_DOWNLOADABLE)} can: {advice}, and leave "
         "download (dataset_download) off"
     )
 
@@ -117,13 +120,13 @@ def _not_fetched(kind: str) -> str:
 def _root_of(kind: str, root: Optional[_PathLike], download: bool) -> Optional[_PathLike]:
     if root is not None or kind == "digits":
         return root
-    home = os.path.join(get_dataset_download_root(), kind)
-    if kind in _AT_HOME and (download or os.path.isdir(home)):
-        return home
-    told = f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files"
-    told += ", or download (dataset_download)" if kind in _FETCHED else ""
-    told += f"; there is no '{home}' either" if kind in _AT_HOME else ""
-    raise UserError(told)
+    default = os.path.join(get_dataset_download_root(), kind)
+    if kind in _WITH_DEFAULT_ROOT and (download or os.path.isdir(default)):
+        return default
+    message = f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files"
+    message += ", or download (dataset_download)" if kind in _DOWNLOADABLE else ""
+    message += f"; its default folder '{default}' does not exist" if kind in _WITH_DEFAULT_ROOT else ""
+    raise UserError(message)
 
 
 def _open(
@@ -133,6 +136,6 @@ def _open(
         return read_digits(split)
     if kind == "mnist":
         return read_mnist(root, split)
-    if kind in _FETCHED:
+    if kind in _DOWNLOADABLE:
         return read_cifar(kind, root, split)
     return ImageFolder(root, split, class_indexing)

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1797 grey images of 8x8 pixels that come with the package, for trying things."""
+"""The handwritten digits of scikit-learn: 1797 grey images of 8x8 pixels, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["read_digits"]
 
 
 def read_digits(split: str) -> ArrayImages:
-    """The digits of one split. Grey values are 0..255; the package has 0..16.
+    """Return the digits of one split, with pixel values scaled from the package's 0..16 to 0..255.
 
-    The split is fixed: samples whose number leaves the remainder 4 when divided by 5 are held out, 359 images ('val'
-    and 'test' both name them); the other 1438 are 'train'. Messages number the samples as the package does.
+    The split is fixed. The 359 samples whose index leaves the remainder 4 when divided by 5 are held out; both 'val'
+    and 'test' select them. The other 1438 are 'train'. Messages number the samples as the package does.
 
     Raises:
         UserError: the split is unknown, or scikit-learn is not installed.
@@ -24,7 +24,9 @@ def read_digits(split: str) -> ArrayImages:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("data set 'digits' comes with scikit-learn: pip install \"mindcv[demo]\"") from None
+        raise UserError(
+            "data set 'digits' is part of scikit-learn, which is not installed: pip install \"mindcv[demo]\""
+        ) from None
     digits = load_digits()
     is_held_out = np.arange(len(digits.target)) % 5 == 4
     numbers = np.flatnonzero(~is_held_out if split == "train" else is_held_out)

@@ -1,4 +1,4 @@
-"""Data sets that were made elsewhere, as `create_loader` reads them: MindSpore's own, and Python objects."""
+"""Converts MindSpore's data sets and Python objects into data sets that this library's loader can read."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from mindcv.utils.errors import DataError, UserError
 __all__ = ["as_image_dataset"]
 
 _COLUMNS = ["image", "label"]
-_TAKEN = (
-    "create_loader takes a data set of create_dataset, a GeneratorDataset whose source has __getitem__ and __len__, an "
-    "ImageFolderDataset, or a Python object with __getitem__ and __len__"
+_SUPPORTED = (
+    "create_loader accepts a data set of create_dataset, a GeneratorDataset whose source has __getitem__ and __len__, "
+    "an ImageFolderDataset, or a Python object with __getitem__ and __len__"
 )
 
 
 def as_image_dataset(dataset: Any, num_classes: int, shuffle: bool) -> ImageDataset:
-    """`dataset` as this library's loader reads it; what `create_dataset` gives is returned as it is.
+    """Convert a data set for this library's loader. A data set of `create_dataset` is returned unchanged.
 
-    MindSpore's data sets keep their order (shuffled or not), shards, and number of samples; the loader reads their
-    source itself, so that order and augmentation depend on the seed alone. The seed is that of `mindspore.set_seed`.
+    The settings of MindSpore's data sets (shuffling, shards, number of samples) are kept. The loader reads their source
+    itself, so order and augmentation depend only on the seed, which is the one of `mindspore.set_seed`.
 
     Args:
         dataset: see `create_loader`.
-        num_classes: how many classes a data set has that does not name them.
-        shuffle: whether a Python object is read in another order each epoch.
+        num_classes: number of classes, if the data set does not name its classes.
+        shuffle: whether to shuffle a Python object in each epoch.
 
     Raises:
-        UserError: a data set of another kind.
+        UserError: the kind of data set is not supported.
     """
     if isinstance(dataset, ImageDataset):
         return dataset
@@ -46,13 +46,15 @@ def as_image_dataset(dataset: Any, num_classes: int, shuffle: bool) -> ImageData
         return ImageDataset(images, seed=seed, **_options(dataset))
     if isinstance(dataset, ds.GeneratorDataset):
         if list(dataset.column_names) != _COLUMNS:
-            raise UserError(f"a GeneratorDataset needs column_names {_COLUMNS}, not {list(dataset.column_names)}")
+            raise UserError(
+                f"the column_names of a GeneratorDataset must be {_COLUMNS}, got {list(dataset.column_names)}"
+            )
         _check_source(dataset.source, "the source of the GeneratorDataset")
-        return ImageDataset(_Samples(dataset.source, num_classes), seed=seed, **_options(dataset))
+        return ImageDataset(_ObjectImages(dataset.source, num_classes), seed=seed, **_options(dataset))
     if isinstance(dataset, ds.Dataset):
-        raise UserError(f"a {type(dataset).__name__} is none of the data sets that can be read by index: {_TAKEN}")
+        raise UserError(f"a {type(dataset).__name__} cannot be read by index: {_SUPPORTED}")
     _check_source(dataset, "the data set")
-    return ImageDataset(_Samples(dataset, num_classes), seed=seed, shuffle=shuffle)
+    return ImageDataset(_ObjectImages(dataset, num_classes), seed=seed, shuffle=shuffle)
 
 
 def _options(dataset: ds.MappableDataset) -> dict[str, Any]:
@@ -67,16 +69,16 @@ def _options(dataset: ds.MappableDataset) -> dict[str, Any]:
     return {"shuffle": is_shuffled, "num_samples": dataset.num_samples or None, **shards}
 
 
-def _check_source(source: Any, what: str) -> None:
+def _check_source(source: Any, name: str) -> None:
     if isinstance(source, (str, bytes, dict)):
-        raise UserError(f"{what} must not be {shown(source)}: {_TAKEN}")
+        raise UserError(f"{name} must not be {shown(source)}: {_SUPPORTED}")
     missing = [name for name in ("__getitem__", "__len__") if not hasattr(source, name)]
     if missing:
-        raise UserError(f"{what}, {type(source).__name__}, has no {' and no '.join(missing)}: {_TAKEN}")
+        raise UserError(f"{name}, {type(source).__name__}, has no {' and no '.join(missing)}: {_SUPPORTED}")
 
 
-class _Samples:
-    """The samples of a Python object as an `ImageCollection`."""
+class _ObjectImages:
+    """Makes an `ImageCollection` of a Python object with `__getitem__` and `__len__`."""
 
     def __init__(self, source: Any, num_classes: int):
         self.source = source
@@ -90,7 +92,7 @@ class _Samples:
         """See `ImageCollection`."""
         sample = self.source[index]
         if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-            raise DataError(f"{self.describe(index)} must be a pair (image, label), not {type(sample).__name__}")
+            raise DataError(f"{self.describe(index)} must be a pair (image, label), got {type(sample).__name__}")
         return self._image(sample[0], index), self._label(sample[1], index)
 
     def describe(self, index: int) -> str:
@@ -108,8 +110,9 @@ class _Samples:
         if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))):
             return array
         raise DataError(
-            f"the image of {self.describe(index)} must be a file's bytes (bytes or a one-dimensional uint8 array), a "
-            f"Pillow image, or a uint8 array (height, width) or (height, width, 1 or 3), not {_shown(image, array)}"
+            f"the image of {self.describe(index)} must be the contents of a file (bytes or a one-dimensional uint8 "
+            "array), a Pillow image, or a uint8 array (height, width) or (height, width, 1 or 3), got "
+            f"{_shown(image, array)}"
         )
 
     def _label(self, label: Any, index: int) -> Any:
@@ -118,13 +121,11 @@ class _Samples:
         if array.dtype.kind in "iu" and array.shape in ((), (1,)):
             number = int(array.reshape(()))
             if not 0 <= number < count:
-                raise DataError(
-                    f"the label of {self.describe(index)} is {number}, and there are {count} classes from 0"
-                )
+                raise DataError(f"the label of {self.describe(index)} must be from 0 to {count - 1}, got {number}")
             return number
         if array.dtype.kind in "iuf" and array.ndim == 1:
-            return array  # shares of the classes, or several present ones
-        raise DataError(f"the label of {self.describe(index)} must be a class number, not {label!r}")
+            return array  # probabilities of the classes, or a multi-label target
+        raise DataError(f"the label of {self.describe(index)} must be a class number, got {label!r}")
 
 
 def _shown(value: Any, array: np.ndarray) -> str:

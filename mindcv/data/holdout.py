@@ -1,4 +1,4 @@
-"""A share of the training images that is held out for validation.
+"""Holds out a fraction of the training images for validation.
 
 Decision 0048 says why hashes of the images' paths choose them.
 """
@@ -22,8 +22,8 @@ class ImageSubset:
 
     Args:
         images: the collection.
-        indices: which images, in this order.
-        digest: of the split that the subset is a part of; equal digests mean that the same images are held out.
+        indices: indices of the chosen images, in order.
+        digest: digest of the split that the subset belongs to. Equal digests mean that the same images are held out.
     """
 
     def __init__(self, images: ImageCollection, indices: np.ndarray, digest: str = ""):
@@ -57,17 +57,20 @@ class ImageSubset:
 
 
 def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[ImageSubset, ImageSubset]:
-    """The images to train on, and those held out of them.
+    """Split a collection into images for training and images that are held out for validation.
 
     The split is stratified: each class with n images gives `fraction` * n of them, rounded, but at least one and at
-    most n - 1, so that a class with one image keeps it for training. A class gives the images whose keys (paths
-    relative to the folder) have the smallest hashes under `seed`. So the split is the same in every process and on
-    every file system, and most images keep their side when others are added or removed.
+    most n - 1. So a class with one image keeps it for training. The held-out images of a class are those whose keys
+    (paths relative to the folder) have the smallest hashes under `seed`. So the split is equal in every process and on
+    every file system, and most images stay in their part when others are added or removed.
 
     Args:
         images: the collection.
-        fraction: above 0 and below 1.
-        seed: of the hash, at least 0.
+        fraction: fraction to hold out, above 0 and below 1.
+        seed: seed of the hash, at least 0.
+
+    Returns:
+        The images for training, and the images that are held out.
 
     Raises:
         UserError: `fraction` is out of range.
@@ -81,11 +84,11 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
     order = np.lexsort((hashes, images.labels))
     _, starts, counts = np.unique(images.labels[order], return_index=True, return_counts=True)
     for start, count in zip(starts, counts):
-        share = min(max(math.floor(fraction * count + 0.5), 1), count - 1)
-        is_held_out[order[start : start + share]] = True
+        num_held_out = min(max(math.floor(fraction * count + 0.5), 1), count - 1)
+        is_held_out[order[start : start + num_held_out]] = True
     if not is_held_out.any():
         raise DataError(
-            f"val_fraction {fraction:g} cannot hold out images for validation: each class has one image only"
+            f"val_fraction {fraction:g} cannot hold out images for validation, because each class has only one image"
         )
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.sort(hashes[is_held_out]).astype("<u8").tobytes())

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: the one answer for data sets, scripts and tools."""
+"""Finds the image files in a folder, for data sets, scripts and tools alike."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "sub_folders", "walk_i
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _ENCODED_SUFFIXES = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
 
-_FileId = tuple[int, int]  # device and inode, which a folder keeps under each of its names
+_FileId = tuple[int, int]  # device and inode, which identify a folder under each of its names
 
 
 @dataclass
 class FoundFiles:
-    """What is below a folder, as sorted paths relative to it. They are bytes, because names need not be UTF-8.
+    """The files below a folder, as sorted paths relative to it. Paths are bytes, because names need not be UTF-8.
 
     Attributes:
-        images: files that are named like images.
-        others: the other files.
-        loops: links to a folder that contains the link, which are not followed.
+        images: files with the suffix of an image.
+        others: all other files.
+        loops: links to a folder that contains the link. They are not followed.
     """
 
     images: list[bytes] = field(default_factory=list)
@@ -36,11 +36,11 @@ class FoundFiles:
 
 
 def walk_images(folder: str) -> FoundFiles:
-    """The files in `folder` and in its sub-folders.
+    """Find the files in `folder` and in its sub-folders.
 
-    Hidden files and folders, whose names start with a dot, are skipped. Links to folders are followed, except for a
-    link to a folder that contains the link: a warning names it. A link to a file that does not exist counts as an
-    image, so that reading it names it.
+    Hidden files and folders, whose names start with a dot, are skipped. Links to folders are followed. The exception is
+    a link to a folder that contains the link: a warning names it. A link to a file that does not exist counts as an
+    image, so that the error on reading names it.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -53,7 +53,7 @@ def walk_images(folder: str) -> FoundFiles:
 
 
 def sub_folders(folder: str) -> list[str]:
-    """The names of the folders in `folder`, sorted and without hidden ones.
+    """Return the sorted names of the folders in `folder`, without hidden ones.
 
     Raises:
         DataError: the folder cannot be listed.
@@ -62,14 +62,14 @@ def sub_folders(folder: str) -> list[str]:
 
 
 def find_images(places: Sequence[str]) -> list[str]:
-    """The image files that `places` name, each once.
+    """Return the image files that `places` names, without duplicates.
 
     Args:
-        places: files, which are taken whatever their names are; folders, which are searched as in `walk_images`; and
-            glob patterns, which stand for the files among their matches that are named like images.
+        places: files, folders and glob patterns. A file is accepted with any name. A folder is searched as in
+            `walk_images`. A pattern selects the matching files with the suffix of an image.
 
     Raises:
-        DataError: a place does not exist or has no images.
+        DataError: a file, folder or pattern does not exist or has no images.
     """
     return list(dict.fromkeys(path for place in places for path in _images_at(place)))
 
@@ -77,63 +77,63 @@ def find_images(places: Sequence[str]) -> list[str]:
 def _images_at(place: str) -> list[str]:
     if os.path.isdir(place):
         images = [os.path.join(place, os.fsdecode(path)) for path in walk_images(place).images]
-        where = f"folder '{place}'"
+        description = f"folder '{place}'"
     elif os.path.lexists(place):
         return [place]
     else:
-        matches = _below(place) if "**" in place.split(os.sep) else sorted(glob.glob(place))
+        matches = _match_recursive(place) if "**" in place.split(os.sep) else sorted(glob.glob(place))
         images = [path for path in matches if path.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(path)]
-        where = f"'{place}'"
+        description = f"'{place}'"
         if not images and not glob.has_magic(place):
-            raise DataError(f"image {where} does not exist")
+            raise DataError(f"image {description} does not exist")
     if not images:
-        raise DataError(f"{where} has no image files ({' '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{description} has no image files ({' '.join(IMAGE_SUFFIXES)})")
     return images
 
 
-def _below(pattern: str) -> list[str]:
-    """The images that a pattern with '**', for any number of folders, stands for.
+def _match_recursive(pattern: str) -> list[str]:
+    """Return the images that match a pattern with '**', which stands for any number of folders.
 
-    The glob module would follow links in circles.
+    The glob module is not used, because it follows links in circles.
     """
     parts = pattern.split(os.sep)
-    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     folder = os.sep.join(parts[:first]) or (os.sep if pattern.startswith(os.sep) else "")
     if not os.path.isdir(folder or "."):
         return []
-    found = [os.fsdecode(path) for path in walk_images(folder or ".").images]
-    return [os.path.join(folder, path) for path in found if _fits(path.split(os.sep), parts[first:])]
+    paths = [os.fsdecode(path) for path in walk_images(folder or ".").images]
+    return [os.path.join(folder, path) for path in paths if _matches(path.split(os.sep), parts[first:])]
 
 
-def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     if not names or not patterns:
         return not names and all(pattern == "**" for pattern in patterns)
     if patterns[0] == "**":
-        return _fits(names, patterns[1:]) or _fits(names[1:], patterns)
-    return fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
+        return _matches(names, patterns[1:]) or _matches(names[1:], patterns)
+    return fnmatch.fnmatchcase(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
 
 
 def _walk(folder: bytes, relative: bytes, containing: dict[_FileId, bytes], found: FoundFiles) -> None:
-    """Add the files of `folder`, whose path in the result is `relative`, to `found`."""
-    below = []
+    """Add the files of `folder` to `found`. `relative` is the path of `folder` in the result."""
+    folders = []
     for entry in _entries(folder):
         path = os.path.join(relative, entry.name)
         if _is_folder(entry):
-            below.append((entry.path, path))
+            folders.append((entry.path, path))
         elif entry.name.lower().endswith(_ENCODED_SUFFIXES) and not _is_special(entry):
             found.images.append(path)
         else:
             found.others.append(path)
-    for place, path in sorted(below):
-        identity = _file_id(place)
+    for sub_folder, path in sorted(folders):
+        identity = _file_id(sub_folder)
         if identity in containing:
             found.loops.append(path)
-            _warn_of_loop(os.fsdecode(place), os.fsdecode(containing[identity]))
+            _warn_of_loop(os.fsdecode(sub_folder), os.fsdecode(containing[identity]))
         else:
-            _walk(place, path, {**containing, identity: place}, found)
+            _walk(sub_folder, path, {**containing, identity: sub_folder}, found)
 
 
-@cache  # said once, however often the folder is searched
+@cache  # logged once, even if the folder is searched again
 def _warn_of_loop(link: str, target: str) -> None:
     logger.warning("'%s' is a link to '%s', a folder that contains it: the link is not followed", link, target)
 
@@ -154,15 +154,15 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _is_special(entry: os.DirEntry) -> bool:
-    """Whether the entry is a pipe, socket or device, which a reader might wait for in vain."""
+    """Return whether the entry is a pipe, socket or device. Reading it could block forever."""
     try:
         return not entry.is_file() and os.path.exists(entry.path)
-    except OSError:  # a link to itself, which reading names
+    except OSError:  # a link to itself; the error on reading names it
         return False
 
 
 def _containing_folders(folder: bytes) -> dict[_FileId, bytes]:
-    """The folder and all those above it."""
+    """Return the folder and all folders above it, by their identity."""
     path = os.path.realpath(folder)
     containing = {}
     while True:

@@ -1,4 +1,4 @@
-"""A folder of images: root/<split>/<class>/**/<image>."""
+"""Image folders with the layout root/<split>/<class>/**/<image>."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["ImageFolder"]
 
 
 class ImageFolder:
-    """The images below root/<split>, whose sub-folders are the classes and may hold folders again.
+    """The images below root/<split>. Each sub-folder is a class and may contain further folders.
 
-    Samples are ordered by class folder, then by path. Files and folders whose name starts with a dot are skipped; so
-    are, with a line in the log, files in no class folder and those with other endings than `IMAGE_SUFFIXES` (upper or
-    lower case). The paths are kept as one block of bytes: 1.28 million take 50 MB, and forked workers share them, which
-    they would not Python strings.
+    Samples are ordered by class folder, then by path. Files and folders whose name starts with a dot are skipped. Files
+    outside the class folders, and files without a suffix of `IMAGE_SUFFIXES` (in upper or lower case), are skipped too,
+    and the log says so. The paths are stored as one array of bytes. 1.28 million paths take 50 MB, and forked workers
+    share them, unlike Python strings.
 
     Args:
-        root: the folder.
-        split: its sub-folder, 'train' or 'val' as a rule; '' when the class folders are in `root` itself.
-        class_indexing: class to label, which must be 0..n-1 each once; by default the sorted folder names are
-            numbered. There may be classes here of which there is no folder, but not the other way round. Folders of
-            ImageNet's classes may have other names than here, see `mindcv.data.class_names.match_classes`.
+        root: folder of the data set.
+        split: name of a sub-folder, such as 'train' or 'val'; '' if the class folders are in `root` itself.
+        class_indexing: class name -> label. The labels must be 0..n-1. By default the sorted folder names are numbered.
+            A class may have no folder, but each folder must belong to a class. Folders of ImageNet's classes may have
+            other names of the same class (see `mindcv.data.class_names.match_classes`).
 
     Raises:
-        DataError: the folder, split, classes or images are missing, or a class folder is not in `class_indexing`.
+        DataError: the folder, split, classes or images do not exist, or a class folder is not in `class_indexing`.
         UserError: `class_indexing` does not number its classes 0..n-1.
     """
 
@@ -53,30 +53,30 @@ class ImageFolder:
         label_of = _number_folders(self.folder, class_folders, class_indexing)
         class_to_idx = label_of if class_indexing is None else class_indexing
         self.class_names = sorted(class_to_idx, key=class_to_idx.get)
-        of_class: dict[str, list[bytes]] = {name: [] for name in class_folders}
-        of_no_class = []
+        paths_by_class: dict[str, list[bytes]] = {name: [] for name in class_folders}
+        paths_without_class = []
         for path in found.images:
             name, separator, _ = path.partition(os.fsencode(os.sep))
-            (of_class[os.fsdecode(name)] if separator else of_no_class).append(path)
-        self._check_and_report(of_class, of_no_class + found.others)
-        self._keep([path for paths in of_class.values() for path in paths])
-        counts = [len(paths) for paths in of_class.values()]
+            (paths_by_class[os.fsdecode(name)] if separator else paths_without_class).append(path)
+        self._check_and_report(paths_by_class, paths_without_class + found.others)
+        self._store([path for paths in paths_by_class.values() for path in paths])
+        counts = [len(paths) for paths in paths_by_class.values()]
         self.labels = np.repeat(np.array([label_of[name] for name in class_folders], np.int32), counts)
 
-    def _check_and_report(self, of_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
-        empty = [name for name, paths in of_class.items() if not paths]
+    def _check_and_report(self, paths_by_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
+        empty = [name for name, paths in paths_by_class.items() if not paths]
         if empty:
             raise DataError(f"no images in class folder(s) of '{self.folder}': {shorten(empty)}")
         if others:
             logger.info(
-                "%d file(s) below '%s' are left out, because they are in no class folder or not named like an image, "
-                "such as '%s'",
+                "%d file(s) below '%s' are left out, because they are outside the class folders or have no suffix of "
+                "an image, such as '%s'",
                 len(others),
                 self.folder,
                 os.fsdecode(others[0]),
             )
 
-    def _keep(self, paths: Sequence[bytes]) -> None:
+    def _store(self, paths: Sequence[bytes]) -> None:
         self._paths = b"".join(paths)
         self._ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
 
@@ -87,17 +87,17 @@ class ImageFolder:
         """See `ImageCollection`."""
         path = self.describe(index)
         try:
-            with open(path, "rb", buffering=0) as file:  # of no use here; with it 9 us, not 6
+            with open(path, "rb", buffering=0) as file:  # a buffer would cost 9 us instead of 6 us
                 return file.read(), int(self.labels[index])
         except OSError as error:
             raise DataError(f"cannot read '{path}': {error.strerror}") from None
 
     def describe(self, index: int) -> str:
-        """The path of the image."""
+        """Return the path of the image."""
         return os.path.join(self.folder, os.fsdecode(self._relative_path(index)))
 
     def key(self, index: int) -> bytes:
-        """The path relative to the folder that holds the class folders."""
+        """Return the path relative to the folder that contains the class folders."""
         return self._relative_path(index).replace(os.fsencode(os.sep), b"/")
 
     def check(self, index: int) -> None:
@@ -120,31 +120,33 @@ class ImageFolder:
 def _find_split(root: str, split: str) -> str:
     if not os.path.isdir(root):
         if os.path.exists(root):
-            raise DataError(f"'{root}' is a file, and the data set needs a folder: unpack it if it is an archive")
+            raise DataError(f"'{root}' is a file, but the data set needs a folder: unpack it if it is an archive")
         raise DataError(f"the data set's folder '{root}' does not exist")
     folder = os.path.join(root, split) if split else root
     if not os.path.isdir(folder):
-        there = sub_folders(root)
-        deeper = [os.path.join(root, name) for name in there if os.path.isdir(os.path.join(root, name, split))]
+        existing = sub_folders(root)
+        nested = [os.path.join(root, name) for name in existing if os.path.isdir(os.path.join(root, name, split))]
         finding = (
-            f"'{root}' has no folder '{split}' for that split{nearest(split, there)} "
-            f"(there are: {shorten(there) if there else 'none'})"
+            f"'{root}' has no folder '{split}' for that split{nearest(split, existing)} "
+            f"(there are: {shorten(existing) if existing else 'none'})"
         )
-        if deeper:
-            raise MissingSplitError(finding, f"; '{deeper[0]}' has one: give that folder as the data set's (data_dir)")
+        if nested:
+            raise MissingSplitError(finding, f"; '{nested[0]}' has one: give that folder as the data set's (data_dir)")
         raise MissingSplitError(finding, flat_root=root)
     return folder
 
 
 def _check_numbers(class_indexing: Mapping[str, int]) -> None:
     if sorted(class_indexing.values()) != list(range(len(class_indexing))):
-        raise UserError(f"class_indexing must number its {len(class_indexing)} classes from 0, each label once")
+        raise UserError(
+            f"class_indexing must number its {len(class_indexing)} classes from 0, with a different label for each"
+        )
 
 
 def _number_folders(
     folder: str, class_folders: Sequence[str], class_indexing: Optional[Mapping[str, int]]
 ) -> dict[str, int]:
-    """The label of each class folder."""
+    """Return the label of each class folder."""
     if class_indexing is None:
         return {name: label for label, name in enumerate(class_folders)}
     labels = match_classes(class_folders, class_indexing)

@@ -1,4 +1,4 @@
-"""From the bytes of an image file, of whatever kind, to a Pillow image of one mode."""
+"""Decodes image files of any kind to Pillow images of one mode."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ _HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 def decode(encoded: Union[bytes, np.ndarray], mode: str = "RGB") -> Image.Image:
-    """Decode one image, upright, in the mode asked for.
+    """Decode one image to the given mode, in upright orientation.
 
-    Every format that Pillow reads will do; of an animation or a many-page file the first frame is taken. The EXIF
-    orientation is applied. Alpha is dropped, the colours below it kept, as Pillow's own `convert('RGB')` does. Values
-    of more than 8 bits are scaled down (Pillow's `convert` clips them, which turns a 16-bit photograph white):
+    All formats of Pillow are supported. An animation or a file with several pages gives its first frame. The EXIF
+    orientation is applied. The alpha channel is dropped and the colours below it are kept, as Pillow's
+    `convert('RGB')` does. Values of more than 8 bits are scaled down. (Pillow's `convert` clips them, which turns a
+    16-bit photograph white.)
 
-    - 16-bit grey: v // 256;
-    - 32-bit integers and floats, whose range no header states: values all within 0..255 are taken as they are, within
-      0..65535 divided by 256, integers beyond divided by 2**23; floats within 0..1 are multiplied by 255. A 16-bit
-      PNG, which older versions of Pillow hand out as 32-bit integers, is 16-bit whatever its values are.
+    - 16-bit grey values become v // 256.
+    - No header states the range of 32-bit integers and floats. If all values are within 0..255, they stay. If all are
+      within 0..65535, they are divided by 256. Larger integers are divided by 2**23. Floats within 0..1 are multiplied
+      by 255. A 16-bit PNG counts as 16-bit for any values, although older versions of Pillow return it as 32-bit
+      integers.
 
     Args:
-        encoded: the contents of an image file, or a uint8 array of shape (H, W) or (H, W, C) with C 1, 3 or 4.
+        encoded: contents of an image file, or a uint8 array [H, W] or [H, W, C] with C = 1, 3 or 4.
         mode: 'RGB', or 'L' for networks with one input channel.
 
     Raises:
-        DataError: the bytes are not an image, or it is damaged, truncated, empty or absurdly large. The message does
-            not name the file, which only the caller knows.
+        DataError: the bytes are not an image, or the image is damaged, truncated, empty or too large. The message does
+            not name the file, because only the caller knows it.
     """
     if isinstance(encoded, np.ndarray):
         return _in_mode(_from_array(encoded), mode)
@@ -46,23 +48,24 @@ def decode(encoded: Union[bytes, np.ndarray], mode: str = "RGB") -> Image.Image:
     except (DataError, MemoryError):
         raise
     except Exception as error:
-        # Pillow's readers answer damaged input with OSError, SyntaxError, ValueError, struct.error, EOFError,
-        # IndexError, DecompressionBombError and more: what failed is the file, in each case.
+        # For damaged input, Pillow raises OSError, SyntaxError, ValueError, struct.error, EOFError,
+        # IndexError, DecompressionBombError and more. The cause is the file in each case.
         raise DataError(_reason(error)) from error
 
 
 def set_pixel_limit(max_pixels: int) -> None:
-    """Refuse images of more pixels from now on, in this process; 0 refuses none.
+    """Set the largest number of pixels of an image for this process; 0 removes the limit.
 
-    A small file can claim so many pixels that decoding it takes all memory, so there is a limit at all.
+    The limit is needed because a small file can claim so many pixels that decoding it takes all memory.
     """
-    # Pillow refuses above twice this number and warns above it once, which says nothing new to who set the limit.
+    # Pillow refuses images above twice this number. Its warning above the number itself is not
+    # needed here.
     Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2) if max_pixels else None
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def check_header(file: BinaryIO) -> None:
-    """Raise a DataError when a file does not begin as an image that `decode` may read. The pixels are not looked at."""
+    """Raise a DataError if the header of a file is not that of a readable image. The pixels are not read."""
     try:
         if not file.read(1):
             raise DataError("the file is empty")
@@ -76,7 +79,7 @@ def check_header(file: BinaryIO) -> None:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """The pixels of a Pillow image, uint8 (H, W) or (H, W, 3); more than 8 bits are scaled down as `decode` does it."""
+    """Return the pixels of a Pillow image, uint8 [H, W] or [H, W, 3]. Larger values are scaled down as in `decode`."""
     if image.mode in _HIGH_DEPTH:
         image = _to_8_bits(image, is_16_bit=image.mode.startswith("I;16"))
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
@@ -91,18 +94,21 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)  # which copies where there is nothing to convert
+    return (
+        image if image.mode == mode else image.convert(mode)
+    )  # `convert` would copy the image even if the mode is the same
 
 
 def _from_bytes(encoded: bytes, mode: str) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as image:
-        # All of it in one call of the decoder: Pillow's 64 KiB at a time cost copies and turns at Python's lock.
+        # The decoder reads the whole file in one call. Pillow's default of 64 KiB per call costs
+        # copies and waits for Python's global lock.
         image.decodermaxblock = max(image.decodermaxblock, len(encoded))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode in _HIGH_DEPTH:
             image = _to_8_bits(image, is_16_bit=image.mode.startswith("I;16") or encoded.startswith(b"\x89PNG"))
-        # The colour stays the same without it, and Pillow warns about palettes that have it.
+        # The colours do not depend on this entry, and Pillow warns about palettes that have it.
         image.info.pop("transparency", None)
         return _in_mode(image, mode)
 
@@ -110,7 +116,7 @@ def _from_bytes(encoded: bytes, mode: str) -> Image.Image:
 def _to_8_bits(image: Image.Image, is_16_bit: bool) -> Image.Image:
     values = np.asarray(image)
     if not np.isfinite(values).all():
-        raise DataError("the image holds values that are not finite")
+        raise DataError("the image contains values that are not finite")
     values = np.maximum(values, 0)
     largest = values.max(initial=0)
     if is_16_bit:
@@ -121,17 +127,19 @@ def _to_8_bits(image: Image.Image, is_16_bit: bool) -> Image.Image:
         values = values // 256
     elif largest > 65535:
         if image.mode == "F":
-            raise DataError(f"the image holds floating-point values up to {largest:g}, whose range is unknown")
+            raise DataError(f"the image contains floating-point values up to {largest:g}, whose range is unknown")
         values = values >> 23
     return Image.fromarray(values.astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not an image of a known format, or its header is damaged"  # Pillow's own names a BytesIO object
+        return (
+            "it is not an image of a known format, or its header is damaged"  # Pillow's message names a BytesIO object
+        )
     if isinstance(error, Image.DecompressionBombError):
-        found = re.search(r"\d+", str(error))
-        pixels = f"{int(found[0]):,}" if found else "too many"
+        match = re.search(r"\d+", str(error))
+        pixels = f"{int(match[0]):,}" if match else "too many"
         limit = f"{2 * Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "the allowed number"
         return f"it has {pixels} pixels, more than {limit}; --max_image_pixels sets the limit, and 0 removes it"
     return str(error) or type(error).__name__

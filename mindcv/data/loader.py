@@ -1,6 +1,6 @@
-"""The loader: batches of a data set, for this library's trainer and for MindSpore's own.
+"""The loader: makes batches of a data set, for this library's trainer and for MindSpore's.
 
-Decision 0041 says why the two trainers read it in different ways.
+Decision 0041 says why the two trainers read the loader in different ways.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from mindcv.utils.logger import counted, logger
 
 __all__ = ["ImageLoader", "check_loader", "create_loader"]
 
-# MindSpore's own default; more than that gains little per device, and memory grows with every worker.
+# The default of MindSpore. More workers gain little for one device, and each worker needs memory.
 _DEFAULT_WORKERS = 8
 
-# A clean version and two augmented ones, as in the paper of AugMix.
-_MINDCV_SPLITS = 3
+# Default number of versions of an image: one clean and two augmented, as in MindCV and the paper of
+# AugMix.
+_DEFAULT_SPLITS = 3
 
 
 class ImageLoader(ds.GeneratorDataset):
-    """Batches of images and labels; what `create_loader` returns.
+    """Makes batches of images and labels. `create_loader` returns it.
 
-    `batches` is the way to read one epoch: exact errors, little memory, a start anywhere. The loader is a
-    `mindspore.dataset.GeneratorDataset` besides, with columns 'image' and 'label', so that `mindspore.Model.train` and
-    iterators of MindSpore's take it: they begin with the epoch of `set_epoch` and go on to the next with each round.
-    Both give the same bits, for any number of workers, threads or processes.
+    Use `batches` to read one epoch: errors are exact, memory is bounded, and an epoch can start at any batch. The
+    loader is also a `mindspore.dataset.GeneratorDataset` with the columns 'image' and 'label', so
+    `mindspore.Model.train` and MindSpore's iterators accept it. They begin with the epoch of `set_epoch`, and each
+    round reads the next epoch. Both ways give the same bits, for any number of workers, threads or processes.
     """
 
     def __init__(self, maker: BatchMaker, num_workers: int, use_processes: bool):
@@ -49,52 +50,53 @@ class ImageLoader(ds.GeneratorDataset):
             python_multiprocessing=use_processes,
             shuffle=False,
         )
-        # MindSpore copies a data set deeply, its source excepted: whatever holds locks or files belongs there.
+        # MindSpore makes deep copies of a data set, but not of its source. So objects with locks or
+        # files belong into the source.
         self.dataset_size = maker.num_batches
 
     def parse(self, children=None):  # noqa: ANN001, ANN201
-        """Called by MindSpore on a copy of this, for each iterator: gives each its own count of epochs."""
+        """Give each iterator its own epoch counter. MindSpore calls this on a copy of the loader for each iterator."""
         self.source = EpochView(self.source.maker, self.source.epoch)
         return super().parse(children)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number `start` on; those before it cost nothing.
+        """Return an iterator over the batches of one epoch, beginning with batch `start`. Earlier batches are not made.
 
         Yields:
-            Images, float32 (B, C, H, W), and labels: int32 (B,), or float32 (B, num_classes) after mixup. With S
-            splits there are S * B of each, split after split.
+            Images, float32 [B, C, H, W], and labels, int32 [B], or float32 [B, num_classes] after mixup. With S splits
+            there are S * B rows, one split after the other.
 
         Raises:
-            DataError: an image is corrupt; the message names it.
+            DataError: an image is corrupt. The message names it.
         """
         self.set_epoch(epoch)
         return run_ahead(EpochView(self.source.maker, epoch, start), self.num_parallel_workers, self._use_processes)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that iterators made from now on begin with; order and augmentation depend on it."""
+        """Set the epoch with which new iterators begin. Order and augmentation depend on the epoch."""
         self.source.epoch = epoch
 
     def get_batch_size(self) -> int:
-        """Samples in a batch, each counted once whatever the splits; the last one of an epoch may have fewer."""
+        """Return the number of samples in a batch, without their splits. The last batch of an epoch may be smaller."""
         return self.source.maker.batch_size
 
     @property
     def drop_remainder(self) -> bool:
-        """Whether a last batch that is smaller is left out."""
+        """Whether a smaller last batch is left out."""
         return self.source.maker.drop_remainder
 
     @property
     def num_aug_splits(self) -> int:
-        """Versions of each sample in a batch; 1 without splits."""
+        """Number of versions of each sample in a batch; 1 without splits."""
         return self.source.maker.reader.num_splits
 
     def num_classes(self) -> int:
-        """Classes of the data set, which may be fewer than the model's."""
+        """Return the number of classes of the data set, which may be smaller than the model's."""
         return self.source.maker.reader.dataset.num_classes()
 
     @property
     def num_corrupt(self) -> int:
-        """Corrupt images replaced so far (`skip_corrupt`), each as often as it came."""
+        """Number of replacements of corrupt images so far (`skip_corrupt`). An image counts each time."""
         return self.source.maker.reader.num_replaced
 
     def __repr__(self) -> str:
@@ -131,36 +133,39 @@ def create_loader(
     cutmix_minmax: Optional[Sequence[float]] = None,
     mixup_off_epoch: int = 0,
 ) -> ImageLoader:
-    """A loader of batches.
+    """Create a loader of batches.
 
-    Whether samples are shuffled, sharded and repeated is the data set's. In training the shards are padded to equal
-    length; in evaluation each sample goes to one rank, once, unless the data set has repeats.
+    The data set determines whether samples are shuffled, sharded and repeated. In training the shards are padded to
+    equal length. In evaluation each sample goes to exactly one rank, unless the data set repeats samples.
 
     Args:
-        dataset: from `create_dataset`; or a `GeneratorDataset` or `ImageFolderDataset` of MindSpore, before any `map`
-            and `batch`; or an object whose `__getitem__` gives (image, label) and that has `__len__`, which is shuffled
+        dataset: data set of `create_dataset`; or MindSpore's `GeneratorDataset` or `ImageFolderDataset`, before any
+            `map` and `batch`; or an object with `__len__` whose `__getitem__` returns (image, label), which is shuffled
             in training. See docs/how-to/own_data.md.
-        batch_size: samples in a batch.
-        drop_remainder: leave out a last batch that is smaller.
-        is_training: see above.
-        mixup, cutmix: the alphas of `Mixup`; 0 for none. In evaluation nothing is mixed, with a warning.
-        cutmix_prob: probability of mixing, by either (MindCV's name for it). With 0 nothing is mixed, which is warned
-            of, but labels have the form that mixing gives them.
-        num_classes: of the model: width of mixed labels, and above every label.
-        transform: one callable or a list, for the contents of an image file; None takes `create_transforms` at 224.
-            With splits, what `create_transforms(separate=True)` gives.
-        target_transform: the same for the label, such as `mindspore.dataset.transforms.OneHot`. What it gives may be
-            mixed if it is a class number or `num_classes` shares.
-        num_parallel_workers: None takes the data set's, or 8; no more than the cores there are.
-        python_multiprocessing: workers are processes instead of threads (one worker is a thread in any case).
-        separate: give each image in several versions, the first B rows of a batch clean and the others augmented.
-        skip_corrupt: in training, replace an image that cannot be read by the next one that can.
-        num_aug_splits: how many versions with `separate`, at least 2; 0 is MindCV's 3. It goes with `separate` alone.
+        batch_size: number of samples in a batch.
+        drop_remainder: whether to leave out a smaller last batch.
+        is_training: whether the loader is for training (see above).
+        mixup, cutmix: alphas of `Mixup`; 0 turns each off. In evaluation nothing is mixed, and a warning says so.
+        cutmix_prob: probability of mixing, by mixup or CutMix; the name is MindCV's. With 0 nothing is mixed, and a
+            warning says so, but the labels have the form of mixed labels.
+        num_classes: number of classes of the model. It is the width of mixed labels, and labels must be smaller.
+        transform: callable or list of callables for the contents of an image file. None uses `create_transforms` with
+            224 pixels. With splits it must be the result of `create_transforms(separate=True)`.
+        target_transform: callable or list of callables for the label, such as `mindspore.dataset.transforms.OneHot`.
+            Mixing needs a result that is a class number or `num_classes` probabilities.
+        num_parallel_workers: number of data-loader workers. None uses the data set's number, or 8. It is limited to
+            the number of cores.
+        python_multiprocessing: whether workers are processes instead of threads. A single worker is always a thread.
+        separate: whether to make several versions of each image. The first B rows of a batch are the clean images, and
+            the others are augmented.
+        skip_corrupt: whether to replace an image that cannot be read by the next readable one, in training only.
+        num_aug_splits: number of versions with `separate`, at least 2; 0 means 3, as in MindCV. It needs `separate`.
         mixup_switch_prob, mixup_mode, cutmix_minmax, mixup_off_epoch: `switch_prob`, `mode`, `cutmix_minmax` and
             `off_epoch` of `Mixup`.
 
     Raises:
-        UserError: an argument is not allowed; DataError, a kind of it, when the data set cannot fill one batch.
+        UserError: an argument is not allowed. If the data set cannot fill one batch, it is a DataError, which is a kind
+            of UserError.
     """
     check_int("num_classes", num_classes, 1)
     check_int("batch_size", batch_size, 1)
@@ -172,16 +177,17 @@ def create_loader(
     _check(dataset, num_classes, is_training, skip_corrupt)
     mixer = None
     if mixup or cutmix or cutmix_minmax is not None:
-        ways = (mixup, cutmix, cutmix_prob, mixup_switch_prob, num_classes, mixup_mode, cutmix_minmax)
-        mixer = _mixer_of_phase(Mixup(*ways, off_epoch=mixup_off_epoch), is_training, separate)
+        mixup_arguments = (mixup, cutmix, cutmix_prob, mixup_switch_prob, num_classes, mixup_mode, cutmix_minmax)
+        mixer = _mixer_if_training(Mixup(*mixup_arguments, off_epoch=mixup_off_epoch), is_training, separate)
     if separate or num_aug_splits or isinstance(transform, SplitTransforms):
         _check_splits(separate, num_aug_splits, transform, is_training)
-        prepare = Splitter(transform, num_aug_splits or _MINDCV_SPLITS)
+        image_transform = Splitter(transform, num_aug_splits or _DEFAULT_SPLITS)
     else:
-        prepare = _composed("transform", create_transforms(is_training=is_training) if transform is None else transform)
-    reader = SampleReader(dataset, prepare, _composed("target_transform", target_transform), skip_corrupt)
-    deals_as_training = is_training or dataset.num_aug_repeats > 1
-    maker = BatchMaker(reader, batch_size, drop_remainder, deals_as_training, mixer)
+        transform = create_transforms(is_training=is_training) if transform is None else transform
+        image_transform = _composed("transform", transform)
+    reader = SampleReader(dataset, image_transform, _composed("target_transform", target_transform), skip_corrupt)
+    pads_and_repeats = is_training or dataset.num_aug_repeats > 1
+    maker = BatchMaker(reader, batch_size, drop_remainder, pads_and_repeats, mixer)
     if drop_remainder and maker.num_batches == 0:
         raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
@@ -189,13 +195,13 @@ def create_loader(
 
 
 def check_loader(loader: object) -> None:
-    """Refuse what does not give batches, such as a data set.
+    """Check that an object is a loader, and not a data set or another object.
 
     Raises:
-        UserError: it is no loader.
+        UserError: the object is not a loader.
     """
     if not hasattr(loader, "batches"):
-        raise UserError(f"loader must be a loader, as create_loader(dataset, batch_size) makes it, got {shown(loader)}")
+        raise UserError(f"loader must be the result of create_loader(dataset, batch_size), got {shown(loader)}")
 
 
 def _no_full_batch(maker: BatchMaker) -> DataError:
@@ -210,27 +216,29 @@ def _no_full_batch(maker: BatchMaker) -> DataError:
 def _check(dataset: ImageDataset, num_classes: int, is_training: bool, skip_corrupt: bool) -> None:
     if dataset.num_classes() > num_classes:
         raise UserError(
-            f"the data set has {dataset.num_classes()} classes, labels 0 to {dataset.num_classes() - 1}, which "
-            f"num_classes={num_classes} does not cover"
+            f"num_classes must be at least {dataset.num_classes()}, the number of classes of the data set, "
+            f"got {num_classes}"
         )
     if dataset.num_aug_repeats > 1 and not dataset.shuffle:
-        raise UserError("num_aug_repeats needs shuffle: else each epoch has the same samples")
+        raise UserError("num_aug_repeats needs shuffle, because otherwise each epoch would have the same samples")
     if dataset.num_aug_repeats > 1 and not is_training:
         logger.warning(
-            "num_aug_repeats=%d is for training: an epoch of this loader has 1/%d of the images, each as often, and "
-            "accuracies of it are no measure",
-            *[dataset.num_aug_repeats] * 2,
+            "num_aug_repeats=%d is for training: an epoch of this loader has 1/%d of the images, each %d times, so an "
+            "accuracy on it does not measure the data set",
+            *[dataset.num_aug_repeats] * 3,
         )
     if skip_corrupt and not is_training:
-        raise UserError("skip_corrupt is for training: evaluation counts every image once")
+        raise UserError("skip_corrupt is for training only, because evaluation must count every image once")
 
 
-def _mixer_of_phase(mixer: Mixup, is_training: bool, separate: bool) -> Optional[Mixup]:
-    """The mixer, or None in evaluation; what code written for MindCV asks for in vain is warned of."""
+def _mixer_if_training(mixer: Mixup, is_training: bool, separate: bool) -> Optional[Mixup]:
+    """Return the mixer, or None in evaluation. Warn about arguments without effect, which MindCV accepts silently."""
     if separate:
-        raise UserError("mixup and cutmix cannot be had with separate=True, whose loss compares versions of one image")
+        raise UserError(
+            "mixup and cutmix cannot be combined with separate=True, whose loss compares versions of one image"
+        )
     if not is_training:
-        logger.warning("mixup and cutmix are for training: with is_training=False nothing is mixed")
+        logger.warning("mixup and cutmix are for training only: with is_training=False nothing is mixed")
         return None
     if not mixer.prob:
         logger.warning("cutmix_prob, the probability of mixing by mixup or cutmix, is 0: nothing is mixed")
@@ -239,11 +247,13 @@ def _mixer_of_phase(mixer: Mixup, is_training: bool, separate: bool) -> Optional
 
 def _check_splits(separate: bool, num_splits: int, transform: object, is_training: bool) -> None:
     if not separate:
-        raise UserError("num_aug_splits and transforms made with separate=True need separate=True here as well")
+        raise UserError(
+            "num_aug_splits and transforms created with separate=True need separate=True in create_loader too"
+        )
     if num_splits < 0 or num_splits == 1:
-        raise UserError(f"num_aug_splits must be at least 2, or 0 for {_MINDCV_SPLITS}, got {num_splits}")
+        raise UserError(f"num_aug_splits must be at least 2, or 0 for {_DEFAULT_SPLITS}, got {num_splits}")
     if not is_training:
-        raise UserError("separate=True (augmentation splits) is for training (is_training=True)")
+        raise UserError("separate=True (augmentation splits) is for training only (is_training=True)")
     if not isinstance(transform, SplitTransforms):
         raise UserError("separate=True needs transform=create_transforms(..., is_training=True, separate=True)")
 
@@ -251,20 +261,23 @@ def _check_splits(separate: bool, num_splits: int, transform: object, is_trainin
 def _composed(name: str, transform: Optional[Union[Callable, Sequence[Callable]]]) -> Compose:
     steps = [transform] if callable(transform) else transform or []
     if not isinstance(steps, (list, tuple)) or not all(map(callable, steps)):
-        raise UserError(f"{name} must be a function of one image or label, or a list of such, got {shown(transform)}")
+        raise UserError(
+            f"{name} must be a function of one image or label, or a list of such functions, got {shown(transform)}"
+        )
     return Compose(steps)
 
 
-def _num_workers(asked: Optional[int]) -> int:
+def _num_workers(requested: Optional[int]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if asked is None:
+    if requested is None:
         return min(_DEFAULT_WORKERS, cores)
-    asked = check_int("num_parallel_workers", asked, 1)
-    if asked > cores:
-        _say_clamped(asked, cores)
-    return min(asked, cores)
+    requested = check_int("num_parallel_workers", requested, 1)
+    if requested > cores:
+        _log_clamped_workers(requested, cores)
+    return min(requested, cores)
 
 
-@cache  # said once, however many loaders there are
-def _say_clamped(asked: int, cores: int) -> None:
-    logger.info("num_parallel_workers=%d is more than the %d cores of this machine; %d are used", asked, cores, cores)
+@cache  # logged once, for any number of loaders
+def _log_clamped_workers(requested: int, cores: int) -> None:
+    message = "num_parallel_workers=%d is more than the %d cores of this machine; %d are used"
+    logger.info(message, requested, cores, cores)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of whole batches, of pairs, or of each image for itself."""
+"""Mixup and CutMix, drawn for a whole batch, for each pair of images, or for each image."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Mix(NamedTuple):
     """How an image is mixed with its partner.
 
     Attributes:
-        share: weight of the image's own label, and of its own pixels where they are blended.
-        box: (top, bottom, left, right) of what is pasted from the partner; None blends all of it.
+        share: weight of the image's own label, and of its own pixels if the images are blended.
+        box: (top, bottom, left, right) of the area that is pasted from the partner; None blends the whole images.
     """
 
     share: np.float32
@@ -31,7 +31,7 @@ class Mix(NamedTuple):
 
     @property
     def is_blend(self) -> bool:
-        """Whether all of the partner is blended in."""
+        """Whether the image is blended with the whole partner."""
         return self.box is None and self is not _UNMIXED
 
 
@@ -39,29 +39,31 @@ _UNMIXED = Mix(np.float32(1))
 
 
 class Mixup:
-    """Blend each image of a batch with another, or paste a box of the other into it, and mix the labels alike.
+    """Blend each image of a batch with another one, or paste a box of the other one into it, and mix the labels too.
 
-    Image i is paired with image B-1-i of the batch; the middle one of an odd batch is paired with itself. Label
-    smoothing is the loss's business.
+    Image i is paired with image B-1-i of the batch. The middle image of an odd batch is paired with itself. Label
+    smoothing is part of the loss and not done here.
 
-    Sources: Zhang et al., arXiv 1710.09412 (mixup); Yun et al., arXiv 1905.04899 (CutMix); the modes and
-    `cutmix_minmax` are timm's.
+    Sources: Zhang et al., arXiv 1710.09412 (mixup); Yun et al., arXiv 1905.04899 (CutMix). The modes and
+    `cutmix_minmax` come from timm.
 
     Args:
-        mixup_alpha: alpha of mixup, 0 for none: an image's own share is drawn from Beta(alpha, alpha).
-        cutmix_alpha: alpha of CutMix, 0 for none; not used when `cutmix_minmax` is given.
-        prob: probability of mixing, in either way, of what `mode` says. With 0, labels alone change their form.
-        switch_prob: when there are both mixup and CutMix, probability of CutMix.
-        num_classes: width of the labels returned.
-        mode: what is drawn for: 'batch', all images together; 'pair', each pair of partners; 'elem', each image.
-        cutmix_minmax: turns CutMix on with boxes of another kind: both sides uniform within these two shares of the
-            image's, and wholly inside it.
-        correct_lam: CutMix's label follows the pixels that were pasted. False keeps the share drawn, although the
-            border may have clipped the box; boxes of `cutmix_minmax` are always counted.
-        off_epoch: epoch, from 0, from which on nothing is mixed any more; 0 for never. Labels keep their form.
+        mixup_alpha: alpha of mixup; 0 turns mixup off. The share of an image is drawn from Beta(alpha, alpha).
+        cutmix_alpha: alpha of CutMix; 0 turns CutMix off. It is not used if `cutmix_minmax` is given.
+        prob: probability of mixing, by mixup or CutMix, for each draw. With 0, only the labels change their form.
+        switch_prob: probability of CutMix if both mixup and CutMix are on.
+        num_classes: number of columns of the returned labels.
+        mode: one draw applies to all images of a batch ('batch'), to each pair of partners ('pair'), or to each image
+            ('elem').
+        cutmix_minmax: smallest and largest side of a box, as fractions of the image's side. It turns CutMix on with
+            boxes whose sides are uniform between the two, and which lie wholly inside the image.
+        correct_lam: whether the label of CutMix follows the number of pixels that were pasted. False keeps the share
+            that was drawn, even if the border has clipped the box. Boxes of `cutmix_minmax` are always counted.
+        off_epoch: first epoch, counted from 0, in which nothing is mixed any more; 0 means never. Labels keep their
+            form.
 
     Raises:
-        UserError: an argument is out of range, or there is no alpha to mix with.
+        UserError: an argument is out of range, or both mixup and CutMix are off.
     """
 
     def __init__(
@@ -81,13 +83,13 @@ class Mixup:
         check_flags(correct_lam=correct_lam)
         if mixup_alpha < 0 or cutmix_alpha < 0 or (mixup_alpha + cutmix_alpha == 0 and cutmix_minmax is None):
             raise UserError(
-                f"mixup and cutmix must not be negative, nor both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
+                f"mixup and cutmix must be at least 0 and not both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
             )
         check_probability("the probability of mixing (cutmix_prob)", prob)
         check_probability("the probability of CutMix (switch_prob)", switch_prob)
         check_name("mixup mode", mode, MIXUP_MODES)
         check_int("num_classes", num_classes, 1)
-        check_int("the epoch that mixing ends at (off_epoch)", off_epoch, 0)
+        check_int("the epoch in which mixing ends (off_epoch)", off_epoch, 0)
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.prob = prob
@@ -109,17 +111,18 @@ class Mixup:
         """Mix one batch of any size.
 
         Args:
-            images: (B, C, H, W); left as they are, unless `in_place`.
-            labels: (B,) integers, or already (B, num_classes) shares of the classes.
-            rng: where all draws come from; None makes a fresh, unseeded one.
-            epoch: compared with `off_epoch`.
-            in_place: float32 images are mixed where they are, which saves time and the memory of a second batch.
+            images: images, [B, C, H, W]. They are not changed, unless `in_place`.
+            labels: integers [B], or probabilities of the classes [B, num_classes].
+            rng: generator of all draws; None uses a new generator without a seed.
+            epoch: index of the epoch, which is compared with `off_epoch`.
+            in_place: whether to mix float32 images in their own memory. This saves time and the memory of a second
+                batch.
 
         Returns:
-            The mixed images, float32 (B, C, H, W), and soft labels, float32 (B, num_classes).
+            The mixed images, float32 [B, C, H, W], and soft labels, float32 [B, num_classes].
 
         Raises:
-            UserError: the labels have neither form.
+            UserError: the labels are neither class numbers nor probabilities.
         """
         images = np.asarray(images, np.float32)
         targets = self._targets(np.asarray(labels))
@@ -137,13 +140,13 @@ class Mixup:
             return labels.astype(np.float32)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise UserError(
-                f"mixup and cutmix take class numbers, or rows of {self.num_classes} shares, but the labels (of "
-                f"target_transform) are {labels.dtype} of shape {labels.shape}"
+                f"mixup and cutmix need class numbers, or rows of {self.num_classes} probabilities, but the labels "
+                f"(after target_transform) are {labels.dtype} of shape {labels.shape}"
             )
         return one_hot(labels, self.num_classes)
 
     def draw(self, size: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Mix]:
-        """How each of `size` images of height and width `shape` is to be mixed."""
+        """Draw how each of `size` images is mixed. `shape` is their (height, width)."""
         if self.mode == "batch":
             return [self._draw_one(shape, rng)] * size
         if self.mode == "elem":
@@ -181,14 +184,14 @@ class Mixup:
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """float32 (B, num_classes) with a 1 at each label."""
+    """Return the labels as one-hot rows, float32 [B, num_classes]."""
     targets = np.zeros((len(labels), num_classes), np.float32)
     targets[np.arange(len(labels)), labels] = 1
     return targets
 
 
 def _mix_pairs(images: np.ndarray, mixes: Sequence[Mix]) -> None:
-    """Mix each image with its partner, in place, pair by pair."""
+    """Mix each image with its partner in place, one pair after the other."""
     has_kernel = is_available() and images.flags.c_contiguous
     for first in range((len(images) + 1) // 2):
         second = len(images) - 1 - first
@@ -211,14 +214,14 @@ def _mix_one(image: np.ndarray, partner: np.ndarray, mix: Mix) -> None:
 
 
 def _clipped_span(length: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
-    """A span of `share` of the length with its centre anywhere, cut off at the border."""
+    """Draw a span of `share` of the length with a uniform centre. The border clips it."""
     half = int(length * share) // 2
     centre = int(rng.integers(length))
     return max(centre - half, 0), min(centre + half, length)
 
 
 def _inner_span(length: int, limits: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
-    """A span of between `limits` of the length, in whole pixels, anywhere inside."""
+    """Draw a span inside the length, in whole pixels. Its size is a fraction of the length between the `limits`."""
     span = int(rng.integers(round(length * limits[0]), round(length * limits[1]) + 1))
     start = int(rng.integers(length - span + 1))
     return start, start + span

@@ -1,4 +1,4 @@
-"""MNIST from its IDX files, plain or compressed, which can be downloaded."""
+"""Reads MNIST from its IDX files, plain or compressed, and downloads them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["fetch_mnist", "read_mnist"]
 
 _PREFIX = {"train": "train", "test": "t10k", "val": "t10k"}
 
-# The copy that torchvision takes too, since MNIST's own page is without https. The md5 sums are those of torchvision
-# (datasets/mnist.py) and MindCV (data/dataset_download.py) alike.
+# torchvision uses the same copy, because MNIST's own page has no https. torchvision
+# (datasets/mnist.py) and MindCV (data/dataset_download.py) have the same md5 sums.
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _MD5 = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -31,10 +31,10 @@ _MD5 = {
 
 
 def fetch_mnist(root: Union[str, os.PathLike]) -> None:
-    """Download those of MNIST's four files that `root` lacks, 11 MB in all; compressed, as they are published.
+    """Download the files of MNIST that are missing in `root`. The four files have 11 MB and stay compressed.
 
     Raises:
-        UserError: see `mindcv.utils.download.download`.
+        UserError: a download failed (see `mindcv.utils.download.download`).
     """
     for name, md5 in _MD5.items():
         if _find(Path(root), name) is None:
@@ -42,7 +42,7 @@ def fetch_mnist(root: Union[str, os.PathLike]) -> None:
 
 
 def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
-    """MNIST, or another data set in its format, such as Fashion-MNIST.
+    """Read MNIST, or another data set in its format, such as Fashion-MNIST.
 
     The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
     each with or without '.gz', in `root`.
@@ -52,7 +52,7 @@ def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
         split: 'train' or 'test'; 'val' is another name of 'test'.
 
     Raises:
-        DataError: a file is missing, or is not what its name says.
+        DataError: a file is missing, damaged, or has another format.
         UserError: the split is unknown.
     """
     if split not in _PREFIX:
@@ -71,7 +71,11 @@ def _find(root: Path, name: str) -> Union[Path, None]:
 
 
 def _read_idx(path: Path, num_axes: int) -> np.ndarray:
-    """The uint8 array of an IDX file: two zero bytes, type (8: uint8), number of axes, the axes as int32, values."""
+    """Return the uint8 array of an IDX file.
+
+    The file has two zero bytes, the type (8 for uint8), the number of axes, the length of each axis as int32, and the
+    values.
+    """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -79,8 +83,10 @@ def _read_idx(path: Path, num_axes: int) -> np.ndarray:
     header = 4 + 4 * num_axes
     magic = bytes((0, 0, 8, num_axes))
     if content[:4] != magic or len(content) < header:
-        raise DataError(f"'{path}' is not an IDX file of {num_axes}-dimensional bytes: it starts {content[:4].hex()}")
+        raise DataError(
+            f"'{path}' is not an IDX file of bytes with {num_axes} axes: it starts with {content[:4].hex()}"
+        )
     shape = struct.unpack(f">{num_axes}I", content[4:header])
     if len(content) - header != int(np.prod(shape, dtype=np.int64)):
-        raise DataError(f"'{path}' should hold {shape} values and has {len(content) - header}: it is damaged")
+        raise DataError(f"'{path}' is damaged: it has {len(content) - header} values, but its shape is {shape}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,4 +1,4 @@
-"""Work on pixels that the C++ kernels do where they are in use, and Pillow where not: the same bits, chosen here.
+"""Operations on pixels, by the C++ kernels if they are available and by Pillow otherwise, with the same bits.
 
 Decision 0045 says how the kernels are compared with the installed Pillow, and what they gain.
 """
@@ -19,22 +19,26 @@ from mindcv.kernels import images, is_available
 from mindcv.kernels.images import Side
 from mindcv.utils.logger import logger
 
-__all__ = ["affine", "looked_up", "normalized", "resized", "rotated", "saturated", "sharpened", "to_float"]
+__all__ = ["affine", "apply_tables", "normalized", "resized", "rotated", "saturated", "sharpened", "to_float"]
 
-# Left, top, right and bottom, in pixels.
+# (left, top, right, bottom), in pixels.
 Box = tuple[int, int, int, int]
 
-_CURVES = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)  # of the transforms that move pixels
+_AFFINE_FILTERS = (
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+)  # filters of the geometric transforms in the kernels
 _FILTER_NAMES = {getattr(Image.Resampling, name.upper()): name for name in images.FILTERS}
 
-# Whether Pillow resizes from top to bottom before it does from left to right, which shows in the bits, since what lies
-# between is rounded to bytes. (width, height, new width, new height) to the answer, by the version that has the rule.
+# Pillow version -> rule that says whether Pillow resizes vertically before it resizes horizontally.
+# The order changes the bits, because the intermediate image is rounded to bytes. A rule is a
+# function of (width, height, new width, new height).
 _DOWN_FIRST: dict[str, Callable[[int, int, int, int], bool]] = {
     "13": lambda w, h, new_w, new_h: h > new_h and h - new_h > 2 * (w - new_w),
     "12": lambda w, h, new_w, new_h: h > new_h and h > 100 * w,
     "11": lambda w, h, new_w, new_h: False,
 }
-# Sizes that tell one rule from another, on both sides of where they change.
+# Sizes at which the rules give different answers, on both sides of each threshold.
 _PROBES = (
     (30, 60, 20, 20),
     (30, 60, 25, 50),
@@ -58,15 +62,15 @@ def resized(
     keep: Optional[Box] = None,
     flips: tuple[bool, bool] = (False, False),
 ) -> Image.Image:
-    """Crop, resize, crop and flip, with the bits that Pillow gives when it does one after the other.
+    """Crop, resize, crop again and flip, with the same bits as Pillow's separate operations.
 
     Args:
-        image: of any mode.
-        size: (width, height) that `box` becomes.
-        resample: the filter.
-        box: what is resized, the pixels around it having no influence; None for the whole image.
-        keep: what is cut out of the resized image; None for all of it.
-        flips: whether left and right, and top and bottom, are swapped in the end.
+        image: image of any mode.
+        size: (width, height) of `box` after resizing.
+        resample: interpolation filter.
+        box: part of the image that is resized. Pixels around it have no influence. None resizes the whole image.
+        keep: part of the resized image that is returned; None returns all of it.
+        flips: whether to swap left and right, and whether to swap top and bottom, at the end.
     """
     source = box or (0, 0, *image.size)
     width, height = source[2] - source[0], source[3] - source[1]
@@ -82,15 +86,15 @@ def resized(
 
 
 def to_float(image: Image.Image, out: np.ndarray) -> np.ndarray:
-    """Write the values of an image of mode 'RGB' or 'L' to `out`, float32 (C, H, W), and return it."""
+    """Write the values of an image of mode 'RGB' or 'L' to `out`, float32 [C, H, W], and return it."""
     for plane, band in zip(out, image.getbands()):
-        # Pillow takes one band out of its pixels in less time than NumPy needs to transpose all of them.
+        # Pillow extracts one band in less time than NumPy needs to transpose all pixels.
         plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
     return out
 
 
 def normalized(image: Image.Image, mean: np.ndarray, std: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write (value - mean) / std to `out` and return it, as `to_float`; `mean` and `std` are float32 (C, 1, 1)."""
+    """Write (value - mean) / std to `out`, float32 [C, H, W], and return it. `mean` and `std` are float32 [C, 1, 1]."""
     if is_available() and image.mode in RAW_MODES and out.flags.c_contiguous:
         images.to_planes(pixels_of(image), mean, std, out)
         return out
@@ -100,23 +104,23 @@ def normalized(image: Image.Image, mean: np.ndarray, std: np.ndarray, out: np.nd
     return out
 
 
-def looked_up(image: Image.Image, tables: np.ndarray) -> Image.Image:
-    """Each value of an image of mode 'RGB' or 'L' through the table of its channel; `tables` is uint8 (C, 256)."""
+def apply_tables(image: Image.Image, tables: np.ndarray) -> Image.Image:
+    """Map each value of an image of mode 'RGB' or 'L' by the table of its channel. `tables` is uint8 [C, 256]."""
     if image.mode in RAW_MODES and is_available():
         return _image_of(images.look_up(pixels_of(image), tables), image)
     return image.point(tables.ravel().tolist())
 
 
 def sharpened(image: Image.Image, factor: float) -> Image.Image:
-    """`ImageEnhance.Sharpness`: 0 is blurred, 1 the image, above 1 sharper."""
-    if image.mode in RAW_MODES and is_available() and _enhances_alike():
+    """Change the sharpness as `ImageEnhance.Sharpness`: 0 blurs, 1 changes nothing, above 1 sharpens."""
+    if image.mode in RAW_MODES and is_available() and _enhances_equal():
         return _image_of(images.sharpen(pixels_of(image), factor), image)
     return ImageEnhance.Sharpness(image).enhance(factor)
 
 
 def saturated(image: Image.Image, factor: float) -> Image.Image:
-    """`ImageEnhance.Color`: 0 is grey, 1 the image, above 1 of more colour."""
-    if image.mode == "RGB" and is_available() and _enhances_alike():
+    """Change the saturation as `ImageEnhance.Color`: 0 gives grey, 1 changes nothing, above 1 gives more colour."""
+    if image.mode == "RGB" and is_available() and _enhances_equal():
         return _image_of(images.saturate(pixels_of(image), factor), image)
     return ImageEnhance.Color(image).enhance(factor)
 
@@ -124,8 +128,8 @@ def saturated(image: Image.Image, factor: float) -> Image.Image:
 def affine(
     image: Image.Image, matrix: Sequence[float], resample: Image.Resampling, fill: Union[int, tuple[int, ...]]
 ) -> Image.Image:
-    """`Image.transform` with `AFFINE`, to the same size; `fill` is the colour of what comes in from outside."""
-    if image.mode == "RGB" and resample in _CURVES and is_available() and _transforms_alike():
+    """Apply `Image.transform` with `AFFINE`, keeping the size. `fill` is the colour of pixels from outside."""
+    if image.mode == "RGB" and resample in _AFFINE_FILTERS and is_available() and _transforms_equal():
         return _affine_by_kernel(image, matrix, resample, fill)
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill)
 
@@ -133,10 +137,10 @@ def affine(
 def rotated(
     image: Image.Image, degrees: float, resample: Image.Resampling, fill: Union[int, tuple[int, ...]]
 ) -> Image.Image:
-    """`Image.rotate` about the centre, counter-clockwise, to the same size; `fill` as in `affine`."""
+    """Rotate counter-clockwise about the centre as `Image.rotate`, keeping the size. `fill` is that of `affine`."""
     if degrees % 90 == 0:
-        return image.rotate(degrees, resample, fillcolor=fill)  # which moves pixels where it can
-    # Pillow's numbers: from the result to the source, with 15 decimals.
+        return image.rotate(degrees, resample, fillcolor=fill)  # Pillow then copies pixels without interpolation
+    # As in Pillow, the matrix maps the result to the source and has 15 decimals.
     angle = -math.radians(degrees % 360.0)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x, y = image.width / 2, image.height / 2
@@ -169,7 +173,7 @@ def _resized_by_kernel(
 
 
 def _image_of(pixels: np.ndarray, original: Image.Image) -> Image.Image:
-    """The image of uint8 (H, W, 4 or 1), with the mode and what else Pillow hands on of `original`."""
+    """Return an image of the pixels, uint8 [H, W, 4] or [H, W, 1], with the mode and the info of `original`."""
     height, width, _ = pixels.shape
     image = Image.frombytes(original.mode, (width, height), pixels, "raw", RAW_MODES[original.mode])
     image.info = original.info.copy()
@@ -183,54 +187,58 @@ def _affine_by_kernel(
     return _image_of(images.affine(pixels_of(image), matrix, is_cubic, fill), image)
 
 
-# What follows compares the kernels with the Pillow that is installed, once a process and on small images: forks, later
-# versions and other processors may have bits of their own. It takes 5 ms.
+# The functions below compare the kernels with the installed Pillow, once per process and on small
+# images. Forks of Pillow, later versions and other processors may give other bits. The comparison
+# takes 5 ms.
 
 
 @cache
 def _down_first() -> Optional[Callable[[int, int, int, int], bool]]:
-    """The rule in `_DOWN_FIRST` that Pillow follows; None, with a line in the log, when it follows none of them."""
+    """Return the rule in `_DOWN_FIRST` that the installed Pillow follows.
+
+    Returns None and logs a line if it follows none of them.
+    """
     for rule in _DOWN_FIRST.values():
-        if all(_resizes_alike(rule, probe, name) for probe in _PROBES for name in images.FILTERS):
+        if all(_resizes_equal(rule, probe, name) for probe in _PROBES for name in images.FILTERS):
             return rule
-    _say_that_pillow_serves("resizes")
+    _log_pillow_fallback("resizes")
     return None
 
 
-def _resizes_alike(
+def _resizes_equal(
     rule: Callable[[int, int, int, int], bool], probe: tuple[int, int, int, int], filter_name: str
 ) -> bool:
     width, height, new_width, new_height = probe
     image = _noise(width, height)
     across, down = Side(width, new_width, 0, new_width), Side(height, new_height, 0, new_height)
-    found = _resized_by_kernel(image, (0, 0, width, height), filter_name, across, down, rule(*probe))
+    resized_image = _resized_by_kernel(image, (0, 0, width, height), filter_name, across, down, rule(*probe))
     expected = image.resize((new_width, new_height), Image.Resampling[filter_name.upper()])
-    return found.tobytes() == expected.tobytes()
+    return resized_image.tobytes() == expected.tobytes()
 
 
 @cache
-def _transforms_alike() -> bool:
-    """Whether the kernel's affine transforms are Pillow's; when not, a line in the log says so."""
+def _transforms_equal() -> bool:
+    """Return whether the kernel's affine transform gives the bits of Pillow. Log a line if it does not."""
     image, fill = _noise(23, 17), (1, 2, 3)
     for matrix in ((0.9, 0.3, -2.0, -0.3, 0.9, 4.5), (1, 0.2, 0, 0, 1, 0), (1, 0, 0, 0.2, 1, 0), (1, 0, 3.3, 0, 1, 0)):
-        for curve in _CURVES:
-            found = _affine_by_kernel(image, matrix, curve, fill)
+        for curve in _AFFINE_FILTERS:
+            transformed = _affine_by_kernel(image, matrix, curve, fill)
             expected = image.transform(image.size, Image.Transform.AFFINE, matrix, curve, fillcolor=fill)
-            if found.tobytes() != expected.tobytes():
-                _say_that_pillow_serves("transforms")
+            if transformed.tobytes() != expected.tobytes():
+                _log_pillow_fallback("transforms")
                 return False
     return True
 
 
 @cache
-def _enhances_alike() -> bool:
-    """Whether the kernels' enhancements are Pillow's; when not, a line in the log says so."""
+def _enhances_equal() -> bool:
+    """Return whether the kernels' enhancements give the bits of Pillow. Log a line if they do not."""
     image = _noise(23, 17)
     for kernel, enhancement in ((images.sharpen, ImageEnhance.Sharpness), (images.saturate, ImageEnhance.Color)):
         for factor in (0.37, 1.63):
-            found = _image_of(kernel(pixels_of(image), factor), image)
-            if found.tobytes() != enhancement(image).enhance(factor).tobytes():
-                _say_that_pillow_serves("enhances")
+            enhanced = _image_of(kernel(pixels_of(image), factor), image)
+            if enhanced.tobytes() != enhancement(image).enhance(factor).tobytes():
+                _log_pillow_fallback("enhances")
                 return False
     return True
 
@@ -239,5 +247,9 @@ def _noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def _say_that_pillow_serves(verb: str) -> None:
-    logger.info("Pillow %s %s images in a way that the kernels do not know: it serves, slower", PIL.__version__, verb)
+def _log_pillow_fallback(verb: str) -> None:
+    logger.info(
+        "Pillow %s %s images in a way that the kernels do not support: Pillow is used, which is slower",
+        PIL.__version__,
+        verb,
+    )

@@ -1,4 +1,4 @@
-"""Policy strings: a name and fields, such as 'randaug-m9-n2-mstd0.5' or 'augmix-m3-d-1'."""
+"""Parses policy strings: a name and fields, such as 'randaug-m9-n2-mstd0.5' or 'augmix-m3-d-1'."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["Fields", "parse_policy", "policy_name"]
 
-# Field -> attribute it sets, and the type of its number.
+# Field -> (attribute that it sets, type of its number).
 Fields = Mapping[str, tuple[str, type]]
 
-_SEPARATOR = r"-(?!\d)"  # the dash of a negative number does not separate
+_SEPARATOR = r"-(?!\d)"  # the minus sign of a number is not a separator
 
 
 def policy_name(text: str) -> str:
-    """What stands before the fields."""
+    """Return the name in a policy string, which is the part before the fields."""
     return re.split(_SEPARATOR, text, maxsplit=1)[0]
 
 
 def parse_policy(text: str, names: Iterable[str], fields: Fields) -> dict[str, Union[int, float]]:
-    """The numbers in a policy string, by attribute.
+    """Return the numbers in a policy string, by attribute.
 
     Args:
         text: name and fields, separated by dashes.
-        names: the names allowed.
-        fields: the fields allowed; each may come once.
+        names: allowed names.
+        fields: allowed fields. Each may occur once.
 
     Raises:
-        UserError: the name or a field is unknown, a field comes twice or has no number of its type after it.
+        UserError: the name or a field is unknown, a field occurs twice, or no number of the right type follows it.
     """
     name, *given = re.split(_SEPARATOR, text)
     if name not in names:
@@ -45,8 +45,8 @@ def parse_policy(text: str, names: Iterable[str], fields: Fields) -> dict[str, U
         attribute, kind = fields[key]
         if not re.fullmatch(r"-?\d+" if kind is int else r"-?(\d+(\.\d*)?|\.\d+)", number, re.ASCII):
             wanted = "a whole number" if kind is int else "a number"
-            raise UserError(f"auto_augment '{text}': field '{key}' needs {wanted} after it, got '{number}'")
+            raise UserError(f"auto_augment '{text}': field '{key}' must be followed by {wanted}, got '{number}'")
         if attribute in values:
-            raise UserError(f"auto_augment '{text}': field '{key}' comes twice")
+            raise UserError(f"auto_augment '{text}': field '{key}' occurs twice")
         values[attribute] = kind(number)
     return values

@@ -1,4 +1,4 @@
-"""Random erasing of rectangles of the normalised image."""
+"""Random erasing: overwrites rectangles of the normalised image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, room_for
+from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, output_array
 from mindcv.utils.checks import check_int
 from mindcv.utils.errors import UserError
 
@@ -18,20 +18,20 @@ NOISES = ("random", "pixel", "rand")
 
 
 class RandomErasing(RandomArrayTransform):
-    """With probability `prob`, overwrite rectangles of a float32 (C, H, W) image, after `Normalize`.
+    """Overwrite rectangles of a normalised image, float32 [C, H, W], with probability `prob`. Use it after `Normalize`.
 
-    Sources: Zhong et al., arXiv 1708.04896; noise and several rectangles are timm's.
+    Sources: Zhong et al., arXiv 1708.04896. Noise and several rectangles come from timm.
 
     Args:
-        prob: probability that an image is erased.
-        scale: least and greatest share of the image's area to erase. With n rectangles each gets an n-th of its own
-            draw; they may overlap.
-        ratio: least and greatest height / width of a rectangle; its logarithm is drawn uniformly.
-        value: in units of the normalised image (0 is the mean colour): a number or a list of one a channel (timm's mode
-            const); 'pixel' or 'random', standard normal noise for each pixel and channel; 'rand', one standard normal
-            colour for each rectangle.
-        max_attempts: how often to draw a rectangle when it does not fit into the image; then it is left out.
-        count: the most rectangles an image gets; the number is drawn uniformly from 1 to this.
+        prob: probability that an image is changed.
+        scale: smallest and largest erased area, as a fraction of the image's area. With n rectangles, each has 1/n of
+            the fraction that is drawn for it. Rectangles may overlap.
+        ratio: smallest and largest height / width of a rectangle. The logarithm is drawn uniformly.
+        value: new value in units of the normalised image (0 is the mean colour): a number, or a list with one number
+            for each channel (timm's mode const). 'pixel' and 'random' give standard normal noise for each pixel and
+            channel. 'rand' gives one standard normal colour for each rectangle.
+        max_attempts: number of draws for a rectangle. If none fits into the image, the rectangle is left out.
+        count: largest number of rectangles. The number is drawn uniformly from 1 to this.
 
     Raises:
         UserError: an argument is out of its range.
@@ -61,14 +61,16 @@ class RandomErasing(RandomArrayTransform):
         self.count = count
 
     def transform(self, image: np.ndarray, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> np.ndarray:
-        """See `RandomArrayTransform`; image: float32 (C, H, W), left as it is unless it is `out`."""
+        """See `RandomArrayTransform`. The image is float32 [C, H, W] and is not changed, unless it is `out`."""
         channels, height, width = image.shape
         if not isinstance(self.value, str) and np.ndim(self.value) and len(self.value) != channels:
-            raise UserError(f"value of random erasing has {len(self.value)} numbers for {channels} channels")
+            raise UserError(
+                f"value of random erasing has {len(self.value)} numbers, but the image has {channels} channels"
+            )
         if rng.random() >= self.prob:
             return image
         number = int(rng.integers(1, self.count + 1)) if self.count > 1 else 1
-        erased = room_for(image.shape, out)
+        erased = output_array(image.shape, out)
         if erased is not image:
             erased[...] = image
         for _ in range(number):
@@ -81,7 +83,7 @@ class RandomErasing(RandomArrayTransform):
     def _draw_box(
         self, height: int, width: int, number: int, rng: np.random.Generator
     ) -> Optional[tuple[int, int, int, int]]:
-        """Top, left, rows and columns of one of `number` rectangles; None when none fitted."""
+        """Draw (top, left, rows, columns) of one of `number` rectangles. Return None if no draw fits."""
         for _ in range(self.max_attempts):
             area = height * width * rng.uniform(*self.scale) / number
             aspect = math.exp(rng.uniform(*np.log(self.ratio)))

@@ -1,4 +1,4 @@
-"""Whether images can be read, found out before hours are spent on them."""
+"""Finds images that cannot be read, before a long run starts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mindcv.utils.errors import DataError
 
 __all__ = ["find_unreadable", "why_unreadable"]
 
-_THREADS = 8  # reading headers is waiting for the disk
+_THREADS = 8  # threads mostly wait for the disk when they read headers
 
 
 def find_unreadable(dataset: ImageDataset, group: Group, whole: bool = False) -> list[int]:
-    """The samples whose images cannot be read.
+    """Return the indices of the samples whose images cannot be read.
 
-    The processes of the group share the work, and each gets the whole answer.
+    The processes of the group share the work, and each returns the complete result.
 
     Args:
-        dataset: the same in all processes, apart from the shard.
-        group: the processes.
-        whole: decode each image instead of reading its header.
+        dataset: data set, which must be equal in all processes apart from the shard.
+        group: group of the processes.
+        whole: whether to decode each image instead of reading only its header.
     """
     is_bad = np.zeros(len(dataset), np.int64)
     share = range(group.rank, len(dataset), group.size)
@@ -36,7 +36,7 @@ def find_unreadable(dataset: ImageDataset, group: Group, whole: bool = False) ->
 
 
 def why_unreadable(dataset: ImageDataset, index: int, whole: bool = False) -> Optional[str]:
-    """The reason why the image of a sample cannot be read; None when it can be."""
+    """Return the reason why the image of a sample cannot be read, or None if it can be read."""
     try:
         if whole:
             decode(dataset.read(index)[0])

@@ -1,4 +1,4 @@
-"""Augmentation splits: a clean version of each image and others augmented each in its own way, for the loss JSD."""
+"""Augmentation splits: a clean version and several augmented versions of each image, for the JSD loss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["SplitTransforms", "Splitter"]
 
 
 class SplitTransforms(NamedTuple):
-    """Transforms of an image that is wanted in several versions.
+    """Transforms that make several versions of an image.
 
     Attributes:
-        shared: done once, so that the versions show the same crop of the image.
-        clean: done after that for the first version.
-        augmented: done after `shared` for each other version, with random numbers of its own.
+        shared: transforms that run once, so all versions show the same crop of the image.
+        clean: transforms of the first version, after `shared`.
+        augmented: transforms of each other version, after `shared`. Each version has its own random numbers.
     """
 
     shared: list[Callable]
@@ -30,7 +30,7 @@ class SplitTransforms(NamedTuple):
 class Splitter:
     """Makes `num_splits` versions of one image.
 
-    Source: Hendrycks et al., arXiv 1912.02781, section 3 (the versions that the consistency loss compares).
+    Source: Hendrycks et al., arXiv 1912.02781, section 3. The consistency loss compares these versions.
     """
 
     def __init__(self, transforms: SplitTransforms, num_splits: int):
@@ -44,13 +44,13 @@ class Splitter:
         key: tuple[int, ...],
         outs: Optional[Sequence[Optional[np.ndarray]]] = None,
     ) -> list[np.ndarray]:
-        """The versions, the clean one first.
+        """Return the versions of an image. The clean version is the first.
 
         Args:
-            encoded: the contents of an image file, or an array.
-            rng: for what all versions share, and for the clean one.
-            key: of the sample's random stream; the number of a version after it makes that version's own.
-            outs: one `out` a version, see `ArrayTransform`; None: none.
+            encoded: contents of an image file, or an array.
+            rng: generator for the shared transforms and for the clean version.
+            key: key of the sample's random stream. Each augmented version appends its number for a stream of its own.
+            outs: argument `out` for each version (see `ArrayTransform`), or None.
         """
         outs = [None] * self.num_splits if outs is None else outs
         image = self._shared(encoded, rng)

@@ -1,4 +1,4 @@
-"""Image transforms: callables on Pillow images, and after `ToArray` on float32 arrays of shape (C, H, W)."""
+"""Image transforms: callables on Pillow images, and after `ToArray` on float32 arrays [C, H, W]."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mindcv.data import pixels
 from mindcv.data.image_io import decode
 from mindcv.data.transform_base import (
     ArrayTransform,
-    JoinableTransform,
+    FusableTransform,
     RandomTransform,
     check_probability,
     check_range,
-    room_for,
+    output_array,
 )
 from mindcv.utils.checks import are_numbers, check_name, is_number
 from mindcv.utils.errors import UserError
@@ -48,16 +48,16 @@ INTERPOLATIONS = tuple(_FILTERS)
 
 
 def pillow_filter(interpolation: str) -> Image.Resampling:
-    """Pillow's filter of that name. All but 'nearest' antialias when they make an image smaller.
+    """Return Pillow's filter with the given name. All filters except 'nearest' antialias when they shrink an image.
 
     Raises:
-        UserError: there is no such filter.
+        UserError: the filter is unknown.
     """
     return _FILTERS[check_name("interpolation", interpolation, _FILTERS)]
 
 
 class Decode:
-    """The contents of an image file, or a uint8 array, to a Pillow image; see `image_io.decode`."""
+    """Decode the contents of an image file, or a uint8 array, to a Pillow image (see `image_io.decode`)."""
 
     def __init__(self, mode: str = "RGB"):
         self.mode = mode
@@ -69,12 +69,12 @@ class Decode:
         return f"Decode({self.mode!r})"
 
 
-class RandomResizedCrop(RandomTransform, JoinableTransform):
-    """Cut out a random rectangle and resize it to `size` x `size` pixels.
+class RandomResizedCrop(RandomTransform, FusableTransform):
+    """Crop a random rectangle and resize it to `size` x `size` pixels.
 
-    The share of the image's area is uniform in `scale` and the logarithm of width / height uniform in that of `ratio`.
-    A rectangle that does not fit is drawn again, up to ten times; then the largest central one within `ratio` is
-    taken. Source: Szegedy et al., arXiv 1409.4842, as torchvision computes it.
+    The area of the rectangle is uniform within `scale`, as a fraction of the image's area. The logarithm of width /
+    height is uniform within `ratio`. A rectangle that does not fit is drawn again, up to ten times. Then the largest
+    central rectangle within `ratio` is used. Source: Szegedy et al., arXiv 1409.4842, as torchvision computes it.
     """
 
     def __init__(
@@ -94,19 +94,20 @@ class RandomResizedCrop(RandomTransform, JoinableTransform):
         """See `RandomTransform`."""
         return self.cut(image, self.draw_box(*image.size, rng))
 
-    def joined(self, following: Callable) -> Optional[Callable]:
-        """See `JoinableTransform`: flips."""
-        return _CropAndFlip(self, ()).joined(following) if type(self) is RandomResizedCrop else None
+    def fused(self, following: Callable) -> Optional[Callable]:
+        """See `FusableTransform`. Flips can follow."""
+        return _CropAndFlip(self, ()).fused(following) if type(self) is RandomResizedCrop else None
 
     def cut(
         self, image: Image.Image, box: tuple[int, int, int, int], flips: tuple[bool, bool] = (False, False)
     ) -> Image.Image:
-        """The box (left, top, right, bottom), resized, and flipped from left to right and from top to bottom."""
-        # Not resize(box=...), whose filter reaches beyond the box: torchvision's never sees those pixels.
+        """Crop the box (left, top, right, bottom), resize it, and flip it horizontally and vertically."""
+        # Pillow's resize(box=...) is not used: its filter reaches beyond the box, and torchvision's
+        # does not.
         return pixels.resized(image, (self.size, self.size), self._filter, box=box, flips=flips)
 
     def draw_box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """A random box (left, top, right, bottom) in an image of width x height pixels."""
+        """Draw a random box (left, top, right, bottom) in an image of width x height pixels."""
         for _ in range(10):
             area = width * height * rng.uniform(*self.scale)
             aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
@@ -144,7 +145,7 @@ class _RandomFlip(RandomTransform):
         return image.transpose(self._METHOD) if self.draw(rng) else image
 
     def draw(self, rng: np.random.Generator) -> bool:
-        """Whether to flip."""
+        """Draw whether to flip."""
         return rng.random() < self.prob
 
     def __repr__(self) -> str:
@@ -163,8 +164,8 @@ class RandomVerticalFlip(_RandomFlip):
     _METHOD = Image.Transpose.FLIP_TOP_BOTTOM
 
 
-class _CropAndFlip(RandomTransform, JoinableTransform):
-    """A `RandomResizedCrop` and the flips after it."""
+class _CropAndFlip(RandomTransform, FusableTransform):
+    """A `RandomResizedCrop`, fused with the flips after it."""
 
     def __init__(self, crop: RandomResizedCrop, flips: tuple[_RandomFlip, ...]):
         self._crop, self._flips = crop, flips
@@ -176,7 +177,7 @@ class _CropAndFlip(RandomTransform, JoinableTransform):
             is_flipped[isinstance(flip, RandomVerticalFlip)] ^= flip.draw(rng)
         return self._crop.cut(image, box, tuple(is_flipped))
 
-    def joined(self, following: Callable) -> Optional[Callable]:
+    def fused(self, following: Callable) -> Optional[Callable]:
         is_flip = type(following) in (RandomHorizontalFlip, RandomVerticalFlip)
         return _CropAndFlip(self._crop, (*self._flips, following)) if is_flip else None
 
@@ -185,9 +186,10 @@ class ColorJitter(RandomTransform):
     """Change brightness, contrast, saturation and hue, in random order, as torchvision does.
 
     Args:
-        brightness, contrast, saturation: x >= 0; the factor is uniform in max(0, 1 - x)..1 + x, and 0 leaves it out.
-        hue: x within 0..0.5; the hue is turned by a uniform share in -x..x of the circle, and 0 leaves it out.
-            Of a grey image (mode 'L') neither hue nor saturation means anything, and both do nothing.
+        brightness, contrast, saturation: strength x >= 0. The factor is uniform in max(0, 1 - x)..1 + x. 0 leaves the
+            change out.
+        hue: strength x within 0..0.5. The hue is rotated by a uniform fraction in -x..x of the full circle. 0 leaves
+            the change out. Hue and saturation do not change a grey image (mode 'L').
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0):
@@ -209,8 +211,8 @@ class ColorJitter(RandomTransform):
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""
-        for place in rng.permutation(len(self._enhancers)):
-            kind, low, high = self._enhancers[place]
+        for index in rng.permutation(len(self._enhancers)):
+            kind, low, high = self._enhancers[index]
             image = kind(image).enhance(rng.uniform(low, high))
         return image
 
@@ -219,13 +221,13 @@ class ColorJitter(RandomTransform):
 
 
 class _Hue:
-    """Turns the hue, in the manner of Pillow's ImageEnhance classes."""
+    """Rotates the hue, with the interface of Pillow's ImageEnhance classes."""
 
     def __init__(self, image: Image.Image):
         self.image = image
 
     def enhance(self, turn: float) -> Image.Image:
-        """`turn` is the share of the full circle, -0.5..0.5."""
+        """Rotate the hue by `turn`, a fraction of the full circle in -0.5..0.5."""
         if self.image.mode == "L":
             return self.image
         hue, saturation, value = self.image.convert("HSV").split()
@@ -233,13 +235,13 @@ class _Hue:
         return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
 
 
-class Resize(JoinableTransform):
-    """Resize a Pillow image, antialiased.
+class Resize(FusableTransform):
+    """Resize a Pillow image with antialiasing.
 
     Args:
-        size: an integer is the length of the shorter side, the longer becoming int(size * longer / shorter); a pair
-            (height, width) is met exactly.
-        interpolation: name of the filter, see `pillow_filter`.
+        size: an integer gives the shorter side; the longer side becomes int(size * longer / shorter). A pair gives
+            (height, width) exactly.
+        interpolation: name of the filter (see `pillow_filter`).
     """
 
     def __init__(self, size: Union[int, Sequence[int]], interpolation: str = "bilinear"):
@@ -250,16 +252,16 @@ class Resize(JoinableTransform):
     def __call__(self, image: Image.Image) -> Image.Image:
         return pixels.resized(image, self.target(*image.size), self._filter)
 
-    def joined(self, following: Callable) -> Optional[Callable]:
-        """See `JoinableTransform`: a central crop, of which nothing is computed but what it keeps."""
+    def fused(self, following: Callable) -> Optional[Callable]:
+        """See `FusableTransform`. A central crop can follow; then only the pixels inside the crop are computed."""
         return _ResizeAndCrop(self, following) if type(self) is Resize and type(following) is CenterCrop else None
 
     def keep(self, image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-        """The box (left, top, right, bottom) of the resized image."""
+        """Return the box (left, top, right, bottom) of the resized image."""
         return pixels.resized(image, self.target(*image.size), self._filter, keep=box)
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) that an image of width x height pixels gets."""
+        """Return the new (width, height) of an image of width x height pixels."""
         if isinstance(self.size, tuple):
             return self.size[1], self.size[0]
         if width <= height:
@@ -271,10 +273,10 @@ class Resize(JoinableTransform):
 
 
 class CenterCrop:
-    """Cut the central `size` x `size` pixels out of a Pillow image.
+    """Crop the central `size` x `size` pixels of a Pillow image.
 
-    An image that is smaller is put in the middle of black first. As torchvision: the offset is
-    int(round((length - size) / 2)), where round takes halves to the even neighbour.
+    A smaller image is padded with black on all sides first. As in torchvision, the offset is
+    int(round((length - size) / 2)), where round rounds halves to even.
     """
 
     def __init__(self, size: int):
@@ -288,7 +290,7 @@ class CenterCrop:
         return image.crop(self.box(*image.size))
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of what is cut out of an image that is not smaller."""
+        """Return (left, top, right, bottom) of the crop in an image that is at least as large."""
         left, top = (int(round((length - self.size) / 2)) for length in (width, height))
         return left, top, left + self.size, top + self.size
 
@@ -297,26 +299,26 @@ class CenterCrop:
 
 
 class _ResizeAndCrop:
-    """`Resize`, then `CenterCrop`."""
+    """A `Resize`, fused with the `CenterCrop` after it."""
 
     def __init__(self, resize: Resize, crop: CenterCrop):
         self._resize, self._crop = resize, crop
 
     def __call__(self, image: Image.Image) -> Image.Image:
         target = self._resize.target(*image.size)
-        if min(target) < self._crop.size:  # which is put on black first
+        if min(target) < self._crop.size:  # the image is padded first, which cannot be fused
             return self._crop(self._resize(image))
         return self._resize.keep(image, self._crop.box(*target))
 
 
-class ToArray(ArrayTransform, JoinableTransform):
-    """Pillow image of mode 'RGB' or 'L' to a float32 array of shape (3, H, W) or (1, H, W), values 0..255."""
+class ToArray(ArrayTransform, FusableTransform):
+    """Convert a Pillow image of mode 'RGB' or 'L' to a float32 array [3, H, W] or [1, H, W] with values 0..255."""
 
     def __call__(self, image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
-        return pixels.to_float(image, room_for((len(image.getbands()), image.height, image.width), out))
+        return pixels.to_float(image, output_array((len(image.getbands()), image.height, image.width), out))
 
-    def joined(self, following: Callable) -> Optional[Callable]:
-        """See `JoinableTransform`: normalisation."""
+    def fused(self, following: Callable) -> Optional[Callable]:
+        """See `FusableTransform`. A normalisation can follow."""
         return _ToNormalized(following) if type(self) is ToArray and type(following) is Normalize else None
 
     def __repr__(self) -> str:
@@ -324,36 +326,39 @@ class ToArray(ArrayTransform, JoinableTransform):
 
 
 class Normalize(ArrayTransform):
-    """(image - mean) / std of a float32 (C, H, W) array, with one mean and std a channel in units of 0..255."""
+    """Compute (image - mean) / std of a float32 array [C, H, W].
+
+    `mean` and `std` have one number for each channel, in the units of pixel values (0..255).
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         if not are_numbers(mean) or not are_numbers(std, len(mean)) or min(std, default=0) <= 0:
-            raise UserError(f"mean and std must be lists of as many numbers, and std positive, got {mean} and {std}")
+            raise UserError(f"mean and std must be lists of equal length, and std positive, got {mean} and {std}")
         self.mean, self.std = list(mean), list(std)
         self._mean, self._std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))
 
     def __call__(self, image: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
         self._check(len(image))
-        normalized = np.subtract(image, self._mean, out=room_for(image.shape, out))
+        normalized = np.subtract(image, self._mean, out=output_array(image.shape, out))
         normalized /= self._std
         return normalized
 
     def of_image(self, image: Image.Image, out: Optional[np.ndarray]) -> np.ndarray:
-        """The same for a Pillow image of mode 'RGB' or 'L', whose values are what `ToArray` gives."""
+        """Convert a Pillow image of mode 'RGB' or 'L' to an array and normalise it."""
         channels = len(image.getbands())
         self._check(channels)
-        return pixels.normalized(image, self._mean, self._std, room_for((channels, image.height, image.width), out))
+        return pixels.normalized(image, self._mean, self._std, output_array((channels, image.height, image.width), out))
 
     def _check(self, channels: int) -> None:
         if channels != len(self._mean):
-            raise UserError(f"mean and std have {len(self._mean)} numbers for an image of {channels} channels")
+            raise UserError(f"mean and std have {len(self._mean)} numbers, but the image has {channels} channels")
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean}, std={self.std})"
 
 
 class _ToNormalized(ArrayTransform):
-    """`ToArray`, then `Normalize`."""
+    """A `ToArray`, fused with the `Normalize` after it."""
 
     def __init__(self, normalize: Normalize):
         self._normalize = normalize

@@ -1,4 +1,4 @@
-"""The pipelines of transforms for training and evaluation."""
+"""Creates the pipelines of transforms for training and evaluation."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def create_transforms(
     separate: bool = False,
     **kwargs: Any,
 ) -> Union[list[Callable], SplitTransforms]:
-    """The transforms of `transforms_imagenet_train` or `transforms_imagenet_eval`.
+    """Create the transforms of `transforms_imagenet_train` or `transforms_imagenet_eval`.
 
     Args:
-        dataset_name: checked for being known, and otherwise without influence: the options mean the same for every
-            data set. (MindCV has fixed pipelines for CIFAR and MNIST that ignore them.)
+        dataset_name: name of the data set, which must be known. It has no other influence: the options mean the same
+            for every data set. (MindCV has fixed pipelines for CIFAR and MNIST that ignore the options.)
         image_resize: height and width of the result in pixels.
-        is_training: which of the two.
-        auto_augment: policy, for training alone.
-        separate: for training, with splits: a `SplitTransforms` for `create_loader(separate=True)`.
-        kwargs: the other arguments of the function chosen.
+        is_training: whether to create the transforms for training instead of those for evaluation.
+        auto_augment: augmentation policy, for training only.
+        separate: whether to return a `SplitTransforms` for `create_loader(separate=True)`, for training only.
+        kwargs: further arguments of the chosen function.
 
     Raises:
         UserError: a name or value is not allowed.
-        TypeError: a keyword is not one of the function's.
+        TypeError: the chosen function does not have a keyword.
     """
     check_name("dataset", dataset_name, DATASET_NAMES, ignore_case=True)
     check_flags(is_training=is_training, separate=separate)
@@ -104,25 +104,29 @@ def transforms_imagenet_train(
     *,
     re_count: int = 1,
 ) -> Union[list[Callable], SplitTransforms]:
-    """Random crop, flips, colour, normalisation, erasing: an encoded image to float32 (in_channels, size, size).
+    """Create the transforms for training: random crop, flips, colour changes, normalisation and random erasing.
+
+    They convert an encoded image to a float32 array [in_channels, image_resize, image_resize].
 
     Args:
         image_resize: height and width of the result in pixels.
         scale, ratio: see `RandomResizedCrop`.
-        hflip, vflip: probabilities of the flips.
-        color_jitter: one strength for brightness, contrast and saturation, or a list of the three, or of four with
-            hue. Applies when `auto_augment` is None alone, as in MindCV and timm: RandAugment changes colours itself.
-        auto_augment: policy string, see `auto_augment.create_auto_augment`.
+        hflip, vflip: probability of a horizontal flip, and of a vertical flip.
+        color_jitter: strength of the changes of brightness, contrast and saturation, or a list of these three, or of
+            these and hue. As in MindCV and timm, it applies only if `auto_augment` is None, because RandAugment changes
+            colours itself.
+        auto_augment: policy string (see `auto_augment.create_auto_augment`).
         interpolation: 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box' or 'hamming'.
-        mean, std: one a channel, in units of 0..255. With one channel, the ImageNet defaults become their average.
+        mean, std: one number for each channel, in the units of pixel values (0..255). For one channel, the ImageNet
+            defaults are averaged.
         re_prob, re_scale, re_ratio, re_value, re_max_attempts, re_count: see `RandomErasing`.
-        separate: give a `SplitTransforms` instead of one list: crop and flips, which all versions of an image share;
-            what the clean version gets after them; and what the augmented ones get. (MindCV's three lists are other
-            ones: its third, normalisation and erasing, serves the clean version too, which then is not clean.)
-        in_channels: 3 for colour, 1 for grey.
+        separate: whether to return a `SplitTransforms` instead of one list. All versions of an image share the crop and
+            the flips. (MindCV's three lists differ: its third list, normalisation and erasing, also applies to the
+            clean version, which is then not clean.)
+        in_channels: 3 for colour images, 1 for grey images.
 
     Raises:
-        UserError: an argument is not allowed, or `separate` is asked for with nothing that sets versions apart.
+        UserError: an argument is not allowed, or `separate` is on but nothing distinguishes the versions.
     """
     mode, mean, std = _check_channels(in_channels, mean, std)
     shared = [Decode(mode), RandomResizedCrop(check_int("image_resize", image_resize, 1), scale, ratio, interpolation)]
@@ -153,16 +157,17 @@ def transforms_imagenet_eval(
     interpolation: str = "bilinear",
     in_channels: int = 3,
 ) -> list[Callable]:
-    """Resize, central crop, normalisation: an encoded image to float32 (in_channels, size, size).
+    """Create the transforms for evaluation: resize, central crop and normalisation.
 
-    The shorter side becomes int(image_resize / crop_pct), then the centre is cut out. With `crop_pct` 1 at 384 pixels
-    and above the image is resized straight to the square instead, its proportions given up, as the official ConvNeXt
-    code evaluates at those sizes.
+    They convert an encoded image to a float32 array [in_channels, image_resize, image_resize]. The shorter side is
+    resized to int(image_resize / crop_pct), and then the centre is cropped. If `crop_pct` is 1 and `image_resize` at
+    least 384, the image is resized directly to the square, which changes its proportions. The official ConvNeXt code
+    evaluates in this way at these sizes.
 
     Args:
         image_resize: height and width of the result in pixels.
-        crop_pct: share of the shorter side that stays, above 0 and at most 1.
-        mean, std, interpolation, in_channels: as in `transforms_imagenet_train`.
+        crop_pct: fraction of the shorter side that the crop keeps, above 0 and at most 1.
+        mean, std, interpolation, in_channels: see `transforms_imagenet_train`.
 
     Raises:
         UserError: an argument is not allowed.
@@ -180,7 +185,7 @@ def transforms_imagenet_eval(
 def _check_channels(
     in_channels: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[str, Sequence[float], Sequence[float]]:
-    """The mode to decode to, and mean and std for it."""
+    """Return the mode to decode to, and the mean and std for this mode."""
     if in_channels not in (1, 3):
         raise UserError(f"in_channels must be 3 (colour) or 1 (grey), got {shown(in_channels)}")
     check_numbers("mean", mean)
@@ -192,7 +197,7 @@ def _check_channels(
             std = [sum(std) / 3]
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != in_channels:
-            raise UserError(f"{name} must have {in_channels} number(s), one a channel, got {list(values)}")
+            raise UserError(f"{name} must have {in_channels} number(s), one for each channel, got {list(values)}")
     return "RGB" if in_channels == 3 else "L", mean, std
 
 
@@ -200,5 +205,5 @@ def _jitter_strengths(color_jitter: Union[float, Sequence[float]]) -> Sequence[f
     if is_number(color_jitter):
         return (color_jitter,) * 3
     if not are_numbers(color_jitter, 3) and not are_numbers(color_jitter, 4):
-        raise UserError(f"color_jitter must be one number or a list of 3 or 4, got {shown(color_jitter)}")
+        raise UserError(f"color_jitter must be one number or a list of 3 or 4 numbers, got {shown(color_jitter)}")
     return color_jitter

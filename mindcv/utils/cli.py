@@ -1,4 +1,4 @@
-"""What the scripts have in common: how they end."""
+"""Runs the main function of a script, and ends the process with a status and without tracebacks for users' mistakes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ __all__ = ["run_script", "show_and_stop"]
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run `main` and leave with a status.
+    """Run `main` and end the process with a status.
 
-    The status is 0 for success, 2 for wrong options, 1 for other mistakes of the user, 130 for Ctrl-C, 143 for SIGTERM,
-    and 141 without a word when the reader of the output has gone (`infer.py ... | head`). Once MindSpore has run a
-    graph, it makes a SIGTERM of each Ctrl-C. A signal that `main` does not handle ends the process with one line.
+    - 0: success;
+    - 1: a mistake of the user other than wrong options;
+    - 2: wrong options;
+    - 130: Ctrl-C;
+    - 141: the reader of the output has closed it (`infer.py ... | head`); nothing is printed;
+    - 143: SIGTERM. After MindSpore has run a graph, it turns each Ctrl-C into a SIGTERM.
 
-    A user's mistake is told in a line each, without a traceback; any other exception keeps its traceback.
+    A signal that `main` does not handle ends the process with one line. Each mistake of the user is printed as one line
+    without a traceback. Any other exception keeps its traceback.
     """
     _escape_unprintable(sys.stdout)
     try:
-        with _signals_told():
+        with _signals_reported():
             status = _status_of(main)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -41,53 +45,56 @@ def run_script(main: Callable[[], None]) -> None:
         if not gone:
             raise
         status = 128 + signal.SIGPIPE
-        for stream in gone:  # else Python complains when it flushes them at its end
+        for stream in gone:  # otherwise Python reports an error when it flushes them at exit
             silence(stream)
     finally:
         release_folders()
-    # MindSpore's cells complain when the interpreter takes them down: let them go first.
+    # MindSpore's cells print errors if the interpreter destroys them at exit, so they are deleted
+    # here.
     gc.collect()
     sys.exit(status)
 
 
 def show_and_stop(text: str) -> NoReturn:
-    """Print what the user asked to see, and leave with status 0."""
+    """Print a text that the user requested, and end the process with status 0."""
     print(text)
     raise SystemExit(0)
 
 
 def _escape_unprintable(stream: TextIO) -> None:
-    """Have letters that the stream's encoding lacks, and file names that are not text, printed as escapes."""
+    """Make the stream print characters that it cannot encode, and bytes of file names that are not text, as escapes."""
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # as standard error has it
+        stream.reconfigure(errors="backslashreplace")  # as in standard error
 
 
 @contextmanager
-def _signals_told() -> Iterator[None]:
-    """While the block runs, SIGTERM ends the process with a line, and so does Ctrl-C in a script that handles it.
+def _signals_reported() -> Iterator[None]:
+    """Inside the block, SIGTERM ends the process with a line. So does Ctrl-C in a script that handles it.
 
-    Without this the process would end without a word, and a file that is being written would stay half written. A
-    launcher ends its processes with SIGTERM while they wait in MindSpore, where no handler runs: theirs is left alone.
+    Otherwise the process would end without a message and leave half-written side files. The handler of SIGTERM stays
+    unchanged in processes of a launcher: the launcher stops them while they wait in MindSpore, where no Python handler
+    runs.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     process = os.getpid()
 
     def end(number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() == process:  # and not a data-loader worker, which has the handler from its parent
+        if os.getpid() == process:  # a data-loader worker inherits the handler, but must not do this
             remove_open_side_files()
             release_folders()
-            with suppress(Exception):  # the signal may have come in the middle of a print
+            with suppress(Exception):  # the signal may have interrupted a print
                 sys.stdout.flush()
-            told = b"by Ctrl-C" if number == signal.SIGINT else b"by SIGTERM or Ctrl-C"
+            cause = b"by Ctrl-C" if number == signal.SIGINT else b"by SIGTERM or Ctrl-C"
             with suppress(OSError):
-                os.write(2, (b"\n" if os.isatty(2) else b"") + b"stopped: " + told + b"\n")
+                os.write(2, (b"\n" if os.isatty(2) else b"") + b"stopped: " + cause + b"\n")
         os._exit(128 + number)
 
     before = {}
     if is_main_thread and not is_launched():
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
-        # The scripts set a handler before their imports; Python's own, as in a notebook, raises an exception.
+        # The scripts set a handler before their imports. Python's own handler, as in a notebook,
+        # raises an exception and stays.
         if callable(handler := signal.getsignal(signal.SIGINT)) and handler is not signal.default_int_handler:
             before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
@@ -103,19 +110,19 @@ def _status_of(main: Callable[[], None]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except ConfigError as error:
-        return _tell(2, *error.problems)
+        return _report(2, *error.problems)
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError) and gone_streams():
             raise
-        return _tell(1, str(error))
+        return _report(1, str(error))
     except Interrupted as error:
-        return _tell(error.status, str(error), kind="stopped")
+        return _report(error.status, str(error), kind="stopped")
     except KeyboardInterrupt:
-        return _tell(130, "by Ctrl-C", kind="stopped")
+        return _report(130, "by Ctrl-C", kind="stopped")
     return 0
 
 
-def _tell(status: int, *messages: str, kind: str = "error") -> int:
+def _report(status: int, *messages: str, kind: str = "error") -> int:
     for message in messages:
         print(f"{kind}: {message}", file=sys.stderr)
     return status

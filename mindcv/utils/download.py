@@ -1,4 +1,4 @@
-"""Files from the network: whole, verified, and fetched once."""
+"""Downloads files, verifies and unpacks them. Each file is downloaded once and is never half written."""
 
 from __future__ import annotations
 
@@ -39,58 +39,62 @@ _PathLike = Union[str, os.PathLike]
 
 _SCHEMES = ("http", "https")
 _TIMEOUT = 30.0  # seconds without a byte
-_PAUSES = (1.0, 2.0, 4.0)  # seconds before each new try; after as many tries in a row that brought nothing new, no more
+# Seconds before each retry. After this number of consecutive attempts without new bytes, the
+# download fails.
+_PAUSES = (1.0, 2.0, 4.0)
 _CHUNK = 1 << 20
-_LEAST_DIGITS = 8  # of a digest
-# Request timeout, too many requests, and the servers' own troubles: what may be gone a moment later.
-_PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+_MIN_DIGITS = 8  # smallest length of an abbreviated digest
+# Temporary HTTP errors: request timeout, too many requests, and errors of the server.
+_TEMPORARY_STATUS = {408, 429, 500, 502, 503, 504}
 
 
 def cache_root() -> Path:
-    """The folder for what is downloaded: that of the environment variable MINDCV_HOME, or ~/.mindcv."""
+    """Return the folder for downloads: the value of the environment variable MINDCV_HOME, or ~/.mindcv."""
     return Path(os.environ.get("MINDCV_HOME") or "~/.mindcv").expanduser()
 
 
 def download(url: str, path: _PathLike, sha256: Optional[str] = None, md5: Optional[str] = None) -> Path:
-    """Fetch a file, unless it is there already.
+    """Download a file unless it exists already.
 
-    A file at `path` counts as there when its digests are those given, or when none is given: it is never half written.
-    Bytes arrive in `<path>.part`. A transfer that breaks off is taken up where it stopped; so is one of an earlier run,
-    if a digest is known that tells whether the two halves fit: one that is given, or that the server tells of the file,
-    as Hugging Face's does. Several processes may ask for the same file at once: one fetches it and the others wait. A
-    progress bar is drawn on a terminal; proxies are those of the environment.
+    An existing file at `path` is used if it has the given digests, or if no digest is given: files are never half
+    written. The bytes are written to `<path>.part`. An interrupted transfer continues where it stopped. A transfer of
+    an earlier run continues only if a digest can verify that both parts belong together. The digest is an argument, or
+    the server sends it, as Hugging Face does. Several processes may download the same file at the same time: one
+    downloads it and the others wait. A terminal shows a progress bar. The proxies of the environment are used.
 
     Args:
-        url: http or https. Certificates are verified, and https is never left for http by a redirect.
-        path: of the file, not its folder, which is made.
-        sha256, md5: digests in hexadecimal, or the first 8 digits of them or more, as names of published files have.
+        url: http or https address. Certificates are verified, and a redirect from https to http is refused.
+        path: path of the file. Its folder is created if it does not exist.
+        sha256, md5: digests in hexadecimal. They may be abbreviated to the first 8 digits or more, as in the names of
+            published files.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: the server cannot be reached, does not have the file, or broke off again and again; or a digest
-            differs, after which the partial file is gone.
+        UserError: the server cannot be reached, does not have the file, or repeatedly closed the connection; or a
+            digest does not match, and then the partial file is removed.
     """
     path = Path(path)
     if urlsplit(url).scheme not in _SCHEMES or not urlsplit(url).netloc:
-        raise UserError(f"cannot download '{url}': not an http or https address")
+        raise UserError(f"cannot download '{url}': it must be an http or https address")
     digests = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
-    if any(len(value) < _LEAST_DIGITS for value in digests.values()):
-        raise ValueError(f"a digest needs {_LEAST_DIGITS} digits or more, got {digests}")
-    if _is_there(path, digests):
+    if any(len(value) < _MIN_DIGITS for value in digests.values()):
+        raise ValueError(f"a digest must have at least {_MIN_DIGITS} digits, got {digests}")
+    if _is_complete(path, digests):
         return path
     ensure_writable_dir(path.parent)
     part = path.with_name(path.name + ".part")
     with locked(part) as file:
-        if _is_there(path, digests):  # another process fetched it while this one waited
+        if _is_complete(path, digests):  # another process fetched it while this one waited
             part.unlink()
             return path
         try:
             logger.info("downloading %s to '%s'", url, path)
-            told = _Transfer(url, file, path.name, is_verified=bool(digests)).run()
-            _verify(part, {**told, **digests}, url)
-            # Not by atomic_path: between its two names another process would find neither, and fetch the file again.
+            server_digests = _Transfer(url, file, path.name, is_verified=bool(digests)).run()
+            _verify(part, {**server_digests, **digests}, url)
+            # atomic_path is not used: for a moment another process would find neither file, and
+            # download it again.
             os.fsync(file.fileno())
             os.replace(part, path)
         finally:
@@ -100,17 +104,18 @@ def download(url: str, path: _PathLike, sha256: Optional[str] = None, md5: Optio
 
 
 def extract_archive(path: _PathLike, folder: _PathLike) -> None:
-    """Unpack a zip or tar archive (plain, or compressed by gzip, bzip2 or xz) into `folder`, which is made.
+    """Unpack a zip or tar archive (plain, or compressed by gzip, bzip2 or xz) into `folder`.
 
-    Files go to a hidden folder beside their places first, so that a place never holds half a file.
+    The folder is created if it does not exist. Files are first written to a hidden folder inside it and then moved, so
+    no file is ever half written.
 
     Raises:
-        UserError: it is no archive, or a damaged one; or a member is a link or device, or would lie outside `folder`,
-            in which case nothing at all is unpacked.
+        UserError: the file is not an archive or is damaged; or a member is a link or a device, or would lie outside
+            `folder`. Then nothing is unpacked.
     """
     path, folder = Path(path), ensure_writable_dir(folder)
     if not path.is_file():
-        raise UserError(f"cannot unpack '{path}': there is no such file")
+        raise UserError(f"cannot unpack '{path}': the file does not exist")
     try:
         with _members_of(path) as members, tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as side:
             for member in members:
@@ -119,30 +124,30 @@ def extract_archive(path: _PathLike, folder: _PathLike) -> None:
                 _unpack(member, Path(side))
             _move_tree(Path(side), folder)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise UserError(f"cannot unpack '{path}', which is damaged: {error}") from None
-    except RuntimeError as error:  # zipfile's word for encryption and for methods it does not know
+        raise UserError(f"cannot unpack '{path}', because it is damaged: {error}") from None
+    except RuntimeError as error:  # zipfile raises it for encryption and unknown methods
         raise UserError(f"cannot unpack '{path}': {error}") from None
 
 
 class DownLoad:
-    """The functions of this module under the names of MindCV's class, for code written for that library.
+    """The functions of this module under the names of MindCV's class, for code that was written for MindCV.
 
-    Unlike there, a broken certificate is an error instead of a reason to go on without one, or without encryption.
+    Unlike in MindCV, an invalid certificate is an error. MindCV continues without verification or without encryption.
     """
 
     def download_file(self, url: str, file_path: _PathLike) -> Path:
-        """Fetch `url` to `file_path` unless that is there, see `download`."""
+        """Download `url` to `file_path` unless the file exists (see `download`)."""
         return download(url, file_path)
 
     def download_url(
         self, url: str, path: Optional[_PathLike] = None, filename: Optional[str] = None, md5: Optional[str] = None
     ) -> Path:
-        """Fetch `url` into the folder `path`, by default `cache_root()`; the name is the address's unless given."""
+        """Download `url` into the folder `path`, by default `cache_root()`. The default file name is the URL's."""
         folder = cache_root() if path is None else Path(path).expanduser()
         return download(url, folder / (filename or _name_of(url)), md5=md5)
 
     def extract_archive(self, from_path: _PathLike, to_path: Optional[_PathLike] = None) -> Path:
-        """Unpack an archive into the folder `to_path`, by default its own; see the function of this name."""
+        """Unpack an archive into the folder `to_path`, by default its own folder (see `extract_archive`)."""
         folder = Path(from_path).parent if to_path is None else Path(to_path).expanduser()
         extract_archive(from_path, folder)
         return folder
@@ -156,7 +161,7 @@ class DownLoad:
         md5: Optional[str] = None,
         remove_finished: bool = False,
     ) -> None:
-        """Fetch an archive as `download_url` does, and unpack it; with `remove_finished` the archive is removed."""
+        """Download an archive as `download_url` does, and unpack it. `remove_finished` then removes the archive."""
         archive = self.download_url(url, download_path, filename, md5)
         self.extract_archive(archive, extract_path)
         if remove_finished:
@@ -166,16 +171,16 @@ class DownLoad:
 def _name_of(url: str) -> str:
     name = unquote(PurePosixPath(urlsplit(url).path).name)
     if not name:
-        raise UserError(f"'{url}' does not end in the name of a file: give filename")
+        raise UserError(f"'{url}' does not end in the name of a file: set filename")
     return name
 
 
-def _is_there(path: Path, digests: dict[str, str]) -> bool:
+def _is_complete(path: Path, digests: dict[str, str]) -> bool:
     return path.is_file() and all(_digest(path, name).startswith(value) for name, value in digests.items())
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)  # md5 would be refused in FIPS mode otherwise
+    digest = hashlib.new(algorithm, usedforsecurity=False)  # otherwise FIPS mode would refuse md5
     with open(path, "rb") as file:
         for chunk in iter(lambda: file.read(_CHUNK), b""):
             digest.update(chunk)
@@ -184,64 +189,65 @@ def _digest(path: Path, algorithm: str) -> str:
 
 def _verify(part: Path, digests: dict[str, str], url: str) -> None:
     for name, expected in digests.items():
-        found = _digest(part, name)
-        if not found.startswith(expected):
+        actual = _digest(part, name)
+        if not actual.startswith(expected):
             part.unlink()
-            be = "be" if len(expected) == len(found) else "begin with"
-            raise UserError(f"'{url}' is not the file expected: its {name} is {found}, and should {be} {expected}")
+            verb = "be" if len(expected) == len(actual) else "begin with"
+            raise UserError(f"'{url}' is not the expected file: its {name} is {actual}, but it must {verb} {expected}")
 
 
-def _told_digest(headers: http.client.HTTPMessage) -> dict[str, str]:
-    """The SHA-256 of a large file as Hugging Face and its mirrors tell it, beside or before a redirect to the file."""
+def _server_digest(headers: http.client.HTTPMessage) -> dict[str, str]:
+    """Return the SHA-256 that Hugging Face and its mirrors send for a large file, with the file or with a redirect."""
     tag = headers.get("X-Linked-ETag", "").strip('"').lower()
     return {"sha256": tag} if re.fullmatch("[0-9a-f]{64}", tag) else {}
 
 
 class _Interrupted(Exception):
-    """A transfer broke off for a reason that may have passed the next time."""
+    """A transfer was interrupted for a reason that may be temporary."""
 
 
-class _SameSafety(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not from https to anything else."""
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to another scheme."""
 
     def __init__(self):
-        self.told: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # noqa: ANN001, ANN202
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise UserError(f"cannot download '{req.full_url}': it leads to '{newurl}', which is not encrypted")
-        self.told.update(_told_digest(headers))
+            raise UserError(f"cannot download '{req.full_url}': it redirects to '{newurl}', which is not encrypted")
+        self.digests.update(_server_digest(headers))
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Transfer:
-    """Brings `file` (open for appending) up to the whole of what is at `url`.
+    """Downloads the missing part of `url` to `file`, which is open for appending.
 
-    `is_verified` says that the caller will know a file of two versions for what it is.
+    `is_verified` says that the caller verifies the file, so a mixture of two versions will be detected.
     """
 
     def __init__(self, url: str, file: IO[bytes], name: str, is_verified: bool):
         self._url = url
         self._file = file
         self._name = name
-        self._may_go_on = is_verified  # with the bytes of an earlier run
+        self._can_resume = is_verified  # whether bytes of an earlier run may be kept
         self._total: Optional[int] = None
-        self._validator = ""  # the server's name for the version that the bytes so far are of
-        # The context is our own: programs are known to replace the default one by one that verifies nothing.
+        self._validator = ""  # the server's identifier (ETag) of the version that the bytes belong to
+        # Some programs replace Python's default context by one that verifies nothing. This context
+        # is not affected.
         https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-        self._redirects = _SameSafety()
+        self._redirects = _SecureRedirects()
         self._opener = urllib.request.build_opener(https, self._redirects)
 
     def run(self) -> dict[str, str]:
-        """Fetch what lacks, and give the digests that the server told of the file, by algorithm."""
-        most, failures = self._size(), 0
+        """Download the missing bytes. Return the digests that the server sent, by algorithm."""
+        largest_size, failures = self._size(), 0
         while True:
             try:
                 self._fetch_rest()
-                return self._redirects.told
+                return self._redirects.digests
             except _Interrupted as error:
-                failures = 0 if self._size() > most else failures + 1
-                most = max(most, self._size())
+                failures = 0 if self._size() > largest_size else failures + 1
+                largest_size = max(largest_size, self._size())
                 if failures >= len(_PAUSES):
                     raise UserError(f"cannot download '{self._url}': {error}, {failures} times in a row") from None
                 logger.info("%s: %s; trying again", self._name, error)
@@ -251,23 +257,23 @@ class _Transfer:
         return os.fstat(self._file.fileno()).st_size
 
     def _fetch_rest(self) -> None:
-        have = self._size()
+        offset = self._size()
         headers = {"User-Agent": "mindcv"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
             if self._validator:
                 headers["If-Range"] = self._validator
         with closing(self._open(urllib.request.Request(self._url, headers=headers))) as response:
-            self._redirects.told.update(_told_digest(response.headers))
-            may_go_on, self._may_go_on = self._may_go_on or bool(self._redirects.told), True
-            if have and not may_go_on:
+            self._redirects.digests.update(_server_digest(response.headers))
+            can_resume, self._can_resume = self._can_resume or bool(self._redirects.digests), True
+            if offset and not can_resume:
                 self._file.truncate(0)
                 return self._fetch_rest()
             if response.status == 416:
                 return self._check_complete(response)
             if response.status == 206:
-                self._check_range(response, have)
-            else:  # the whole file, asked for or not
+                self._check_range(response, offset)
+            else:  # the server sends the whole file
                 self._file.truncate(0)
                 self._total = response.length
             tag = response.headers.get("ETag", "")
@@ -282,13 +288,13 @@ class _Transfer:
         except http.client.InvalidURL as error:
             raise UserError(f"cannot download '{self._url}': {error}") from None
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing lies beyond the bytes that are here
+            if error.code == 416:  # the server has no bytes after the present ones
                 return error
             error.close()
-            says = f"the server answers {error.code} ({error.reason})"
-            if error.code in _PASSING_STATUS:
-                raise _Interrupted(says) from None
-            raise UserError(f"cannot download '{self._url}': {says}") from None
+            reason = f"the server answers {error.code} ({error.reason})"
+            if error.code in _TEMPORARY_STATUS:
+                raise _Interrupted(reason) from None
+            raise UserError(f"cannot download '{self._url}': {reason}") from None
         except urllib.error.URLError as error:
             reason = error.reason
             if isinstance(reason, (ssl.SSLCertVerificationError, ConnectionRefusedError, socket.gaierror)):
@@ -297,49 +303,49 @@ class _Transfer:
         except (OSError, http.client.HTTPException) as error:
             raise _Interrupted(f"{error}") from None
 
-    def _check_range(self, response: http.client.HTTPResponse, have: int) -> None:
+    def _check_range(self, response: http.client.HTTPResponse, offset: int) -> None:
         start, total = _read_range(response.headers.get("Content-Range", ""))
         if total is None and response.length is not None:
-            total = have + response.length
-        if start != have or self._total not in (None, total):
-            self._start_over("the server's file is another one by now")
+            total = offset + response.length
+        if start != offset or self._total not in (None, total):
+            self._start_over("the file on the server has changed")
         self._total = total
 
     def _check_complete(self, response: http.client.HTTPResponse) -> None:
         total = _read_range(response.headers.get("Content-Range", ""))[1]
         if total != self._size():
-            self._start_over("the partial file is longer than the whole one")
+            self._start_over("the partial file is longer than the complete file")
 
-    def _start_over(self, why: str) -> None:
+    def _start_over(self, reason: str) -> None:
         self._file.truncate(0)
         self._total, self._validator = None, ""
-        raise _Interrupted(why)
+        raise _Interrupted(reason)
 
     def _copy(self, response: http.client.HTTPResponse) -> None:
         scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-        # disable=None: a bar on a terminal, nothing elsewhere
+        # disable=None shows the bar only on a terminal.
         with tqdm(total=self._total, initial=self._size(), desc=self._name, disable=None, leave=False, **scale) as bar:
             while True:
                 try:
                     chunk = response.read1(_CHUNK)
                 except (OSError, http.client.HTTPException) as error:
-                    raise _Interrupted(f"the connection broke ({error})") from None
+                    raise _Interrupted(f"the connection was lost ({error})") from None
                 if not chunk:
                     break
                 self._file.write(chunk)
-                self._file.flush()  # what is kept after a broken connection, or a killed process
+                self._file.flush()  # so the bytes are kept if the connection is lost or the process is killed
                 bar.update(len(chunk))
 
 
 def _read_range(text: str) -> tuple[Optional[int], Optional[int]]:
-    """First byte and size of the whole file in a Content-Range header; None for what it does not tell."""
+    """Return (first byte, size of the whole file) from a Content-Range header, with None for unknown values."""
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", text.strip())
     start, total = match.groups() if match else (None, None)
     return int(start) if start else None, int(total) if total not in (None, "*") else None
 
 
 class _Member(NamedTuple):
-    """What an archive holds under one name; `open` gives its bytes."""
+    """A member of an archive. `open` returns a file object with its bytes."""
 
     name: str
     is_folder: bool
@@ -349,7 +355,9 @@ class _Member(NamedTuple):
 
 @contextmanager
 def _members_of(path: Path) -> Iterator[list[_Member]]:
-    if tarfile.is_tarfile(path):  # asked first: a tar archive that ends in a zip archive passes for one
+    if tarfile.is_tarfile(
+        path
+    ):  # this test comes first: a tar archive that ends in a zip archive also looks like a zip archive
         with tarfile.open(path) as tar:
             yield [_Member(m.name, m.isdir(), m.isfile(), partial(tar.extractfile, m)) for m in tar.getmembers()]
     elif zipfile.is_zipfile(path):
@@ -381,10 +389,10 @@ def _unpack(member: _Member, folder: Path) -> None:
 
 
 def _move_tree(source: Path, target: Path) -> None:
-    """Move what is below `source` to its place below `target`, over files of the same names."""
-    for path in sorted(source.rglob("*")):  # a folder sorts before what it holds
-        place = target / path.relative_to(source)
+    """Move all files below `source` to the same relative paths below `target`. Existing files are replaced."""
+    for path in sorted(source.rglob("*")):  # a folder sorts before its contents
+        destination = target / path.relative_to(source)
         if path.is_dir():
-            place.mkdir(exist_ok=True)
+            destination.mkdir(exist_ok=True)
         else:
-            os.replace(path, place)
+            os.replace(path, destination)

@@ -132,7 +132,7 @@ def _closest(name: str, known: Iterable[str]) -> Optional[str]:
 
 
 def _case_hint(names: Iterable[str], known: Iterable[str]) -> str:
-    """A clause about the first of `names` that differs from one of `known` in upper and lower case alone, if any."""
+    """Return a clause about the first name that differs from a known one only in upper and lower case, or ""."""
     by_case = {name.casefold(): name for name in known}
     for name in names:
         if name.casefold() in by_case:

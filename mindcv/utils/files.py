@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files atomically, and checks that files and folders can be written."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ __all__ = [
     "remove_side_files",
 ]
 
-# What a side file has in its name.
+# Part of the name of each side file.
 _SIDE = ".part-"
-# The side files that this process is writing to.
+# Side files that this process is writing.
 _open_sides: set[Path] = set()
 
 
 @contextmanager
 def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
-    """A side name to write to, in the same folder; it becomes `path` when the block ends well.
+    """Yield the path of a side file in the same folder. It is renamed to `path` if the block succeeds.
 
-    The bytes are on disk (fsync) before the name changes, and the folder's entry after it, so that a crash leaves
-    either the old file or the new one. When the block raises, the side file is removed and `path` is untouched. The
-    side name keeps the suffix of `path`, which writers such as Pillow and matplotlib look at. A symbolic link stays,
-    and the file that it points to is replaced. A device or a pipe, such as /dev/stdout, stays too and is written to.
+    The bytes are on disk (fsync) before the file is renamed, and the folder is synchronised afterwards. So a crash
+    leaves either the old file or the new one. If the block raises, the side file is removed and `path` is unchanged.
+    The side file has the suffix of `path`, because writers such as Pillow and matplotlib depend on it. A symbolic link
+    is kept, and the file that it points to is replaced. A device or a pipe, such as /dev/stdout, is kept too, and the
+    bytes are written to it.
 
     Raises:
-        UserError: an OSError came out of the block or of the disk, which is full or cannot be written to.
+        UserError: the block or the disk raised an OSError, because the disk is full or cannot be written to.
     """
     is_stream = _is_stream(path)
     path = Path(path) if is_stream else Path(os.path.realpath(path))
@@ -56,13 +57,13 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
             with open(side, "rb") as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target)
             return
-        os.chmod(side, 0o666 & ~_umask())  # mkstemp's 0600 and MindSpore's 0400 are nobody's wish for a result
+        os.chmod(side, 0o666 & ~_umask())  # mkstemp sets 0600 and MindSpore sets 0400
         _fsync(side)
         os.replace(side, path)
         _fsync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot save '{path}': {reason}; what was saved before is whole") from error
+        raise UserError(f"cannot save '{path}': {reason}; files that were saved before are complete") from error
     finally:
         if side is not None:
             _remove(side)
@@ -70,31 +71,31 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
 
 
 def remove_side_files(folder: Union[str, os.PathLike]) -> None:
-    """Remove what killed processes left in a folder; only where nobody else is writing to it."""
+    """Remove the side files of killed processes from a folder. No other process may be writing to the folder."""
     for path in Path(folder).glob(f".*{_SIDE}*"):
         path.unlink(missing_ok=True)
 
 
 def remove_open_side_files() -> None:
-    """Remove the side files that this process is writing to, before it ends at once."""
+    """Remove the side files that this process is writing. Call it before the process ends immediately."""
     for side in list(_open_sides):
         _remove(side)
 
 
 def atomic_write_text(path: Union[str, os.PathLike], text: str) -> None:
-    """Write `text` as UTF-8 so that `path` is never half written.
+    """Write `text` as UTF-8 atomically.
 
-    A byte of a file name that is not UTF-8 becomes an escape such as \\udcff, which JSON reads back as it was.
+    A byte of a file name that is not UTF-8 is written as an escape such as \\udcff, which JSON reads back unchanged.
     """
     with atomic_path(path) as side:
         side.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
-    """Create `path` with its parents and prove that a file can be made in it.
+    """Create the folder `path` and its parents, and check that a file can be created in it.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be created or written to.
     """
     path = Path(path)
     try:
@@ -107,23 +108,25 @@ def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
 
 
 def ensure_writable(*paths: str) -> None:
-    """Prove, before the work that fills them, that files can be made at `paths`; empty ones stand for none.
+    """Check that files can be created at `paths`, before a long computation that writes them. Empty paths are ignored.
 
     Raises:
-        UserError: a path is given twice or is a folder, or a file's folder cannot be made or written to.
+        UserError: a path is given twice or is a folder, or its folder cannot be created or written to.
     """
     given = [os.path.abspath(path) for path in paths if path]
     for path in filter(None, paths):
         if given.count(os.path.abspath(path)) > 1:
-            raise UserError(f"'{path}' is given as the place of two results: one would overwrite the other")
+            raise UserError(
+                f"'{path}' is given for two results, and one would overwrite the other: give two different paths"
+            )
         if os.path.isdir(path) or path.endswith(("/", os.sep)):
-            raise UserError(f"cannot write to '{path}': it is a folder, and the name of a file is expected")
+            raise UserError(f"cannot write to '{path}': it is a folder, but the name of a file is expected")
         if not _is_stream(path):
             ensure_writable_dir(Path(os.path.realpath(path)).parent)
 
 
 def _is_stream(path: Union[str, os.PathLike]) -> bool:
-    """Whether `path` is a device, a pipe or a socket: renaming a file to it would put the file in its place."""
+    """Return whether `path` is a device, a pipe or a socket. Renaming a file to it would replace it."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -132,7 +135,7 @@ def _is_stream(path: Union[str, os.PathLike]) -> bool:
 
 
 def _remove(side: Path) -> None:
-    """Remove a side file, and what its writer put beside it: MindSpore's writes to another suffix first."""
+    """Remove a side file and files of its writer beside it. MindSpore writes to another suffix first."""
     for path in side.parent.glob(f"{glob.escape(side.stem)}.*"):
         path.unlink(missing_ok=True)
     side.unlink(missing_ok=True)

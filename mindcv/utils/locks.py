@@ -1,4 +1,4 @@
-"""Locks that keep processes apart. The system drops the locks of a process when that ends, however it ends.
+"""Locks that exclude other processes. The system releases the locks of a process when the process ends in any way.
 
 Decision 0076 says why a run locks its folder.
 """
@@ -18,18 +18,19 @@ from mindcv.utils.logger import logger
 
 try:
     import fcntl
-except ImportError:  # Windows, where processes are not kept apart
+except ImportError:  # Windows, where there are no locks
     fcntl = None
 
 __all__ = ["LOCK_FILE", "hold_folder", "locked", "release_folders"]
 
-# The file in a folder whose lock stands for the folder. Its text tells which process holds it, for messages only.
+# A folder is locked by the lock of this file in it. The text of the file names the process that
+# holds the lock, for messages only.
 LOCK_FILE = ".in-use.lock"
 
 
 @dataclass(frozen=True)
 class _Hold:
-    """The lock of a folder, which lasts as long as `file` is open in this process."""
+    """The lock of a folder. The lock lasts as long as `file` is open in this process."""
 
     folder: Path
     file: IO[bytes]
@@ -40,22 +41,23 @@ _holds: dict[str, _Hold] = {}
 
 
 def hold_folder(folder: Union[str, os.PathLike], advice: str) -> str:
-    """Keep `folder`, which is made if need be, from other processes until `release_folders` or the end of this process.
+    """Lock `folder` against other processes until `release_folders` or the end of this process.
 
-    Where the file system has no locks, a warning says so, and the folder counts as held.
+    The folder is created if it does not exist. If the file system does not support locks, a warning says so, and the
+    folder counts as locked.
 
     Args:
-        folder: the folder.
-        advice: what the warning tells the user to do.
+        folder: folder to lock.
+        advice: advice to the user in that warning.
 
     Returns:
-        An empty string, also when this process holds the folder already; else the process that holds it.
+        '' if this process now holds the lock, and otherwise a description of the process that holds it.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be created or written to.
     """
-    place = os.path.realpath(folder)
-    if place in _holds:
+    real_path = os.path.realpath(folder)
+    if real_path in _holds:
         return ""
     is_new = not os.path.isdir(folder)
     path = ensure_writable_dir(folder) / LOCK_FILE
@@ -69,16 +71,16 @@ def hold_folder(folder: Union[str, os.PathLike], advice: str) -> str:
                 return file.read(200).decode(errors="replace").strip() or "another process"
         if _is_named(file, path):
             break
-        file.close()  # the process that held it has removed it meanwhile
+        file.close()  # the process that held the lock has removed the file in the meantime
     file.truncate(0)
     file.write(f"process {os.getpid()} on host {socket.gethostname()}\n".encode())
     file.flush()
-    _holds[place] = _Hold(path.parent, file, is_new)
+    _holds[real_path] = _Hold(path.parent, file, is_new)
     return ""
 
 
 def release_folders() -> None:
-    """Let other processes have the folders that this one holds; a folder that was made and is empty is removed."""
+    """Release all folders that this process has locked. Remove a folder that `hold_folder` created if it is empty."""
     while _holds:
         _, hold = _holds.popitem()
         path = hold.folder / LOCK_FILE
@@ -91,7 +93,7 @@ def release_folders() -> None:
 
 
 def _forget_folders() -> None:
-    """In a forked process: without this, a worker that outlives its parent would keep the parent's lock."""
+    """Drop the locks in a forked process. Otherwise a worker that outlives its parent would keep the parent's lock."""
     while _holds:
         _holds.popitem()[1].file.close()
 
@@ -102,13 +104,14 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(path: Union[str, os.PathLike]) -> Iterator[IO[bytes]]:
-    """The file at `path`, made if need be, open for appending, and kept from other processes that ask for it this way.
+    """Open the file at `path` for appending, and lock it against other processes that call this function.
 
-    Whoever holds it may rename or remove it: those who waited for it then get a new one of that name.
+    The file is created if it does not exist. The holder of the lock may rename or remove the file. The processes that
+    wait for it then get a new file of this name.
     """
     while True:
         with open(path, "a+b") as file:
-            _lock(file, "start only one process that fetches it", may_wait=True)
+            _lock(file, "start only one process that downloads this file", may_wait=True)
             if _is_named(file, path):
                 yield file
                 return
@@ -118,7 +121,7 @@ def _lock(file: IO[bytes], advice: str, may_wait: bool) -> None:
     """Lock `file` until it is closed.
 
     Raises:
-        BlockingIOError: another process has it locked, and this one may not wait.
+        BlockingIOError: another process has locked the file, and `may_wait` is off.
     """
     if fcntl is None:
         return
@@ -126,12 +129,12 @@ def _lock(file: IO[bytes], advice: str, may_wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX if may_wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError as error:  # some network file systems have no locks
+    except OSError as error:  # some network file systems do not support locks
         logger.warning("cannot lock '%s' (%s): %s", file.name, error.strerror, advice)
 
 
 def _is_named(file: IO[bytes], path: Union[str, os.PathLike]) -> bool:
-    """Whether `path` is still this open file, and not gone or another one."""
+    """Return whether `path` is still the name of this open file, and not missing or another file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Standard output and standard error whose reader has gone: a closed pipe, a closed terminal."""
+"""Handles standard output and standard error after their reader, a pipe or a terminal, has been closed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["gone_streams", "silence"]
 
 
 def gone_streams() -> list[TextIO]:
-    """Standard output and standard error, as far as they are a pipe or a terminal that nobody reads any more."""
+    """Return those of standard output and standard error that are a closed pipe or a closed terminal."""
     return [stream for stream in (sys.stdout, sys.stderr) if _is_reader_gone(stream)]
 
 
 def silence(stream: TextIO) -> None:
-    """Have what is written to `stream` from now on disappear, instead of raising an error."""
+    """Discard everything that is written to `stream` from now on, instead of raising errors."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -24,6 +24,10 @@ def _is_reader_gone(stream: TextIO) -> bool:
     try:
         poll = select.poll()
         poll.register(stream.fileno(), 0)
-    except (AttributeError, OSError, ValueError):  # no poll on this system; no file, as in a notebook; closed
+    except (
+        AttributeError,
+        OSError,
+        ValueError,
+    ):  # the system has no poll, the stream is no file (as in a notebook), or it is closed
         return False
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -7,7 +7,7 @@ from mindcv.data import batches
 
 @pytest.fixture
 def started_workers(monkeypatch):
-    """What loaders start, in order: a number of workers, and whether they are processes.
+    """Return a list that records the workers that loaders start: their number, and whether they are processes.
 
     A test that compares kinds of workers uses it to show that each kind ran. On a machine with one core there are two.
     """

@@ -1,4 +1,4 @@
-"""RandAugment: strings, operations, magnitudes, frequencies."""
+"""Tests of RandAugment: policy strings, operations, magnitudes and frequencies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def applied(name, level, increasing=True, sign=1):
     return np.asarray(chosen.apply(smooth_picture(), sign * chosen.amount(level), CANVAS)).astype(int)
 
 
-def test_the_set_of_operations():
+def test_make_ops_returns_the_published_operations():
     names = [op.name for op in make_ops(True)]
     assert len(names) == len(set(names)) == 15
     assert set(names) == GEOMETRIC | ENHANCEMENTS | CONSTANT | {"Posterize", "Solarize", "SolarizeAdd"}
@@ -38,18 +38,18 @@ def test_the_set_of_operations():
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize", "Invert"])
-def test_operations_without_magnitude(name):
+def test_ops_without_magnitude_equal_pillow(name):
     by_hand = {"AutoContrast": ImageOps.autocontrast, "Equalize": ImageOps.equalize, "Invert": ImageOps.invert}[name]
     for level in (0, 9):
         np.testing.assert_array_equal(applied(name, level), np.asarray(by_hand(smooth_picture())))
 
 
 @pytest.mark.parametrize("level, mask", [(0, 0xF0), (2.4, 0xF0), (2.5, 0xE0), (5, 0xC0), (9, 0x80), (10, 0x80)])
-def test_posterize_keeps_the_highest_bits(level, mask):
+def test_posterize_op_keeps_the_highest_bits(level, mask):
     np.testing.assert_array_equal(applied("Posterize", level), np.asarray(smooth_picture()) & mask)
 
 
-def test_solarize_formulas():
+def test_solarize_ops_follow_their_formulas():
     pixels = np.asarray(smooth_picture()).astype(int)
     np.testing.assert_array_equal(applied("Solarize", 5), np.where(pixels < 128, pixels, 255 - pixels))
     np.testing.assert_array_equal(
@@ -59,7 +59,7 @@ def test_solarize_formulas():
 
 @pytest.mark.parametrize("name", sorted(ENHANCEMENTS))
 @pytest.mark.parametrize("level, factor", [(0, 1.0), (5, 1.45), (10, 1.9)])
-def test_increasing_enhancements(name, level, factor):
+def test_enhancement_ops_move_away_from_the_image_with_inc1(name, level, factor):
     enhancer = getattr(ImageEnhance, name)(smooth_picture())
     np.testing.assert_array_equal(applied(name, level), np.asarray(enhancer.enhance(factor)))
     np.testing.assert_array_equal(applied(name, level, sign=-1), np.asarray(enhancer.enhance(2 - factor)))
@@ -67,13 +67,13 @@ def test_increasing_enhancements(name, level, factor):
 
 @pytest.mark.parametrize("name", sorted(ENHANCEMENTS))
 @pytest.mark.parametrize("level, factor", [(0, 0.1), (5, 1.0), (10, 1.9)])
-def test_enhancements_without_inc(name, level, factor):
+def test_enhancement_ops_use_the_paper_scale_without_inc(name, level, factor):
     by_hand = np.asarray(getattr(ImageEnhance, name)(smooth_picture()).enhance(factor)).astype(int)
     assert np.abs(applied(name, level, increasing=False) - by_hand).max() <= 1
     assert not op(name, increasing=False).is_signed
 
 
-def test_translations_move_whole_pixels():
+def test_translate_ops_move_whole_pixels():
     pixels = np.asarray(smooth_picture(20)).astype(int)
     moved = np.asarray(op("TranslateXRel").apply(smooth_picture(20), 0.25, CANVAS)).astype(int)
     np.testing.assert_array_equal(moved[:, :15], pixels[:, 5:])
@@ -84,12 +84,12 @@ def test_translations_move_whole_pixels():
     assert op("TranslateXRel").amount(10) == 0.45
 
 
-def test_shears_move_rows_by_their_number():
+def test_shear_ops_move_rows_in_proportion_to_their_index():
     nearest = Canvas((1, 2, 3), Image.Resampling.NEAREST)
     pixels = np.asarray(smooth_picture(20))
     sheared = np.asarray(op("ShearX").apply(smooth_picture(20), 0.3, nearest))
     for y in range(20):
-        # the pixel's centre (x + 0.5, y + 0.5) comes from x + 0.5 + 0.3 (y + 0.5)
+        # the source of the pixel's centre (x + 0.5, y + 0.5) is at x + 0.5 + 0.3 (y + 0.5)
         source = np.floor(np.arange(20) + 0.5 + 0.3 * (y + 0.5)).astype(int)
         inside = source < 20
         np.testing.assert_array_equal(sheared[y, inside], pixels[y, source[inside]])
@@ -99,7 +99,7 @@ def test_shears_move_rows_by_their_number():
     np.testing.assert_array_equal(np.asarray(by_y), sheared)
 
 
-def test_rotation():
+def test_rotate_op_equals_pillow():
     nearest = Canvas((1, 2, 3), Image.Resampling.NEAREST)
     rotated = np.asarray(op("Rotate").apply(smooth_picture(), 90.0, nearest))
     np.testing.assert_array_equal(rotated, np.rot90(np.asarray(smooth_picture())))
@@ -112,23 +112,25 @@ def test_rotation():
     "name, sign",
     [(op.name, sign) for op in make_ops(True) for sign in (1, -1)[: 1 + op.is_signed] if op.name not in CONSTANT],
 )
-def test_greater_magnitude_is_a_stronger_change(name, sign):
+def test_ops_change_more_with_a_greater_magnitude(name, sign):
     chosen = op(name)
     original = np.asarray(smooth_picture()).astype(int)
     changes = [np.abs(applied(name, level, sign=sign) - original).mean() for level in range(11)]
     assert changes == sorted(changes) or name in GEOMETRIC, changes
     assert changes[9] > changes[5] > changes[1]
     amounts = [abs(chosen.amount(level)) for level in range(11)]
-    assert amounts == sorted(amounts, reverse=name in ("Posterize", "Solarize"))  # bits kept, and the threshold, fall
+    assert amounts == sorted(
+        amounts, reverse=name in ("Posterize", "Solarize")
+    )  # the number of bits and the threshold decrease
 
 
-def test_posterize_and_solarize_are_the_same_without_inc():
+def test_posterize_and_solarize_ops_do_not_depend_on_inc():
     for name in ("Posterize", "Solarize"):
         for level in range(11):
             np.testing.assert_array_equal(applied(name, level, increasing=False), applied(name, level))
 
 
-def test_signs_are_drawn_evenly():
+def test_ops_draw_both_signs_equally_often():
     original, counts = smooth_picture(), 0
     brighter = op("Brightness")
     generator = np.random.default_rng(0)
@@ -138,7 +140,7 @@ def test_signs_are_drawn_evenly():
 
 
 @pytest.mark.parametrize("name", [op.name for op in make_ops(True)])
-def test_operations_take_grey_images(name):
+def test_ops_accept_grey_images(name):
     canvas = Canvas(7, Image.Resampling.BICUBIC)
     out = op(name)(smooth_picture().convert("L"), 9.0, canvas, np.random.default_rng(0))
     assert out.mode == "L" and out.size == (32, 32)
@@ -154,7 +156,7 @@ def test_operations_take_grey_images(name):
         ("randaug", RandAugmentPolicy(10, 2, None, 0, 10, 0, 0.5)),
     ],
 )
-def test_policy_strings(text, expected):
+def test_parse_rand_augment_reads_policy_strings(text, expected):
     assert parse_rand_augment(text) == expected
 
 
@@ -164,15 +166,15 @@ def test_policy_strings(text, expected):
         ("randagu-m9", "'randagu' is not known; did you mean 'randaug'"),
         ("rand-q3", "field 'q' is not known"),
         ("rand-msdt0.5", "field 'msdt' is not known; did you mean 'mstd'"),
-        ("rand-m", "field 'm' needs a number after it, got ''"),
-        ("rand-m9x", "field 'm' needs a number after it, got '9x'"),
-        ("rand-n2.5", "field 'n' needs a whole number"),
-        ("rand-m9-m8", "field 'm' comes twice"),
+        ("rand-m", "field 'm' must be followed by a number, got ''"),
+        ("rand-m9x", "field 'm' must be followed by a number, got '9x'"),
+        ("rand-n2.5", "field 'n' must be followed by a whole number"),
+        ("rand-m9-m8", "field 'm' occurs twice"),
         ("rand--m9", "field '' is not known"),
         ("rand-m11", "m must be within 0..10"),
         ("rand-n0", "n must be at least 1"),
         ("rand-w1", "w must be 0"),
-        ("rand-w0-n14", "13 at most"),
+        ("rand-w0-n14", "n must be at most 13"),
         ("rand-inc2", "inc must be 0 or 1"),
         ("rand-p1.5", "p must be within 0..1"),
         ("rand-m-1", "m must be within 0..10"),
@@ -180,12 +182,12 @@ def test_policy_strings(text, expected):
         ("", "policy '' is not known .there are: 3a, augmix, autoaug"),
         ("autoag", "'autoag' is not known; did you mean 'autoaug'"),
         ("autoaug-m9", "field 'm' is not known .there are: mstd."),
-        ("autoaug-mstd", "field 'mstd' needs a number after it"),
+        ("autoaug-mstd", "field 'mstd' must be followed by a number"),
         ("v0r-mstd-1", "v0r's mstd must not be negative"),
-        ("3a-mstd0.5-mstd0.5", "comes twice"),
+        ("3a-mstd0.5-mstd0.5", "occurs twice"),
         ("trivialaugwide-m20", "'trivialaugwide' takes no fields, got 'm20'"),
         ("augmix-n3", "field 'n' is not known"),
-        ("augmix-d1.5", "field 'd' needs a whole number"),
+        ("augmix-d1.5", "field 'd' must be followed by a whole number"),
         ("augmix-d0", "d must be at least 1, or -1"),
         ("augmix-w0", "w must be at least 1"),
         ("augmix-a0", "a must be above 0"),
@@ -194,13 +196,13 @@ def test_policy_strings(text, expected):
         ("augmix-mstd-1", "AugMix's mstd must not be negative"),
     ],
 )
-def test_bad_policy_strings(text, message):
+def test_create_auto_augment_refuses_bad_policy_strings(text, message):
     with pytest.raises(UserError, match=message):
         create_auto_augment(text, [1, 2, 3], "bilinear")
 
 
 class Recorder:
-    """Stands in for an operation and notes what it is asked for."""
+    """Stands in for an operation and records its calls."""
 
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
@@ -219,13 +221,13 @@ def recorded(text, times=2000):
     return [name for name, _ in calls], np.array([level for _, level in calls])
 
 
-def test_number_of_operations_and_their_probability():
+def test_rand_augment_applies_num_ops_operations_with_probability_p():
     assert abs(len(recorded("rand-n2")[0]) / 2000 - 1.0) < 0.06
     assert abs(len(recorded("rand-n3")[0]) / 2000 - 1.5) < 0.08
     assert len(recorded("rand-n3-p1")[0]) == 6000
 
 
-def test_operations_are_equally_often_or_by_weight():
+def test_rand_augment_chooses_operations_equally_or_by_weight():
     names, _ = recorded("rand-n1-p1", 6000)
     counts = [names.count(op.name) / 6000 for op in make_ops(True)]
     assert min(counts) > 0.8 / 15 and max(counts) < 1.2 / 15
@@ -238,7 +240,7 @@ def test_operations_are_equally_often_or_by_weight():
     assert all(first != second for first, second in zip(names[::2], names[1::2]))  # drawn without replacement
 
 
-def test_noise_on_the_magnitude():
+def test_rand_augment_adds_noise_to_the_magnitude():
     assert set(recorded("rand-m9")[1]) == {9.0}
     _, levels = recorded("rand-m5-mstd0.5")
     assert abs(levels.mean() - 5) < 0.05 and abs(levels.std() - 0.5) < 0.03
@@ -253,20 +255,20 @@ def test_noise_on_the_magnitude():
 
 
 @pytest.mark.parametrize("inc, expected", [("", 0.9), ("-inc0", 0.9), ("-inc1", 0.0)])
-def test_inc_reaches_the_operations(inc, expected):
+def test_rand_augment_passes_inc_to_the_operations(inc, expected):
     augment = create_auto_augment(f"rand-m0{inc}", [1, 2, 3], "bilinear")
     brightness = next(op for op in augment._ops if op.name == "Brightness")
     assert abs(brightness.amount(0)) == pytest.approx(expected)
 
 
-def test_augment_is_a_function_of_the_generator():
+def test_rand_augment_depends_only_on_the_generator():
     augment = create_auto_augment("rand-m9-mstd0.5-inc1", [123.675, 116.28, 103.53], "bicubic")
     first, again = (augment(smooth_picture(), np.random.default_rng(5)).tobytes() for _ in range(2))
     assert first == again
     assert len({augment(smooth_picture(), np.random.default_rng(s)).tobytes() for s in range(20)}) > 10
 
 
-def test_fill_and_interpolation():
+def test_rand_augment_uses_fill_and_interpolation():
     augment = create_auto_augment("rand", [123.675, 116.28, 103.53], "bicubic")
     assert augment.canvas == Canvas((124, 116, 104), Image.Resampling.BICUBIC)
     assert RandAugment(RandAugmentPolicy(), [114.5], "nearest").canvas == Canvas(114, Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""Memory of batches is used again when nothing refers to it, and never before."""
+"""Tests of batch memory: it is reused when nothing references it any more, and never before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def filled(memory, value, shape=SHAPE):
     return array
 
 
-def test_arrays_are_new_float32_of_the_shape_and_writable():
+def test_empty_returns_writable_float32_arrays_that_share_no_memory():
     memory = BatchMemory()
     arrays = [filled(memory, number) for number in range(3)]
     for number, array in enumerate(arrays):
@@ -34,7 +34,7 @@ def test_arrays_are_new_float32_of_the_shape_and_writable():
         assert (array == number).all(), "arrays that are all in use share memory"
 
 
-def test_memory_is_used_again_for_batches_as_large_or_smaller():
+def test_empty_reuses_memory_for_equal_or_smaller_batches():
     memory = BatchMemory()
     array = memory.empty(SHAPE)
     first = place(array)
@@ -47,7 +47,7 @@ def test_memory_is_used_again_for_batches_as_large_or_smaller():
     assert larger.shape == (40, 30, 20) and (larger == 1).all()
 
 
-# What may still hold on to a batch when its array is gone.
+# Objects that may still reference the memory of a batch when its array is gone.
 HOLDERS = {
     "view": lambda array: array[1:],
     "view of a view": lambda array: array[1:][:, 0],
@@ -72,7 +72,7 @@ def contents(holder):
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_what_anything_still_refers_to_does_not_change(name):
+def test_empty_does_not_reuse_memory_that_is_referenced(name):
     memory = BatchMemory()
     array = filled(memory, 7)
     holder = HOLDERS[name](array)
@@ -84,7 +84,7 @@ def test_what_anything_still_refers_to_does_not_change(name):
     assert len(memory._free) >= 3
 
 
-def test_many_threads_never_share_memory():
+def test_empty_gives_threads_separate_memory():
     memory, wrong = BatchMemory(), []
 
     def work(value):
@@ -101,7 +101,7 @@ def test_many_threads_never_share_memory():
     assert not wrong and len(memory._free) <= 4
 
 
-def test_arrays_outlive_what_made_them():
+def test_arrays_outlive_the_batch_memory():
     memory = BatchMemory()
     array = filled(memory, 5)
     del memory
@@ -109,8 +109,8 @@ def test_arrays_outlive_what_made_them():
 
 
 @pytest.mark.parametrize("processes", [False, True])
-def test_a_loaders_batches_stay_as_they_were_given(processes, monkeypatch):
-    """Some kept, some dropped, some kept in part, as users do."""
+def test_loader_does_not_change_batches_that_are_kept(processes, monkeypatch):
+    """As in a user's code, some batches are kept, some are dropped, and some are kept in part."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     dataset = create_dataset("digits", num_samples=60, shuffle=False)
     options = {"num_parallel_workers": 2, "python_multiprocessing": processes}
@@ -122,7 +122,7 @@ def test_a_loaders_batches_stay_as_they_were_given(processes, monkeypatch):
             kept.append((number, images))
         elif number % 3 == 1:
             kept.append((number, images[1:2]))
-    assert len(set(places)) < len(places) == 15, "no memory was used again"
+    assert len(set(places)) < len(places) == 15, "no memory was reused"
     for number, images in kept:
         first = 4 * number + (number % 3 == 1)
         for row, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""Where batches are made: in rows of their own memory, and in memory that worker processes share."""
+"""Tests of where batches are made: in their own memory, and in the memory that worker processes share."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def reds(batches):
     return [(images[:, 0] / 10).reshape(len(images), -1).max(1).tolist() for images, _ in batches]
 
 
-def test_processes_return_batches_that_stay(tmp_path):
-    """More batches than there are shared rooms, all kept: none is written over."""
+def test_run_ahead_does_not_overwrite_batches_of_processes(tmp_path):
+    """All of more batches than shared slots are kept, and none is overwritten."""
     loader = loader_of(folder_of(tmp_path, [(8, 6)] * 23), 2)
     batches = list(loader.batches())
     assert reds(batches) == [[i, i + 1] for i in range(0, 22, 2)] + [[22]]
@@ -41,41 +41,41 @@ def test_processes_return_batches_that_stay(tmp_path):
     assert all(images.flags.writeable for images, _ in batches)
 
 
-def test_processes_leave_images_in_shared_memory(tmp_path):
+def test_run_ahead_passes_images_of_processes_in_shared_memory(tmp_path):
     view = EpochView(loader_of(folder_of(tmp_path, [(8, 6)] * 4), 2).source.maker)
     assert view.count_values() == 2 * 3 * 6 * 8
     workers = _Processes(view, 2)
     with workers.executor:
         place, images, labels = workers.submit(1).result()
         assert (place, images, labels.tolist()) == (1, (2, 3, 6, 8), [0, 0])
-        assert workers._rooms[1].reshape(images)[:, 0, 0, 0].tolist() == [20, 30]
-        assert not workers._rooms[0].any()
+        assert workers._slots[1].reshape(images)[:, 0, 0, 0].tolist() == [20, 30]
+        assert not workers._slots[0].any()
 
 
-def test_processes_with_batches_of_different_shapes(tmp_path):
-    """One image a batch may have any size; what does not fit into the shared memory goes through the pipe."""
+def test_run_ahead_passes_images_that_do_not_fit_through_the_pipe(tmp_path):
+    """With one image per batch, sizes may differ. A batch that does not fit into its slot goes through the pipe."""
     sizes = [(8, 6), (4, 2), (30, 20), (8, 6), (3, 50), (1, 1)]
     batches = list(loader_of(folder_of(tmp_path, sizes), 1).batches())
     assert [images.shape for images, _ in batches] == [(1, 3, height, width) for width, height in sizes]
     assert reds(batches) == [[i] for i in range(6)]
 
 
-def test_processes_with_a_first_batch_that_is_corrupt(tmp_path):
+def test_run_ahead_starts_processes_when_the_first_batch_is_corrupt(tmp_path):
     dataset = folder_of(tmp_path, [(8, 6)] * 8)
     for i in range(3):
         (tmp_path / f"train/a/{i:02d}.png").write_bytes(b"not an image")
     loader = loader_of(dataset, 2, is_training=True, skip_corrupt=True)
     for start, expected in ((0, [[3, 3], [3, 3], [4, 5], [6, 7]]), (1, [[3, 3], [4, 5], [6, 7]])):
         assert reds(loader.batches(0, start)) == expected
-    assert loader.num_corrupt == 3 + 1  # the look at an image beforehand counts none
+    assert loader.num_corrupt == 3 + 1  # reading one image in advance is not counted
 
 
-def test_an_empty_epoch_reads_nothing(tmp_path):
+def test_run_ahead_reads_nothing_for_an_empty_epoch(tmp_path):
     loader = loader_of(folder_of(tmp_path, [(8, 6)] * 4), 2)
     assert list(loader.batches(0, start=2)) == []
 
 
-def test_rows_are_written_by_the_transforms_themselves():
+def test_batch_maker_lets_transforms_write_into_the_batch():
     seen = []
 
     class Spy(ToArray):
@@ -86,7 +86,7 @@ def test_rows_are_written_by_the_transforms_themselves():
     dataset = create_dataset("digits", num_samples=4, shuffle=False)
     loader = create_loader(dataset, 4, num_classes=10, transform=[Decode("L"), Spy()], num_parallel_workers=1)
     ((images, _),) = loader.batches()
-    assert seen[0] is None, "the first image of a batch tells its shape"
+    assert seen[0] is None, "the first image of a batch determines the shape"
     assert all(np.shares_memory(out, images[row]) for row, out in enumerate(seen[1:], start=1))
     for row, image in enumerate(images):
         np.testing.assert_array_equal(image[0], dataset.read(row)[0])

@@ -1,4 +1,4 @@
-"""Names of classes, of ImageNet's and of users' files."""
+"""Tests of class names: those of ImageNet and those in users' files."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def test_match_classes_finds_imagenet_classes_by_name(write):
     assert match_classes([write(name) for name in NAMES], IMAGENET) == {write(n): i for n, i in NAMES.items()}
 
 
-def test_match_classes_goes_both_ways_and_takes_exact_names_first():
+def test_match_classes_works_in_both_directions_and_prefers_exact_names():
     few = {"golden retriever": 1, "tench, Tinca tinca": 0, "own class": 2}
     assert match_classes(["n02099601", "Tinca tinca"], few) == {"n02099601": 1, "Tinca tinca": 0}
     assert match_classes(["own class", "Own class", "n01443537"], few) == {"own class": 2}
     assert match_classes(["crane"], {"crane": 5, **IMAGENET}) == {"crane": 5}
 
 
-def test_match_classes_takes_both_encodings_of_an_accent():
+def test_match_classes_accepts_both_encodings_of_an_accent():
     composed, decomposed = "K\u00e4tzchen", "Ka\u0308tzchen"
     assert match_classes([decomposed], {"dog": 0, composed: 1}) == {decomposed: 1}
     assert match_classes([composed], {"dog": 0, decomposed: 1}) == {composed: 1}
     assert match_classes([composed, decomposed], {composed: 0, decomposed: 1}) == {composed: 0, decomposed: 1}
 
 
-def test_match_classes_refuses_what_is_not_clear():
-    with pytest.raises(DataError, match="'crane' may be n02012849 or n03126707: rename"):
+def test_match_classes_refuses_ambiguous_names():
+    with pytest.raises(DataError, match="'crane' can mean n02012849 or n03126707: rename"):
         match_classes(["crane"], IMAGENET)
-    with pytest.raises(DataError, match="'n01440764', 'tench' are one class under several names"):
+    with pytest.raises(DataError, match="'n01440764', 'tench' mean the same class"):
         match_classes(["tench", "n01440764"], IMAGENET)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n \n"])
-def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encoding, end):
+def test_read_class_names_accepts_byte_order_marks_and_empty_lines_at_the_end(tmp_path, encoding, end):
     path = tmp_path / "names.txt"
     path.write_bytes(("Kätzchen\r\n$5_$bill\n猫\u2028x" + end).encode(encoding))
     assert read_class_names(path) == ["Kätzchen", "$5_$bill", "猫\u2028x"]
@@ -74,7 +74,7 @@ def test_read_class_names_takes_marks_and_empty_lines_at_the_end(tmp_path, encod
         (b"cat\ndog\ncat\n", r"repeats the name\(s\) 'cat'; give each class a name of its own"),
     ],
 )
-def test_read_class_names_says_what_is_wrong(tmp_path, content, message):
+def test_read_class_names_names_the_fault(tmp_path, content, message):
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(UserError, match=f"class_names_file '.*names.txt'.* {message}"):
         read_class_names(tmp_path / "names.txt")

@@ -1,4 +1,4 @@
-"""Wrong arguments of data sets, transforms and loaders: one sentence that names the argument and what was found."""
+"""Tests of wrong arguments of data sets, transforms and loaders: one sentence names the argument and the value."""
 
 import re
 
@@ -63,7 +63,10 @@ def test_create_dataset_names_a_wrong_argument(wrong, sentence):
         ({"is_training": True, "hflip": "a"}, "prob of RandomHorizontalFlip must be within 0..1, got 'a'"),
         ({"is_training": True, "scale": 0.5}, "scale must be two numbers, 0 < low <= high <= 1, got 0.5"),
         ({"is_training": True, "ratio": ("a", "b")}, "ratio must be two numbers, 0 < low <= high, got ('a', 'b')"),
-        ({"is_training": True, "color_jitter": "a"}, "color_jitter must be one number or a list of 3 or 4, got 'a'"),
+        (
+            {"is_training": True, "color_jitter": "a"},
+            "color_jitter must be one number or a list of 3 or 4 numbers, got 'a'",
+        ),
         (
             {"is_training": True, "re_prob": 0.5, "re_count": 1.5},
             "count of random erasing must be a whole number",
@@ -85,8 +88,11 @@ def test_create_transforms_names_a_wrong_argument(wrong, sentence):
         ({"drop_remainder": "False"}, "drop_remainder must be True or False, got 'False'"),
         ({"mixup": "0.2"}, "mixup must be a number of at least 0, got '0.2'"),
         ({"cutmix": NAN}, "cutmix must be a number of at least 0, got nan"),
-        ({"transform": 3}, "transform must be a function of one image or label, or a list of such, got 3"),
-        ({"target_transform": ["a"]}, "target_transform must be a function of one image or label, or a list of such"),
+        ({"transform": 3}, "transform must be a function of one image or label, or a list of such functions, got 3"),
+        (
+            {"target_transform": ["a"]},
+            "target_transform must be a function of one image or label, or a list of such functions",
+        ),
         ({"num_parallel_workers": "2"}, "num_parallel_workers must be a whole number of at least 1, got '2'"),
         ({"num_aug_splits": 2.5}, "num_aug_splits must be a whole number of at least 0, got 2.5"),
     ],
@@ -97,8 +103,8 @@ def test_create_loader_names_a_wrong_argument(wrong, sentence, dataset):
 
 
 @pytest.mark.parametrize("given", [None, "images", {"a": 1}])
-def test_create_loader_names_what_is_no_data_set(given):
-    with pytest.raises(UserError, match="^the data set.* create_loader takes a data set of create_dataset[^\n]*$"):
+def test_create_loader_refuses_an_object_that_is_no_data_set(given):
+    with pytest.raises(UserError, match="^the data set.* create_loader accepts a data set of create_dataset[^\n]*$"):
         create_loader(given, 8)
 
 
@@ -112,12 +118,12 @@ def test_create_loader_names_what_is_no_data_set(given):
         (lambda: Mixup(num_classes=2.5), "num_classes must be a whole number of at least 1, got 2.5"),
         (
             lambda: Mixup(off_epoch=1.5),
-            "the epoch that mixing ends at (off_epoch) must be a whole number",
+            "the epoch in which mixing ends (off_epoch) must be a whole number",
         ),
         (lambda: Mixup(cutmix_minmax=0.5), "cutmix_minmax must be two numbers, 0 < low <= high <= 1, got 0.5"),
         (lambda: ColorJitter("a"), "color jitter must be at least 0 for brightness, "),
         (lambda: ColorJitter(NAN), "color jitter must be at least 0 for brightness, "),
-        (lambda: Normalize([1, 2], 3), "mean and std must be lists of as many numbers, and std positive, got [1, 2]"),
+        (lambda: Normalize([1, 2], 3), "mean and std must be lists of equal length, and std positive, got [1, 2]"),
         (lambda: ImageDataset([], seed="a"), "seed must be a whole number of at least 0, got 'a'"),
     ],
 )

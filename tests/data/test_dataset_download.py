@@ -1,4 +1,4 @@
-"""What `download` fetches for each data set, from a server of the test's own; and where it is looked for."""
+"""Tests of downloading data sets, from a test server, and of the folders where they are looked for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def seen(tmp_path, monkeypatch):
-    """Names of the files asked for; the packages' addresses and md5 sums are those of small files made here."""
+    """Return the names of the requested files. Addresses and md5 sums are replaced by those of small test files."""
     published = tmp_path / "published"
     published.mkdir()
     for name, array in MNIST.items():
@@ -95,8 +95,8 @@ def seen(tmp_path, monkeypatch):
         thread.join()
 
 
-def test_the_published_files():
-    """Sums and addresses, written down a second time: a slip here would reach users only."""
+def test_downloads_have_the_published_addresses_and_sums():
+    """The sums and addresses are written here a second time, because only users would notice a mistake in them."""
     assert {**mnist._MD5} == {
         "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -110,20 +110,20 @@ def test_the_published_files():
     assert all(url.startswith("https://") and url.endswith("/") for url in (mnist._URL, cifar._URL))
 
 
-def test_the_root_follows_the_environment(seen, tmp_path):
+def test_get_dataset_download_root_follows_the_environment(seen, tmp_path):
     assert get_dataset_download_root() == str(tmp_path / "home" / "datasets")
 
 
-def test_mnist(seen, tmp_path):
+def test_create_dataset_downloads_mnist(seen, tmp_path):
     train = create_dataset("MNIST", download=True)
     assert sorted(seen) == sorted(f"{name}.gz" for name in MNIST)
     np.testing.assert_array_equal([train.read(i)[0] for i in range(6)], MNIST["train-images-idx3-ubyte"])
-    assert len(create_dataset("mnist", split="test")) == 3  # found where it was put
+    assert len(create_dataset("mnist", split="test")) == 3  # the default folder has it now
     assert len(create_dataset("mnist", tmp_path / "home" / "datasets" / "mnist", "test", download=True)) == 3
     assert len(seen) == 4
 
 
-def test_mnist_lacks_a_file(seen, tmp_path):
+def test_create_dataset_downloads_only_missing_files_of_mnist(seen, tmp_path):
     root = tmp_path / "mine"
     create_dataset("mnist", root, download=True)
     (root / "t10k-images-idx3-ubyte.gz").unlink()
@@ -135,7 +135,7 @@ def test_mnist_lacks_a_file(seen, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar(seen, tmp_path, name):
+def test_create_dataset_downloads_cifar(seen, tmp_path, name):
     archive, files = CIFAR[name]
     train = create_dataset(name, download=True)
     assert seen == [archive] and train.class_names == (TEN_CLASSES if name == "cifar10" else HUNDRED_CLASSES)
@@ -147,14 +147,14 @@ def test_cifar(seen, tmp_path, name):
     assert len(seen) == 1
 
 
-def test_cifar_beside_a_format_that_is_not_whole(seen, tmp_path):
+def test_create_dataset_downloads_cifar_when_the_other_format_is_incomplete(seen, tmp_path):
     python = tmp_path / "cifar-10-batches-py"
     python.mkdir()
     (python / "data_batch_1").write_bytes(b"")
     assert len(create_dataset("cifar10", tmp_path, download=True)) == 10 and len(seen) == 1
 
 
-def test_processes_at_once_fetch_once(seen, tmp_path):
+def test_create_dataset_downloads_once_for_several_processes(seen, tmp_path):
     sizes = []
     threads = [
         threading.Thread(target=lambda: sizes.append(len(create_dataset("cifar10", tmp_path / "x", download=True))))
@@ -168,23 +168,25 @@ def test_processes_at_once_fetch_once(seen, tmp_path):
     assert os.listdir(tmp_path / "x") == ["cifar-10-batches-bin"]
 
 
-def test_a_damaged_download(seen, tmp_path, monkeypatch):
+def test_create_dataset_refuses_a_damaged_download(seen, tmp_path, monkeypatch):
     monkeypatch.setitem(cifar._ARCHIVES, "cifar10", ("cifar-10-binary.tar.gz", "0" * 32))
-    with pytest.raises(UserError, match="its md5 is .*, and should be 0000"):
+    with pytest.raises(UserError, match="its md5 is .*, but it must be 0000"):
         create_dataset("cifar10", tmp_path / "x", download=True)
     assert os.listdir(tmp_path / "x") == []
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder", "", "digits"])
 @pytest.mark.parametrize("root", [None, "there"])
-def test_others_cannot_be_downloaded(seen, name, root):
-    where = "scikit-learn has it" if name == "digits" else "put the images into root/<split>/<class>/"
-    with pytest.raises(UserError, match=f"'{name or 'folder'}' cannot be downloaded, only mnist.* can: {where}"):
+def test_create_dataset_refuses_to_download_other_data_sets(seen, name, root):
+    advice = "install scikit-learn" if name == "digits" else "put the images into root/<split>/<class>/"
+    with pytest.raises(UserError, match=f"'{name or 'folder'}' cannot be downloaded, only mnist.* can: {advice}"):
         create_dataset(name, root, download=True)
 
 
-def test_nothing_is_fetched_unasked(seen, tmp_path):
-    with pytest.raises(UserError, match=r"'mnist' needs root \(data_dir\).*, or download .*; there is no '.*mnist'"):
+def test_create_dataset_downloads_nothing_without_download(seen, tmp_path):
+    with pytest.raises(
+        UserError, match=r"'mnist' needs root \(data_dir\).*, or download .*; its default folder '.*mnist' does not"
+    ):
         create_dataset("mnist")
     with pytest.raises(DataError, match="lacks"):
         create_dataset("mnist", tmp_path)
@@ -193,8 +195,8 @@ def test_nothing_is_fetched_unasked(seen, tmp_path):
     assert seen == []
 
 
-def test_imagenet_at_home(seen, tmp_path):
-    with pytest.raises(UserError, match="there is no '.*imagenet' either"):
+def test_create_dataset_finds_imagenet_in_the_default_folder(seen, tmp_path):
+    with pytest.raises(UserError, match="its default folder '.*imagenet' does not exist"):
         create_dataset("ImageNet")
     folder = tmp_path / "home" / "datasets" / "imagenet" / "train" / "cat"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Data sets by name: files written by the test in the published formats, subsets and shards."""
+"""Tests of data sets by name: files that the test writes in the published formats, subsets and shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def everything(dataset):
     return np.stack(images), list(labels)
 
 
-def test_digits():
+def test_read_digits_splits_and_scales_the_samples():
     package = load_digits()
     train, val = create_dataset("digits"), create_dataset("Digits", split="val")
     assert (len(train), len(val)) == (1438, 359)
@@ -37,7 +37,7 @@ def test_digits():
         create_dataset("digits", split="valid")
 
 
-def test_digits_without_scikit_learn(monkeypatch):
+def test_read_digits_names_the_extra_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
     with pytest.raises(UserError, match=r'pip install "mindcv\[demo\]"'):
         create_dataset("digits")
@@ -57,7 +57,7 @@ MNIST = {
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_mnist(tmp_path, ending):
+def test_read_mnist_reads_plain_and_compressed_files(tmp_path, ending):
     pack = gzip.compress if ending else bytes
     for prefix, (images, labels) in MNIST.items():
         (tmp_path / f"{prefix}-images-idx3-ubyte{ending}").write_bytes(pack(idx(images)))
@@ -68,25 +68,25 @@ def test_mnist(tmp_path, ending):
         np.testing.assert_array_equal(labels, MNIST[prefix][1])
 
 
-def test_mnist_errors(tmp_path):
+def test_read_mnist_refuses_missing_and_damaged_files(tmp_path):
     with pytest.raises(DataError, match="lacks train-images-idx3-ubyte and train-labels-idx1-ubyte"):
         create_dataset("mnist", tmp_path)
     images, labels = MNIST["train"]
     image_file, label_file = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
     label_file.write_bytes(idx(labels))
     image_file.write_bytes(idx(labels))
-    with pytest.raises(DataError, match="is not an IDX file of 3-dimensional bytes: it starts 00000801"):
+    with pytest.raises(DataError, match="is not an IDX file of bytes with 3 axes: it starts with 00000801"):
         create_dataset("mnist", tmp_path)
     label_file.write_bytes(idx(images))
     image_file.write_bytes(idx(images))
-    with pytest.raises(DataError, match="is not an IDX file of 1-dimensional bytes: it starts 00000803"):
+    with pytest.raises(DataError, match="is not an IDX file of bytes with 1 axes: it starts with 00000803"):
         create_dataset("mnist", tmp_path)
     label_file.write_bytes(idx(labels))
     image_file.write_bytes(idx(images)[:-1])
-    with pytest.raises(DataError, match=r"should hold \(7, 28, 28\) values and has 5487"):
+    with pytest.raises(DataError, match=r"has 5487 values, but its shape is \(7, 28, 28\)"):
         create_dataset("mnist", tmp_path)
     image_file.write_bytes(idx(images[:6]))
-    with pytest.raises(DataError, match="6 images and 7 labels"):
+    with pytest.raises(DataError, match="6 images but 7 labels"):
         create_dataset("mnist", tmp_path)
     image_file.unlink()
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images))[:-20])
@@ -139,7 +139,7 @@ def write_cifar(root, name, is_binary):
         ("cifar100", "cifar-100-binary", True),
     ],
 )
-def test_cifar(tmp_path, name, folder, is_binary):
+def test_read_cifar_reads_both_formats(tmp_path, name, folder, is_binary):
     (tmp_path / folder).mkdir()
     expected, names = write_cifar(tmp_path / folder, name, is_binary)
     for root in (tmp_path, tmp_path / folder):
@@ -148,14 +148,14 @@ def test_cifar(tmp_path, name, folder, is_binary):
             images, labels = everything(dataset)
             rows, expected_labels = expected["test" if split == "val" else split]
             assert images.shape == (len(rows), 32, 32, 3) and labels == expected_labels
-            # a row is the red plane, then green, then blue, each row by row
+            # a sample is the red plane, then the green and the blue one, each in row-major order
             np.testing.assert_array_equal(images[1, 4, 5], [rows[1][c * 1024 + 4 * 32 + 5] for c in range(3)])
             np.testing.assert_array_equal(images[2, :, :, 2].ravel(), rows[2][2048:])
             assert dataset.class_names == names
 
 
-def test_cifar_errors(tmp_path):
-    with pytest.raises(DataError, match="neither is nor has a folder 'cifar-10-batches-py' or 'cifar-10-batches-bin'"):
+def test_read_cifar_refuses_missing_and_damaged_files(tmp_path):
+    with pytest.raises(DataError, match="is not a folder 'cifar-10-batches-py' or 'cifar-10-batches-bin' with"):
         create_dataset("cifar10", tmp_path)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -171,22 +171,22 @@ def test_cifar_errors(tmp_path):
     with pytest.raises(DataError, match="no entry 'labels'"):
         create_dataset("cifar10", tmp_path, "test")
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}))
-    with pytest.raises(DataError, match="labels 1 to 10 for 10 classes"):
+    with pytest.raises(DataError, match="labels from 1 to 10, but they must be from 0 to 9"):
         create_dataset("cifar10", tmp_path, "test")
     with pytest.raises(UserError, match="split of cifar10 'validate'"):
         create_dataset("cifar10", tmp_path, "validate")
 
 
-def test_a_binary_file_cut_short(tmp_path):
+def test_read_cifar_refuses_a_truncated_binary_file(tmp_path):
     write_cifar(tmp_path, "cifar100", True)
     whole = (tmp_path / "test.bin").read_bytes()
     (tmp_path / "test.bin").write_bytes(whole[:-5])
-    with pytest.raises(DataError, match="no multiple of the 3074 of a sample"):
+    with pytest.raises(DataError, match="is not a multiple of 3074, a sample's size"):
         create_dataset("cifar100", tmp_path, "test")
 
 
 class Harmful:
-    """Its pickle asks for a function to be called when it is read."""
+    """Its pickle calls a function when Python's unpickler reads it."""
 
     def __init__(self, path):
         self.path = path
@@ -195,15 +195,15 @@ class Harmful:
         return open, (str(self.path), "w")
 
 
-def test_a_pickle_cannot_run_code(tmp_path):
+def test_read_cifar_refuses_a_pickle_with_code(tmp_path):
     write_cifar(tmp_path, "cifar10", False)
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Harmful(tmp_path / "proof")}))
-    with pytest.raises(DataError, match="asks for .*open"):
+    with pytest.raises(DataError, match="refers to .*open"):
         create_dataset("cifar10", tmp_path, "test")
     assert not (tmp_path / "proof").exists()
 
 
-def test_subset():
+def test_num_samples_chooses_a_random_subset():
     whole = everything(create_dataset("digits"))[0]
     first, again = (create_dataset("digits", num_samples=100, seed=5) for _ in range(2))
     assert len(first) == 100
@@ -214,37 +214,37 @@ def test_subset():
     other = create_dataset("digits", num_samples=100, seed=6)
     assert {other.describe(i) for i in range(100)} != set(descriptions)
     assert np.isin(everything(first)[0].reshape(100, -1), whole.reshape(len(whole), -1)).all()
-    assert int(descriptions[-1].split()[-1]) > 1000  # not the first ones
+    assert int(descriptions[-1].split()[-1]) > 1000  # the subset is not the first samples
     assert {first.read(i)[1] for i in range(100)} == set(range(10))
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_samples": 0}, "num_samples must be from 1 to the 1438"),
-        ({"num_samples": 1439}, "num_samples must be from 1 to the 1438"),
-        ({"num_shards": 2}, "go together"),
+        ({"num_samples": 0}, "num_samples must be from 1 to the data set's 1438"),
+        ({"num_samples": 1439}, "num_samples must be from 1 to the data set's 1438"),
+        ({"num_shards": 2}, "must be given together"),
         ({"num_shards": 2, "shard_id": 2}, "shard_id must be from 0"),
         ({"num_shards": 0, "shard_id": 0}, "shard_id must be from 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"num_aug_repeats": -1}, "num_aug_repeats"),
-        ({"class_indexing": {"0": 0}}, "class_indexing numbers other classes than data set 'digits'"),
-        ({"download": True}, "'digits' cannot be downloaded, only mnist, cifar10, cifar100 can: scikit-learn has it"),
+        ({"class_indexing": {"0": 0}}, "class_indexing does not match the classes of data set 'digits'"),
+        ({"download": True}, "'digits' cannot be downloaded, only mnist, cifar10, cifar100 can: install scikit-learn"),
     ],
 )
-def test_refuses(options, message):
+def test_create_dataset_refuses_wrong_arguments(options, message):
     with pytest.raises(UserError, match=message):
         create_dataset("digits", **options)
 
 
-def test_class_indexing_may_say_what_is_true_anyway():
+def test_create_dataset_accepts_class_indexing_that_equals_the_classes():
     own = create_dataset("digits").class_to_idx
     assert create_dataset("digits", split="val", class_indexing=own).class_to_idx == own
-    with pytest.raises(UserError, match="class_indexing numbers other classes"):
+    with pytest.raises(UserError, match="class_indexing does not match"):
         create_dataset("digits", class_indexing={**own, "0": 1, "1": 0})
 
 
-def test_refuses_unknown_names_and_keywords():
+def test_create_dataset_refuses_unknown_names_and_keywords():
     with pytest.raises(UserError, match="dataset 'cifar' is not known; did you mean 'cifar10"):
         create_dataset("cifar")
     with pytest.raises(TypeError):
@@ -255,13 +255,13 @@ def test_refuses_unknown_names_and_keywords():
         create_dataset("digits", num_samples=5).read(5)
 
 
-def test_columns_are_those_of_mindspore(tmp_path):
+def test_image_dataset_has_the_columns_of_mindspore(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "train" / "cat" / "1.png")
     own, other = create_dataset("imagenet", tmp_path), ds.ImageFolderDataset(str(tmp_path / "train"))
     assert own.get_col_names() == other.get_col_names() and own.output_types() == other.output_types()
 
 
-def test_imagenet_class_names():
+def test_imagenet_class_names_are_in_the_order_of_labels():
     names = imagenet_class_names()
     assert len(names) == 1000 and names[0] == "tench, Tinca tinca" and names[999].startswith("toilet tissue")

@@ -1,4 +1,4 @@
-"""The whole stack of augmentation gives the same bits however, and from wherever, it is read; and across processes."""
+"""Tests that all augmentations together give the same bits, for any worker, start position and process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bits(batches):
 
 
 @pytest.mark.parametrize("name", sorted(STACKS))
-def test_same_bits_whoever_makes_them(name, started_workers):
+def test_loader_gives_the_same_bits_for_any_workers(name, started_workers):
     expected = bits(stacked(name).batches(2))
     assert len(expected) == 6 and len(set(expected)) == 6
     for workers, processes in ((1, False), (2, False), (2, True)):
@@ -49,12 +49,12 @@ def test_same_bits_whoever_makes_them(name, started_workers):
         assert started_workers[-1] == (workers, processes)
         assert bits(stacked(name, workers, processes).batches(2, start=4)) == expected[4:]
     loader = stacked(name, 2)
-    list(loader.batches(0))  # what was read before leaves no trace
+    list(loader.batches(0))  # an epoch that was read before has no influence
     assert bits(loader.batches(2, start=1)) == expected[1:]
 
 
 @pytest.mark.parametrize("name", sorted(STACKS))
-def test_seed_epoch_and_rank_matter(name):
+def test_loader_gives_other_bits_for_another_seed_epoch_or_rank(name):
     runs = [bits(stacked(name).batches(0)), bits(stacked(name).batches(1)), bits(stacked(name, seed=4).batches(0))]
     assert not set(runs[0]) & set(runs[1]) and not set(runs[0]) & set(runs[2])
     shares = [bits(stacked(name, rank=rank, num_ranks=2).batches(0)) for rank in range(2)]
@@ -62,13 +62,15 @@ def test_seed_epoch_and_rank_matter(name):
 
 
 def read_ranks(num_ranks, augmented, seed=3, epoch=0):
-    """Step -> the images of all ranks in it, with 3 repeats and 12 images a global step."""
+    """Return the images of all ranks in each step, with 3 repeats and 12 images per global step."""
     steps = {}
     for rank in range(num_ranks):
         dataset = create_dataset(
             "digits", num_samples=48, seed=seed, num_shards=num_ranks, shard_id=rank, num_aug_repeats=3
         )
-        if augmented:  # noise that no two random streams share; crops and colours of such small images may coincide
+        if (
+            augmented
+        ):  # noise differs between any two random streams; crops and colours of such small images may be equal
             options = {"auto_augment": "trivialaugwide", "re_prob": 1.0, "re_value": "pixel"}
         else:
             options = {"scale": (1, 1), "ratio": (1, 1), "hflip": 0}
@@ -80,16 +82,16 @@ def read_ranks(num_ranks, augmented, seed=3, epoch=0):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_repeats_meet_in_one_step_and_differ(num_ranks):
+def test_repeated_samples_are_in_one_step_and_differ(num_ranks):
     untouched, augmented = (read_ranks(num_ranks, is_augmented) for is_augmented in (False, True))
     assert len(untouched) == 4  # 48 images in steps of 12
     for step, images in untouched.items():
         assert set(Counter(images).values()) == {3}, "the three copies of each image are in this step"
-        assert len(set(augmented[step])) == 12, "and no two of them are augmented alike"
+        assert len(set(augmented[step])) == 12, "and no two of them have the same augmentation"
     assert len(set(sum(untouched.values(), []))) == 16
 
 
-def test_repeats_across_ranks_are_what_one_process_sees():
+def test_repeated_samples_of_all_ranks_equal_those_of_one_process():
     alone = read_ranks(1, True)
     for num_ranks in (2, 3):
         assert {step: sorted(images) for step, images in read_ranks(num_ranks, True).items()} == {
@@ -97,7 +99,7 @@ def test_repeats_across_ranks_are_what_one_process_sees():
         }
 
 
-def test_repeats_depend_on_seed_and_epoch():
+def test_repeated_samples_depend_on_seed_and_epoch():
     runs = [read_ranks(2, True), read_ranks(2, True, seed=4), read_ranks(2, True, epoch=1)]
     assert runs[0] == read_ranks(2, True)
     for first, second in ((0, 1), (0, 2), (1, 2)):

@@ -1,4 +1,4 @@
-"""`create_loader` on data sets that were made elsewhere."""
+"""Tests of `create_loader` with data sets of MindSpore and with Python objects."""
 
 import mindspore.dataset as ds
 import numpy as np
@@ -13,7 +13,7 @@ TRANSFORM = create_transforms(image_resize=8)
 
 
 class Samples:
-    """Images that tell their index: every pixel is 10 times it."""
+    """Images that show their index: every pixel is 10 times the index."""
 
     def __init__(self, count=6, form=lambda array: array, label=lambda index: index % 3):
         self.count, self.form, self.label = count, form, label
@@ -36,12 +36,12 @@ def read(loader, epoch=0):
 
 
 def indices(images):
-    """Which samples these are, from their brightness."""
+    """Return the indices of samples, from their brightness."""
     red = images.mean((2, 3))[:, 0] * 255 * 0.229 + 255 * 0.485
     return [round(value / 10) for value in red.tolist()]
 
 
-def test_python_object_is_read_in_order_and_shuffled_in_training():
+def test_create_loader_shuffles_a_python_object_only_in_training():
     images, labels = read(create_loader(Samples(), 4, num_classes=3, transform=TRANSFORM))
     assert images.shape == (6, 3, 8, 8) and indices(images) == list(range(6))
     assert labels.tolist() == [0, 1, 2, 0, 1, 2] and labels.dtype == np.int32
@@ -51,7 +51,7 @@ def test_python_object_is_read_in_order_and_shuffled_in_training():
 
 
 @pytest.mark.parametrize("form", ["bytes", "fromfile", "pillow", "tensor", "grey"])
-def test_forms_of_images_are_the_same_pixels(tmp_path, form):
+def test_create_loader_accepts_all_forms_of_images(tmp_path, form):
     path = tmp_path / "image.png"
     forms = {
         "bytes": lambda array: encoded(array, path).read_bytes(),
@@ -65,7 +65,7 @@ def test_forms_of_images_are_the_same_pixels(tmp_path, form):
 
 
 @pytest.mark.parametrize("shuffle", [True, False, None])
-def test_generator_dataset_keeps_its_order_and_shards(shuffle):
+def test_create_loader_keeps_order_and_shards_of_a_generator_dataset(shuffle):
     def loaded(**options):
         dataset = ds.GeneratorDataset(Samples(12), ["image", "label"], shuffle=shuffle, **options)
         return create_loader(dataset, 4, is_training=True, num_classes=3, transform=TRANSFORM)
@@ -77,7 +77,7 @@ def test_generator_dataset_keeps_its_order_and_shards(shuffle):
     assert len(read(loaded(num_samples=5))[0]) == 5
 
 
-def test_loader_of_a_generator_dataset_is_one_for_mindspore():
+def test_create_loader_of_a_generator_dataset_works_with_mindspore():
     dataset = ds.GeneratorDataset(Samples(), ["image", "label"], shuffle=False)
     loader = create_loader(dataset, 2, num_classes=3, transform=TRANSFORM)
     shapes = [(images.shape, labels.asnumpy().tolist()) for images, labels in loader.create_tuple_iterator()]
@@ -85,21 +85,21 @@ def test_loader_of_a_generator_dataset_is_one_for_mindspore():
     assert loader.output_shapes()[0] == [2, 3, 8, 8] and loader.get_batch_size() == 2
 
 
-def test_image_folder_dataset_is_read_as_by_create_dataset(tmp_path):
+def test_create_loader_reads_an_image_folder_dataset_as_create_dataset(tmp_path):
     for number, name in enumerate(("cat", "dog")):
         (tmp_path / name).mkdir()
         for index in range(2):
             encoded(np.full((8, 8, 3), 40 * number + 10 * index, np.uint8), tmp_path / name / f"{index}.png")
     theirs = create_loader(ds.ImageFolderDataset(str(tmp_path), shuffle=False), 4, transform=TRANSFORM)
     ours = create_loader(create_dataset(root=tmp_path, split="", shuffle=False), 4, transform=TRANSFORM)
-    for found, expected in zip(read(theirs), read(ours)):
-        np.testing.assert_array_equal(found, expected)
+    for array, expected in zip(read(theirs), read(ours)):
+        np.testing.assert_array_equal(array, expected)
     assert theirs.num_classes() == 2
     swapped = ds.ImageFolderDataset(str(tmp_path), shuffle=False, class_indexing={"cat": 1, "dog": 0})
     assert sorted(read(create_loader(swapped, 4, transform=TRANSFORM))[1].tolist()) == [0, 0, 1, 1]
 
 
-def test_other_data_sets_are_named():
+def test_create_loader_refuses_other_data_sets_by_name():
     class NoLength:
         def __getitem__(self, index):
             return index
@@ -109,12 +109,12 @@ def test_other_data_sets_are_named():
 
     generator = ds.GeneratorDataset(Samples(), ["image", "label"])
     for dataset, says in [
-        (generator.batch(2), "a BatchDataset is none of the data sets that can be read by index: create_loader takes"),
-        (ds.NumpySlicesDataset(np.zeros(3)), r"a GeneratorDataset needs column_names .*, not \['column_0'\]"),
-        (ds.GeneratorDataset(Samples(), ["data", "label"]), r"needs column_names \['image', 'label'\], not \['data'"),
+        (generator.batch(2), "a BatchDataset cannot be read by index: create_loader accepts"),
+        (ds.NumpySlicesDataset(np.zeros(3)), r"the column_names of a GeneratorDataset must be .*, got \['column_0'\]"),
+        (ds.GeneratorDataset(Samples(), ["data", "label"]), r"must be \['image', 'label'\], got \['data'"),
         (ds.GeneratorDataset(generated, ["image", "label"]), "source of the GeneratorDataset, function, has no __get"),
         (ds.GeneratorDataset(Samples(), ["image", "label"], sampler=ds.SubsetSampler([0])), "with a SubsetSampler is"),
-        (NoLength(), "the data set, NoLength, has no __len__: create_loader takes"),
+        (NoLength(), "the data set, NoLength, has no __len__: create_loader accepts"),
         (3, "the data set, int, has no __getitem__ and no __len__"),
     ]:
         with pytest.raises(UserError, match=says):
@@ -124,32 +124,32 @@ def test_other_data_sets_are_named():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"label": lambda index: 7}, r"the label of Samples\[0\] is 7, and there are 3 classes from 0"),
-        ({"label": lambda index: "cat"}, r"the label of Samples\[0\] must be a class number, not 'cat'"),
+        ({"label": lambda index: 7}, r"the label of Samples\[0\] must be from 0 to 2, got 7"),
+        ({"label": lambda index: "cat"}, r"the label of Samples\[0\] must be a class number, got 'cat'"),
         (
             {"form": lambda array: array / 255},
-            r"image of Samples\[0\] must be a file's .* not float64 \(8, 8, 3\)",
+            r"image of Samples\[0\] must be the contents of a file .* got float64 \(8, 8, 3\)",
         ),
-        ({"form": lambda array: array.transpose(2, 0, 1)}, r"not uint8 \(3, 8, 8\)"),
+        ({"form": lambda array: array.transpose(2, 0, 1)}, r"got uint8 \(3, 8, 8\)"),
         ({"form": lambda array: b"no image"}, r"cannot decode 'Samples\[0\]'"),
         ({"form": lambda array: array[:0]}, r"Samples\[0\].*has no pixels"),
-        ({"label": lambda index: np.array([7])}, r"the label of Samples\[0\] is 7, and there are 3 classes from 0"),
+        ({"label": lambda index: np.array([7])}, r"the label of Samples\[0\] must be from 0 to 2, got 7"),
     ],
 )
-def test_wrong_samples_are_named(options, says):
+def test_create_loader_names_wrong_samples(options, says):
     loader = create_loader(Samples(1, **options), 1, num_classes=3, transform=TRANSFORM)
     with pytest.raises(DataError, match=says):
         read(loader)
 
 
-def test_label_in_an_array_of_one_is_a_class_number():
+def test_create_loader_accepts_a_label_in_an_array_of_length_one():
     loader = create_loader(Samples(label=lambda index: np.array([index % 3])), 6, num_classes=3, transform=TRANSFORM)
     np.testing.assert_array_equal(read(loader)[1], [0, 1, 2, 0, 1, 2])
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("dtype", "largest"), [(np.uint16, 65535), (np.float32, 1)])
-def test_pillow_image_of_more_than_8_bits_is_scaled_as_a_file_is(tmp_path, dtype, largest, level):
+def test_create_loader_scales_a_pillow_image_of_more_than_8_bits_as_a_file(tmp_path, dtype, largest, level):
     deep = np.full((8, 8), level * largest, dtype)
     image = Image.fromarray(deep)
     image.save(tmp_path / "deep.tiff")
@@ -159,7 +159,7 @@ def test_pillow_image_of_more_than_8_bits_is_scaled_as_a_file_is(tmp_path, dtype
     assert not np.array_equal(pillow, file * 0)
 
 
-def test_mixup_works_on_a_python_object():
+def test_create_loader_mixes_images_of_a_python_object():
     loader = create_loader(
         Samples(8), 8, is_training=True, num_classes=3, transform=TRANSFORM, mixup=0.8, cutmix_prob=1.0
     )

@@ -1,4 +1,4 @@
-"""Images held out of training: which, how many, and the same ones everywhere."""
+"""Tests of holding out training images: their choice, their number, and that the choice is equal everywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parts(root, split="", **options):
 @pytest.mark.parametrize(
     ("fraction", "held_out"), [(0.1, [0, 1, 1, 1, 3]), (0.3, [0, 1, 1, 3, 8]), (0.99, [0, 1, 2, 9, 24])]
 )
-def test_hold_out_takes_a_share_of_each_class_and_leaves_one_image(tmp_path, fraction, held_out):
+def test_hold_out_takes_a_fraction_of_each_class_and_leaves_one_image(tmp_path, fraction, held_out):
     train, val = parts(make(tmp_path / "d", COUNTS), val_fraction=fraction)
     assert np.bincount(val.labels, minlength=5).tolist() == held_out
     assert np.bincount(train.labels, minlength=5).tolist() == [n - k for n, k in zip(COUNTS.values(), held_out)]
@@ -49,7 +49,7 @@ def test_hold_out_takes_a_share_of_each_class_and_leaves_one_image(tmp_path, fra
             assert label == dataset.labels[index] and dataset.class_names[label] in dataset.describe(index)
 
 
-def test_hold_out_depends_on_seed_and_relative_paths_alone(tmp_path):
+def test_hold_out_depends_only_on_seed_and_relative_paths(tmp_path):
     here = make(tmp_path / "d" / "train", COUNTS)
     there = make(tmp_path / "elsewhere", COUNTS, order=-1)
     chosen = paths(parts(here)[1], here)
@@ -59,7 +59,7 @@ def test_hold_out_depends_on_seed_and_relative_paths_alone(tmp_path):
     assert chosen != paths(parts(here, seed=4)[1], here)
 
 
-def test_hold_out_keeps_the_side_of_most_images_when_others_are_added(tmp_path):
+def test_hold_out_keeps_most_images_in_their_part_when_others_are_added(tmp_path):
     root = make(tmp_path / "d", {"cat": 200, "dog": 200})
     before = set(paths(parts(root)[1], root))
     for number in range(200, 220):
@@ -69,17 +69,19 @@ def test_hold_out_keeps_the_side_of_most_images_when_others_are_added(tmp_path):
 
 
 def test_hold_out_needs_a_class_of_two_images(tmp_path):
-    with pytest.raises(DataError, match=r"val_fraction 0\.1 cannot hold out images .*: each class has one image only"):
+    with pytest.raises(
+        DataError, match=r"val_fraction 0\.1 cannot hold out images .*, because each class has only one image"
+    ):
         parts(make(tmp_path / "single", {"ant": 1, "bee": 1}))
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_hold_out_refuses_a_fraction_out_of_range(tmp_path, fraction):
-    with pytest.raises(UserError, match="val_fraction must be above 0 and below 1"):
+    with pytest.raises(UserError, match="val_fraction must be a number of at least 0 and below 1"):
         parts(make(tmp_path / "d", COUNTS), val_fraction=fraction)
 
 
-def test_hold_out_digest_tells_splits_apart():
+def test_hold_out_digest_differs_between_splits():
     images = ArrayImages("digits", np.zeros((30, 2, 2), np.uint8), np.arange(30) % 3, ["a", "b", "c"])
     splits = [hold_out(images, fraction, seed) for fraction, seed in ((0.2, 1), (0.2, 1), (0.2, 2), (0.4, 1))]
     digests = [val.digest for _, val in splits]
@@ -88,14 +90,14 @@ def test_hold_out_digest_tells_splits_apart():
     assert len(splits[0][1]) == 6 and splits[0][1].describe(0).startswith("digits sample ")
 
 
-def test_num_samples_chooses_among_the_images_that_stay(tmp_path):
+def test_num_samples_chooses_among_the_remaining_images(tmp_path):
     root = make(tmp_path / "d", COUNTS)
     train, val = parts(root)
     few = create_dataset("", root, "", val_fraction=0.1, seed=3, num_samples=20)
     assert len(few) == 20 and not set(paths(few, root)) & set(paths(val, root)) and len(train) == 35
 
 
-def test_find_unreadable_is_the_same_for_all_processes(tmp_path, processes):
+def test_find_unreadable_returns_the_same_in_all_processes(tmp_path, processes):
     root = make(tmp_path / "d", {"cat": 5, "dog": 4})
     noise = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
     for path in root.rglob("*.jpg"):
@@ -116,12 +118,12 @@ def test_find_unreadable_is_the_same_for_all_processes(tmp_path, processes):
 
     assert processes.run(find, 2) == [[1, 8], [1, 8]], "headers alone"
     shares = {0: {0, 2, 4, 6, 8}, 1: {1, 3, 5, 7}}
-    assert {rank: set(indices) for rank, indices in checked.items()} == shares, "each process looks at its share alone"
+    assert {rank: set(indices) for rank, indices in checked.items()} == shares, "each process checks only its share"
     processes.sent.clear()
     assert processes.run(lambda rank: find(rank, whole=True), 2) == [[1, 5, 8], [1, 5, 8]]
 
 
-def test_leave_out_takes_samples_away():
+def test_leave_out_removes_samples():
     images = ArrayImages("x", np.zeros((6, 1, 1), np.uint8), np.arange(6), list("abcdef"))
     dataset = ImageDataset(images)
     dataset.leave_out([1, 4])

@@ -1,4 +1,4 @@
-"""Which files are images: in folders full of other things, and under names given by users."""
+"""Tests of finding image files, in folders with other files and under names that users give."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_find_images_searches_folders_and_skips_hidden_files(folder):
     assert found.others == [b"notes.txt", b"sub/Thumbs.db"] and found.loops == []
 
 
-def test_find_images_takes_files_and_patterns_as_they_are_given(folder, monkeypatch):
-    assert find_images([f"{folder}/notes.txt"]) == [f"{folder}/notes.txt"], "a file named is a file meant"
+def test_find_images_accepts_files_and_patterns(folder, monkeypatch):
+    assert find_images([f"{folder}/notes.txt"]) == [f"{folder}/notes.txt"], "a file that is named directly is accepted"
     assert relative(find_images([f"{folder}/*.png"]), folder) == ["b.png"]
     assert relative(find_images([f"{folder}/**/*.png"]), folder) == ["b.png", "sub/deep/d.png", "x.jpg/e.png"]
     assert relative(find_images([f"{folder}/s*/**"]), folder) == ["sub/c.jpeg", "sub/deep/d.png"]
@@ -47,7 +47,7 @@ def test_find_images_takes_files_and_patterns_as_they_are_given(folder, monkeypa
     assert find_images(["b.png", "sub", "b.png", "a.JPG"]) == ["b.png", "sub/c.jpeg", "sub/deep/d.png", "a.JPG"]
 
 
-def test_find_images_names_the_place_that_has_none(folder):
+def test_find_images_names_the_place_without_images(folder):
     with pytest.raises(DataError, match=r"image '.*gone\.png' does not exist"):
         find_images([f"{folder}/b.png", f"{folder}/gone.png"])
     with pytest.raises(DataError, match=r"'.*\*\.webp' has no image files \(.*\.png"):
@@ -57,7 +57,7 @@ def test_find_images_names_the_place_that_has_none(folder):
 
 
 def test_find_images_and_data_sets_find_the_same_files(folder):
-    """Linked class folders and all."""
+    """Class folders may be links."""
     data = folder.parent / "data" / "train"
     data.mkdir(parents=True)
     os.symlink(folder, data / "linked")
@@ -70,7 +70,7 @@ def test_find_images_and_data_sets_find_the_same_files(folder):
 
 
 def test_walk_images_keeps_broken_links_and_leaves_special_files_out(folder):
-    """Reading a broken link names it; reading a pipe would never end."""
+    """The error on reading a broken link names it. Reading a pipe would never end."""
     os.symlink("gone.png", folder / "broken.png")
     os.symlink("self.png", folder / "self.png")
     os.mkfifo(folder / "pipe.png")

@@ -1,4 +1,4 @@
-"""Image folders written by the test."""
+"""Tests of image folders, which the tests write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def contents(dataset):
     ]
 
 
-def test_order_labels_and_contents(root, log):
+def test_image_folder_orders_and_labels_its_images(root, log):
     dataset = create_dataset("imagenet", root)
     assert contents(dataset) == [("cat/1.gif", 0), ("dog/a.PNG", 1), ("dog/b.jpg", 1), ("dog/sub/deeper/c.webp", 1)]
     assert dataset.class_to_idx == {"cat": 0, "dog": 1} and dataset.class_names == ["cat", "dog"]
@@ -52,12 +52,12 @@ def test_order_labels_and_contents(root, log):
     assert not log.records
 
 
-def test_splits_and_names(root):
+def test_image_folder_reads_splits_and_class_names(root):
     assert len(create_dataset("", str(root), split="val")) == 2
     assert len(create_dataset("Folder", root / "train", split="")) == 4
 
 
-def test_other_files_are_left_out_and_said(root, log):
+def test_image_folder_skips_other_files_and_logs_it(root, log):
     for name in ("train/.hidden/x.jpg", "train/dog/.hidden.jpg", "train/dog/.cache/x.jpg"):
         write(root / name)
     assert len(create_dataset("", root)) == 4 and not log.records
@@ -69,7 +69,7 @@ def test_other_files_are_left_out_and_said(root, log):
     assert record.getMessage().startswith("3 file(s)") and "lost.jpg" in record.getMessage()
 
 
-def test_class_indexing(root):
+def test_image_folder_follows_class_indexing(root):
     dataset = create_dataset("", root, class_indexing={"dog": 0, "emu": 1, "cat": 2})
     assert [label for _, label in contents(dataset)] == [2, 0, 0, 0]
     assert dataset.class_names == ["dog", "emu", "cat"] and dataset.num_classes() == 3
@@ -79,7 +79,7 @@ def test_class_indexing(root):
         create_dataset("", root, class_indexing={"dog": 1, "cat": 2})
 
 
-def test_errors_name_the_thing(root):
+def test_image_folder_errors_name_folders_splits_and_classes(root):
     with pytest.raises(DataError, match="folder '.*/nowhere' does not exist"):
         create_dataset("", root / "nowhere")
     with pytest.raises(DataError, match="no folder 'tarin' .*did you mean 'train'.* 'train', 'val'"):
@@ -101,14 +101,14 @@ def test_errors_name_the_thing(root):
         create_dataset("folder")
 
 
-def test_a_file_that_vanished(root):
+def test_image_folder_names_a_file_that_was_deleted(root):
     dataset = create_dataset("", root)
     (root / "train/cat/1.gif").unlink()
     with pytest.raises(DataError, match="cannot read '.*cat/1.gif': No such file"):
         dataset.read(0)
 
 
-def test_names_that_are_not_utf8(root):
+def test_image_folder_reads_names_that_are_not_utf8(root):
     folder = os.fsencode(root / "train/dog")
     os.link(root / "train/dog/b.jpg", os.path.join(folder, b"z\xff.jpg"))
     dataset = create_dataset("", root)
@@ -116,7 +116,7 @@ def test_names_that_are_not_utf8(root):
 
 
 def test_image_folder_keeps_classes_apart_when_one_name_begins_another(root):
-    """'-' sorts before the '/' that ends a folder's name."""
+    """The character '-' sorts before the '/' at the end of a folder's name."""
     write(root / "train/dog-b/1.png")
     assert [path for path, _ in contents(create_dataset("", root))] == [
         "cat/1.gif",

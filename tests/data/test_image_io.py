@@ -1,4 +1,4 @@
-"""Decoding, against Pillow asked by hand."""
+"""Tests of decoding, compared with Pillow and with formulas."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def encoded(image, kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
-def test_lossless_formats_give_the_pixels_written(kind):
+def test_decode_returns_the_pixels_of_lossless_formats(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     image = decode(encoded(Image.fromarray(COLOUR), kind, **options))
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), COLOUR)
 
 
-def test_jpeg_equals_pillow():
+def test_decode_of_jpeg_equals_pillow():
     data = encoded(Image.fromarray(COLOUR), "JPEG", quality=80)
     np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_cmyk_jpeg():
+def test_decode_reads_a_cmyk_jpeg():
     data = encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG", quality=95)
     direct = Image.open(io.BytesIO(data))
     assert direct.mode == "CMYK"
@@ -47,8 +47,8 @@ def test_cmyk_jpeg():
     assert np.abs(np.asarray(decode(data)) - by_hand).max() <= 1
 
 
-# What the viewer must do for each value of the tag: as the EXIF standard words it, row 0 and column 0 of the file are
-# the ... side of the picture.
+# Value of the EXIF tag -> sides of the picture that row 0 and column 0 of the file are, in the
+# words of the standard.
 ORIENTATIONS = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -62,7 +62,7 @@ ORIENTATIONS = {
 
 
 @pytest.mark.parametrize("tag", ORIENTATIONS)
-def test_exif_orientation_is_applied(tag):
+def test_decode_applies_the_exif_orientation(tag):
     exif = Image.Exif()
     exif[0x0112] = tag
     data = encoded(Image.fromarray(COLOUR), "JPEG", quality=95, exif=exif)
@@ -70,18 +70,18 @@ def test_exif_orientation_is_applied(tag):
     np.testing.assert_array_equal(np.asarray(decode(data)), ORIENTATIONS[tag](stored))
 
 
-def test_grey_becomes_three_equal_channels_or_stays():
+def test_decode_of_grey_gives_three_equal_channels_or_one():
     data = encoded(Image.fromarray(GREY), "PNG")
     np.testing.assert_array_equal(np.asarray(decode(data)), np.repeat(GREY[:, :, None], 3, axis=2))
     np.testing.assert_array_equal(np.asarray(decode(data, "L")), GREY)
 
 
-def test_colour_to_grey_has_the_weights_of_bt601():
+def test_decode_to_grey_uses_the_weights_of_bt601():
     grey = np.asarray(decode(encoded(Image.fromarray(COLOUR), "PNG"), "L"))
     assert np.abs(grey - COLOUR @ np.array([0.299, 0.587, 0.114])).max() <= 1
 
 
-def test_alpha_is_dropped_and_colours_below_it_kept():
+def test_decode_drops_alpha_and_keeps_the_colours():
     np.testing.assert_array_equal(np.asarray(decode(encoded(Image.fromarray(RGBA), "PNG"))), COLOUR)
     webp = encoded(Image.fromarray(RGBA), "WEBP", lossless=True, exact=True)
     np.testing.assert_array_equal(np.asarray(decode(webp)), COLOUR)
@@ -92,7 +92,7 @@ def test_alpha_is_dropped_and_colours_below_it_kept():
 @pytest.mark.parametrize(
     "kind, transparency", [("PNG", None), ("PNG", 1), ("PNG", bytes([255, 0, 128, 7])), ("GIF", None), ("GIF", 1)]
 )
-def test_palettes(kind, transparency):
+def test_decode_reads_palettes(kind, transparency):
     table = np.array([[255, 0, 0], [0, 128, 0], [1, 2, 3], [9, 99, 199]], np.uint8)
     indices = np.random.default_rng(2).integers(0, 4, (H, W), dtype=np.uint8)
     image = Image.fromarray(indices, "L").convert("L")
@@ -104,19 +104,19 @@ def test_palettes(kind, transparency):
     np.testing.assert_array_equal(np.asarray(decoded), table[indices])
 
 
-def test_bilevel():
+def test_decode_reads_bilevel_images():
     bits = GREY > 127
     np.testing.assert_array_equal(np.asarray(decode(encoded(Image.fromarray(bits), "PNG"), "L")), bits * np.uint8(255))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_and_not_clipped(kind):
+def test_decode_scales_16_bit_grey(kind):
     values = np.random.default_rng(3).integers(0, 65536, (H, W), dtype=np.uint16)
     data = encoded(Image.fromarray(values), kind)
     np.testing.assert_array_equal(np.asarray(decode(data, "L")), values // 256)
 
 
-def test_a_dark_16_bit_png_stays_dark():
+def test_decode_keeps_a_dark_16_bit_png_dark():
     values = np.full((H, W), 200, np.uint16)
     assert np.asarray(decode(encoded(Image.fromarray(values), "PNG"), "L")).max() == 0
 
@@ -132,18 +132,18 @@ def test_a_dark_16_bit_png_stays_dark():
         (np.array([[0, 512, 65535]], np.float32), [0, 2, 255]),
     ],
 )
-def test_integers_and_floats_are_judged_by_their_range(values, expected):
+def test_decode_scales_integers_and_floats_by_their_range(values, expected):
     assert np.asarray(decode(encoded(Image.fromarray(values), "TIFF"), "L")).tolist() == [expected]
 
 
 @pytest.mark.parametrize("values", [[0, np.nan], [0, np.inf], [0, 1e6]])
-def test_floats_without_a_range_are_refused(values):
+def test_decode_refuses_floats_without_a_known_range(values):
     with pytest.raises(DataError, match="values"):
         decode(encoded(Image.fromarray(np.array([values], np.float32)), "TIFF"))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
-def test_first_frame(kind):
+def test_decode_returns_the_first_frame(kind):
     frames = [Image.new("RGB", (W, H), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -151,7 +151,7 @@ def test_first_frame(kind):
     assert decode(data).getcolors() == [(H * W, (255, 0, 0))]
 
 
-def test_arrays():
+def test_decode_accepts_uint8_arrays():
     np.testing.assert_array_equal(np.asarray(decode(COLOUR)), COLOUR)
     np.testing.assert_array_equal(np.asarray(decode(RGBA)), COLOUR)
     np.testing.assert_array_equal(np.asarray(decode(GREY, "L")), GREY)
@@ -161,7 +161,7 @@ def test_arrays():
             decode(wrong)
 
 
-def test_damaged_files():
+def test_decode_refuses_damaged_files():
     whole = {kind: encoded(Image.fromarray(COLOUR).resize((90, 60)), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF")}
     with pytest.raises(DataError, match="empty"):
         decode(b"")
@@ -181,7 +181,7 @@ def pillow_limit():
     Image.MAX_IMAGE_PIXELS = before
 
 
-def test_set_pixel_limit_decides_how_large_images_may_be(pillow_limit):
+def test_set_pixel_limit_limits_the_size_of_images(pillow_limit):
     file = io.BytesIO()
     Image.new("L", (40, 25)).save(file, "PNG")
     for limit in (1000, 1001, 0):
@@ -196,7 +196,7 @@ def test_set_pixel_limit_decides_how_large_images_may_be(pillow_limit):
         check_header(file)
 
 
-def test_check_header_looks_at_headers_alone():
+def test_check_header_reads_only_the_header():
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 60), np.uint8)).save(file, "JPEG")
     check_header(io.BytesIO(file.getvalue()[:-300]))

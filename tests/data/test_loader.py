@@ -1,4 +1,4 @@
-"""The loader: the same bits however they are made, every sample in its place, errors that name the file."""
+"""Tests of the loader: equal bits for any workers, the order of samples, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from mindcv.data import create_dataset, create_loader, create_transforms
 from mindcv.data.batches import EpochView
-from mindcv.data.loader import _num_workers, _say_clamped
+from mindcv.data.loader import _log_clamped_workers, _num_workers
 from mindcv.data.sampler import epoch_order
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms import Decode, RandomResizedCrop, ToArray
@@ -31,7 +31,7 @@ def pixels(array):
 
 
 def raw_loader(dataset, batch_size=16, **options):
-    """Batches of untouched digits."""
+    """Return a loader of digits without augmentation."""
     return create_loader(dataset, batch_size, **{"transform": pixels, **CLASSES, **options})
 
 
@@ -62,7 +62,7 @@ def log(caplog):
     logger.removeHandler(caplog.handler)
 
 
-def test_evaluation_batches_in_order():
+def test_loader_keeps_the_order_in_evaluation():
     dataset = create_dataset("digits", split="val", shuffle=False)
     loader = raw_loader(dataset, 100)
     batches = list(loader.batches())
@@ -75,7 +75,7 @@ def test_evaluation_batches_in_order():
         assert label == labels[i] and np.array_equal(image, images[i, 0])
 
 
-def test_drop_remainder():
+def test_loader_leaves_out_a_smaller_batch_with_drop_remainder():
     dataset = create_dataset("digits", split="val")
     loader = raw_loader(dataset, 100, drop_remainder=True)
     assert [len(labels) for _, labels in loader.batches()] == [100, 100, 100] and loader.get_dataset_size() == 3
@@ -89,7 +89,7 @@ def test_drop_remainder():
         raw_loader(shard, 360, drop_remainder=True)
 
 
-def test_same_bits_for_any_workers_and_after_rebuilding(started_workers):
+def test_loader_gives_the_same_bits_for_any_workers_and_after_rebuilding(started_workers):
     expected = list(training_loader().batches(2))
     kinds = [(1, False), (2, False), (2, True)]
     for workers, processes in kinds:
@@ -98,7 +98,7 @@ def test_same_bits_for_any_workers_and_after_rebuilding(started_workers):
 
 
 @pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
-def test_mindspore_iterators_give_the_same_bits_and_go_on_to_the_next_epoch(workers, processes, monkeypatch):
+def test_mindspore_iterators_give_the_same_bits_and_continue_with_the_next_epoch(workers, processes, monkeypatch):
     elsewhere, here, make = multiprocessing.Value("i", 0), os.getpid(), EpochView.make
 
     def counted(*args):
@@ -110,34 +110,34 @@ def test_mindspore_iterators_give_the_same_bits_and_go_on_to_the_next_epoch(work
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     loader = training_loader(workers, processes)
     loader.set_epoch(3)
-    loader.output_shapes()  # makes a pipeline of its own, which must not count as an epoch
+    loader.output_shapes()  # this creates another pipeline, which must not count as an epoch
     iterator = loader.create_tuple_iterator(num_epochs=2, output_numpy=True)
     for epoch in (3, 4):
         assert_same((tuple(batch) for batch in iterator), training_loader().batches(epoch))
     assert (elsewhere.value > 0) == processes
 
 
-def test_mindspore_sees_columns_and_sizes():
+def test_loader_reports_columns_and_sizes_to_mindspore():
     loader = training_loader()
     assert loader.get_col_names() == ["image", "label"] and loader.output_shapes() == [[8, 1, 12, 12], [8, 10]]
     assert loader.get_dataset_size() == 7 and isinstance(loader, ds.GeneratorDataset)
 
 
-def test_epochs_are_augmented_differently_in_the_same_order():
+def test_loader_augments_epochs_differently_in_the_same_order():
     dataset = create_dataset("digits", num_samples=8, shuffle=False)
     loader = raw_loader(dataset, 8, transform=[Decode("L"), RandomResizedCrop(6), ToArray()])
     (first, labels), (second, again) = next(loader.batches(0)), next(loader.batches(1))
     assert labels.tolist() == again.tolist() and not np.array_equal(first, second)
 
 
-def test_epochs_and_seeds_differ():
+def test_loader_orders_epochs_and_seeds_differently():
     loader = training_loader()
     first, second, other = next(loader.batches(0)), next(loader.batches(1)), next(training_loader(seed=4).batches(0))
     assert not np.array_equal(first[0], second[0]) and not np.array_equal(first[0], other[0])
 
 
 @pytest.mark.parametrize("start", [1, 6, 7])
-def test_start_is_the_tail(start):
+def test_batches_from_start_equal_the_tail_of_the_epoch(start):
     loader = training_loader(2)
     whole = list(loader.batches(1))
     tail = list(loader.batches(1, start))
@@ -146,7 +146,7 @@ def test_start_is_the_tail(start):
         assert_same(tail, whole[start:])
 
 
-def test_start_reads_nothing_before():
+def test_batches_from_start_read_no_earlier_sample():
     dataset = create_dataset("digits", num_samples=48, shuffle=False)
     seen = []
     loader = raw_loader(dataset, transform=lambda image: seen.append(1) or pixels(image))
@@ -155,7 +155,7 @@ def test_start_reads_nothing_before():
 
 
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 4])
-def test_evaluation_counts_every_image_once(num_shards):
+def test_loader_gives_every_image_to_one_rank_in_evaluation(num_shards):
     seen = []
     for rank in range(num_shards):
         dataset = create_dataset("digits", num_samples=41, num_shards=num_shards, shard_id=rank)
@@ -164,7 +164,7 @@ def test_evaluation_counts_every_image_once(num_shards):
     assert sorted(seen) == sorted(pixels(whole.read(i)[0]).tobytes() for i in range(41))
 
 
-def test_ranks_train_on_what_one_process_would():
+def test_loader_ranks_together_equal_one_process():
     options = {"mixup": 0, "cutmix": 0, "cutmix_prob": 0}
     whole = np.concatenate([images for images, _ in training_loader(**options).batches(1)])
     shards = [list(training_loader(num_shards=2, shard_id=rank, **options).batches(1)) for rank in range(2)]
@@ -172,20 +172,20 @@ def test_ranks_train_on_what_one_process_would():
     np.testing.assert_array_equal(np.stack(dealt, axis=1).reshape(whole.shape), whole)
 
 
-def test_ranks_mix_differently():
+def test_loader_mixes_ranks_differently():
     plain = [next(training_loader(num_shards=2, shard_id=rank).batches())[1] for rank in range(2)]
     ratios = [np.sort(labels[labels > 0])[0] for labels in plain]
     assert ratios[0] != ratios[1]
 
 
-def test_batches_and_epochs_mix_differently():
+def test_loader_mixes_batches_and_epochs_differently():
     loader = training_loader(cutmix=0.0, drop_remainder=True)
     soft = [labels for epoch in (0, 1) for _, labels in loader.batches(epoch)]
     ratios = [labels[labels > 0].min() for labels in soft]
     assert len(ratios) == 12 and len(set(ratios)) == len(ratios)
 
 
-def test_mixing_ends_with_the_off_epoch():
+def test_loader_stops_mixing_at_the_off_epoch():
     for mode in ("batch", "pair", "elem"):
         loader = training_loader(mixup_off_epoch=2, mixup_mode=mode)
         plain = training_loader(mixup=0, cutmix=0, cutmix_prob=0)
@@ -196,7 +196,7 @@ def test_mixing_ends_with_the_off_epoch():
             assert soft.dtype == np.float32
 
 
-def test_mixing_options_reach_the_mixer():
+def test_create_loader_passes_the_options_of_mixing():
     options = {"mixup_switch_prob": 0.3, "mixup_mode": "elem", "cutmix_minmax": [0.2, 0.4], "mixup_off_epoch": 5}
     shown = repr(training_loader(mixup=0.7, cutmix=0.9, cutmix_prob=0.6, **options).source.maker.mixup)
     assert shown == (
@@ -205,7 +205,7 @@ def test_mixing_options_reach_the_mixer():
     )
 
 
-def test_repeated_augmentation_shows_each_image_differently():
+def test_loader_augments_repeated_images_differently():
     options = {"mixup": 0, "cutmix": 0, "cutmix_prob": 0}
     images = np.concatenate([images for images, _ in training_loader(repeats=3, **options).batches()])
     assert len(images) == 50 and len(np.unique(images.reshape(50, -1), axis=0)) == 50
@@ -215,14 +215,14 @@ def test_repeated_augmentation_shows_each_image_differently():
     np.testing.assert_array_equal(untouched[:, 0], [dataset.read(i)[0] for i in order[:, 0]])
 
 
-def test_mixed_labels():
+def test_loader_mixes_labels():
     for _, labels in training_loader().batches():
         assert labels.dtype == np.float32 and labels.shape[1] == 10
         np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
         assert ((labels > 0).sum(1) <= 2).all()
 
 
-def test_target_transforms():
+def test_loader_applies_target_transforms():
     dataset = create_dataset("digits", split="val", shuffle=False)
     one_hot = ds.transforms.OneHot(10)
     (_, labels), (_, plain) = (next(raw_loader(dataset, target_transform=t).batches()) for t in ([one_hot], None))
@@ -232,14 +232,14 @@ def test_target_transforms():
     assert doubled.dtype == np.float32
 
 
-def test_random_transforms_and_plain_callables_mix():
+def test_loader_combines_random_transforms_and_plain_callables():
     dataset = create_dataset("digits", num_samples=20)
     transform = [Decode("L"), lambda image: image.rotate(90), RandomResizedCrop(6), ToArray()]
     first, again = (next(raw_loader(dataset, transform=transform).batches())[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
-def test_default_transforms_are_those_of_the_phase():
+def test_create_loader_uses_default_transforms_of_training_or_evaluation():
     dataset = create_dataset("digits", num_samples=2)
     for is_training in (True, False):
         maker = create_loader(dataset, 2, is_training=is_training).source.maker
@@ -248,7 +248,7 @@ def test_default_transforms_are_those_of_the_phase():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve images, the fourth, fifth and twelfth damaged."""
+    """Return a folder of twelve images, of which the fourth, fifth and twelfth are damaged."""
     (tmp_path / "train/a").mkdir(parents=True)
     for i in range(12):
         path = tmp_path / f"train/a/{i:02d}.png"
@@ -265,7 +265,7 @@ def folder_loader(folder, workers=1, processes=False, **options):
 
 
 @pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
-def test_a_corrupt_image_is_named(folder, workers, processes, capfd):
+def test_loader_names_a_corrupt_image(folder, workers, processes, capfd):
     with pytest.raises(
         DataError, match="^cannot decode '.*/train/a/03.png': .*skip_corrupt True replaces such"
     ) as caught:
@@ -275,25 +275,25 @@ def test_a_corrupt_image_is_named(folder, workers, processes, capfd):
 
 
 @pytest.mark.parametrize("workers, processes", [(1, False), (2, False), (2, True)])
-def test_skip_corrupt_takes_the_next_and_counts(folder, workers, processes, log):
+def test_skip_corrupt_replaces_by_the_next_image_and_counts(folder, workers, processes, log):
     loader = folder_loader(folder, workers, processes, is_training=True, skip_corrupt=True)
     for epoch in range(2):
         images = np.concatenate([images for images, _ in loader.batches(epoch)])
         assert (images[:, 0, 0, 0] / 10).tolist() == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10, 0]
         assert loader.num_corrupt == 3 * (epoch + 1)
-    if not processes:  # whose log is their own
+    if not processes:  # processes have their own log
         assert sorted(r.getMessage().split("'")[1][-6:] for r in log.records) == ["03.png", "04.png", "11.png"]
 
 
-def test_skip_corrupt_with_nothing_left(folder):
+def test_skip_corrupt_refuses_a_data_set_without_readable_images(folder):
     for path in (folder / "train/a").iterdir():
         path.write_bytes(b"")
     loader = folder_loader(folder, is_training=True, skip_corrupt=True)
-    with pytest.raises(DataError, match="not one of the 12 images can be read"):
+    with pytest.raises(DataError, match="none of the 12 images can be read"):
         next(loader.batches())
 
 
-def test_a_transform_that_fails_keeps_its_own_error():
+def test_loader_raises_the_error_of_a_transform():
     def fail(image):
         raise KeyError("of the user's code")
 
@@ -304,17 +304,17 @@ def test_a_transform_that_fails_keeps_its_own_error():
 @pytest.mark.parametrize(
     "transform, message",
     [
-        ([Decode("L")], "got .*Image.* for 'digits sample"),
+        ([Decode("L")], "'digits sample .*gives Image"),
         (lambda image: np.zeros((1, 8, 8 + int(image[2, 2]) % 2)), "arrays of one shape"),
     ],
 )
-def test_transforms_must_end_in_arrays_of_one_shape(transform, message):
+def test_loader_refuses_transforms_without_arrays_of_one_shape(transform, message):
     with pytest.raises(UserError, match="arrays of one shape") as caught:
         next(raw_loader(create_dataset("digits"), 64, transform=transform).batches())
     assert caught.match(message)
 
 
-def test_leaving_early_stops_the_workers():
+def test_loader_stops_the_workers_when_an_epoch_is_left_early():
     before = threading.active_count()
     batches = training_loader(2).batches()
     list(islice(batches, 2))
@@ -322,7 +322,7 @@ def test_leaving_early_stops_the_workers():
     assert threading.active_count() == before
 
 
-def test_few_batches_exist_at_a_time():
+def test_loader_prefetches_a_limited_number_of_batches():
     dataset = create_dataset("digits")
     made = []
     loader = raw_loader(dataset, 1, transform=lambda image: made.append(1) or pixels(image), num_parallel_workers=2)
@@ -333,9 +333,9 @@ def test_few_batches_exist_at_a_time():
     batches.close()
 
 
-def test_workers_are_clamped_and_said_once(log, monkeypatch):
+def test_create_loader_limits_workers_to_the_cores_and_logs_it_once(log, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    _say_clamped.cache_clear()
+    _log_clamped_workers.cache_clear()
     assert [_num_workers(n) for n in (1, 2, 16, 16, None)] == [1, 2, 2, 2, 2]
     assert [record.getMessage() for record in log.records] == [
         "num_parallel_workers=16 is more than the 2 cores of this machine; 2 are used"
@@ -349,35 +349,38 @@ def test_workers_are_clamped_and_said_once(log, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_classes": 9}, "labels 0 to 9, which num_classes=9 does not cover"),
+        ({"num_classes": 9}, "num_classes must be at least 10, .*, got 9"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"separate": True}, "is for training"),
         ({"separate": True, "is_training": True}, r"needs transform=create_transforms\("),
         ({"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": 1}, "at least 2, or 0 for 3"),
-        ({"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": -2}, "at least 2, or 0 for 3"),
-        ({"num_aug_splits": 2, "is_training": True, "transform": SPLIT}, "need separate=True here as well"),
-        ({"is_training": True, "transform": SPLIT}, "need separate=True here as well"),
+        (
+            {"separate": True, "is_training": True, "transform": SPLIT, "num_aug_splits": -2},
+            "num_aug_splits must be a whole number of at least 0",
+        ),
+        ({"num_aug_splits": 2, "is_training": True, "transform": SPLIT}, "need separate=True in create_loader too"),
+        ({"is_training": True, "transform": SPLIT}, "need separate=True in create_loader too"),
         ({"separate": True, "is_training": True, "transform": SPLIT, "mixup": 1, "cutmix_prob": 1}, "versions of one"),
         ({"mixup": 1, "cutmix_prob": 1, "is_training": True, "mixup_mode": "half"}, "mixup mode 'half' is not known"),
-        ({"skip_corrupt": True}, "skip_corrupt is for training"),
+        ({"skip_corrupt": True}, "skip_corrupt is for training only"),
         ({"mixup": 0.2, "is_training": True, "cutmix_prob": 1.5}, r"\(cutmix_prob\) must be within 0..1"),
-        ({"mixup": -0.2, "cutmix_prob": 1}, "must not be negative"),
+        ({"mixup": -0.2, "cutmix_prob": 1}, "mixup must be a number of at least 0"),
     ],
 )
-def test_refuses(options, message):
+def test_create_loader_refuses_wrong_arguments(options, message):
     with pytest.raises(UserError, match=message):
         create_loader(create_dataset("digits"), **{"batch_size": 4, **options})
 
 
 @pytest.mark.parametrize("is_training", [False, True])
-def test_repeats_need_shuffling(is_training):
+def test_create_loader_refuses_repeats_without_shuffling(is_training):
     dataset = create_dataset("digits", num_aug_repeats=3, shuffle=False)
     with pytest.raises(UserError, match="num_aug_repeats needs shuffle"):
         create_loader(dataset, 4, is_training=is_training)
 
 
-def test_repeats_without_training_are_done_and_warned_of(log):
-    """MindCV's data set repeats its images whatever the loader is for."""
+def test_create_loader_warns_of_repeats_without_training(log):
+    """MindCV's data set repeats its images for any loader."""
     options = {"num_samples": 30, "seed": 3, "num_shards": 4, "shard_id": 1, "num_aug_repeats": 3}
     of_training, other = (
         raw_loader(create_dataset("digits", **options), 4, is_training=is_training) for is_training in (True, False)
@@ -386,7 +389,7 @@ def test_repeats_without_training_are_done_and_warned_of(log):
     assert [record.getMessage()[:17] for record in log.records] == ["num_aug_repeats=3"]
 
 
-def test_mixing_with_probability_0_changes_the_labels_form_alone(log):
+def test_create_loader_changes_only_the_labels_when_cutmix_prob_is_0(log):
     dataset = create_dataset("digits", num_samples=20)
     plain = raw_loader(dataset, is_training=True)
     assert not log.records
@@ -398,7 +401,7 @@ def test_mixing_with_probability_0_changes_the_labels_form_alone(log):
         assert targets.dtype == np.float32
 
 
-def test_nothing_is_mixed_in_evaluation_which_is_warned_of(log):
+def test_create_loader_warns_of_mixing_in_evaluation(log):
     dataset = create_dataset("digits", split="val", shuffle=False)
     plain = raw_loader(dataset, 100)
     assert not log.records
@@ -406,7 +409,7 @@ def test_nothing_is_mixed_in_evaluation_which_is_warned_of(log):
     assert [record.levelname for record in log.records] == ["WARNING"] and "is_training=False" in log.text
 
 
-def test_labels_of_target_transforms_are_mixed():
+def test_loader_mixes_labels_of_target_transforms():
     mixing = {"is_training": True, "mixup": 0.8, "cutmix": 1.0, "cutmix_prob": 1.0}
     dataset = create_dataset("digits", num_samples=40)
     expected = list(raw_loader(dataset, **mixing).batches())
@@ -420,11 +423,11 @@ def test_labels_of_target_transforms_are_mixed():
 
 
 @pytest.mark.parametrize("transform", [lambda label: label + 0.5, lambda label: np.eye(11)[label]])
-def test_labels_that_cannot_be_mixed(transform):
+def test_loader_refuses_labels_that_cannot_be_mixed(transform):
     loader = raw_loader(
         create_dataset("digits"), is_training=True, mixup=1.0, cutmix_prob=1.0, target_transform=transform
     )
-    with pytest.raises(UserError, match=r"class numbers, or rows of 10 shares.*float32 of shape \(16"):
+    with pytest.raises(UserError, match=r"class numbers, or rows of 10 probabilities.*float32 of shape \(16"):
         next(loader.batches())
 
 

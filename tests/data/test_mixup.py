@@ -1,4 +1,4 @@
-"""Mixup and CutMix, against their formulas."""
+"""Tests of mixup and CutMix against their formulas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rng(seed=0):
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_mixup_formula(size):
+def test_mixup_follows_its_formula(size):
     images, labels = batch(size)
     kept = images.copy()
     hot = np.eye(10)[labels]
@@ -37,7 +37,7 @@ def test_mixup_formula(size):
             np.testing.assert_allclose(mixed[i], ratio * kept[i] + (1 - ratio) * kept[j], atol=1e-6)
 
 
-def test_mixup_mixes_labels_that_are_shares_already():
+def test_mixup_mixes_labels_that_are_probabilities():
     images, _ = batch(4)
     shares = np.random.default_rng(5).dirichlet(np.ones(10), 4)
     _, soft = Mixup(0.8, num_classes=10, mode="batch")(images, shares, rng())
@@ -46,7 +46,7 @@ def test_mixup_mixes_labels_that_are_shares_already():
     np.testing.assert_allclose(soft, ratio * shares + (1 - ratio) * shares[::-1], atol=1e-6)
 
 
-def test_the_middle_image_of_an_odd_batch_stays():
+def test_mixup_keeps_the_middle_image_of_an_odd_batch():
     images, labels = batch(5)
     for mixup in (Mixup(0.8, num_classes=10), Mixup(0, 1.0, num_classes=10)):
         mixed, soft = mixup(images, labels, rng())
@@ -55,7 +55,7 @@ def test_the_middle_image_of_an_odd_batch_stays():
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_cutmix_ratio_is_the_share_of_pixels(size):
+def test_cutmix_label_equals_the_share_of_pixels(size):
     images = np.arange(size, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 16, 12), np.float32)
     labels = np.arange(size)
     ratios = []
@@ -74,7 +74,7 @@ def test_cutmix_ratio_is_the_share_of_pixels(size):
         assert min(ratios) < 0.5 and max(ratios) > 0.9
 
 
-def test_beta_distribution():
+def test_mixup_draws_shares_from_a_beta_distribution():
     images, labels = batch(2)
     labels = np.array([0, 1])
     ratios = [Mixup(0.2, num_classes=2)(images, labels, rng(seed))[1][0, 0] for seed in range(1500)]
@@ -85,15 +85,16 @@ def test_beta_distribution():
 def kind(images, mixed):
     if np.array_equal(images, mixed):
         return "none"
-    # CutMix copies pixels, mixup blends them
+    # CutMix copies pixels, and mixup blends them
     return "cutmix" if np.isin(mixed, images).all() else "mixup"
 
 
-def test_probabilities():
+def test_mixup_follows_prob_and_switch_prob():
     images, labels = batch(2)
     both = Mixup(1.0, 1.0, prob=0.6, num_classes=10)
     seen = [kind(images, both(images, labels, rng(seed))[0]) for seed in range(1000)]
-    # A CutMix box may round to nothing, which looks like none: for about 2% of the batches at this size.
+    # A CutMix box may round to an empty one, which looks like no mixing. At this size it happens in
+    # about 2% of batches.
     assert abs(seen.count("mixup") / 1000 - 0.3) < 0.05
     assert abs(seen.count("cutmix") / 1000 - 0.29) < 0.05
     unmixed = Mixup(1.0, prob=1e-9, num_classes=10)(images, labels, rng())
@@ -101,7 +102,7 @@ def test_probabilities():
 
 
 def by_hand(images, labels, mixes):
-    """Images and labels of 10 classes, row by row, from how each is to be mixed."""
+    """Mix images and labels of 10 classes row by row, as `mixes` says."""
     mixed, soft = images.astype(float), np.zeros((len(images), 10))
     for i, (share, box) in enumerate(mixes):
         j = len(images) - 1 - i
@@ -119,7 +120,7 @@ def by_hand(images, labels, mixes):
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
 @pytest.mark.parametrize("minmax", [None, (0.2, 0.8)])
-def test_modes_against_the_formula(mode, size, minmax):
+def test_mixup_modes_follow_the_formula(mode, size, minmax):
     images, labels = batch(size)
     kept = images.copy()
     mixup = Mixup(0.8, 1.0, prob=0.8, num_classes=10, mode=mode, cutmix_minmax=minmax)
@@ -133,14 +134,14 @@ def test_modes_against_the_formula(mode, size, minmax):
 
 
 @pytest.mark.parametrize("mode, num_draws", [("batch", 1), ("pair", 4), ("elem", 7)])
-def test_what_is_drawn_for(mode, num_draws):
+def test_mixup_draws_once_per_batch_pair_or_image(mode, num_draws):
     mixes = Mixup(0.8, num_classes=10, mode=mode).draw(7, (16, 12), rng())
     assert len(mixes) == 7 and len({mix.share for mix in mixes}) == num_draws
     if mode == "pair":
         assert all(mixes[i] == mixes[6 - i] for i in range(7))
 
 
-def test_probabilities_of_each_element():
+def test_mixup_mode_elem_follows_the_probabilities():
     mixes = Mixup(0.7, 1.0, prob=0.6, switch_prob=0.25, num_classes=10, mode="elem").draw(8000, (16, 12), rng())
     pasted = sum(mix.box is not None for mix in mixes) / 8000
     untouched = sum(mix.box is None and mix.share == 1 for mix in mixes) / 8000
@@ -149,7 +150,7 @@ def test_probabilities_of_each_element():
     assert abs(blended.mean() - 0.5) < 0.015 and abs(blended.var() - 1 / (4 * 2.4)) < 0.005  # of Beta(0.7, 0.7)
 
 
-def test_boxes_by_their_limits():
+def test_cutmix_minmax_limits_the_boxes():
     mixes = Mixup(0, cutmix_minmax=(0.25, 0.75), num_classes=10, mode="elem").draw(4000, (16, 12), rng())
     tops, bottoms, lefts, rights = np.array([mix.box for mix in mixes]).T
     heights, widths = bottoms - tops, rights - lefts
@@ -159,7 +160,7 @@ def test_boxes_by_their_limits():
     np.testing.assert_allclose([mix.share for mix in mixes], 1 - heights * widths / 192, atol=1e-6)
 
 
-def test_corrected_and_uncorrected_shares():
+def test_cutmix_correct_lam_counts_the_pasted_pixels():
     exact, drawn = (
         Mixup(0, 1.0, num_classes=10, mode="elem", correct_lam=correct).draw(3000, (224, 224), rng())
         for correct in (True, False)
@@ -173,7 +174,7 @@ def test_corrected_and_uncorrected_shares():
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-def test_nothing_is_mixed_from_the_off_epoch_on(mode):
+def test_mixup_mixes_nothing_from_the_off_epoch_on(mode):
     images, labels = batch(6)
     mixup = Mixup(0.8, 1.0, num_classes=10, mode=mode, off_epoch=3)
     for epoch in (0, 2):
@@ -183,14 +184,14 @@ def test_nothing_is_mixed_from_the_off_epoch_on(mode):
         np.testing.assert_array_equal(mixed, images)
         np.testing.assert_array_equal(soft, np.eye(10)[labels])
         assert mixed.dtype == soft.dtype == np.float32
-    assert not np.array_equal(Mixup(0.8, num_classes=10)(images, labels, rng(), 1000)[0], images)  # 0 is never
+    assert not np.array_equal(Mixup(0.8, num_classes=10)(images, labels, rng(), 1000)[0], images)  # 0 means never
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"mixup_alpha": 0.0}, "nor both 0"),
-        ({"mixup_alpha": -1.0}, "must not be negative"),
+        ({"mixup_alpha": 0.0}, "not both 0"),
+        ({"mixup_alpha": -1.0}, "must be at least 0"),
         ({"prob": -0.1}, "cutmix_prob"),
         ({"prob": 1.1}, "cutmix_prob"),
         ({"switch_prob": 2.0}, "switch_prob"),
@@ -199,14 +200,14 @@ def test_nothing_is_mixed_from_the_off_epoch_on(mode):
         ({"off_epoch": -1}, "off_epoch"),
     ],
 )
-def test_refuses(options, message):
+def test_mixup_refuses_wrong_arguments(options, message):
     with pytest.raises(UserError, match=message):
         Mixup(**options)
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_mixing_in_place_gives_the_same_bits(mode, size):
+def test_mixup_in_place_gives_the_same_bits(mode, size):
     copies = 0
     for seed in range(10):
         images, labels = batch(size, seed)
@@ -217,4 +218,4 @@ def test_mixing_in_place_gives_the_same_bits(mode, size):
         copies += expected is not images
         np.testing.assert_array_equal(mixed, expected)
         np.testing.assert_array_equal(same_targets, targets)
-    assert copies > 0  # else nothing was mixed
+    assert copies > 0  # otherwise nothing was mixed

@@ -1,4 +1,4 @@
-"""Pixels of Pillow images, in place and copied: the same, and alive as long as they are looked at."""
+"""Tests of the pixels of Pillow images, shared and copied: they are equal, and live as long as they are referenced."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def picture(rng, width, height, mode):
     return Image.frombytes(mode, (width, height), rng.bytes(width * height * len(mode)))
 
 
-def assert_pixels(found, image):
-    assert found.shape == (image.height, image.width, {"RGB": 4, "L": 1}[image.mode]) and found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    np.testing.assert_array_equal(found[:, :, : len(image.mode)], np.asarray(image).reshape(*found.shape[:2], -1))
+def assert_pixels(array, image):
+    assert array.shape == (image.height, image.width, {"RGB": 4, "L": 1}[image.mode]) and array.dtype == np.uint8
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(array[:, :, : len(image.mode)], np.asarray(image).reshape(*array.shape[:2], -1))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_pixels(mode, size, rng):
+def test_pixels_of_returns_the_pixels(mode, size, rng):
     image = picture(rng, *size, mode)
     for made in (image, image.crop((0, 0, (size[0] + 1) // 2, size[1])), image.transpose(Image.Transpose.ROTATE_90)):
         assert_pixels(pixels_of(made), made)
 
 
-@pytest.mark.skipif(not shares, reason="this version of Pillow does not tell where its pixels are")
+@pytest.mark.skipif(not shares, reason="this version of Pillow does not share its pixels")
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_they_are_the_images_own(mode, monkeypatch, rng):
+def test_pixels_of_shares_the_memory_of_the_image(mode, monkeypatch, rng):
     monkeypatch.setattr(Image.Image, "tobytes", None)
     image = picture(rng, 9, 4, mode)
     pixels = pixels_of(image)
@@ -44,7 +44,7 @@ def test_they_are_the_images_own(mode, monkeypatch, rng):
     assert pixels[3, 8, 0] == 77
 
 
-def test_pixels_outlive_the_image(rng):
+def test_pixels_of_outlives_the_image(rng):
     image = picture(rng, 300, 200, "RGB")
     expected, pixels = np.asarray(image).copy(), pixels_of(image)[50:, 20:]
     del image
@@ -55,7 +55,7 @@ def test_pixels_outlive_the_image(rng):
 
 
 @pytest.mark.parametrize("what", ["older", "aligned", "in pieces", "odd"])
-def test_a_copy_where_pillow_cannot_share(what, monkeypatch, rng):
+def test_pixels_of_copies_when_pillow_cannot_share(what, monkeypatch, rng):
     image = picture(rng, 11, 6, "RGB")
     if what == "older":
         monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)
@@ -68,7 +68,7 @@ def test_a_copy_where_pillow_cannot_share(what, monkeypatch, rng):
             image = picture(rng, 200, 90, "RGB")
         finally:
             Image.core.set_block_size(old)
-    else:  # as if a version of Pillow laid out pixels otherwise
+    else:  # simulates a version of Pillow with another layout of pixels
         monkeypatch.setattr(pillow_memory._ArrowArray, "length", 5)
     calls = []
     tobytes = Image.Image.tobytes

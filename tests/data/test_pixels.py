@@ -1,4 +1,4 @@
-"""Work on pixels by the kernels and by Pillow: the same bits, in transforms, pipelines and worker processes."""
+"""Tests that kernels and Pillow give the same bits, in transforms, pipelines and worker processes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def picture(rng, width, height, mode="RGB"):
     return Image.frombytes(mode, (width, height), rng.bytes(width * height * len(mode)))
 
 
-def assert_same(found, expected):
-    assert (found.mode, found.size, found.info) == (expected.mode, expected.size, expected.info)
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+def assert_same(image, expected):
+    assert (image.mode, image.size, image.info) == (expected.mode, expected.size, expected.info)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK"])
-def test_resized_is_what_pillow_does_step_by_step(mode, rng):
+def test_resized_equals_the_separate_steps_of_pillow(mode, rng):
     for number in range(60):
         width, height, new_width, new_height = rng.integers(1, (12, 90)[number % 2], 4).tolist()
         image = picture(rng, width + 2, height + 3, mode)
@@ -55,26 +55,27 @@ def test_resized_is_what_pillow_does_step_by_step(mode, rng):
         expected = expected.crop(keep)
         for is_flipped, method in zip(flips, (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)):
             expected = expected.transpose(method) if is_flipped else expected
-        found = pixels.resized(image, (new_width, new_height), resample, box=box, keep=keep, flips=flips)
-        assert_same(found, expected)
+        result = pixels.resized(image, (new_width, new_height), resample, box=box, keep=keep, flips=flips)
+        assert_same(result, expected)
 
 
-# Widths and heights on both sides of where Pillow changes the order of its passes, which shows in the bits.
+# Widths and heights on both sides of the thresholds at which Pillow changes the order of its
+# passes, and so the bits.
 @pytest.mark.parametrize("by", [-1, 0, 1, 2])
 @pytest.mark.parametrize("size, new_size", [((225, 300), (224, 298)), ((90, 300), (60, 240)), ((3, 300), (5, 290))])
-def test_the_order_of_passes_is_pillows(size, new_size, by, rng):
+def test_resized_uses_the_order_of_passes_of_pillow(size, new_size, by, rng):
     image = picture(rng, size[0], size[1] + by)
     for resample in (Image.Resampling.LANCZOS, Image.Resampling.BILINEAR):
         assert_same(pixels.resized(image, new_size, resample), image.resize(new_size, resample))
 
 
-def test_an_empty_image_is_pillows_error(rng):
+def test_resized_raises_the_error_of_pillow_for_an_empty_size(rng):
     with pytest.raises(ValueError):
         pixels.resized(picture(rng, 5, 5), (0, 4), BICUBIC)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_affine_and_rotation_are_pillows(mode, rng):
+def test_affine_and_rotated_equal_pillow(mode, rng):
     fill = (1, 2, 3) if mode == "RGB" else 7
     for number in range(40):
         image = picture(rng, *rng.integers(1, 60, 2).tolist(), mode)
@@ -88,7 +89,7 @@ def test_affine_and_rotation_are_pillows(mode, rng):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_enhancements_are_pillows(mode, rng):
+def test_sharpened_and_saturated_equal_pillow(mode, rng):
     for number in range(30):
         image = picture(rng, *rng.integers(1, (5, 60)[number % 2], 2).tolist(), mode)
         image.info["comment"] = b"kept"
@@ -98,15 +99,15 @@ def test_enhancements_are_pillows(mode, rng):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_normalized_is_its_formula(mode, rng):
+def test_normalized_follows_its_formula(mode, rng):
     image = picture(rng, 37, 11, mode)
     bands = len(mode)
     mean, std = (np.array(x, np.float32)[:bands] for x in ([*MEAN, 9], [*STD, 3.3]))
     expected = ((np.asarray(image, np.float32).reshape(11, 37, bands) - mean) / std).transpose(2, 0, 1)
     assert expected.dtype == np.float32
     for out in (np.empty((bands, 11, 37), np.float32), np.empty((bands, 11, 50), np.float32)[:, :, :37]):
-        found = pixels.normalized(image, mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1), out)
-        assert found is out
+        result = pixels.normalized(image, mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1), out)
+        assert result is out
         np.testing.assert_array_equal(out, expected)
 
 
@@ -128,7 +129,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_joined_transforms_are_one_after_the_other(name, kernels, rng):
+def test_compose_fuses_transforms_without_changing_bits(name, kernels, rng):
     transforms, num_steps = LISTS[name]
     compose = Compose(transforms)
     assert compose.transforms == transforms and len(compose._steps) == num_steps
@@ -141,7 +142,7 @@ def test_joined_transforms_are_one_after_the_other(name, kernels, rng):
         np.testing.assert_array_equal(out, expected)
 
 
-def test_what_a_user_derives_is_not_joined():
+def test_compose_does_not_fuse_subclasses_of_users():
     class OwnFlip(RandomHorizontalFlip):
         def transform(self, image, rng):
             return image.rotate(90)
@@ -154,7 +155,7 @@ def test_what_a_user_derives_is_not_joined():
         assert len(Compose(transforms)._steps) == 2
 
 
-def test_the_kernels_do_the_work_when_they_are_on(kernels, monkeypatch, rng):
+def test_pixels_use_the_kernels_when_they_are_on(kernels, monkeypatch, rng):
     calls = []
     names = ("resize", "affine", "to_planes", "mix", "look_up", "sharpen", "saturate")
     for name in names:
@@ -172,20 +173,20 @@ def test_the_kernels_do_the_work_when_they_are_on(kernels, monkeypatch, rng):
 
 
 @pytest.fixture
-def said(monkeypatch):
+def log_lines(monkeypatch):
     lines = []
     monkeypatch.setattr(logger, "info", lambda text, *values: lines.append(text % values))
     pixels._down_first.cache_clear()
-    pixels._transforms_alike.cache_clear()
-    pixels._enhances_alike.cache_clear()
+    pixels._transforms_equal.cache_clear()
+    pixels._enhances_equal.cache_clear()
     yield lines
     pixels._down_first.cache_clear()
-    pixels._transforms_alike.cache_clear()
-    pixels._enhances_alike.cache_clear()
+    pixels._transforms_equal.cache_clear()
+    pixels._enhances_equal.cache_clear()
 
 
-def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch, rng):
-    """As if a later version rounded otherwise: the kernels notice, say so once and stand back."""
+def test_pixels_fall_back_to_pillow_when_its_bits_differ(kernels, log_lines, monkeypatch, rng):
+    """If a version of Pillow rounds differently, the kernels detect it, log it once and are not used."""
     for name in ("resize", "transform"):
         original = getattr(Image.Image, name)
         monkeypatch.setattr(
@@ -201,8 +202,8 @@ def test_a_pillow_that_differs_serves_itself(kernels, said, monkeypatch, rng):
         matrix = (1, 0.2, 0, 0, 1, 0)
         expected = image.transform(image.size, Image.Transform.AFFINE, matrix, BICUBIC, fillcolor=(1, 2, 3))
         assert_same(pixels.affine(image, matrix, BICUBIC, (1, 2, 3)), expected)
-    assert len(said) == (3 if kernels == "on" else 0)
-    assert all("it serves, slower" in line for line in said)
+    assert len(log_lines) == (3 if kernels == "on" else 0)
+    assert all("Pillow is used, which is slower" in line for line in log_lines)
 
 
 @pytest.fixture(scope="module")
@@ -248,11 +249,11 @@ def batches(folder, name, workers, processes):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_pipelines_give_the_same_bits_with_kernels_and_without(name, folder, kernels, monkeypatch, started_workers):
+def test_pipelines_give_the_same_bits_with_and_without_kernels(name, folder, kernels, monkeypatch, started_workers):
     kinds = [(1, False), (2, False), (2, True)]
-    found = [batches(folder, name, *workers) for workers in kinds]
+    results = [batches(folder, name, *workers) for workers in kinds]
     assert started_workers == kinds
     monkeypatch.setenv("MINDCV_KERNELS", "off" if kernels == "on" else "on")
     expected = batches(folder, name, 1, False)
     assert len(expected) == 4 and len(set(expected)) == 4
-    assert found == [expected] * 3
+    assert results == [expected] * 3

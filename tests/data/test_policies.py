@@ -1,4 +1,4 @@
-"""AutoAugment, TrivialAugment and AugMix: tables, operations and frequencies."""
+"""Tests of AutoAugment, TrivialAugment and AugMix: tables, operations and frequencies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from mindcv.utils.errors import UserError
 CANVAS = Canvas((1, 2, 3), Image.Resampling.NEAREST)
 MEAN = [1, 2, 3]
 
-# P posterize, R rotate, S solarize, Z solarize-add, A autocontrast, E equalize, I invert, C color, K contrast,
-# H sharpness, X and Y shear, T translate; probability, magnitude. ORIGINAL is set down from torchvision, which leaves
-# out the magnitudes that mean nothing; V0 from the EfficientNet code's policy.
+# Each entry is an operation, a probability and a magnitude. The operations are P posterize, R
+# rotate, S solarize, Z solarize-add, A autocontrast, E equalize, I invert, C color, K contrast, H
+# sharpness, X and Y shear, T translate. ORIGINAL comes from torchvision, which omits magnitudes
+# without a meaning. V0 comes from the EfficientNet code.
 ORIGINAL = """
 P.4,8 R.6,9|S.6,5 A.6|E.8 E.6|P.6,7 P.6,6|E.4 S.2,4|E.4 R.8,8|S.6,3 E.6|P.8,5 E1|R.2,3 S.6,8|E.6 P.4,6|R.8,8 C.4,0|
 R.4,9 E.6|E0 E.8|I.6 E1|C.6,4 K1,8|R.8,8 C1,2|C.8,8 S.8,7|H.4,7 I.6|X.6,5 E1|C.4,0 E.6|E.4 S.2,4|S.6,5 A.6|I.6 E1|
@@ -47,7 +48,7 @@ def levels(image):
 @pytest.mark.parametrize(
     "names, text", [(("autoaug", "autoaugr", "original", "originalr"), ORIGINAL), (("v0", "v0r"), V0)]
 )
-def test_the_policies_are_the_published_ones(names, text):
+def test_policies_equal_the_published_tables(names, text):
     expected = []
     for pair in text.replace("\n", "").split("|"):
         numbers = [(LETTERS[word[0]], *word[1:].split(",")) for word in pair.split()]
@@ -60,7 +61,7 @@ def test_the_policies_are_the_published_ones(names, text):
         assert ours == expected and len(ours) == 25
 
 
-def test_the_policy_of_three():
+def test_policy_3a_has_three_operations():
     assert POLICIES["3a"].alternatives == (
         (("Solarize", 1.0, 5),),
         (("Desaturate", 1.0, 10),),
@@ -76,7 +77,7 @@ def test_the_policy_of_three():
         (("v0",), [1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4]),
     ],
 )
-def test_posterize_of_each_policy(policies, bits):
+def test_policies_have_their_posterize_bits(policies, bits):
     for name in policies:
         posterize = next(op for op in make_paper_ops(POLICIES[name].posterize_bits) if op.name == "Posterize")
         for level, kept in enumerate(bits):
@@ -88,7 +89,7 @@ def paper_op(name):
     return next(op for op in make_paper_ops(POLICIES["autoaug"].posterize_bits) if op.name == name)
 
 
-def test_the_papers_scale():
+def test_make_paper_ops_uses_the_scale_of_the_paper():
     rng = np.random.default_rng(0)
     pixels = levels(picture())
     for level, threshold in ((0, 0), (5, 128), (10, 256)):
@@ -105,7 +106,7 @@ def test_the_papers_scale():
     ]
 
 
-def test_blur_has_a_random_radius():
+def test_blur_op_draws_a_radius():
     radii = []
     for seed in range(50):
         result = paper_op("GaussianBlurRand")(picture(), 10, CANVAS, np.random.default_rng(seed))
@@ -116,7 +117,7 @@ def test_blur_has_a_random_radius():
 
 
 class Recorder:
-    """Stands in for an operation and notes what it is asked for."""
+    """Stands in for an operation and records its calls."""
 
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
@@ -127,7 +128,7 @@ class Recorder:
 
 
 def recorded(text, times):
-    """For each of so many images, the operations and magnitudes it got."""
+    """Return the operations and magnitudes for each of `times` images."""
     augment = create_auto_augment(text, MEAN, "bilinear")
     calls, rng, runs = [], np.random.default_rng(0), []
     if isinstance(augment._ops, dict):
@@ -141,27 +142,28 @@ def recorded(text, times):
     return runs
 
 
-def test_autoaugment_takes_one_pair_with_its_probabilities():
+def test_auto_augment_applies_one_pair_with_its_probabilities():
     runs = recorded("autoaug", 20000)
     allowed = set()
     for first, second in (((f[0], f[2]), (s[0], s[2])) for f, s in POLICIES["autoaug"].alternatives):
         allowed |= {(), (first,), (second,), (first, second)}
     assert set(runs) <= allowed
-    # pairs 4 (posterize, posterize) and 19 (shear, equalize) by hand: 1/25 of the images, times the probabilities
+    # Pairs 4 (posterize, posterize) and 19 (shear, equalize) get 1/25 of the images, times the
+    # probabilities.
     assert abs(runs.count((("Posterize", 7), ("Posterize", 6))) / 20000 - 0.36 / 25) < 0.003
     assert abs(runs.count((("ShearX", 5), ("Equalize", 9))) / 20000 - 0.6 / 25) < 0.004
     assert (("Equalize", 7), ("Equalize", 8)) not in runs  # the first of these has probability 0
 
 
-def test_autoaugment_noise():
+def test_auto_augment_adds_noise_to_the_magnitude():
     assert {level for run in recorded("3a", 50) for _, level in run} == {5.0, 10.0}
     magnitudes = np.array([level for run in recorded("3a-mstd0.5", 3000) for name, level in run if name == "Solarize"])
     assert abs(magnitudes.mean() - 5) < 0.06 and abs(magnitudes.std() - 0.5) < 0.04
     assert max(level for run in recorded("3a-mstd2", 300) for _, level in run) == 10.0
 
 
-def test_autoaugment_pixels():
-    """A pair redone by hand, with the draws in the order they are made: pair, probability, sign, probability."""
+def test_auto_augment_gives_the_expected_pixels():
+    """The test repeats a pair with the draws in their order: pair, probability, sign, probability."""
     augment, seen = AutoAugment("autoaug", mean=MEAN, interpolation="nearest"), 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -178,7 +180,8 @@ def test_autoaugment_pixels():
     assert seen > 3
 
 
-# Operation of TrivialAugment -> (image, strength 0..30, sign) by Pillow alone, with torchvision's wide ranges.
+# Operation of TrivialAugment -> (image, strength 0..30, sign) by Pillow alone, with torchvision's
+# wide ranges.
 WIDE = {
     "Identity": lambda x, k, s: x,
     "AutoContrast": lambda x, k, s: ImageOps.autocontrast(x),
@@ -202,7 +205,7 @@ def affine(image, *matrix):
 
 
 @pytest.mark.parametrize("name", sorted(WIDE))
-def test_wide_operations(name):
+def test_make_wide_ops_equal_pillow(name):
     op = {op.name: op for op in make_wide_ops()}[name]
     for strength in (0, 1, 15, 22, 30):
         for sign in (1, -1) if op.is_signed else (1,):
@@ -212,15 +215,15 @@ def test_wide_operations(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(WIDE) - {"Identity", "AutoContrast", "Equalize"}))
-def test_wide_operations_start_from_nothing_and_grow(name):
+def test_make_wide_ops_grow_with_the_magnitude(name):
     op = {op.name: op for op in make_wide_ops()}[name]
     changes = [np.abs(levels(op.apply(picture(80), op.amount(level), CANVAS)) - levels(picture(80))).mean()
                for level in (0, 2, 5, 8)]  # fmt: skip
     assert changes[0] < 0.5 and changes[3] > changes[1] > changes[0]
-    assert changes == sorted(changes) or name == "Rotate"  # which turns past the middle of the way
+    assert changes == sorted(changes) or name == "Rotate"  # Rotate turns beyond half of a full turn
 
 
-def test_trivialaugment_takes_one_operation_at_one_of_31_strengths():
+def test_trivial_augment_applies_one_operation_at_one_of_31_strengths():
     runs = recorded("trivialaugwide", 14000)
     assert all(len(run) == 1 for run in runs)
     names = [run[0][0] for run in runs]
@@ -232,14 +235,14 @@ def test_trivialaugment_takes_one_operation_at_one_of_31_strengths():
     assert counts.min() > 370 and counts.max() < 540
 
 
-def test_augmix_strings():
+def test_create_auto_augment_reads_augmix_strings():
     assert create_auto_augment("augmix", MEAN, "bilinear").policy == AugMixPolicy(3.0, 3, -1, 1.0, 0, 100.0)
     augment = create_auto_augment("augmix-m5-w4-d2-a0.5-b1-mstd0.5", MEAN, "bilinear")
     assert augment.policy == AugMixPolicy(5.0, 4, 2, 0.5, 1, 0.5)
     assert create_auto_augment("augmix-d-1-w2", MEAN, "bilinear").policy == AugMixPolicy(depth=-1, width=2)
 
 
-def test_augmix_chains():
+def test_augmix_runs_chains_of_operations():
     runs = recorded("augmix-d2-w4-m5-mstd0", 50)
     assert all(len(run) == 8 and {level for _, level in run} == {5.0} for run in runs)
     lengths = [len(run) for run in recorded("augmix-w1", 600)]
@@ -267,7 +270,7 @@ def test_augmix_chains():
 
 
 class Paint:
-    """An operation whose result is one grey."""
+    """An operation whose result is a uniform grey image."""
 
     def __init__(self, name, greys):
         self.name, self.greys = name, greys
@@ -279,7 +282,7 @@ class Paint:
 
 @pytest.mark.parametrize("blended", [0, 1])
 @pytest.mark.parametrize("width", [1, 3, 5])
-def test_augmix_formula(blended, width):
+def test_augmix_follows_its_formula(blended, width):
     for seed in range(20):
         augment, greys = AugMix(AugMixPolicy(width=width, depth=1, alpha=0.7, blended=blended)), []
         augment._ops = [Paint(op.name, greys) for op in augment._ops]
@@ -287,25 +290,25 @@ def test_augmix_formula(blended, width):
         rng = np.random.default_rng(seed)
         m, weights = rng.beta(0.7, 0.7), rng.dirichlet([0.7] * width)
         expected = (1 - m) * levels(picture()) + m * (weights * greys).sum()
-        # Pillow's blend cuts off the fraction each time.
+        # Each of Pillow's blends truncates to integers.
         assert np.abs(result - expected).max() <= (width if blended else 0.5001)
 
 
-def test_augmix_ways_agree():
+def test_augmix_blended_agrees_with_float_mixing():
     ways = [AugMix(AugMixPolicy(magnitude=8, blended=blended)) for blended in (0, 1)]
     differ = False
     for seed in range(20):
         slow, fast = (levels(way(picture(), np.random.default_rng(seed))) for way in ways)
         assert np.abs(slow - fast).max() <= 3
         differ = differ or (slow != fast).any()
-    assert differ  # they round differently: two ways ran
+    assert differ  # they round differently, so two different implementations ran
 
 
 @pytest.mark.parametrize(
     "text", ["autoaug-mstd0.5", "autoaugr", "v0", "v0r", "3a", "trivialaugwide", "augmix-b1", "augmix"]
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_results_are_images_and_functions_of_the_generator(text, mode):
+def test_policies_depend_only_on_the_generator(text, mode):
     augment = create_auto_augment(text, MEAN if mode == "RGB" else [7], "bicubic")
     results = set()
     for seed in range(40):
@@ -316,7 +319,7 @@ def test_results_are_images_and_functions_of_the_generator(text, mode):
     assert repr(augment).startswith(type(augment).__name__ + "(") and " at 0x" not in repr(augment)
 
 
-def test_what_strings_name():
+def test_create_auto_augment_selects_the_transform_by_name():
     kinds = {"v0r-mstd0.5": AutoAugment, "trivialaugwide": TrivialAugmentWide, "augmix-w2": AugMix}
     for text, kind in kinds.items():
         augment = create_auto_augment(text, [123.675, 116.28, 103.53], "bicubic")

@@ -1,4 +1,4 @@
-"""Augmentation splits: a clean version of every image, and others that differ from it and from each other."""
+"""Tests of augmentation splits: a clean version of every image, and others that differ from it and each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(num_splits=3, batch_size=8, auto_augment="rand-m9-n3-p1-inc1", num_samp
 
 
 def plain(num_samples=20, batch_size=8, seed=3):
-    """The same samples, cropped and flipped alone."""
+    """Return a loader of the same samples, with crop and flip only."""
     dataset = create_dataset("digits", num_samples=num_samples, seed=seed)
     transform = create_transforms("digits", 12, True, in_channels=1, hflip=0.5)
     return create_loader(dataset, batch_size, is_training=True, num_classes=10, transform=transform)
@@ -42,7 +42,7 @@ def names(transforms):
     return [type(transform).__name__ for transform in transforms]
 
 
-def test_the_three_lists():
+def test_create_transforms_separates_shared_clean_and_augmented():
     parts = create_transforms("", 32, True, "augmix", separate=True, vflip=0.1, re_prob=0.5)
     assert isinstance(parts, SplitTransforms) and len(parts) == 3
     shared, clean, augmented = parts
@@ -55,7 +55,7 @@ def test_the_three_lists():
 
 
 @pytest.mark.parametrize("num_splits", [2, 3, 5])
-def test_batches_are_ordered_by_split(num_splits):
+def test_loader_orders_batches_by_split(num_splits):
     loader = make(num_splits)
     assert loader.get_batch_size() == 8 and loader.get_dataset_size() == 3 and loader.num_aug_splits == num_splits
     for (images, labels), (clean, single), size in zip(loader.batches(), plain().batches(), (8, 8, 4)):
@@ -66,12 +66,12 @@ def test_batches_are_ordered_by_split(num_splits):
         assert len(np.unique(images.reshape(len(images), -1), axis=0)) == num_splits * size
 
 
-def test_zero_stands_for_three():
+def test_create_loader_makes_three_splits_by_default():
     assert make(0).num_aug_splits == 3 and plain().num_aug_splits == 1
 
 
-def test_all_versions_show_the_same_crop():
-    """With erasing of one value alone, whatever is not erased is the clean version's."""
+def test_splitter_uses_one_crop_for_all_versions():
+    """With random erasing as the only augmentation, pixels that are not erased equal those of the clean version."""
     dataset = create_dataset("digits", num_samples=8)
     transform = create_transforms("", 24, True, separate=True, in_channels=1, re_prob=1.0, re_value=77)
     loader = create_loader(dataset, 8, is_training=True, transform=transform, separate=True, num_classes=10)
@@ -83,7 +83,7 @@ def test_all_versions_show_the_same_crop():
     assert ((images[1] == 77) != (images[2] == 77)).any(axis=(1, 2)).all()
 
 
-def test_a_version_does_not_depend_on_how_many_there_are():
+def test_splitter_versions_do_not_depend_on_their_number():
     few, many = (next(make(splits).batches())[0].reshape(splits, 8, -1) for splits in (2, 4))
     np.testing.assert_array_equal(few, many[:2])
 
@@ -99,7 +99,7 @@ def test_splitter_allocates_the_versions_without_outs():
     np.testing.assert_array_equal(np.stack(versions), outs)
 
 
-def test_each_version_has_a_random_stream_of_its_own():
+def test_splitter_gives_each_version_its_own_random_stream():
     dataset = create_dataset("digits", num_samples=20, seed=3)
     shared, _, augmented = create_transforms("digits", 12, True, "rand-m9-n3-p1-inc1", separate=True, **OPTIONS)
     images = next(make(3).batches(1))[0].reshape(3, 8, 1, 12, 12)
@@ -111,13 +111,13 @@ def test_each_version_has_a_random_stream_of_its_own():
             np.testing.assert_array_equal(images[split, row], Compose(augmented)(image, stream(*key, split)))
 
 
-def test_epochs_differ():
+def test_splitter_augments_epochs_differently():
     loader = make()
     first, second = (next(loader.batches(epoch))[0] for epoch in (0, 1))
     assert not np.array_equal(first, second)
 
 
-def test_mindspore_reads_splits():
+def test_loader_gives_splits_to_mindspore():
     loader = make()
     assert loader.output_shapes()[0][1:] == [1, 12, 12]
     for batch, expected in zip(loader.create_tuple_iterator(num_epochs=1, output_numpy=True), make().batches()):
@@ -125,13 +125,13 @@ def test_mindspore_reads_splits():
             np.testing.assert_array_equal(array, other)
 
 
-def test_target_transforms_are_repeated():
+def test_loader_repeats_transformed_targets_for_splits():
     images, labels = next(make(3, target_transform=lambda label: np.eye(10)[label]).batches())
     assert labels.shape == (24, 10)
     np.testing.assert_array_equal(labels.argmax(1), next(make().batches())[1])
 
 
-def test_corrupt_images_are_replaced_in_all_versions(tmp_path):
+def test_skip_corrupt_replaces_all_versions_of_an_image(tmp_path):
     (tmp_path / "train/a").mkdir(parents=True)
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"train/a/{i}.png")
@@ -145,7 +145,7 @@ def test_corrupt_images_are_replaced_in_all_versions(tmp_path):
     np.testing.assert_allclose(images[1], images[2], atol=1e-5)
 
 
-def test_parts_compose_to_the_plain_pipeline():
+def test_split_transforms_compose_to_the_plain_pipeline():
     shared, clean, _ = create_transforms("", 16, True, "augmix", separate=True)
     rng = np.random.default_rng(0)
     image = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)

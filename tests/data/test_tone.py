@@ -1,4 +1,4 @@
-"""Operations by tables, against the functions of Pillow that they stand for; with kernels and without."""
+"""Tests of operations by tables against the corresponding functions of Pillow, with and without kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def pictures(rng, mode):
-    """Noise in all or a part of the range, few and many pixels, one value, and two."""
+    """Return images of noise in all or part of the range, with few and many pixels, and with one and two values."""
     channels = len(mode)
     for number in range(40):
         width, height = rng.integers(1, (5, 90)[number % 2], 2)
@@ -45,17 +45,17 @@ CASES = {
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("name", CASES)
-def test_what_pillow_does(name, mode, rng):
+def test_tone_operations_equal_pillow(name, mode, rng):
     function, of_pillow, arguments = CASES[name]
     for image in pictures(rng, mode):
         image.info["comment"] = b"kept"
         for values in arguments:
-            found, expected = function(image, *values), of_pillow(image, *values)
-            assert (found.mode, found.size, found.info) == (mode, image.size, image.info)
-            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), f"{name} {values}")
+            result, expected = function(image, *values), of_pillow(image, *values)
+            assert (result.mode, result.size, result.info) == (mode, image.size, image.info)
+            np.testing.assert_array_equal(np.asarray(result), np.asarray(expected), f"{name} {values}")
 
 
-def test_the_image_itself_stays(rng):
+def test_tone_operations_do_not_change_their_input(rng):
     image = next(pictures(rng, "RGB"))
     before = image.tobytes()
     for function, _, arguments in CASES.values():

@@ -1,4 +1,4 @@
-"""The pipelines: what is in them, and evaluation against Pillow by hand."""
+"""Tests of the pipelines: their transforms, and evaluation compared with Pillow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(transforms, encoded, seed=0):
 
 @pytest.mark.parametrize("size", [(17, 90), (300, 211), (224, 224), (225, 223), (500, 375), (41, 40), (640, 97)])
 @pytest.mark.parametrize("resize, crop_pct", [(224, 0.875), (224, 0.95), (56, 1.0), (64, 0.9)])
-def test_evaluation_equals_pillow(size, resize, crop_pct):
+def test_transforms_imagenet_eval_equals_pillow(size, resize, crop_pct):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -46,14 +46,14 @@ def test_evaluation_equals_pillow(size, resize, crop_pct):
 
 
 @pytest.mark.parametrize("size", [383, 384, 512])
-def test_crop_pct_1_at_384_squeezes_to_the_square(size):
+def test_transforms_imagenet_eval_resizes_to_the_square_when_crop_pct_is_1_at_384(size):
     expected = ["Resize", "CenterCrop"] if size < 384 else ["Resize"]
     transforms = transforms_imagenet_eval(size, 1.0)
     assert kinds(transforms)[1:-2] == expected
     assert transforms[1].target(500, 375) == ((size, size) if size >= 384 else (int(size * 500 / 375), size))
 
 
-def test_training_pipeline():
+def test_transforms_imagenet_train_has_the_transforms_of_its_options():
     plain = transforms_imagenet_train(32)
     assert kinds(plain) == ["Decode", "RandomResizedCrop", "RandomHorizontalFlip", "ToArray", "Normalize"]
     full = transforms_imagenet_train(
@@ -89,12 +89,12 @@ def test_training_pipeline():
 @pytest.mark.parametrize(
     "jitter, expected", [(0.4, (0.4, 0.4, 0.4, 0.0)), ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3, 0.0)), ([0.1] * 4, (0.1,) * 4)]
 )
-def test_color_jitter(jitter, expected):
+def test_transforms_imagenet_train_reads_color_jitter(jitter, expected):
     transform = transforms_imagenet_train(32, color_jitter=jitter)[3]
     assert (transform.brightness, transform.contrast, transform.saturation, transform.hue) == expected
 
 
-def test_grey_pipelines():
+def test_create_transforms_makes_pipelines_for_grey_images():
     encoded = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     for is_training in (True, False):
         transforms = create_transforms("digits", 16, is_training, in_channels=1)
@@ -105,7 +105,7 @@ def test_grey_pipelines():
     assert create_transforms("mnist", 16, mean=[9], std=[3], in_channels=1)[-1].mean == [9]
 
 
-def test_every_data_set_gets_the_same_pipeline():
+def test_create_transforms_ignores_the_name_of_the_data_set():
     expected = repr(create_transforms("", 32, True, vflip=0.2))
     for name in ("imagenet", "folder", "digits", "MNIST", "cifar10", "CIFAR100"):
         assert repr(create_transforms(name, 32, True, vflip=0.2)) == expected
@@ -132,6 +132,6 @@ def test_every_data_set_gets_the_same_pipeline():
         ({"is_training": True, "scale": (0.5, 1.5)}, UserError, "scale must be two numbers"),
     ],
 )
-def test_refuses(options, error, message):
+def test_create_transforms_refuses_wrong_arguments(options, error, message):
     with pytest.raises(error, match=message):
         create_transforms(**options)

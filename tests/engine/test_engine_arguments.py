@@ -14,7 +14,7 @@ from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
 
 NAN = float("nan")
-NO_LOADER = "loader must be a loader, as create_loader(dataset, batch_size) makes it, got"
+NO_LOADER = "loader must be the result of create_loader(dataset, batch_size), got"
 
 
 def refused(sentence):

@@ -404,7 +404,7 @@ def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
         return values + (len(values) == 1 and not is_here and len(asked) == 4)
 
     monkeypatch.setattr(Group, "sum_integers", sum_integers)
-    error, words = (DataError, "x.jpg") if is_here else (UserError, "1 of the 2 processes failed; their logs give the reason")
+    error, words = (DataError, "x.jpg") if is_here else (UserError, "1 of the 2 processes failed; their logs")
     with pytest.raises(error, match=words):
         loader = Broken(4, 2) if is_here else Loader(4)
         Trainer(step, group=Group(0, 2)).train(1, loader, [diary], interruption=Interruption())

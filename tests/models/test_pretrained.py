@@ -262,7 +262,7 @@ def test_a_transfer_that_broke_off_goes_on_in_the_next_run(atto_on_hub, tmp_path
 def test_a_file_that_is_not_what_the_hub_says(atto_on_hub, tmp_path):
     atto_on_hub.told = "0" * 64
     with pytest.raises(
-        UserError, match=f"and should be {'0' * 64}; put the file at .*{ATTO}.safetensors' by hand, or set"
+        UserError, match=f"but it must be {'0' * 64}; put the file at .*{ATTO}.safetensors' by hand, or set"
     ):
         create_model(ATTO, pretrained=True)
     assert os.listdir(tmp_path / "mindcv" / "models") == []

@@ -1,4 +1,4 @@
-"""How scripts end."""
+"""Tests of how scripts end: status, messages, signals and closed outputs."""
 
 import io
 import os
@@ -33,33 +33,33 @@ def raiser(error):
         (Interrupted(signal.SIGINT, "by SIGINT after step 3"), 130, "stopped: by SIGINT after step 3\n"),
     ],
 )
-def test_a_users_mistake_is_a_line(error, status, lines, capsys):
+def test_run_script_reports_each_mistake_in_one_line(error, status, lines, capsys):
     with pytest.raises(SystemExit) as end:
         run_script(raiser(error))
     assert end.value.code == status
     assert capsys.readouterr() == ("", lines)
 
 
-def test_success_is_zero(capsys):
+def test_run_script_exits_with_status_0_on_success(capsys):
     with pytest.raises(SystemExit) as end:
         run_script(lambda: None)
     assert end.value.code == 0 and capsys.readouterr() == ("", "")
 
 
-def test_what_is_shown_is_the_end(capsys):
+def test_show_and_stop_prints_the_text_and_exits_with_status_0(capsys):
     with pytest.raises(SystemExit) as end:
         run_script(lambda: show_and_stop("a table"))
     assert end.value.code == 0 and capsys.readouterr() == ("a table\n", "")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("no user's mistake"), KeyError("x")])
-def test_a_defect_keeps_its_traceback(error):
+def test_run_script_raises_other_exceptions(error):
     with pytest.raises(type(error)):
         run_script(raiser(error))
 
 
-def test_a_reader_that_goes_ends_a_script_quietly(tmp_path):
-    """As in `infer.py ... | head -1`: status 128 + SIGPIPE, and no word."""
+def test_run_script_ends_quietly_when_the_reader_closes_the_output(tmp_path):
+    """A pipe such as `infer.py ... | head -1` ends with status 128 + SIGPIPE and without a message."""
     code = "from mindcv.utils.cli import run_script\nrun_script(lambda: [print('line', i) for i in range(99999)])\n"
     (tmp_path / "script.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -71,15 +71,15 @@ def test_a_reader_that_goes_ends_a_script_quietly(tmp_path):
     assert script.returncode == 141
 
 
-def test_another_broken_pipe_is_an_error(capsys):
+def test_run_script_reports_a_broken_pipe_other_than_the_output(capsys):
     with pytest.raises(SystemExit) as end:
         run_script(raiser(BrokenPipeError(32, "Broken pipe")))
     assert end.value.code == 1 and capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
 
 
 @pytest.mark.parametrize("script", ["train", "validate", "infer"])
-def test_ctrl_c_during_the_imports_is_a_line(tmp_path, script):
-    """A module that stands in for MindSpore's takes its time."""
+def test_scripts_report_ctrl_c_during_imports_in_one_line(tmp_path, script):
+    """A small module stands in for MindSpore and sleeps during its import."""
     (tmp_path / "mindspore.py").write_text("import sys, time\nprint('here', flush=True)\ntime.sleep(60)\n")
     (tmp_path / "numpy.py").write_text("import mindspore\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -95,8 +95,8 @@ def test_ctrl_c_during_the_imports_is_a_line(tmp_path, script):
     ("number", "status", "line"),
     [(signal.SIGTERM, 143, "stopped: by SIGTERM or Ctrl-C\n"), (signal.SIGINT, 130, "stopped: by Ctrl-C\n")],
 )
-def test_signal_ends_a_script_with_one_line_and_no_half_file(tmp_path, monkeypatch, number, status, line):
-    """In a process of its own, which is forked since imports take seconds."""
+def test_run_script_ends_on_a_signal_with_one_line_and_no_partial_file(tmp_path, monkeypatch, number, status, line):
+    """The script runs in a forked process, because imports in a new process take seconds."""
 
     def main():
         print("a line of results")
@@ -111,7 +111,7 @@ def test_signal_ends_a_script_with_one_line_and_no_half_file(tmp_path, monkeypat
             os.dup2(err.fileno(), 2)
             monkeypatch.setattr(sys, "stdout", out)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, lambda *_: os._exit(99))  # as a script sets it for the time of its imports
+            signal.signal(signal.SIGINT, lambda *_: os._exit(99))  # scripts set such a handler before their imports
             try:
                 run_script(main)
             finally:
@@ -122,7 +122,7 @@ def test_signal_ends_a_script_with_one_line_and_no_half_file(tmp_path, monkeypat
     assert sorted(os.listdir(tmp_path)) == ["err", "out"]
 
 
-def test_signal_handlers_are_put_back_after_a_script(monkeypatch):
+def test_run_script_restores_the_signal_handlers(monkeypatch):
     seen = []
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
@@ -139,7 +139,7 @@ def test_signal_handlers_are_put_back_after_a_script(monkeypatch):
 
 
 def test_run_script_prints_letters_that_the_output_lacks_as_escapes(monkeypatch):
-    """A name in a text that ASCII cannot show, or that is no text, ends no script after its work."""
+    """A name that ASCII cannot represent, or that is not valid text, must not stop a script after its work."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
     with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Downloads, from a server of the test's own that breaks off, forgets and lies as told."""
+"""Tests of downloads, from a test server that interrupts transfers, changes files and sends errors on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdiges
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.content`; what goes wrong is in `server.how`, what was asked for in `server.seen`."""
+    """Serves `server.content`. `server.how` describes the faults, and `server.seen` records the requests."""
 
     def do_GET(self):
         how, content = self.server.how, self.server.content
@@ -89,14 +89,14 @@ def server(monkeypatch):
         thread.join()
 
 
-def test_a_file_arrives_whole(server, tmp_path):
+def test_download_fetches_a_file(server, tmp_path):
     path = tmp_path / "new" / "folder" / "data.bin"
     assert download(server.url, path, sha256=SHA256, md5=MD5.upper()) == path
     assert path.read_bytes() == CONTENT and os.listdir(path.parent) == ["data.bin"]
     assert server.seen == [("/data.bin", None, None)]
 
 
-def test_a_file_that_is_there_is_not_asked_for(server, tmp_path):
+def test_download_does_not_fetch_an_existing_file(server, tmp_path):
     path = tmp_path / "data.bin"
     path.write_bytes(CONTENT)
     download(server.url, path, sha256=SHA256)
@@ -107,7 +107,7 @@ def test_a_file_that_is_there_is_not_asked_for(server, tmp_path):
     assert len(server.seen) == 1 and path.read_bytes() == CONTENT
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(server, tmp_path):
+def test_download_resumes_after_a_lost_connection(server, tmp_path):
     server.how = {"pieces": [100_000, 50_000], "etag": '"v1"'}
     download(server.url, tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
@@ -118,14 +118,14 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(server, tmp_path):
     ]
 
 
-def test_a_server_without_ranges_is_asked_for_the_whole_again(server, tmp_path):
+def test_download_starts_again_when_the_server_has_no_ranges(server, tmp_path):
     server.how = {"pieces": [200_000, 100_000], "no_range": True}
     download(server.url, tmp_path / "data.bin", sha256=SHA256)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT and len(server.seen) == 3
 
 
 @pytest.mark.parametrize("etag", ["", '"v1"'])
-def test_halves_of_two_versions_are_not_joined(server, tmp_path, etag):
+def test_download_does_not_join_parts_of_two_versions(server, tmp_path, etag):
     def replace(server):
         server.content = CONTENT[::-1] + b"more"
         server.how["etag"] = etag and '"v2"'
@@ -135,7 +135,7 @@ def test_halves_of_two_versions_are_not_joined(server, tmp_path, etag):
     assert (tmp_path / "data.bin").read_bytes() == CONTENT[::-1] + b"more"
 
 
-def test_an_earlier_run_is_gone_on_with_if_a_digest_can_tell(server, tmp_path):
+def test_download_resumes_an_earlier_run_only_with_a_digest(server, tmp_path):
     part = tmp_path / "data.bin.part"
     part.write_bytes(CONTENT[:1000])
     download(server.url, tmp_path / "data.bin", sha256=SHA256)
@@ -148,35 +148,35 @@ def test_an_earlier_run_is_gone_on_with_if_a_digest_can_tell(server, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["redirect", "directly"])
-def test_the_digest_that_the_server_tells(server, tmp_path, how):
-    """Hugging Face tells it where it redirects to the file, some mirrors where they give it."""
+def test_download_verifies_the_digest_of_the_server(server, tmp_path, how):
+    """Hugging Face sends the digest with the redirect to the file, and some mirrors send it with the file."""
     url = server.url.replace("data.bin", "hub") if how == "redirect" else server.url
     server.how = {"linked": f'"{SHA256}"', **({"redirects": {"/hub": "/data.bin"}} if how == "redirect" else {})}
     (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
     assert download(url, tmp_path / "data.bin").read_bytes() == CONTENT
     assert server.seen[-1] == ("/data.bin", "bytes=1000-", None) and len(server.seen) == (2 if how == "redirect" else 1)
     server.how["linked"] = "0" * 64
-    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, and should be {'0' * 64}"):
+    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, but it must be {'0' * 64}"):
         download(url, tmp_path / "other.bin")
     server.how["linked"] = '"an-etag-of-another-kind"'
     download(url, tmp_path / "other.bin")
     assert sorted(os.listdir(tmp_path)) == ["data.bin", "other.bin"]
 
 
-def test_the_first_digits_of_a_digest(server, tmp_path):
+def test_download_accepts_an_abbreviated_digest(server, tmp_path):
     path = tmp_path / "data.bin"
     download(server.url, path, sha256=SHA256[:8], md5=MD5[:9].upper())
     download(server.url, path, sha256=SHA256[:8])
     assert len(server.seen) == 1
-    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, and should begin with {MD5[:8]}"):
+    with pytest.raises(UserError, match=f"its sha256 is {SHA256}, but it must begin with {MD5[:8]}"):
         download(server.url, path, sha256=MD5[:8])
     assert path.read_bytes() == CONTENT and len(server.seen) == 2
-    with pytest.raises(ValueError, match="8 digits or more"):
+    with pytest.raises(ValueError, match="at least 8 digits"):
         download(server.url, path, sha256=SHA256[:7])
 
 
 @pytest.mark.parametrize("left", [CONTENT, CONTENT + b"too long"], ids=["whole", "longer"])
-def test_a_partial_file_that_lacks_nothing(server, tmp_path, left):
+def test_download_handles_a_complete_or_longer_partial_file(server, tmp_path, left):
     (tmp_path / "data.bin.part").write_bytes(left)
     download(server.url, tmp_path / "data.bin", sha256=SHA256)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT and os.listdir(tmp_path) == ["data.bin"]
@@ -184,21 +184,21 @@ def test_a_partial_file_that_lacks_nothing(server, tmp_path, left):
 
 
 @pytest.mark.parametrize("name, found", [("sha256", SHA256), ("md5", MD5)])
-def test_a_wrong_digest_names_both_and_leaves_nothing(server, tmp_path, name, found):
+def test_download_names_both_digests_and_removes_the_file_when_they_differ(server, tmp_path, name, found):
     expected = "0" * len(found)
-    with pytest.raises(UserError, match=f"its {name} is {found}, and should be {expected}"):
+    with pytest.raises(UserError, match=f"its {name} is {found}, but it must be {expected}"):
         download(server.url, tmp_path / "data.bin", **{name: expected})
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_not_there_is_not_asked_for_again(server, tmp_path):
+def test_download_does_not_retry_a_missing_file(server, tmp_path):
     server.how = {"status": [404]}
     with pytest.raises(UserError, match=r"data.bin': the server answers 404 \(Not Found\)"):
         download(server.url, tmp_path / "data.bin")
     assert len(server.seen) == 1 and os.listdir(tmp_path) == []
 
 
-def test_a_busy_server_is_asked_again(server, tmp_path):
+def test_download_retries_when_the_server_is_busy(server, tmp_path):
     server.how = {"status": [503, 429]}
     download(server.url, tmp_path / "data.bin", md5=MD5)
     assert len(server.seen) == 3
@@ -208,14 +208,14 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     assert os.listdir(tmp_path) == ["data.bin"]
 
 
-def test_a_transfer_that_never_ends_well(server, tmp_path):
+def test_download_gives_up_after_three_attempts_without_progress(server, tmp_path):
     server.how = {"pieces": [1000] * 9, "no_range": True}
     with pytest.raises(UserError, match="the connection ended after 1000 of 300000 bytes, 3 times in a row"):
         download(server.url, tmp_path / "data.bin", md5=MD5)
     assert len(server.seen) == 4 and os.listdir(tmp_path) == ["data.bin.part"]
 
 
-def test_nobody_listens(server, tmp_path):
+def test_download_names_a_refused_connection(server, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
         port = other.server_address[1]
     with pytest.raises(UserError, match="Connection refused"):
@@ -224,12 +224,12 @@ def test_nobody_listens(server, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["ftp://a.org/b", "file:///etc/hosts", "data.bin", "https:///b"])
-def test_other_addresses_are_refused(url, tmp_path):
-    with pytest.raises(UserError, match="not an http or https address"):
+def test_download_refuses_other_addresses(url, tmp_path):
+    with pytest.raises(UserError, match="must be an http or https address"):
         download(url, tmp_path / "x")
 
 
-def test_redirects(server, tmp_path):
+def test_download_follows_redirects_but_not_in_a_loop(server, tmp_path):
     server.how = {"redirects": {"/old": "/data.bin", "/loop": "/loop"}}
     base = server.url.replace("/data.bin", "")
     assert download(f"{base}/old", tmp_path / "a", md5=MD5).read_bytes() == CONTENT
@@ -239,7 +239,7 @@ def test_redirects(server, tmp_path):
 
 @pytest.fixture
 def https_server(server, tmp_path_factory):
-    """The same over https, and the file of its certificate, which no authority signed."""
+    """Return the same server over https. `certificate` is the file of its certificate, which no authority signed."""
     if not shutil.which("openssl"):
         pytest.skip("needs the openssl command to make a certificate")
     folder = tmp_path_factory.mktemp("certificate")
@@ -260,9 +260,11 @@ def https_server(server, tmp_path_factory):
         thread.join()
 
 
-def test_certificates_are_verified_whatever_the_default_is(https_server, tmp_path, monkeypatch):
+def test_download_verifies_certificates_when_the_default_context_does_not(https_server, tmp_path, monkeypatch):
     monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-    with urllib.request.urlopen(f"{https_server.url}/data.bin") as response:  # this program has none left
+    with urllib.request.urlopen(
+        f"{https_server.url}/data.bin"
+    ) as response:  # the default context verifies nothing here
         assert response.status == 200
     https_server.seen.clear()
     with pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -272,22 +274,22 @@ def test_certificates_are_verified_whatever_the_default_is(https_server, tmp_pat
     assert download(f"{https_server.url}/data.bin", tmp_path / "x", md5=MD5).is_file()
 
 
-def test_https_does_not_lead_to_http(https_server, server, tmp_path, monkeypatch):
+def test_download_refuses_a_redirect_from_https_to_http(https_server, server, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", https_server.certificate)
-    with pytest.raises(UserError, match=f"leads to '{server.url}', which is not encrypted"):
+    with pytest.raises(UserError, match=f"redirects to '{server.url}', which is not encrypted"):
         download(f"{https_server.url}/down", tmp_path / "x")
     assert server.seen == [] and os.listdir(tmp_path) == []
 
 
-def test_the_proxy_of_the_environment(server, tmp_path, monkeypatch):
+def test_download_uses_the_proxy_of_the_environment(server, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url.replace("/data.bin", ""))
     monkeypatch.setenv("no_proxy", "")
     download("http://nowhere.invalid/data.bin", tmp_path / "x", md5=MD5)
     assert server.seen == [("http://nowhere.invalid/data.bin", None, None)]
 
 
-def test_many_at_once_fetch_one_file_once(server, tmp_path):
-    """Threads stand for processes: a lock of one open file keeps out every other, of the same process too."""
+def test_download_fetches_a_file_once_for_many_callers(server, tmp_path):
+    """Threads stand for processes here: a lock on an open file also excludes other open files of the same process."""
     server.how = {"pieces": [10_000] * 5}
     done = []
     threads = [
@@ -301,13 +303,13 @@ def test_many_at_once_fetch_one_file_once(server, tmp_path):
     assert len(done) == 8 and len(server.seen) == 6 and os.listdir(tmp_path) == ["data.bin"]
 
 
-def test_progress_is_for_terminals(server, tmp_path, capfd):
+def test_download_shows_progress_only_on_a_terminal(server, tmp_path, capfd):
     download(server.url, tmp_path / "data.bin")
     shown = capfd.readouterr().err
     assert shown == f"downloading {server.url} to '{tmp_path / 'data.bin'}'\n"
 
 
-def test_cache_root(monkeypatch):
+def test_cache_root_follows_the_environment(monkeypatch):
     monkeypatch.setenv("MINDCV_HOME", "~/kept")
     assert cache_root() == Path.home() / "kept"
     monkeypatch.delenv("MINDCV_HOME")
@@ -340,7 +342,7 @@ def tree(folder):
 
 
 @pytest.mark.parametrize("kind", ["zip", "zip deflated", "w", "w:gz", "w:xz"])
-def test_archives(tmp_path, kind):
+def test_extract_archive_unpacks_zip_and_tar(tmp_path, kind):
     if kind.startswith("zip"):
         compression = zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED
         path = zipped(tmp_path / "archive", FILES, compression=compression)
@@ -355,7 +357,7 @@ def test_archives(tmp_path, kind):
     assert oct((target / "folder").stat().st_mode) == oct(target.stat().st_mode)
 
 
-def test_a_tar_archive_that_ends_in_a_zip_archive(tmp_path):
+def test_extract_archive_reads_a_tar_archive_that_ends_in_a_zip_archive(tmp_path):
     inner = zipped(tmp_path / "inner.zip", {"x": b"inner"}).read_bytes()
     extract_archive(tarred(tmp_path / "outer.tar", {"inner.zip": inner}), tmp_path / "target")
     assert tree(tmp_path / "target") == {"inner.zip": inner}
@@ -363,7 +365,7 @@ def test_a_tar_archive_that_ends_in_a_zip_archive(tmp_path):
 
 @pytest.mark.parametrize("name", ["../x", "/x", "good/../../x", "..\\x", "C:\\x"])
 @pytest.mark.parametrize("make", [zipped, tarred])
-def test_members_outside_the_folder_are_refused(tmp_path, name, make):
+def test_extract_archive_refuses_members_outside_the_folder(tmp_path, name, make):
     path = make(tmp_path / "archive", {"good": b"1", name: b"2"})
     with pytest.raises(UserError, match="would lie outside the folder"):
         extract_archive(path, tmp_path / "inner" / "target")
@@ -371,14 +373,14 @@ def test_members_outside_the_folder_are_refused(tmp_path, name, make):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path, kind):
+def test_extract_archive_refuses_links_and_devices(tmp_path, kind):
     path = tarred(tmp_path / "archive", {"link": b""}, type=kind, linkname="/etc/hosts")
     with pytest.raises(UserError, match="'link' is neither a file nor a folder"):
         extract_archive(path, tmp_path / "target")
     assert os.listdir(tmp_path / "target") == []
 
 
-def test_a_link_in_a_zip_archive_is_refused(tmp_path):
+def test_extract_archive_refuses_a_link_in_a_zip_archive(tmp_path):
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
@@ -387,7 +389,7 @@ def test_a_link_in_a_zip_archive_is_refused(tmp_path):
         extract_archive(tmp_path / "archive", tmp_path / "target")
 
 
-def test_damaged_archives(tmp_path):
+def test_extract_archive_reports_damaged_and_other_files(tmp_path):
     files = {"a": CONTENT[:50_000], "b": CONTENT[50_000:]}
     cut = tarred(tmp_path / "cut.tgz", files, "w:gz")
     cut.write_bytes(cut.read_bytes()[:200_000])
@@ -396,17 +398,17 @@ def test_damaged_archives(tmp_path):
     content[70_000] ^= 1
     broken.write_bytes(content)
     for path in (cut, broken):
-        with pytest.raises(UserError, match="which is damaged"):
+        with pytest.raises(UserError, match="because it is damaged"):
             extract_archive(path, tmp_path / "target")
         assert os.listdir(tmp_path / "target") == []
     with pytest.raises(UserError, match="neither a zip nor a tar archive"):
         (tmp_path / "text").write_text("text")
         extract_archive(tmp_path / "text", tmp_path / "target")
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="the file does not exist"):
         extract_archive(tmp_path / "nothing", tmp_path / "target")
 
 
-def test_the_class_of_mindcv(server, tmp_path, monkeypatch):
+def test_download_class_offers_the_methods_of_mindcv(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MINDCV_HOME", str(tmp_path / "home"))
     assert DownLoad().download_url(server.url, md5=MD5) == tmp_path / "home" / "data.bin"
     assert DownLoad().download_file(server.url, tmp_path / "file").read_bytes() == CONTENT
@@ -416,5 +418,5 @@ def test_the_class_of_mindcv(server, tmp_path, monkeypatch):
     DownLoad().download_and_extract_archive(server.url, tmp_path / "b", tmp_path / "c", remove_finished=True)
     assert tree(tmp_path / "b") == {} and tree(tmp_path / "c") == FILES
     assert DownLoad().extract_archive(str(tmp_path / "a" / "x.zip"), tmp_path / "d") == tmp_path / "d"
-    with pytest.raises(UserError, match="give filename"):
+    with pytest.raises(UserError, match="set filename"):
         DownLoad().download_url("http://127.0.0.1/", tmp_path)

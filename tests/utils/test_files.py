@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Tests of atomic writing and of the checks that files can be written."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path, atomic_write_text, ensure_writable, ensure_writable_dir, remove_side_files
 
 
-def test_the_name_changes_when_the_block_ends(tmp_path):
+def test_atomic_path_renames_the_file_when_the_block_ends(tmp_path):
     path = tmp_path / "new" / "folder" / "result.json"
     with atomic_path(path) as side:
         side.write_text("all of it")
@@ -20,7 +20,7 @@ def test_the_name_changes_when_the_block_ends(tmp_path):
     assert os.listdir(path.parent) == ["result.json"]
 
 
-def test_a_failing_block_leaves_the_old_file_alone(tmp_path):
+def test_atomic_path_keeps_the_old_file_when_the_block_raises(tmp_path):
     path = tmp_path / "result.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="disk"), atomic_path(path) as side:
@@ -30,8 +30,8 @@ def test_a_failing_block_leaves_the_old_file_alone(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["the block", "open", "mkstemp", "fsync", "replace"])
-def test_a_full_disk_is_told_in_a_sentence(tmp_path, monkeypatch, failing):
-    """Wherever the system says so; MindSpore's writer, which has written to a name of its own by then, included."""
+def test_atomic_path_reports_a_full_disk_in_one_sentence(tmp_path, monkeypatch, failing):
+    """The error may come from any call, also after MindSpore's writer has written to another name."""
     path = tmp_path / "result.ckpt"
     path.write_text("old")
 
@@ -49,12 +49,12 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path, monkeypatch, failing):
         if failing == "open":
             (tmp_path / "gone" / "x").open("w")
     reason = "No such file or directory" if failing == "open" else "No space left on device"
-    assert str(raised.value) == f"cannot save '{path}': {reason}; what was saved before is whole"
+    assert str(raised.value) == f"cannot save '{path}': {reason}; files that were saved before are complete"
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["result.ckpt"] and path.read_text() == "old"
 
 
-def test_side_files_of_killed_processes_go(tmp_path):
+def test_remove_side_files_removes_only_side_files(tmp_path):
     kept = {"a.ckpt", ".hidden", "a.part-1.ckpt", ".partly"}
     for name in (*kept, ".a.part-x1.ckpt", ".a.part-x1.tmp", ".metrics.part-q_z.csv"):
         (tmp_path / name).write_text("x")
@@ -63,18 +63,18 @@ def test_side_files_of_killed_processes_go(tmp_path):
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_the_mode_follows_the_umask(tmp_path, mask, mode):
+def test_atomic_path_sets_the_permissions_of_the_umask(tmp_path, mask, mode):
     before = os.umask(mask)
     try:
         with atomic_path(tmp_path / "x") as side:
-            os.chmod(side, 0o400)  # MindSpore's writer does that
+            os.chmod(side, 0o400)  # as MindSpore's writer does
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
 
 
-def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
+def test_atomic_path_syncs_the_file_before_renaming_and_the_folder_after(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(os, "fsync", lambda handle: calls.append(os.readlink(f"/proc/self/fd/{handle}")))
     replace = os.replace
@@ -84,12 +84,12 @@ def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
     assert os.path.basename(side).startswith(".x.") and renamed == "replace" and folder == str(tmp_path)
 
 
-def test_text_is_utf8(tmp_path):
+def test_atomic_write_text_writes_utf8(tmp_path):
     atomic_write_text(tmp_path / "x.txt", "Grün\n")
     assert (tmp_path / "x.txt").read_bytes() == b"Gr\xc3\xbcn\n"
 
 
-def test_writable(tmp_path):
+def test_ensure_writable_refuses_folders_duplicates_and_unwritable_paths(tmp_path):
     ensure_writable("", str(tmp_path / "a" / "b.csv"), "")
     assert os.listdir(tmp_path) == ["a"] and not os.listdir(tmp_path / "a")
     (tmp_path / "file").write_text("x")
@@ -99,11 +99,11 @@ def test_writable(tmp_path):
         ensure_writable(str(tmp_path / "a"))
     with pytest.raises(UserError, match="results/': it is a folder, but the name of a file is expected"):
         ensure_writable(f"{tmp_path}/results/")
-    with pytest.raises(UserError, match="d.csv' is given as the place of two results"):
+    with pytest.raises(UserError, match="d.csv' is given for two results"):
         ensure_writable(f"{tmp_path}/d.csv", f"{tmp_path}/a/../d.csv")
 
 
-def test_writable_dir(tmp_path):
+def test_ensure_writable_dir_creates_the_folder(tmp_path):
     made = ensure_writable_dir(tmp_path / "a" / "b")
     assert made.is_dir() and not list(made.iterdir())
     (tmp_path / "file").write_text("x")

@@ -1,4 +1,4 @@
-"""Locks of files and folders, held by this process and by others."""
+"""Tests of locks on files and folders, held by this process and by others."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from mindcv.utils import locks as module
 from mindcv.utils.errors import UserError
 from mindcv.utils.locks import LOCK_FILE, hold_folder, locked, release_folders
 
-# A process that locks a file as `hold_folder` does, with nothing of this library, until it is killed.
+# A process that locks a file as `hold_folder` does, without this library, until it is killed.
 HOLDER = """
 import fcntl, sys, time
 file = open(sys.argv[1], "w")
@@ -33,7 +33,7 @@ def _release():
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds `tmp_path`."""
+    """Start another process that holds the lock of `tmp_path`."""
     command = [sys.executable, "-c", HOLDER, tmp_path / LOCK_FILE, "process 12 on host box"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "here\n"
@@ -42,7 +42,7 @@ def holder(tmp_path):
 
 
 def is_free(folder):
-    """Whether the lock of a folder can be had, asked of the system by a file of its own."""
+    """Return whether the lock of a folder is free, by trying to lock a newly opened file."""
     with open(folder / LOCK_FILE, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +63,7 @@ def test_hold_folder_takes_the_folder_of_a_killed_process(tmp_path, holder):
     assert not is_free(tmp_path)
 
 
-def test_hold_folder_holds_until_it_is_released(tmp_path):
+def test_hold_folder_locks_until_release_folders(tmp_path):
     assert hold_folder(tmp_path, "") == hold_folder(tmp_path / ".", "") == ""
     assert not is_free(tmp_path)
     release_folders()
@@ -79,8 +79,8 @@ def test_release_folders_removes_a_new_folder_that_is_empty(tmp_path):
     assert os.listdir(tmp_path) == ["full"]
 
 
-def test_hold_folder_is_not_prolonged_by_a_forked_process(tmp_path):
-    """A data-loader worker may live on for a moment when its parent is killed."""
+def test_hold_folder_does_not_outlast_the_process_in_a_forked_one(tmp_path):
+    """A data-loader worker may still run for a moment after its parent has been killed."""
     hold_folder(tmp_path, "")
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
@@ -90,7 +90,7 @@ def test_hold_folder_is_not_prolonged_by_a_forked_process(tmp_path):
         os._exit(0)
     os.read(ready[0], 1)
     ((_, hold),) = module._holds.items()
-    hold.file.close()  # as when this process ends
+    hold.file.close()  # this happens when a process ends
     module._holds.clear()
     try:
         assert is_free(tmp_path)
@@ -105,8 +105,8 @@ def test_hold_folder_warns_once_when_the_file_system_has_no_locks(tmp_path, monk
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert hold_folder(tmp_path, "start one run at a time") == hold_folder(tmp_path, "") == ""
-    said = f"cannot lock '{tmp_path / LOCK_FILE}' (Function not implemented): start one run at a time\n"
-    assert capsys.readouterr().err == said
+    warning = f"cannot lock '{tmp_path / LOCK_FILE}' (Function not implemented): start one run at a time\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_hold_folder_refuses_a_folder_that_cannot_be_made(tmp_path):
@@ -115,7 +115,7 @@ def test_hold_folder_refuses_a_folder_that_cannot_be_made(tmp_path):
         hold_folder(tmp_path / "file", "")
 
 
-def test_a_lock_outlives_the_file_it_is_on(tmp_path):
+def test_locked_gives_a_new_file_when_the_holder_removed_it(tmp_path):
     order = []
 
     def wait():
