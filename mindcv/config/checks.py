@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Callable
 
+from mindcv.optim.optim_factory import nesterov_momentum_problem, nesterov_problem
+from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem
+
 __all__ = ["cross_checks"]
 
 # What Pillow and matplotlib can write here.
@@ -22,7 +25,8 @@ def _num_betas(opt: str) -> int:
     return {"adan": 3, **dict.fromkeys(("adam", "adamw", "nadam", "lamb", "lion"), 2)}.get(opt, 0)
 
 
-# (the options looked at, whether all is well, what is wrong otherwise); a bound of one number stands with its option.
+# (the options looked at, whether all is well, what is wrong otherwise); a bound of one number
+# stands with its option.
 _CHECKS: tuple[_Check, ...] = (
     (
         ("dataset", "dataset_download"),
@@ -77,34 +81,14 @@ _CHECKS: tuple[_Check, ...] = (
         "ckpt_save_interval: with top_k it must be a multiple of val_interval, so that each saved epoch is validated",
     ),
     (
-        ("scheduler", "warmup_epochs", "lr_epoch_stair"),
-        lambda c: c.scheduler not in ("one_cycle", "cyclic") or not (c.warmup_epochs or c.lr_epoch_stair),
-        "scheduler: one_cycle and cyclic need warmup_epochs: 0 and lr_epoch_stair: False",
-    ),
-    (
         ("scheduler", "lr", "min_lr"),
         lambda c: c.scheduler not in ("cosine_decay", "one_cycle", "cyclic") or c.min_lr <= c.lr,
         "min_lr: is above lr, the learning rate that it is the lowest value of",
     ),
     (
-        ("scheduler", "min_lr"),
-        lambda c: c.scheduler != "one_cycle" or c.min_lr > 0,
-        "min_lr: one_cycle ends at it, so it must be above 0",
-    ),
-    (
         ("multi_step_decay_milestones",),
         lambda c: c.multi_step_decay_milestones == sorted(c.multi_step_decay_milestones),
         "multi_step_decay_milestones: the epochs must be in rising order",
-    ),
-    (
-        ("opt", "use_nesterov"),
-        lambda c: not c.use_nesterov or c.opt in ("sgd", "momentum", "adam", "nadam"),
-        "use_nesterov: only sgd, momentum, adam and nadam have a Nesterov form",
-    ),
-    (
-        ("opt", "use_nesterov", "momentum"),
-        lambda c: c.opt not in ("sgd", "momentum") or not c.use_nesterov or c.momentum > 0,
-        "use_nesterov: needs a momentum above 0",
     ),
     (
         ("amp_cast_list", "amp_level"),
@@ -179,6 +163,28 @@ _CHECKS: tuple[_Check, ...] = (
 )
 
 
+# (options that the rule reads, option that the message names, function that returns the problem or
+# ''). The factories apply the same rules to their arguments.
+_FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
+    (
+        ("scheduler", "warmup_epochs", "lr_epoch_stair"),
+        "scheduler",
+        lambda c: warmup_problem(c.scheduler, c.warmup_epochs, c.lr_epoch_stair),
+    ),
+    (("scheduler", "min_lr"), "min_lr", lambda c: min_lr_problem(c.scheduler, c.min_lr)),
+    (("opt", "use_nesterov"), "use_nesterov", lambda c: nesterov_problem(c.opt, c.use_nesterov)),
+    (
+        ("opt", "use_nesterov", "momentum"),
+        "use_nesterov",
+        lambda c: nesterov_momentum_problem(c.opt, c.use_nesterov, c.momentum),
+    ),
+)
+
+
 def cross_checks(config: Any, names: Collection[str]) -> list[str]:
     """A sentence for whatever is wrong between the options `names` of a config; the others are not to be relied on."""
-    return [says for looked_at, is_well, says in _CHECKS if set(looked_at) <= set(names) and not is_well(config)]
+    problems = [says for looked_at, is_well, says in _CHECKS if set(looked_at) <= set(names) and not is_well(config)]
+    for looked_at, option, find_problem in _FACTORY_RULES:
+        problem = find_problem(config) if set(looked_at) <= set(names) else ""
+        problems += [f"{option}: {problem}"] if problem else []
+    return problems

@@ -20,7 +20,7 @@ from mindcv.optim.rmsprop import RMSProp
 from mindcv.utils.checks import check_flags, check_name, check_not_negative, check_number, check_positive
 from mindcv.utils.errors import UserError, nearest
 
-__all__ = ["OPTIMIZER_NAMES", "create_optimizer"]
+__all__ = ["OPTIMIZER_NAMES", "create_optimizer", "nesterov_momentum_problem", "nesterov_problem"]
 
 _Params = Union[nn.Cell, Sequence[Parameter], Sequence[dict[str, Any]]]
 
@@ -96,7 +96,9 @@ def create_optimizer(
     check_positive(loss_scale=loss_scale, eps=eps)
     check_flags(nesterov=nesterov)
     build, taken, own_keywords = _OPTIMIZERS[name]
-    _check_nesterov(name, nesterov, momentum, taken)
+    problem = nesterov_problem(name, nesterov) or nesterov_momentum_problem(name, nesterov, momentum)
+    if problem:
+        raise UserError(f"nesterov (use_nesterov): {problem}")
     if betas is not None:
         kwargs["betas"] = betas
     for key in kwargs:
@@ -118,13 +120,20 @@ def create_optimizer(
     )
 
 
-def _check_nesterov(name: str, nesterov: bool, momentum: float, taken: Sequence[str]) -> None:
-    if not nesterov or name == "nadam":
-        return
-    if "nesterov" not in taken:
-        raise UserError(f"opt '{name}' has no Nesterov form: set use_nesterov (nesterov) to False")
-    if "momentum" in taken and not momentum:
-        raise UserError(f"opt '{name}' needs a momentum above 0 for use_nesterov (nesterov)")
+def nesterov_problem(opt: str, nesterov: bool) -> str:
+    """Return a clause that says why an optimizer does not accept `nesterov`, or '' if it does."""
+    # nadam always uses Nesterov's momentum, so it needs no argument for it.
+    names = [name for name, (_, taken, _) in _OPTIMIZERS.items() if "nesterov" in taken or name == "nadam"]
+    if not nesterov or opt in names:
+        return ""
+    return f"only {', '.join(names[:-1])} and {names[-1]} have a Nesterov form, got opt '{opt}'"
+
+
+def nesterov_momentum_problem(opt: str, nesterov: bool, momentum: float) -> str:
+    """Return a clause that says that Nesterov's form of an optimizer needs another `momentum`, or '' if it does not."""
+    taken = _OPTIMIZERS[opt][1]
+    needs_momentum = nesterov and "nesterov" in taken and "momentum" in taken
+    return f"opt '{opt}' needs a momentum above 0 for it" if needs_momentum and not momentum > 0 else ""
 
 
 def _groups(

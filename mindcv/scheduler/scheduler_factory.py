@@ -11,7 +11,7 @@ from mindcv.utils.checks import check_flags, check_int, check_name, check_not_ne
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at"]
+__all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at", "min_lr_problem", "warmup_problem"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,6 @@ def _multi_step_decay(main: _Main) -> list[float]:
 
 def _one_cycle(main: _Main) -> list[float]:
     div_factor = 25.0
-    if main.min_lr <= 0:
-        raise UserError("scheduler 'one_cycle' ends at min_lr, which must be above 0")
     return dynamic_lr.one_cycle_lr(
         main.lr, div_factor=div_factor, final_div_factor=main.lr / div_factor / main.min_lr, **main.span
     )
@@ -91,7 +89,7 @@ _SCHEDULES: dict[str, Callable[[_Main], list[float]]] = {
     "cyclic": _cyclic,
 }
 SCHEDULER_NAMES = tuple(_SCHEDULES)
-# These shape the whole training themselves, rise included, and change at every step.
+# Schedules that include their own warm-up and change the rate at every step.
 _WITHOUT_WARMUP = ("one_cycle", "cyclic")
 
 
@@ -153,7 +151,15 @@ def create_scheduler(
     milestones = () if milestones is None else dynamic_lr.check_milestones(milestones)
     check_not_negative(lr=lr, min_lr=min_lr, warmup_factor=warmup_factor)
     check_not_negative(decay_rate=decay_rate, cycle_decay=cycle_decay)
-    _check_warmup(name, warmup_epochs, lr_epoch_stair)
+    check_int("warmup_epochs", warmup_epochs, 0)
+    check_flags(lr_epoch_stair=lr_epoch_stair)
+    problems = {
+        "scheduler": warmup_problem(name, warmup_epochs, lr_epoch_stair),
+        "min_lr": min_lr_problem(name, min_lr),
+    }
+    for argument, problem in problems.items():
+        if problem:
+            raise UserError(f"{argument}: {problem}")
     first_rate = _first_rate(lr, warmup_factor, warmup_lr)
 
     main = _Main(
@@ -206,8 +212,13 @@ def _check_counts(**counts: int) -> None:
         check_int(name, value, 1)
 
 
-def _check_warmup(name: str, warmup_epochs: int, lr_epoch_stair: bool) -> None:
-    check_int("warmup_epochs", warmup_epochs, 0)
-    check_flags(lr_epoch_stair=lr_epoch_stair)
-    if name in _WITHOUT_WARMUP and (warmup_epochs or lr_epoch_stair):
-        raise UserError(f"scheduler '{name}' needs warmup_epochs 0 and lr_epoch_stair False")
+def warmup_problem(scheduler: str, warmup_epochs: int, lr_epoch_stair: bool) -> str:
+    """Return a clause that says why a schedule does not accept its warm-up or stairs, or '' if it does."""
+    if scheduler not in _WITHOUT_WARMUP or not (warmup_epochs or lr_epoch_stair):
+        return ""
+    return f"{' and '.join(_WITHOUT_WARMUP)} need warmup_epochs: 0 and lr_epoch_stair: False"
+
+
+def min_lr_problem(scheduler: str, min_lr: float) -> str:
+    """Return a clause that says why a schedule does not accept `min_lr`, or '' if it does."""
+    return "one_cycle ends at it, so it must be above 0" if scheduler == "one_cycle" and min_lr <= 0 else ""

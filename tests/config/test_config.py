@@ -273,7 +273,7 @@ def test_spellings_on_the_command_line(argv, name, expected):
         (["--lr", "1e-7"], "min_lr: is above lr"),
         (["--multi_step_decay_milestones", "60", "30"], "multi_step_decay_milestones: the epochs must be in rising"),
         (["--opt", "adamw", "--use_nesterov"], "use_nesterov: only sgd, momentum, adam and nadam"),
-        (["--opt", "sgd", "--use_nesterov", "--momentum", "0"], "use_nesterov: needs a momentum above 0"),
+        (["--opt", "sgd", "--use_nesterov", "--momentum", "0"], "use_nesterov: opt 'sgd' needs a momentum above 0"),
         (["--amp_cast_list", "Dense"], "amp_cast_list: is used with amp_level: O1 only"),
         (["--filter_bias_and_bn"], "'filter_bias_and_bn' is now weight_decay_filter"),
         (["--dynamic_loss_scale", "True"], "'dynamic_loss_scale' is now loss_scale_type ('dynamic'"),
