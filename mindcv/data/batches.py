@@ -163,18 +163,28 @@ class BatchMaker:
         mixup: Optional[Mixup] = None,
     ):
         self.reader = reader
+        self.dataset = reader.dataset
         self.batch_size = batch_size
         self.drop_remainder = drop_remainder
         self.is_training = is_training
         self.mixup = mixup
-        dataset = reader.dataset
-        ranks = {"rank": dataset.shard_id, "num_ranks": dataset.num_shards}
-        self.num_samples = count = samples_per_rank(len(dataset), **ranks, pad=is_training)
+        ranks = {"rank": self.dataset.shard_id, "num_ranks": self.dataset.num_shards}
+        self.num_samples = count = samples_per_rank(len(self.dataset), **ranks, pad=is_training)
         self.num_batches = count // batch_size if drop_remainder else -(-count // batch_size)
+
+    @property
+    def num_splits(self) -> int:
+        """Number of versions of each sample; 1 without splits."""
+        return self.reader.num_splits
+
+    @property
+    def num_replaced(self) -> int:
+        """Number of replacements of corrupt samples so far."""
+        return self.reader.num_replaced
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the samples of an epoch in order (see `epoch_order`)."""
-        dataset = self.reader.dataset
+        dataset = self.dataset
         return epoch_order(
             len(dataset),
             seed=dataset.seed,
@@ -213,7 +223,7 @@ class BatchMaker:
             UserError: the transforms do not return arrays of one shape.
         """
         samples = order[number * self.batch_size : (number + 1) * self.batch_size]
-        num_splits = self.reader.num_splits
+        num_splits = self.num_splits
         images, labels = None, []
         for row, (index, repeat) in enumerate(samples.tolist()):
             rows = [None] * num_splits if images is None else list(images[:, row])
@@ -230,15 +240,14 @@ class BatchMaker:
         labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
         if self.mixup is None:
             return images, labels
-        dataset = self.reader.dataset
-        rng = stream(dataset.seed, Purpose.MIX, epoch, number, dataset.shard_id)
+        rng = stream(self.dataset.seed, Purpose.MIX, epoch, number, self.dataset.shard_id)
         return self.mixup(images, labels, rng, epoch, in_place=True)
 
     def _check_image(self, image: Any, shape: tuple[int, ...], index: int) -> None:
         if not isinstance(image, np.ndarray) or image.shape != shape:
             raise UserError(
                 "the transforms must return arrays of one shape (C, H, W), but the batch has the shape "
-                f"{shape} and '{self.reader.dataset.describe(index)}' gives "
+                f"{shape} and '{self.dataset.describe(index)}' gives "
                 f"{getattr(image, 'shape', type(image).__name__)}"
             )
 

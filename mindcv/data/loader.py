@@ -56,7 +56,7 @@ class ImageLoader(ds.GeneratorDataset):
 
     def parse(self, children=None):  # noqa: ANN001, ANN201
         """Give each iterator its own epoch counter. MindSpore calls this on a copy of the loader for each iterator."""
-        self.source = EpochView(self.source.maker, self.source.epoch)
+        self.source = EpochView(self._maker, self.source.epoch)
         return super().parse(children)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -70,7 +70,7 @@ class ImageLoader(ds.GeneratorDataset):
             DataError: an image is corrupt. The message names it.
         """
         self.set_epoch(epoch)
-        return run_ahead(EpochView(self.source.maker, epoch, start), self.num_parallel_workers, self._use_processes)
+        return run_ahead(EpochView(self._maker, epoch, start), self.num_parallel_workers, self._use_processes)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch with which new iterators begin. Order and augmentation depend on the epoch."""
@@ -78,33 +78,39 @@ class ImageLoader(ds.GeneratorDataset):
 
     def get_batch_size(self) -> int:
         """Return the number of samples in a batch, without their splits. The last batch of an epoch may be smaller."""
-        return self.source.maker.batch_size
+        return self._maker.batch_size
 
     @property
     def drop_remainder(self) -> bool:
         """Whether a smaller last batch is left out."""
-        return self.source.maker.drop_remainder
+        return self._maker.drop_remainder
 
     @property
     def num_aug_splits(self) -> int:
         """Number of versions of each sample in a batch; 1 without splits."""
-        return self.source.maker.reader.num_splits
+        return self._maker.num_splits
 
     def num_classes(self) -> int:
         """Return the number of classes of the data set, which may be smaller than the model's."""
-        return self.source.maker.reader.dataset.num_classes()
+        return self._maker.dataset.num_classes()
 
     @property
     def num_corrupt(self) -> int:
         """Number of replacements of corrupt images so far (`skip_corrupt`). An image counts each time."""
-        return self.source.maker.reader.num_replaced
+        return self._maker.num_replaced
 
     def __repr__(self) -> str:
-        maker = self.source.maker
+        maker = self._maker
         return (
             f"ImageLoader({maker.num_batches} batches of {maker.batch_size}, {self.num_parallel_workers} workers, "
-            f"dataset={maker.reader.dataset!r})"
+            f"dataset={maker.dataset!r})"
         )
+
+    @property
+    def _maker(self) -> BatchMaker:
+        # The source holds it, and not the loader, because MindSpore makes deep copies of the
+        # loader.
+        return self.source.maker
 
     @property
     def _use_processes(self) -> bool:
@@ -205,7 +211,7 @@ def check_loader(loader: object) -> None:
 
 
 def _no_full_batch(maker: BatchMaker) -> DataError:
-    count, where = maker.num_samples, " on this rank" if maker.reader.dataset.num_shards > 1 else ""
+    count, where = maker.num_samples, " on this rank" if maker.dataset.num_shards > 1 else ""
     smaller = f"--batch_size {count} or " if count else ""
     return DataError(
         f"the data set's {counted(count, 'sample')}{where} cannot fill one batch of {maker.batch_size}, and "

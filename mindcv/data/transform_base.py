@@ -110,7 +110,8 @@ class Compose(RandomArrayTransform):
         return image
 
     def __repr__(self) -> str:
-        return f"Compose({self.transforms})"
+        """Show the steps that run. Transforms that are fused into one step are joined by ' + '."""
+        return f"Compose({self._steps})"
 
 
 def _fused(transforms: Sequence[Callable]) -> list[Callable]:

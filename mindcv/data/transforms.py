@@ -181,6 +181,9 @@ class _CropAndFlip(RandomTransform, FusableTransform):
         is_flip = type(following) in (RandomHorizontalFlip, RandomVerticalFlip)
         return _CropAndFlip(self._crop, (*self._flips, following)) if is_flip else None
 
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, (self._crop, *self._flips)))
+
 
 class ColorJitter(RandomTransform):
     """Change brightness, contrast, saturation and hue, in random order, as torchvision does.
@@ -310,6 +313,9 @@ class _ResizeAndCrop:
             return self._crop(self._resize(image))
         return self._resize.keep(image, self._crop.box(*target))
 
+    def __repr__(self) -> str:
+        return f"{self._resize} + {self._crop}"
+
 
 class ToArray(ArrayTransform, FusableTransform):
     """Convert a Pillow image of mode 'RGB' or 'L' to a float32 array [3, H, W] or [1, H, W] with values 0..255."""
@@ -365,3 +371,6 @@ class _ToNormalized(ArrayTransform):
 
     def __call__(self, image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
         return self._normalize.of_image(image, out)
+
+    def __repr__(self) -> str:
+        return f"ToArray() + {self._normalize}"

@@ -238,6 +238,16 @@ def test_repr_of_transforms_shows_their_arguments():
         assert repr(transform).startswith(type(transform).__name__ + "(") and " at 0x" not in repr(transform)
 
 
+def test_repr_of_compose_shows_the_steps_that_run():
+    crop, flip, to_array, normalize = RandomResizedCrop(8), RandomHorizontalFlip(), ToArray(), Normalize([1], [2])
+    jitter = ColorJitter(0.1)
+    assert repr(Compose([Decode(), crop, flip, to_array, normalize])) == (
+        f"Compose([{Decode()}, {crop} + {flip}, {to_array} + {normalize}])"
+    )
+    assert repr(Compose([Resize(9), CenterCrop(8)])) == f"Compose([{Resize(9)} + {CenterCrop(8)}])"
+    assert repr(Compose([crop, jitter, flip])) == f"Compose([{crop}, {jitter}, {flip}])"
+
+
 def erased_box(image, erased):
     changed = np.argwhere((image != erased).any(axis=0))
     (top, left), (bottom, right) = changed.min(0), changed.max(0) + 1
