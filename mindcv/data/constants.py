@@ -7,6 +7,7 @@ from enum import IntEnum
 __all__ = [
     "DATASET_NAMES",
     "DEFAULT_CROP_PCT",
+    "DOWNLOADABLE_DATASETS",
     "IMAGENET_DEFAULT_MEAN",
     "IMAGENET_DEFAULT_STD",
     "IMAGENET_INCEPTION_MEAN",
@@ -25,6 +26,10 @@ IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
 # '' and 'folder' are other names of 'imagenet': a folder of images with a sub-folder for each
 # class.
 DATASET_NAMES = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
+
+
+# Data sets whose files can be downloaded.
+DOWNLOADABLE_DATASETS = ("mnist", "cifar10", "cifar100")
 
 
 class Purpose(IntEnum):

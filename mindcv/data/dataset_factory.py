@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from mindcv.data.cifar import fetch_cifar, read_cifar
-from mindcv.data.constants import DATASET_NAMES
+from mindcv.data.constants import DATASET_NAMES, DOWNLOADABLE_DATASETS
 from mindcv.data.dataset import ImageCollection, ImageDataset
 from mindcv.data.digits import read_digits
 from mindcv.data.holdout import hold_out
@@ -21,9 +21,8 @@ __all__ = ["create_dataset", "get_dataset_download_root"]
 
 _PathLike = Union[str, os.PathLike]
 
-_DOWNLOADABLE = ("mnist", "cifar10", "cifar100")
 # Data sets with a default root: the folder of their name in `get_dataset_download_root()`.
-_WITH_DEFAULT_ROOT = (*_DOWNLOADABLE, "imagenet")
+_WITH_DEFAULT_ROOT = (*DOWNLOADABLE_DATASETS, "imagenet")
 
 
 def get_dataset_download_root() -> str:
@@ -81,7 +80,7 @@ def create_dataset(
         check_path("root", root)
     if class_indexing is not None:
         check_kind("class_indexing", class_indexing, Mapping, "a dictionary of class names and their labels")
-    if download and kind not in _DOWNLOADABLE:
+    if download and kind not in DOWNLOADABLE_DATASETS:
         raise UserError(_cannot_download(kind))
     root = _root_of(kind, root, download)
     if download:
@@ -112,8 +111,8 @@ def _cannot_download(kind: str) -> str:
         "install scikit-learn, which contains it" if kind == "digits" else "put the images into root/<split>/<class>/"
     )
     return (
-        f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(_DOWNLOADABLE)} can: {advice}, and leave "
-        "download (dataset_download) off"
+        f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(DOWNLOADABLE_DATASETS)} can: {advice}, "
+        "and leave download (dataset_download) off"
     )
 
 
@@ -124,7 +123,7 @@ def _root_of(kind: str, root: Optional[_PathLike], download: bool) -> Optional[_
     if kind in _WITH_DEFAULT_ROOT and (download or os.path.isdir(default)):
         return default
     message = f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files"
-    message += ", or download (dataset_download)" if kind in _DOWNLOADABLE else ""
+    message += ", or download (dataset_download)" if kind in DOWNLOADABLE_DATASETS else ""
     message += f"; its default folder '{default}' does not exist" if kind in _WITH_DEFAULT_ROOT else ""
     raise UserError(message)
 
@@ -136,6 +135,6 @@ def _open(
         return read_digits(split)
     if kind == "mnist":
         return read_mnist(root, split)
-    if kind in _DOWNLOADABLE:
+    if kind in DOWNLOADABLE_DATASETS:
         return read_cifar(kind, root, split)
     return ImageFolder(root, split, class_indexing)

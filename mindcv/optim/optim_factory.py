@@ -20,7 +20,7 @@ from mindcv.optim.rmsprop import RMSProp
 from mindcv.utils.checks import check_flags, check_name, check_not_negative, check_number, check_positive
 from mindcv.utils.errors import UserError, nearest
 
-__all__ = ["OPTIMIZER_NAMES", "create_optimizer", "nesterov_momentum_problem", "nesterov_problem"]
+__all__ = ["OPTIMIZER_NAMES", "betas_problem", "create_optimizer", "nesterov_momentum_problem", "nesterov_problem"]
 
 _Params = Union[nn.Cell, Sequence[Parameter], Sequence[dict[str, Any]]]
 
@@ -118,6 +118,15 @@ def create_optimizer(
         **{_SPELLINGS.get(build, {}).get(key, key): value for key, value in given.items()},
         **kwargs,
     )
+
+
+def betas_problem(opt: str, num_betas: int) -> str:
+    """Return a clause that says that an optimizer needs another number of betas, or '' if it does not."""
+    build, _, own_keywords = _OPTIMIZERS[opt]
+    if "betas" not in own_keywords:
+        return f"opt '{opt}' has no betas"
+    expected = len(build.default_betas)
+    return "" if num_betas == expected else f"opt '{opt}' needs {expected} numbers, got {num_betas}"
 
 
 def nesterov_problem(opt: str, nesterov: bool) -> str:

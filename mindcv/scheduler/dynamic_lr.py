@@ -48,9 +48,17 @@ __all__ = [
 def check_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
     """The epochs of `multi_step_lr`, when they are whole numbers of at least 0 in rising order."""
     epochs = check_ints("milestones", milestones, low=0)
-    if list(epochs) != sorted(epochs):
-        raise UserError(f"milestones must be in rising order, got {list(epochs)}")
+    problem = milestones_problem(epochs)
+    if problem:
+        raise UserError(f"milestones: {problem}")
     return epochs
+
+
+def milestones_problem(milestones: Sequence[int]) -> str:
+    """Return a clause that says why the order of milestones is wrong, or '' if it is right."""
+    if list(milestones) == sorted(milestones):
+        return ""
+    return f"the epochs must be in rising order, got {list(milestones)}"
 
 
 def _check_span(steps_per_epoch: int, epochs: int) -> None:

@@ -11,7 +11,7 @@ from mindcv.utils.checks import check_flags, check_int, check_name, check_not_ne
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at", "min_lr_problem", "warmup_problem"]
+__all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at", "min_lr_problem", "warmup_problem", "warmup_start_problem"]
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ def _first_rate(lr: float, warmup_factor: float, warmup_lr: Optional[float]) -> 
     if warmup_lr is None:
         return lr * warmup_factor
     check_not_negative(warmup_lr=warmup_lr)
-    if warmup_factor:
-        raise UserError(f"the warm-up starts at warmup_lr {warmup_lr} or lr * warmup_factor {warmup_factor}, not both")
+    problem = warmup_start_problem(warmup_factor, warmup_lr)
+    if problem:
+        raise UserError(f"warmup_lr: {problem}")
     return warmup_lr
 
 
@@ -217,6 +218,16 @@ def warmup_problem(scheduler: str, warmup_epochs: int, lr_epoch_stair: bool) -> 
     if scheduler not in _WITHOUT_WARMUP or not (warmup_epochs or lr_epoch_stair):
         return ""
     return f"{' and '.join(_WITHOUT_WARMUP)} need warmup_epochs: 0 and lr_epoch_stair: False"
+
+
+def warmup_start_problem(warmup_factor: float, warmup_lr: Optional[float]) -> str:
+    """Return a clause that says why the start of the warm-up is ambiguous, or '' if it is not."""
+    if warmup_lr is None or not warmup_factor:
+        return ""
+    return (
+        "give the start of the warm-up as warmup_lr or as warmup_factor, not both, "
+        f"got {warmup_lr:g} and {warmup_factor:g}"
+    )
 
 
 def min_lr_problem(scheduler: str, min_lr: float) -> str:

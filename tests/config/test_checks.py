@@ -29,6 +29,24 @@ def test_cross_checks_refuse_nesterov_when_create_optimizer_does(opt, momentum):
     assert all(problem.startswith("use_nesterov: ") for problem in problems)
 
 
+@pytest.mark.parametrize("opt", OPTIMIZER_NAMES)
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99), (0.9, 0.99, 0.9)])
+def test_cross_checks_refuse_betas_when_create_optimizer_does(opt, betas):
+    problems = cross_checks(SimpleNamespace(opt=opt, betas=betas), ("opt", "betas"))
+    weights = [ms.Parameter(ms.Tensor([1.0]), name="w")]
+    assert bool(problems) == refuses(create_optimizer, weights, opt, betas=betas)
+
+
+@pytest.mark.parametrize("warmup_lr", [None, 0.01])
+@pytest.mark.parametrize("warmup_factor", [0.0, 0.1])
+@pytest.mark.parametrize("milestones", [[], [1, 2], [2, 1]])
+def test_cross_checks_refuse_warm_up_and_milestones_when_create_scheduler_does(warmup_lr, warmup_factor, milestones):
+    options = {"warmup_lr": warmup_lr, "warmup_factor": warmup_factor}
+    config = SimpleNamespace(multi_step_decay_milestones=milestones, **options)
+    problems = cross_checks(config, (*options, "multi_step_decay_milestones"))
+    assert bool(problems) == refuses(create_scheduler, 4, lr=0.1, num_epochs=5, milestones=milestones, **options)
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
 @pytest.mark.parametrize("changed", [{}, {"warmup_epochs": 1}, {"lr_epoch_stair": True}, {"min_lr": 0.0}])
 def test_cross_checks_refuse_a_schedule_when_create_scheduler_does(scheduler, changed):

@@ -34,7 +34,7 @@ SPAN = {"steps_per_epoch": 2, "epochs": 4}
         ({"milestones": 30}, "milestones must be a list of whole numbers, each of at least 0, got 30"),
         ({"milestones": [3, -1]}, "milestones must be a list of whole numbers, each of at least 0, got [3, -1]"),
         ({"milestones": [1.5]}, "milestones must be a list of whole numbers, each of at least 0, got [1.5]"),
-        ({"milestones": [60, 30]}, "milestones must be in rising order, got [60, 30]"),
+        ({"milestones": [60, 30]}, "milestones: the epochs must be in rising order, got [60, 30]"),
     ],
 )
 def test_create_scheduler_names_a_wrong_argument(wrong, sentence):
@@ -73,7 +73,10 @@ def test_create_scheduler_takes_the_numbers_of_numpy():
             lambda: s.exponential_refined_lr(0.5, lr=1.0, steps_per_epoch=2, epochs=None),
             "epochs must be a whole number of at least 0, got None",
         ),
-        (lambda: s.multi_step_lr([3, 1], 0.1, lr=1.0, **SPAN), "milestones must be in rising order, got [3, 1]"),
+        (
+            lambda: s.multi_step_lr([3, 1], 0.1, lr=1.0, **SPAN),
+            "milestones: the epochs must be in rising order, got [3, 1]",
+        ),
         (lambda: s.cosine_annealing_lr(2, "0", eta_max=1.0, **SPAN), "eta_min must be a number of at least 0, got '0'"),
         (
             lambda: s.cosine_annealing_warm_restarts_lr(2, 1.5, 0.0, eta_max=1.0, **SPAN),

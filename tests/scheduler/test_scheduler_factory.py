@@ -195,7 +195,7 @@ def test_lr_at():
         ({"decay_epochs": 0}, "decay_epochs"),
         ({"num_cycles": 0}, "num_cycles"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
-        ({"warmup_lr": 0.1, "warmup_factor": 0.1}, "warmup_lr 0.1 or lr . warmup_factor 0.1, not both"),
+        ({"warmup_lr": 0.1, "warmup_factor": 0.1}, "warmup_lr: give the start .* not both, got 0.1 and 0.1"),
         ({"warmup_lr": -0.1}, "warmup_lr must be a number of at least 0"),
         ({"warmup_factor": -0.1}, "warmup_factor"),
         ({"lr": float("nan")}, "lr must"),
