@@ -1,7 +1,7 @@
 """Write the generated tables into the pages: `python tools/update_tables.py`.
 
-README.md gets the table of variants, docs/reference/pretrained.md that of published weights, and each model card in
-configs/ that of its recipes. A table lies between two comments, and the rest of a page is written by hand.
+README.md gets the table of variants. docs/reference/pretrained.md gets the table of published weights. Each model card
+in configs/ gets the table of its recipes. A table lies between two comments. The rest of a page is written by hand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def updated_pages() -> dict[Path, str]:
-    """Path -> content of each page, with the tables as they should be."""
+    """Return the path and the new content of each page."""
     tables = {"README.md": variant_table(), "docs/reference/pretrained.md": pretrained_table()}
     for card in sorted((ROOT / "configs").glob("*/README.md")):
         tables[card.relative_to(ROOT).as_posix()] = recipe_table(card.parent)
@@ -39,14 +39,14 @@ def updated_pages() -> dict[Path, str]:
 
 
 def with_table(page: str, table: str) -> str:
-    """`page` with `table` between its two comments."""
+    """Return the page with the table between its two comments."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 
 
 def variant_table() -> str:
-    """All registered variants with their numbers of parameters and operations, one family beside the other."""
+    """Return a table of all registered variants with their parameters and operations, with the families side by side."""
     families: dict[str, list[tuple[int, tuple[str, str, str]]]] = {}
     for name in list_models():
         with no_init_parameters():
@@ -67,7 +67,7 @@ def variant_table() -> str:
 
 
 def recipe_table(folder: Path) -> str:
-    """The recipes of a folder, with what their headers say of devices and of the expected result."""
+    """Return a table of the recipes in a folder, with the devices and the expected result from their headers."""
     rows = ["| recipe | devices | expected result |", "|---|---|---|"]
     for path in sorted(folder.glob("*.yaml")):
         header = header_of(path)
@@ -77,15 +77,15 @@ def recipe_table(folder: Path) -> str:
 
 
 def header_of(path: Path) -> dict[str, str]:
-    """The entries `# Name: text` at the beginning of a recipe. Indented lines go on with the entry before them."""
+    """Return the entries `# Name: text` at the beginning of a recipe. Indented lines continue the entry before them."""
     entries: dict[str, str] = {}
     name = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        found = re.match(r"# ([A-Z]\w+): +(.+)", line)
-        if found:
-            name, entries[found[1]] = found[1], found[2].strip()
+        entry = re.match(r"# ([A-Z]\w+): +(.+)", line)
+        if entry:
+            name, entries[entry[1]] = entry[1], entry[2].strip()
         elif name and line.startswith("#  "):
             entries[name] += " " + line[1:].strip()
         else:

@@ -118,7 +118,7 @@ def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
         CheckpointError: the file does not exist, has no known format, is damaged, or contains code; or it holds no
             weights, several sets of weights, or not the weights that `ema` asks for.
     """
-    file = _file_of(Path(path))
+    file = _checkpoint_in(Path(path))
     try:
         tree, metadata = _read_any(file)
         if ema is None and _validated_average(tree, metadata):
@@ -141,7 +141,7 @@ def _validated_average(tree: Any, metadata: dict[str, Any]) -> bool:
     return metadata.get(_VALIDATED) == "ema" and any(str(name).startswith(_EMA_PREFIX) for name in tree)
 
 
-def _file_of(path: Path) -> Path:
+def _checkpoint_in(path: Path) -> Path:
     """Return `path` if it is a file, and the only checkpoint in it if it is a folder."""
     if not path.is_dir():
         return existing_file(path)
@@ -153,13 +153,13 @@ def _file_of(path: Path) -> Path:
         if len(files) == 1:
             return files[0]
         if files:
-            names = _shortened([file.name for file in sorted(files, key=_best_first)])
+            names = _shortened([file.name for file in sorted(files, key=_by_best_first)])
             raise CheckpointError(f"folder '{path}' holds several checkpoints: give the path of one ({names})")
     patterns = ", ".join(_FOLDER_PATTERNS)
     raise CheckpointError(f"folder '{path}' holds no checkpoint: no file name matches {patterns}")
 
 
-def _best_first(file: Path) -> tuple[bool, str]:
+def _by_best_first(file: Path) -> tuple[bool, str]:
     return not file.stem.endswith("_best"), file.name
 
 

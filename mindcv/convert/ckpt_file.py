@@ -15,7 +15,7 @@ import numpy as np
 
 from mindcv.convert.digest import DIGEST_KEY, check_digest, digest_of
 from mindcv.convert.file_bytes import existing_file
-from mindcv.utils.device import mindspore_log_held
+from mindcv.utils.device import mindspore_log_disabled
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.files import atomic_path
 
@@ -34,7 +34,7 @@ def write_ckpt(path: Union[str, os.PathLike], weights: Mapping[str, ms.Tensor], 
     entries = [{"name": name, "data": tensor} for name, tensor in weights.items()]
     texts = {METADATA_KEY: json.dumps(metadata)}
     digest = digest_of({name: tensor.asnumpy() for name, tensor in weights.items()}, texts)
-    with atomic_path(path) as side, mindspore_log_held():
+    with atomic_path(path) as side, mindspore_log_disabled():
         ms.save_checkpoint(entries, str(side), append_dict={**texts, DIGEST_KEY: digest})
 
 
@@ -58,7 +58,7 @@ def read_ckpt(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dic
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
     try:
-        with mindspore_log_held():
+        with mindspore_log_disabled():
             entries = ms.load_checkpoint(str(path))
     except Exception:  # MindSpore raises several kinds for a damaged file, and speaks of permissions that are right
         raise CheckpointError(

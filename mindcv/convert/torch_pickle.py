@@ -41,11 +41,11 @@ def read_pickle(data: memoryview, find_storage: FindStorage, start: int = 0) -> 
     Raises:
         CheckpointError: the pickle is damaged, or contains anything other than tensors and plain values.
     """
-    machine = _Machine(data, find_storage, start)
-    return machine.run(), machine.position
+    interpreter = _Interpreter(data, find_storage, start)
+    return interpreter.run(), interpreter.position
 
 
-class _Machine:
+class _Interpreter:
     """Interpreter of pickle opcodes, with the stack and the memo that the opcodes work on."""
 
     def __init__(self, data: memoryview, find_storage: FindStorage, start: int):
@@ -65,12 +65,12 @@ class _Machine:
             opcode = self.take(1)
             if opcode == b".":
                 return self.pop()
-            step = _STEPS.get(opcode)
-            if step is None:
+            execute = _OPCODES.get(opcode)
+            if execute is None:
                 known = pickletools.code2op.get(opcode.decode("latin1"))
                 shown = f"the opcode {known.name}" if known else f"byte {opcode[0]}"
                 raise CheckpointError(f"its pickle has {shown} at byte {at}, which PyTorch does not write")
-            step(self)
+            execute(self)
 
     def take(self, count: int) -> bytes:
         end = self.position + count
@@ -146,25 +146,25 @@ class _Machine:
         value = self.pop()
         self.update([self.pop(), value])
 
-    def remember(self, index: int) -> None:
+    def memo_put(self, index: int) -> None:
         self._memo[index] = self.top(object)
 
-    def remember_next(self) -> None:
-        self.remember(len(self._memo))
+    def memo_put_next(self) -> None:
+        self.memo_put(len(self._memo))
 
-    def recall(self, index: int) -> None:
+    def memo_get(self, index: int) -> None:
         if index not in self._memo:
             raise CheckpointError(f"its pickle reads entry {index} of the memo before it is set")
         self.push(self._memo[index])
 
-    def mention(self, module: Any, attribute: Any) -> None:
+    def push_global(self, module: Any, attribute: Any) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise CheckpointError("its pickle has a name that is not a string")
         self.push(resolve(module, attribute))
 
     def stack_global(self) -> None:
         attribute = self.pop()
-        self.mention(self.pop(), attribute)
+        self.push_global(self.pop(), attribute)
 
     def reduce(self) -> None:
         args = self.pop()
@@ -188,8 +188,8 @@ class _Machine:
         elif type(target) is not dict and not isinstance(target, Inert):
             raise CheckpointError(f"its pickle sets attributes of a {type(target).__name__}, which is refused")
 
-    def persistent(self) -> None:
-        """Push the storage that a persistent id describes.
+    def push_storage(self) -> None:
+        """Push the storage that a push_storage id describes.
 
         The id is ('storage', class, key, device, number of elements). The old format appends None, or the view that
         the storage is of another one.
@@ -197,7 +197,7 @@ class _Machine:
         persistent_id = self.pop()
         is_tuple = isinstance(persistent_id, tuple) and len(persistent_id) in (5, 6)
         if not is_tuple or persistent_id[0] != "storage":
-            raise CheckpointError("its pickle has a persistent id that does not describe a storage")
+            raise CheckpointError("its pickle has a push_storage id that does not describe a storage")
         _, kind, key, _, numel = persistent_id[:5]
         if len(persistent_id) == 6 and persistent_id[5] is not None:
             raise CheckpointError("a storage is a view of another (PyTorch before 0.4), which is not supported")
@@ -209,44 +209,46 @@ class _Machine:
         self.push(TypedStorage(self._find_storage(key, numel * itemsize(dtype)), dtype))
 
 
-_Step = Callable[[_Machine], None]
+_Opcode = Callable[[_Interpreter], None]
 
 
-def _constant(value: Any) -> _Step:
-    return lambda machine: machine.push(value)
+def _constant(value: Any) -> _Opcode:
+    return lambda interpreter: interpreter.push(value)
 
 
-def _empty(kind: type) -> _Step:
-    return lambda machine: machine.push(kind())
+def _empty(kind: type) -> _Opcode:
+    return lambda interpreter: interpreter.push(kind())
 
 
-def _packed(code: str) -> _Step:
+def _packed(code: str) -> _Opcode:
     layout = struct.Struct(code)
-    return lambda machine: machine.push(layout.unpack(machine.take(layout.size))[0])
+    return lambda interpreter: interpreter.push(layout.unpack(interpreter.take(layout.size))[0])
 
 
-def _text(size: int) -> _Step:
-    return lambda machine: machine.push(machine.text(machine.number(size)))
+def _text(size: int) -> _Opcode:
+    return lambda interpreter: interpreter.push(interpreter.text(interpreter.number(size)))
 
 
-def _bytes(size: int) -> _Step:
-    return lambda machine: machine.push(machine.take(machine.number(size)))
+def _bytes(size: int) -> _Opcode:
+    return lambda interpreter: interpreter.push(interpreter.take(interpreter.number(size)))
 
 
-def _integer(size: int) -> _Step:
-    return lambda machine: machine.push(int.from_bytes(machine.take(machine.number(size)), "little", signed=True))
+def _integer(size: int) -> _Opcode:
+    return lambda interpreter: interpreter.push(
+        int.from_bytes(interpreter.take(interpreter.number(size)), "little", signed=True)
+    )
 
 
-def _tuple(count: int) -> _Step:
-    return lambda machine: machine.tuple_of(count)
+def _tuple(count: int) -> _Opcode:
+    return lambda interpreter: interpreter.tuple_of(count)
 
 
-_STEPS: dict[bytes, _Step] = {
-    b"\x80": lambda machine: machine.take(1),  # PROTO
-    b"\x95": lambda machine: machine.take(8),  # FRAME: a hint for readers of streams, ignored here
-    b"(": _Machine.mark,
-    b"0": _Machine.pop,
-    b"1": _Machine.pop_mark,
+_OPCODES: dict[bytes, _Opcode] = {
+    b"\x80": lambda interpreter: interpreter.take(1),  # PROTO
+    b"\x95": lambda interpreter: interpreter.take(8),  # FRAME: a hint for readers of streams, ignored here
+    b"(": _Interpreter.mark,
+    b"0": _Interpreter.pop,
+    b"1": _Interpreter.pop_mark,
     b"N": _constant(None),
     b"\x88": _constant(True),
     b"\x89": _constant(False),
@@ -272,22 +274,22 @@ _STEPS: dict[bytes, _Step] = {
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
-    b"t": lambda machine: machine.push(tuple(machine.pop_mark())),
-    b"\x91": lambda machine: machine.push(machine.pop_mark()),  # FROZENSET
-    b"a": _Machine.append,
-    b"e": lambda machine: machine.extend(machine.pop_mark()),  # APPENDS
-    b"\x90": lambda machine: machine.extend(machine.pop_mark()),  # ADDITEMS
-    b"s": _Machine.set_item,
-    b"u": lambda machine: machine.update(machine.pop_mark()),  # SETITEMS
-    b"q": lambda machine: machine.remember(machine.number(1)),  # BINPUT
-    b"r": lambda machine: machine.remember(machine.number(4)),  # LONG_BINPUT
-    b"\x94": _Machine.remember_next,  # MEMOIZE
-    b"h": lambda machine: machine.recall(machine.number(1)),  # BINGET
-    b"j": lambda machine: machine.recall(machine.number(4)),  # LONG_BINGET
-    b"c": lambda machine: machine.mention(machine.line(), machine.line()),  # GLOBAL
-    b"\x93": _Machine.stack_global,
-    b"R": _Machine.reduce,
-    b"\x81": _Machine.reduce,  # NEWOBJ: a class and its arguments
-    b"b": _Machine.build,
-    b"Q": _Machine.persistent,
+    b"t": lambda interpreter: interpreter.push(tuple(interpreter.pop_mark())),
+    b"\x91": lambda interpreter: interpreter.push(interpreter.pop_mark()),  # FROZENSET
+    b"a": _Interpreter.append,
+    b"e": lambda interpreter: interpreter.extend(interpreter.pop_mark()),  # APPENDS
+    b"\x90": lambda interpreter: interpreter.extend(interpreter.pop_mark()),  # ADDITEMS
+    b"s": _Interpreter.set_item,
+    b"u": lambda interpreter: interpreter.update(interpreter.pop_mark()),  # SETITEMS
+    b"q": lambda interpreter: interpreter.memo_put(interpreter.number(1)),  # BINPUT
+    b"r": lambda interpreter: interpreter.memo_put(interpreter.number(4)),  # LONG_BINPUT
+    b"\x94": _Interpreter.memo_put_next,  # MEMOIZE
+    b"h": lambda interpreter: interpreter.memo_get(interpreter.number(1)),  # BINGET
+    b"j": lambda interpreter: interpreter.memo_get(interpreter.number(4)),  # LONG_BINGET
+    b"c": lambda interpreter: interpreter.push_global(interpreter.line(), interpreter.line()),  # GLOBAL
+    b"\x93": _Interpreter.stack_global,
+    b"R": _Interpreter.reduce,
+    b"\x81": _Interpreter.reduce,  # NEWOBJ: a class and its arguments
+    b"b": _Interpreter.build,
+    b"Q": _Interpreter.push_storage,
 }

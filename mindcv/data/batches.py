@@ -27,7 +27,7 @@ from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
 from mindcv.utils.random import stream
 
-__all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "run_ahead"]
+__all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "prefetch"]
 
 _ADVICE = "--skip_corrupt True replaces such images in training and leaves them out of validation"
 
@@ -294,7 +294,7 @@ class EpochView:
         return order
 
 
-def run_ahead(view: EpochView, num_workers: int, use_processes: bool) -> Iterator[Batch]:
+def prefetch(view: EpochView, num_workers: int, use_processes: bool) -> Iterator[Batch]:
     """Yield the batches of one epoch in order. Data-loader workers prefetch them.
 
     The workers are threads or processes. Threads are fast because Pillow's decoder and the kernels release Python's

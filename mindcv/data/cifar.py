@@ -38,14 +38,14 @@ class _Format:
     label_bytes: int = 1  # for binary files; the last byte is the (fine) label
 
 
-def _ten(ending: str) -> dict[str, tuple[str, ...]]:
+def _cifar10_files(ending: str) -> dict[str, tuple[str, ...]]:
     return {"train": tuple(f"data_batch_{i}{ending}" for i in range(1, 6)), "test": (f"test_batch{ending}",)}
 
 
 _FORMATS = {
     "cifar10": (
-        _Format("cifar-10-batches-py", _ten(""), "batches.meta", b"labels", b"label_names"),
-        _Format("cifar-10-batches-bin", _ten(".bin"), "batches.meta.txt"),
+        _Format("cifar-10-batches-py", _cifar10_files(""), "batches.meta", b"labels", b"label_names"),
+        _Format("cifar-10-batches-bin", _cifar10_files(".bin"), "batches.meta.txt"),
     ),
     "cifar100": (
         _Format(
@@ -165,7 +165,7 @@ def _read_binary(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_pickle(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
     content = _load(path)
-    pixels, labels = _entry(content, b"data", path), np.asarray(_entry(content, form.labels_key, path))
+    pixels, labels = _dict_entry(content, b"data", path), np.asarray(_dict_entry(content, form.labels_key, path))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _IMAGE_BYTES):
         raise DataError(
             f"'{path}' is damaged: it must have a row of {_IMAGE_BYTES} bytes for each of its {len(labels)} labels"
@@ -176,12 +176,13 @@ def _read_pickle(path: Path, form: _Format) -> tuple[np.ndarray, np.ndarray]:
 def _read_names(path: Path, form: _Format) -> list[str]:
     if form.names_key:
         return [
-            name.decode() if isinstance(name, bytes) else name for name in _entry(_load(path), form.names_key, path)
+            name.decode() if isinstance(name, bytes) else name
+            for name in _dict_entry(_load(path), form.names_key, path)
         ]
     return path.read_text(encoding="ascii").split()
 
 
-def _entry(content: Any, key: bytes, path: Path) -> Any:
+def _dict_entry(content: Any, key: bytes, path: Path) -> Any:
     """Return the entry of a dict whose keys are bytes (written by Python 2) or strings."""
     for name in (key, key.decode()):
         if isinstance(content, dict) and name in content:

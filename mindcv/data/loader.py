@@ -12,7 +12,7 @@ from typing import Optional, Union
 
 import mindspore.dataset as ds
 
-from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, run_ahead
+from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, prefetch
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.foreign import as_image_dataset
 from mindcv.data.mixup import Mixup
@@ -70,7 +70,7 @@ class ImageLoader(ds.GeneratorDataset):
             DataError: an image is corrupt. The message names it.
         """
         self.set_epoch(epoch)
-        return run_ahead(EpochView(self._maker, epoch, start), self.num_parallel_workers, self._use_processes)
+        return prefetch(EpochView(self._maker, epoch, start), self.num_parallel_workers, self._use_processes)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch with which new iterators begin. Order and augmentation depend on the epoch."""

@@ -13,7 +13,14 @@ import mindspore as ms
 
 from mindcv.utils.errors import DeviceError
 
-__all__ = ["DEVICE_TARGETS", "JIT_LEVELS", "keep_working_folder_clean", "mindspore_log_held", "set_device", "set_mode"]
+__all__ = [
+    "DEVICE_TARGETS",
+    "JIT_LEVELS",
+    "keep_working_folder_clean",
+    "mindspore_log_disabled",
+    "set_device",
+    "set_mode",
+]
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 JIT_LEVELS = ("O0", "O1", "O2")
@@ -29,7 +36,7 @@ def set_device(target: str) -> str:
     if target in ("auto", current):
         return current  # MindSpore refuses to set a device again after the first operation
     try:
-        with mindspore_log_held():
+        with mindspore_log_disabled():
             ms.set_device(target)
     except (RuntimeError, ValueError) as error:
         first_sentence = str(error).strip().splitlines()[0].split(". ")[0]
@@ -66,7 +73,7 @@ def keep_working_folder_clean() -> None:
 
 
 @contextmanager
-def mindspore_log_held() -> Iterator[None]:
+def mindspore_log_disabled() -> Iterator[None]:
     """Disable MindSpore's log inside the block. Use it around a call whose exception says everything that is needed.
 
     Before such an exception, MindSpore logs many lines about each library that it looked for, or about possible faults

@@ -32,7 +32,7 @@ def reds(batches):
     return [(images[:, 0] / 10).reshape(len(images), -1).max(1).tolist() for images, _ in batches]
 
 
-def test_run_ahead_does_not_overwrite_batches_of_processes(tmp_path):
+def test_prefetch_does_not_overwrite_batches_of_processes(tmp_path):
     """All of more batches than shared slots are kept, and none is overwritten."""
     loader = loader_of(folder_of(tmp_path, [(8, 6)] * 23), 2)
     batches = list(loader.batches())
@@ -41,7 +41,7 @@ def test_run_ahead_does_not_overwrite_batches_of_processes(tmp_path):
     assert all(images.flags.writeable for images, _ in batches)
 
 
-def test_run_ahead_passes_images_of_processes_in_shared_memory(tmp_path):
+def test_prefetch_passes_images_of_processes_in_shared_memory(tmp_path):
     view = EpochView(loader_of(folder_of(tmp_path, [(8, 6)] * 4), 2).source.maker)
     assert view.count_values() == 2 * 3 * 6 * 8
     workers = _Processes(view, 2)
@@ -52,7 +52,7 @@ def test_run_ahead_passes_images_of_processes_in_shared_memory(tmp_path):
         assert not workers._slots[0].any()
 
 
-def test_run_ahead_passes_images_that_do_not_fit_through_the_pipe(tmp_path):
+def test_prefetch_passes_images_that_do_not_fit_through_the_pipe(tmp_path):
     """With one image per batch, sizes may differ. A batch that does not fit into its slot goes through the pipe."""
     sizes = [(8, 6), (4, 2), (30, 20), (8, 6), (3, 50), (1, 1)]
     batches = list(loader_of(folder_of(tmp_path, sizes), 1).batches())
@@ -60,7 +60,7 @@ def test_run_ahead_passes_images_that_do_not_fit_through_the_pipe(tmp_path):
     assert reds(batches) == [[i] for i in range(6)]
 
 
-def test_run_ahead_starts_processes_when_the_first_batch_is_corrupt(tmp_path):
+def test_prefetch_starts_processes_when_the_first_batch_is_corrupt(tmp_path):
     dataset = folder_of(tmp_path, [(8, 6)] * 8)
     for i in range(3):
         (tmp_path / f"train/a/{i:02d}.png").write_bytes(b"not an image")
@@ -70,7 +70,7 @@ def test_run_ahead_starts_processes_when_the_first_batch_is_corrupt(tmp_path):
     assert loader.num_corrupt == 3 + 1  # reading one image in advance is not counted
 
 
-def test_run_ahead_reads_nothing_for_an_empty_epoch(tmp_path):
+def test_prefetch_reads_nothing_for_an_empty_epoch(tmp_path):
     loader = loader_of(folder_of(tmp_path, [(8, 6)] * 4), 2)
     assert list(loader.batches(0, start=2)) == []
 

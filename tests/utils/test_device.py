@@ -9,7 +9,7 @@ import pytest
 from mindspore import nn, ops
 
 from mindcv.utils import device
-from mindcv.utils.device import mindspore_log_held, set_device, set_mode
+from mindcv.utils.device import mindspore_log_disabled, set_device, set_mode
 from mindcv.utils.errors import DeviceError
 
 
@@ -80,11 +80,11 @@ def test_set_mode_keeps_analysis_files_out_of_the_working_folder(tmp_path, monke
     assert os.environ["MS_OM_PATH"] == "theirs"
 
 
-def test_mindspore_log_held_restores_each_logger():
+def test_mindspore_log_disabled_restores_each_logger():
     log = logging.getLogger("mindspore.for_a_test")
     log.disabled = True
     other = logging.getLogger("mindspore.another_for_a_test")
-    with pytest.raises(ZeroDivisionError), mindspore_log_held():
+    with pytest.raises(ZeroDivisionError), mindspore_log_disabled():
         assert log.disabled and other.disabled and not logging.getLogger("mindcv").disabled
         raise ZeroDivisionError
     assert log.disabled and not other.disabled
