@@ -46,7 +46,7 @@ def with_table(page: str, table: str) -> str:
 
 
 def variant_table() -> str:
-    """Return a table of all registered variants with their parameters and operations, with the families side by side."""
+    """Return a table of all registered variants with parameters and operations, with the families side by side."""
     families: dict[str, list[tuple[int, tuple[str, str, str]]]] = {}
     for name in list_models():
         with no_init_parameters():
