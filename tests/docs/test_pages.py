@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mindcv.config import InferConfig, TrainConfig, ValidateConfig
+from mindcv.config.parsing import options_of
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -76,3 +79,28 @@ def test_paths_that_pages_name_exist():
     }
     assert len(named) > 30
     assert not [(page, path) for page, path in named if not (ROOT / path).exists()]
+
+
+# Options of programs of others, and of tools with a command line of their own.
+OTHER_OPTIONS = {
+    *("help", "layout", "src", "dst", "dir", "num", "size", "split", "inplace", "dist", "nproc_per_node"),
+    *("worker_num", "local_worker_num", "node_rank", "master_addr", "master_port", "join", "bind_core", "log_dir"),
+}
+
+
+@pytest.mark.usefixtures("tools")
+def test_options_that_pages_name_exist():
+    from benchmarks.options import BenchmarkConfig
+    from preview_data import PreviewConfig
+
+    configs = (TrainConfig, ValidateConfig, InferConfig, BenchmarkConfig, PreviewConfig)
+    known = {name for config in configs for name in options_of(config)} | OTHER_OPTIONS
+    unknown = set()
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        if page.parent.name == "decisions":
+            continue
+        if page.name == "from_timm.md":
+            text = re.sub(r"^\| [^|]*\|", "", text, flags=re.MULTILINE)  # the column of timm's options
+        unknown |= {(page.name, name) for name in re.findall(r"(?<![\w-])--([a-z]\w+)", text) if name not in known}
+    assert unknown == {("troubleshooting.md", "learning_rate")}  # a mistake that the page shows
