@@ -81,11 +81,11 @@ ALIASES: dict[str, dict[str, str]] = {
 INSTEAD: dict[str, dict[str, str]] = {
     "mindcv.utils": {
         "AllReduceSum": "mindcv.engine.evaluate, which counts over all processes",
-        "StateMonitor": "mindcv.engine.Progress, Validation, Checkpoints and MetricsTable with create_trainer",
+        "StateMonitor": "mindcv.engine.ProgressLog, Validation, Checkpoints and MetricsTable with create_trainer",
         "TrainStep": "mindcv.engine.TrainStep, which takes the network and the loss apart",
     },
     "mindcv.utils.callbacks": {
-        "StateMonitor": "mindcv.engine.Progress, Validation, Checkpoints and MetricsTable with create_trainer",
+        "StateMonitor": "mindcv.engine.ProgressLog, Validation, Checkpoints and MetricsTable with create_trainer",
     },
     "mindcv.utils.train_step": {"TrainStep": "mindcv.engine.TrainStep, which takes the network and the loss apart"},
     "mindcv.utils.ema": {"EMA": "create_trainer(..., ema=True)"},

@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
 from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
-from mindcv.engine.state_file import SUFFIX, SavedRun, find_newest, read_state
+from mindcv.engine.snapshot import SUFFIX, RunDescription, Snapshot, find_newest, read_snapshot
 from mindcv.recipe import checkpoint_metadata, parse_command_line, show_if_asked, tell_warnings
 from mindcv.recipe_data import holdout_digest
 from mindcv.utils.distributed import Group, is_launched
@@ -25,7 +25,7 @@ _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
 _MOST_LISTED = 4  # changed options in a warning
 
 
-def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
+def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
     """The options of this process's command line, and the run to go on with, if that is asked for.
 
     Options that are not given are then as they were in that run; those that are and differ are warned of. The returned
@@ -38,26 +38,24 @@ def read_training_config() -> tuple[TrainConfig, Optional[SavedRun]]:
         UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
     config = parse_command_line(TrainConfig)
-    saved = None
+    snapshot = None
     if not (is_launched() or config.print_config):
         _hold_before_reading(config)
     found = _find(config)
     if found is not None:
-        path, saved = found
-        saved[1]["folder"] = str(path.parent)
-        config = _completed(config, path, saved[1]["config"])
-        state = saved[1]["state"]
-        logger.info("resuming '%s': epoch %d, step %d", path, state["epoch"], state["step"])
+        path, snapshot = found
+        config = _completed(config, path, snapshot.description.config)
+        logger.info("resuming '%s': epoch %d, step %d", path, snapshot.progress.epoch, snapshot.progress.step)
         if config.loss.startswith("asl"):  # its operators are not steady: decision 0071
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     else:
         config = config.completed({})  # judges what `parse_command_line` leaves to the saved run
         tell_warnings(config)
     show_if_asked(config)
-    return (config if is_launched() else _with_overwrite(config, saved)), saved
+    return (config if is_launched() else _with_overwrite(config, snapshot)), snapshot
 
 
-def check_save_dir(config: TrainConfig, saved: Optional[SavedRun], group: Group) -> TrainConfig:
+def check_save_dir(config: TrainConfig, snapshot: Optional[Snapshot], group: Group) -> TrainConfig:
     """What `read_training_config` does about `ckpt_save_dir`, for processes that a launcher started.
 
     The main one looks, since other hosts may have another folder there. If it refuses, all end: when it ended alone
@@ -68,37 +66,33 @@ def check_save_dir(config: TrainConfig, saved: Optional[SavedRun], group: Group)
     """
     if not is_launched():
         return config
-    return group.together(lambda: _with_overwrite(config, saved) if group.is_main else config)
+    return group.together(lambda: _with_overwrite(config, snapshot) if group.is_main else config)
 
 
-def run_description(config: TrainConfig, dataset: ImageDataset, started: float) -> dict[str, Any]:
-    """What a saved run tells of itself, as JSON values; `started` is the time it began at.
-
-    `metadata` is what a reader of its weights must know, as in a file of these alone.
-    """
-    metadata = checkpoint_metadata(config, dataset)
-    return {"started": started, "config": config.as_dict(), "metadata": metadata, "num_images": len(dataset)}
+def run_description(config: TrainConfig, dataset: ImageDataset, started: float) -> RunDescription:
+    """Describe a run for its snapshots; `started` is the time at which the process began."""
+    return RunDescription(started, config.as_dict(), checkpoint_metadata(config, dataset), len(dataset))
 
 
-def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
+def check_classes(snapshot: Snapshot, dataset: ImageDataset) -> None:
     """Raise a DataError if the data set numbers its classes otherwise than that of the saved run.
 
     Warn if the number of training images differs, or if other images are held out for validation.
     """
-    before = saved[1]["metadata"]["class_to_idx"]
+    before = snapshot.description.metadata["class_to_idx"]
     if before != dataset.class_to_idx:
         raise DataError(
             f"the training images are of {len(dataset.class_to_idx)} classes, and not of the {len(before)} that the "
             "saved run was trained on, in their order: a run goes on with the classes it began with"
         )
-    num_images = saved[1].get("num_images", len(dataset))  # runs saved by earlier versions do not hold it
-    if num_images != len(dataset):
+    num_images = snapshot.description.num_images
+    if num_images not in (None, len(dataset)):
         logger.warning(
             "the training data had %s, and has %d now: the resumed run will not be bit-identical to the original one",
             counted(num_images, "image"),
             len(dataset),
         )
-    held_out = saved[1]["metadata"].get("held_out")
+    held_out = snapshot.description.metadata.get("held_out")
     if held_out and held_out["digest"] != holdout_digest(dataset):
         logger.warning(
             "other images are held out for validation now than in the interrupted run, because files were added, "
@@ -106,14 +100,14 @@ def check_classes(saved: SavedRun, dataset: ImageDataset) -> None:
         )
 
 
-def check_agreement(saved: Optional[SavedRun], group: Group) -> None:
+def check_agreement(snapshot: Optional[Snapshot], group: Group) -> None:
     """Raise a CheckpointError if the processes would begin at different steps, their folder not being shared."""
-    step = saved[1]["state"]["global_step"] + 1 if saved else 0
+    step = snapshot.progress.global_step + 1 if snapshot else 0
     if group.sum_integers([step])[0] != step * group.size:
         raise CheckpointError("the processes do not see the same saved run: the folder must be one that all share")
 
 
-def _find(config: TrainConfig) -> Optional[tuple[Path, SavedRun]]:
+def _find(config: TrainConfig) -> Optional[tuple[Path, Snapshot]]:
     if config.resume == "auto":
         found = find_newest(config.ckpt_save_dir)
         if found is None:
@@ -126,7 +120,7 @@ def _find(config: TrainConfig) -> Optional[tuple[Path, SavedRun]]:
     return None
 
 
-def _saved_at(path: Path) -> tuple[Path, SavedRun]:
+def _saved_at(path: Path) -> tuple[Path, Snapshot]:
     """The run saved in a folder, in a file, or beside a file of its weights."""
     if path.is_dir():
         found = find_newest(path)
@@ -137,7 +131,7 @@ def _saved_at(path: Path) -> tuple[Path, SavedRun]:
     if not file.is_file():
         there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
         raise CheckpointError(f"no saved run '{file}' (in that folder there are: {there})")
-    return file, read_state(file)
+    return file, read_snapshot(file)
 
 
 def _hold_before_reading(config: TrainConfig) -> None:
@@ -166,7 +160,7 @@ def _hold(folder: Union[str, Path]) -> None:
         )
 
 
-def _with_overwrite(config: TrainConfig, saved: Optional[SavedRun]) -> TrainConfig:
+def _with_overwrite(config: TrainConfig, snapshot: Optional[Snapshot]) -> TrainConfig:
     """The config, whose `overwrite` then says whether files in `ckpt_save_dir` are to be removed.
 
     Raises:
@@ -175,7 +169,7 @@ def _with_overwrite(config: TrainConfig, saved: Optional[SavedRun]) -> TrainConf
     if config.print_param_groups:
         return config
     _hold(config.ckpt_save_dir)
-    is_own = saved is not None and Path(saved[1]["folder"]).resolve() == Path(config.ckpt_save_dir).resolve()
+    is_own = snapshot is not None and snapshot.folder.resolve() == Path(config.ckpt_save_dir).resolve()
     if is_own and config.overwrite:
         logger.warning("overwrite removes nothing: the run that '%s' holds is resumed", config.ckpt_save_dir)
     return replace(config, overwrite=not is_own and _overwrites(config))

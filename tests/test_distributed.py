@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindcv.engine.state_file import SUFFIX, read_state
+from mindcv.engine.snapshot import SUFFIX, read_snapshot
 
 ROOT = Path(__file__).parent.parent
 # 100 images are 4 steps of 24, whatever the processes. All that is random is on but mixing: partners are a rank's own.
@@ -132,12 +132,12 @@ def train(folder, num, batch_size, *options, name="ckpt", host=None):
 
 def check_same(one, other, atol=1e-6):
     """Two saved runs are one but for the order of sums, which AdamW's first steps make more of than it is."""
-    (one, record), (other, other_record) = one, other
-    assert one.keys() == other.keys()
-    for name in one:
-        scale = np.abs(one[name]).max(initial=0)
-        np.testing.assert_allclose(other[name], one[name], rtol=0, atol=max(1e-5 * scale, atol), err_msg=name)
-    rows, other_rows = (r["callbacks"]["MetricsTable"]["rows"] for r in (record, other_record))
+    arrays, other_arrays = one.arrays, other.arrays
+    assert arrays.keys() == other_arrays.keys()
+    for name in arrays:
+        scale = np.abs(arrays[name]).max(initial=0)
+        np.testing.assert_allclose(other_arrays[name], arrays[name], rtol=0, atol=max(1e-5 * scale, atol), err_msg=name)
+    rows, other_rows = (each.callbacks["MetricsTable"]["rows"] for each in (one, other))
     assert len(rows) == len(other_rows)
     for row, other_row in zip(rows, other_rows):
         for name in row.keys() - {"images_per_s", "seconds"}:
@@ -166,7 +166,7 @@ def together(folder):
 
 def test_two_processes_train_as_one(alone, together):
     for name in (MIDDLE, END):
-        check_same(read_state(alone / name), read_state(together / name))
+        check_same(read_snapshot(alone / name), read_snapshot(together / name))
     assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
     with open(together / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -178,7 +178,7 @@ def test_one_process_goes_on_where_two_stopped(folder, alone, together):
     job = train(folder, 1, 24, "--resume", str(together / MIDDLE), name="moved")
     assert job.end() == 0, job.said()
     assert "epoch 2/2 step 3/4" in job.said() and "epoch 1/2" not in job.said()
-    check_same(read_state(alone / END), read_state(folder / "moved" / END))
+    check_same(read_snapshot(alone / END), read_snapshot(folder / "moved" / END))
 
 
 @pytest.mark.slow
@@ -204,8 +204,8 @@ def test_a_rank_that_dies_is_named(folder):
     os.kill(job.worker(1), signal.SIGKILL)
     assert job.end() not in (0, None)
     assert f"rank 1 was killed by SIGKILL; its log is {job.logs / 'worker_1.log'}" in job.said()
-    saved = [read_state(path) for path in (folder / "killed").glob(f"*{SUFFIX}")]  # all whole
-    assert saved and min(record["state"]["global_step"] for _, record in saved) >= 2
+    saved = [read_snapshot(path) for path in (folder / "killed").glob(f"*{SUFFIX}")]  # all whole
+    assert saved and min(snapshot.progress.global_step for snapshot in saved) >= 2
 
 
 @pytest.mark.slow
@@ -217,14 +217,14 @@ def test_sigterm_saves_all_at_one_step(folder):
     assert "stopped: by SIGTERM after epoch" in job.said(0) and "stopped: by SIGTERM after epoch" in job.said(1)
     (line,) = (line for line in job.said(0).splitlines() if line.startswith("saved "))
     path = line.removeprefix("saved ").removesuffix(", from which --resume auto goes on")
-    assert read_state(path)[1]["state"]["global_step"] >= 1
+    assert read_snapshot(path).progress.global_step >= 1
 
 
 @pytest.mark.slow
 def test_three_processes_train_as_one(folder, alone):
     job = train(folder, 3, 8, name="three")
     assert job.end() == 0, job.said() + job.said(0)
-    check_same(read_state(alone / END), read_state(folder / "three" / END))
+    check_same(read_snapshot(alone / END), read_snapshot(folder / "three" / END))
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_each_rank_keeps_its_compiled_step(folder, together):
         assert len(takers) == num_taken
         entries = sorted(cache.iterdir())
         assert len(entries) == 2
-        expected, arrays = (read_state(path / END)[0] for path in (together, folder / name))
+        expected, arrays = (read_snapshot(path / END).arrays for path in (together, folder / name))
         assert [key for key in expected if arrays[key].tobytes() != expected[key].tobytes()] == []
         if name == "taken":
             shutil.rmtree(entries[0])
@@ -286,7 +286,7 @@ def hosts():
 def test_two_hosts_train_as_one(folder, alone, hosts):
     jobs = [train(folder, 2, 12, name="hosts", host=host) for host in hosts]
     assert [job.end() for job in jobs] == [0, 0], jobs[0].said() + jobs[1].said()
-    check_same(read_state(alone / END), read_state(folder / "hosts" / END))
+    check_same(read_snapshot(alone / END), read_snapshot(folder / "hosts" / END))
 
 
 @pytest.mark.slow
@@ -295,4 +295,4 @@ def test_a_cut_cable_ends_both_hosts(folder, hosts):
     jobs[0].wait_for("epoch 1/50 step 2/4", rank=0)
     subprocess.run(["ip", "-n", hosts[0].name, "link", "set", "e0", "down"], check=True)
     assert all(job.end() not in (0, None) for job in jobs)
-    read_state(folder / "cut" / f"convnextv2_atto-1_2{SUFFIX}")
+    read_snapshot(folder / "cut" / f"convnextv2_atto-1_2{SUFFIX}")

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "engine": BUILT,
     "recipe_data": {"config", "data", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
+    "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "resume": {"recipe", "recipe_data", "engine", "config", "data", "utils"},
     "compat": BUILT | {"engine"},  # MindCV's names for what is there
     "__init__": BUILT | {"compat", "engine"},

@@ -24,7 +24,8 @@ from PIL import Image
 
 from mindcv.config import TrainConfig
 from mindcv.convert import read_ckpt
-from mindcv.engine.state_file import SUFFIX, UNSAVED, find_newest, write_state
+from mindcv.engine.progress import RunProgress
+from mindcv.engine.snapshot import SUFFIX, UNSAVED, RunDescription, Snapshot, find_newest, write_snapshot
 from mindcv.resume import check_save_dir, read_training_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
@@ -156,11 +157,12 @@ def assert_same_run(folder, other):
 
     But for how many saved runs there are: a process that has saved once leaves those it found.
     """
-    (newest, (expected, record)), (other_newest, (arrays, other_record)) = find_newest(folder), find_newest(other)
+    (newest, snapshot), (other_newest, other_snapshot) = find_newest(folder), find_newest(other)
+    expected, arrays = snapshot.arrays, other_snapshot.arrays
     assert newest.name == other_newest.name and arrays.keys() == expected.keys()
     different = [key for key in arrays if arrays[key].tobytes() != expected[key].tobytes()]
     assert not different, f"{len(different)} of {len(arrays)} arrays"
-    assert without_timings(record) == without_timings(other_record)
+    assert without_timings(snapshot.record) == without_timings(other_snapshot.record)
     names, other_names = (
         {path.name for path in place.iterdir() if not path.name.endswith(SUFFIX)} for place in (folder, other)
     )
@@ -293,7 +295,7 @@ def resumed(monkeypatch, *argv):
 def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
     spoil(copy / NEWEST)
     _, saved = resumed(monkeypatch, "--resume", "auto", "--ckpt_save_dir", copy)
-    assert saved[1]["state"]["step"] == 3
+    assert saved.progress.step == 3
     first, second = capsys.readouterr().err.splitlines()
     assert (
         first
@@ -319,7 +321,7 @@ def test_the_options_are_those_of_the_run(copy, monkeypatch, capsys):
     for argv in ways:
         config, saved = resumed(monkeypatch, *argv)
         assert (config.model, config.mixup, tuple(config.scale)) == ("convnextv2_atto", 0.8, (0.08, 1.0)), argv
-        assert config.ckpt_save_dir == str(copy) and saved[1]["state"]["step"] == 4
+        assert config.ckpt_save_dir == str(copy) and saved.progress.step == 4
         assert capsys.readouterr().err == f"resuming '{copy / NEWEST}': epoch 3, step 4\n"
         assert not config.resume_opt or config.resume == ""
 
@@ -405,10 +407,10 @@ def test_a_new_run_does_not_overwrite_another(tmp_path, monkeypatch):
 def save_run(folder, **options):
     """A folder with a saved run of one step, of a model with these options."""
     config = TrainConfig(model="convnext_atto", ckpt_save_dir=str(folder), **options)
-    state = {"epoch": 1, "step": 1, "global_step": 1, "is_epoch_done": False}
+    progress = RunProgress(1, 2, 4, epoch=1, step=1, global_step=1, is_epoch_done=False)
     folder.mkdir()
-    record = {"started": 1.0, "state": state, "config": json.loads(json.dumps(config.as_dict()))}
-    write_state(folder / f"convnext_atto-1_1{SUFFIX}", {"w": np.zeros(1, np.float32)}, record)
+    snapshot = Snapshot({"w": np.zeros(1, np.float32)}, RunDescription(1.0, config.as_dict()), progress)
+    write_snapshot(folder / f"convnext_atto-1_1{SUFFIX}", snapshot)
     return folder
 
 

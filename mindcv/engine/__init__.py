@@ -6,9 +6,9 @@ from mindcv.engine.callbacks import (
     Checkpoints,
     EarlyStopping,
     MetricsTable,
-    Progress,
+    ProgressLog,
     RemovalOfEarlierRun,
-    RunStates,
+    Snapshots,
     Validation,
 )
 from mindcv.engine.checkpoint import CheckpointManager
@@ -17,9 +17,9 @@ from mindcv.engine.compiling import say_compiling
 from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
 from mindcv.engine.interruption import Interruption
+from mindcv.engine.resumable_run import ResumableRun, weights_to_save
 from mindcv.engine.run_folder import remove_runs
-from mindcv.engine.run_state import RunState, weights_to_save
-from mindcv.engine.state_file import StateFiles
+from mindcv.engine.snapshot import SnapshotWriter
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
 from mindcv.engine.trainer import Trainer, create_trainer, steps_per_epoch
 
@@ -35,11 +35,11 @@ __all__ = [
     "Evaluation",
     "Interruption",
     "MetricsTable",
-    "Progress",
+    "ProgressLog",
     "RemovalOfEarlierRun",
-    "RunState",
-    "RunStates",
-    "StateFiles",
+    "ResumableRun",
+    "Snapshots",
+    "SnapshotWriter",
     "TrainStep",
     "Trainer",
     "Validation",

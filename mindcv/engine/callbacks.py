@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import numpy as np
 from mindspore import Parameter, nn
 from tqdm import tqdm
 
@@ -23,9 +22,9 @@ from mindcv.engine.compiling import say_compiling
 from mindcv.engine.evaluate import evaluate
 from mindcv.engine.interruption import Interruption
 from mindcv.engine.plots import draw_learning_curve, require_matplotlib
+from mindcv.engine.progress import RunProgress
 from mindcv.engine.run_folder import remove_runs
-from mindcv.engine.state import TrainState
-from mindcv.engine.state_file import StateFiles
+from mindcv.engine.snapshot import Snapshot, SnapshotWriter
 from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import UserError, unknown_name
 from mindcv.utils.files import atomic_write_text
@@ -37,9 +36,9 @@ __all__ = [
     "Checkpoints",
     "EarlyStopping",
     "MetricsTable",
-    "Progress",
+    "ProgressLog",
     "RemovalOfEarlierRun",
-    "RunStates",
+    "Snapshots",
     "Validation",
 ]
 
@@ -50,20 +49,20 @@ EARLY_STOPPING_METRICS = {"top_1": 1.0, "val_loss": -1.0}
 class Callback:
     """Told by the trainer where it is; each method does nothing unless overridden."""
 
-    def on_train_begin(self, state: TrainState) -> None:
+    def on_train_begin(self, progress: RunProgress) -> None:
         """Before the first step."""
 
-    def on_step_end(self, state: TrainState) -> None:
+    def on_step_end(self, progress: RunProgress) -> None:
         """After each step."""
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """After the last step of each epoch."""
 
-    def on_train_end(self, state: TrainState) -> None:
+    def on_train_end(self, progress: RunProgress) -> None:
         """After the last epoch."""
 
-    def on_interrupt(self, state: TrainState) -> None:
-        """When a signal or an error ends the run early, at the state of the last whole step."""
+    def on_interrupt(self, progress: RunProgress) -> None:
+        """When a signal or an error ends the run early, with the progress of the last whole step."""
 
     def close(self) -> None:
         """When training has ended, in whatever way, and nothing is told any more."""
@@ -76,7 +75,7 @@ class Callback:
         """Take up what `saved` gave, before `on_train_begin`."""
 
 
-class Progress(Callback):
+class ProgressLog(Callback):
     """Loss, rate, speed and time left: a bar on a terminal, else a line every `log_interval` steps and each epoch."""
 
     def __init__(self, log_interval: int = 100):
@@ -86,35 +85,35 @@ class Progress(Callback):
         self._first_step = 0  # global_step when this process had done its first
         self._second_step = 0.0
 
-    def on_train_begin(self, state: TrainState) -> None:
+    def on_train_begin(self, progress: RunProgress) -> None:
         """Say what comes before the first step."""
-        if not state.is_done:
+        if not progress.is_done:
             say_compiling("the training step")
 
-    def on_step_end(self, state: TrainState) -> None:
+    def on_step_end(self, progress: RunProgress) -> None:
         """Move the bar, or write a line when one is due."""
         if not self._first_step:
-            self._first_step = state.global_step
+            self._first_step = progress.global_step
             self._second_step = time.perf_counter()  # the first step compiled; what is left is not like it
         if self.is_terminal:
             if self._bar is None:
                 self._bar = tqdm(
-                    total=state.steps_per_epoch,
-                    initial=state.step - 1,
-                    desc=f"epoch {state.epoch}/{state.num_epochs}",
+                    total=progress.steps_per_epoch,
+                    initial=progress.step - 1,
+                    desc=f"epoch {progress.epoch}/{progress.num_epochs}",
                     leave=False,
                 )
-            self._bar.set_postfix_str(self._figures(state), refresh=False)
+            self._bar.set_postfix_str(self._figures(progress), refresh=False)
             self._bar.update()
-        elif state.step % self.log_interval == 0 and state.step < state.steps_per_epoch:
-            logger.info("%s  %s", self._place(state), self._figures(state))
+        elif progress.step % self.log_interval == 0 and progress.step < progress.steps_per_epoch:
+            logger.info("%s  %s", self._place(progress), self._figures(progress))
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Write the epoch's line."""
         self._close_bar()
-        logger.info("%s  %s", self._place(state), self._figures(state, state.train_loss))
+        logger.info("%s  %s", self._place(progress), self._figures(progress, progress.train_loss))
 
-    def on_interrupt(self, state: TrainState) -> None:
+    def on_interrupt(self, progress: RunProgress) -> None:
         """Leave the terminal to others."""
         self._close_bar()
 
@@ -128,28 +127,28 @@ class Progress(Callback):
             self._bar = None
 
     @staticmethod
-    def _place(state: TrainState) -> str:
-        return f"epoch {state.epoch}/{state.num_epochs} step {state.step}/{state.steps_per_epoch}"
+    def _place(progress: RunProgress) -> str:
+        return f"epoch {progress.epoch}/{progress.num_epochs} step {progress.step}/{progress.steps_per_epoch}"
 
-    def _figures(self, state: TrainState, loss: Optional[float] = None) -> str:
-        loss = state.loss if loss is None else loss
-        figures = [f"loss {loss:.4f}", f"lr {state.lr:.2e}"]
-        if not math.isnan(state.images_per_s):
-            figures.append(f"{state.images_per_s:.1f} images/s")
-        timed = state.global_step - self._first_step
+    def _figures(self, progress: RunProgress, loss: Optional[float] = None) -> str:
+        loss = progress.loss if loss is None else loss
+        figures = [f"loss {loss:.4f}", f"lr {progress.lr:.2e}"]
+        if not math.isnan(progress.images_per_s):
+            figures.append(f"{progress.images_per_s:.1f} images/s")
+        timed = progress.global_step - self._first_step
         if timed > 0:
-            figures.append(f"{self._left(state, timed)} left")
+            figures.append(f"{self._left(progress, timed)} left")
         return "  ".join(figures)
 
-    def _left(self, state: TrainState, timed: int) -> str:
+    def _left(self, progress: RunProgress, timed: int) -> str:
         """Time until the end of training, from that of the last `timed` steps."""
-        steps = state.num_epochs * state.steps_per_epoch - state.global_step
+        steps = progress.num_epochs * progress.steps_per_epoch - progress.global_step
         seconds = round((time.perf_counter() - self._second_step) / timed * steps)
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 class Validation(Callback):
-    """Evaluates every `interval` epochs and after the last, and leaves the figures in the state.
+    """Evaluates every `interval` epochs and after the last, and leaves the metrics in the progress.
 
     Args:
         weights: those to evaluate, by name: the trained network's (`weight_parameters`), or their average.
@@ -180,9 +179,9 @@ class Validation(Callback):
         self.interruption = interruption if group.size == 1 else None
         self._has_compiled = False
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Evaluate, when it is due."""
-        if state.epoch % self.interval and not state.is_last_epoch:
+        if progress.epoch % self.interval and not progress.is_last_epoch:
             return
         for name, parameter in weight_parameters(self.network).items():
             parameter.set_data(self.weights[name].value())
@@ -190,8 +189,10 @@ class Validation(Callback):
             say_compiling("the network for validation")
             self._has_compiled = True
         result = evaluate(self.network, self.loader, self.num_classes, self.group, interruption=self.interruption)
-        state.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
-        logger.info("epoch %d/%d validated: %s", state.epoch, state.num_epochs, "  ".join(_named(state.metrics)))
+        progress.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
+        logger.info(
+            "epoch %d/%d validated: %s", progress.epoch, progress.num_epochs, "  ".join(_named(progress.metrics))
+        )
 
 
 class EarlyStopping(Callback):
@@ -224,18 +225,18 @@ class EarlyStopping(Callback):
         self.best_epoch = 0
         self.num_worse = 0
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Compare the epoch's figure, if there is one."""
-        if self.metric not in state.metrics:
+        if self.metric not in progress.metrics:
             return
-        value = state.metrics[self.metric]
+        value = progress.metrics[self.metric]
         if self._is_better(value):
-            self.best, self.best_epoch, self.num_worse = value, state.epoch, 0
+            self.best, self.best_epoch, self.num_worse = value, progress.epoch, 0
             return
         self.num_worse += 1
-        if self.num_worse >= self.patience and not state.is_last_epoch:
-            state.should_stop = True
-            logger.info("epoch %d/%d: training stops, %s", state.epoch, state.num_epochs, self._reason())
+        if self.num_worse >= self.patience and not progress.is_last_epoch:
+            progress.should_stop = True
+            logger.info("epoch %d/%d: training stops, %s", progress.epoch, progress.num_epochs, self._reason())
 
     def saved(self) -> dict[str, Any]:
         """The best so far, and for how long."""
@@ -245,7 +246,7 @@ class EarlyStopping(Callback):
         """See `Callback.restore`."""
         self.best, self.best_epoch, self.num_worse = saved["best"], saved["best_epoch"], saved["num_worse"]
 
-    def on_train_end(self, state: TrainState) -> None:
+    def on_train_end(self, progress: RunProgress) -> None:
         """Say so when there was nothing to go by; an error now would cost the run its last files."""
         if self.best is None and not self.num_worse:
             logger.warning("early stopping saw no validation: it needs one, and has its place after it")
@@ -286,22 +287,22 @@ class Checkpoints(Callback):
         self.metadata = dict(metadata)
         self.interval = interval
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Save, when it is due or when the epoch is the best so far."""
-        metadata = {**self.metadata, "epoch": state.epoch, "step": state.global_step, "metrics": state.metrics}
-        score = state.metrics.get("top_1")
-        if state.epoch % self.interval and not state.is_last_epoch:
-            self.manager.save_best(self.weights, metadata, state.epoch, score)
+        metadata = {**self.metadata, "epoch": progress.epoch, "step": progress.global_step, "metrics": progress.metrics}
+        score = progress.metrics.get("top_1")
+        if progress.epoch % self.interval and not progress.is_last_epoch:
+            self.manager.save_best(self.weights, metadata, progress.epoch, score)
             return
-        path = self.manager.save(self.weights, metadata, state.epoch, state.step, score)
-        if state.is_last_epoch:
+        path = self.manager.save(self.weights, metadata, progress.epoch, progress.step, score)
+        if progress.is_last_epoch:
             logger.info("saved %s", path)
 
-    def on_train_end(self, state: TrainState) -> None:
+    def on_train_end(self, progress: RunProgress) -> None:
         """Say which epoch was the best, and where its weights are."""
         manager = self.manager
         if manager.best_score is not None:
-            epoch = f"epoch {manager.best_epoch} of {state.epoch}" if manager.best_epoch else "an earlier epoch"
+            epoch = f"epoch {manager.best_epoch} of {progress.epoch}" if manager.best_epoch else "an earlier epoch"
             logger.info("best: %s with top_1 %.4f, saved as %s", epoch, manager.best_score, manager.best_path)
 
     def saved(self) -> dict[str, Any]:
@@ -326,61 +327,64 @@ class RemovalOfEarlierRun(Callback):
         self.folder = folder
         self.is_done = False
 
-    def on_step_end(self, state: TrainState) -> None:
+    def on_step_end(self, progress: RunProgress) -> None:
         """Remove the run after the first step."""
         if not self.is_done:
             remove_runs(self.folder)
         self.is_done = True
 
 
-class RunStates(Callback):
-    """Saves the whole run when the others have done with an epoch (so it goes last), and where it is interrupted.
+class Snapshots(Callback):
+    """Saves a snapshot of the run at the end of epochs, and when the run is interrupted.
+
+    It is the last callback, because a snapshot holds what the others have made of the epoch.
 
     Args:
-        files: where to.
-        capture: gives the run at a state, as arrays and JSON values.
-        interval: in epochs; the last is saved in any case.
-        step_interval: in steps as well, for long epochs; None for epochs only.
+        writer: writes the snapshots.
+        capture: takes a snapshot of the run at a progress.
+        interval: number of epochs between two snapshots; the last epoch is saved in any case.
+        step_interval: number of steps between two snapshots within an epoch; None for none.
     """
 
     def __init__(
         self,
-        files: StateFiles,
-        capture: Callable[[TrainState], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]],
+        writer: SnapshotWriter,
+        capture: Callable[[RunProgress], Snapshot],
         interval: int = 1,
         step_interval: Optional[int] = None,
     ):
-        self.files = files
+        self.writer = writer
         self.capture = capture
         self.interval = interval
         self.step_interval = step_interval
-        self._first_step = 0  # of this process: global_step when it began
+        self._first_step = 0  # global_step when this process began
 
-    def on_train_begin(self, state: TrainState) -> None:
+    def on_train_begin(self, progress: RunProgress) -> None:
         """Note where this process begins; mark the folder if the run is new."""
-        self._first_step = state.global_step
-        if not state.global_step:
-            self.files.begin()
+        self._first_step = progress.global_step
+        if not progress.global_step:
+            self.writer.begin()
 
-    def on_step_end(self, state: TrainState) -> None:
+    def on_step_end(self, progress: RunProgress) -> None:
         """Save, when it is due; the last step of an epoch is saved with what follows it."""
-        if self.step_interval and state.global_step % self.step_interval == 0 and state.step < state.steps_per_epoch:
-            self._save(state)
+        is_due = self.step_interval and progress.global_step % self.step_interval == 0
+        if is_due and progress.step < progress.steps_per_epoch:
+            self._save(progress)
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Save, when it is due."""
-        if state.epoch % self.interval == 0 or state.is_last_epoch:
-            self._save(replace(state, is_epoch_done=True))
+        if progress.epoch % self.interval == 0 or progress.is_last_epoch:
+            self._save(replace(progress, is_epoch_done=True))
 
-    def on_interrupt(self, state: TrainState) -> None:
+    def on_interrupt(self, progress: RunProgress) -> None:
         """Save, if this process has trained anything."""
-        if state.global_step > self._first_step:
-            logger.info("saved %s, from which --resume auto goes on", self._save(state))
-        elif not state.global_step:
-            self.files.end_without_save()
+        if progress.global_step > self._first_step:
+            logger.info("saved %s, from which --resume auto goes on", self._save(progress))
+        elif not progress.global_step:
+            self.writer.end_without_save()
 
-    def _save(self, state: TrainState) -> Path:
-        return self.files.save(*self.capture(state), state.epoch, state.step)
+    def _save(self, progress: RunProgress) -> Path:
+        return self.writer.save(self.capture(progress))
 
 
 class MetricsTable(Callback):
@@ -397,7 +401,7 @@ class MetricsTable(Callback):
         self.can_draw = True
         self.is_resumed = False
 
-    def on_train_begin(self, state: TrainState) -> None:
+    def on_train_begin(self, progress: RunProgress) -> None:
         """Say so if there will be no picture. A resumed run's own table is taken back to the rows that were saved."""
         try:
             require_matplotlib()
@@ -417,19 +421,19 @@ class MetricsTable(Callback):
         self.path.rename(kept)
         logger.info("the table of an earlier run is kept as %s", kept)
 
-    def on_epoch_end(self, state: TrainState) -> None:
+    def on_epoch_end(self, progress: RunProgress) -> None:
         """Add the epoch's row."""
         if not self.rows and not self.is_resumed:
             self._keep_earlier_table()
         row = {
-            "epoch": state.epoch,
-            "step": state.global_step,
-            "lr": state.lr,
-            "train_loss": state.train_loss,
-            "images_per_s": "" if math.isnan(state.images_per_s) else round(state.images_per_s, 2),
-            "seconds": round(state.train_seconds, 3),
+            "epoch": progress.epoch,
+            "step": progress.global_step,
+            "lr": progress.lr,
+            "train_loss": progress.train_loss,
+            "images_per_s": "" if math.isnan(progress.images_per_s) else round(progress.images_per_s, 2),
+            "seconds": round(progress.train_seconds, 3),
         }
-        self.rows.append({**row, **state.metrics})
+        self.rows.append({**row, **progress.metrics})
         self._write()
 
     def saved(self) -> dict[str, Any]:
@@ -447,7 +451,7 @@ class MetricsTable(Callback):
         writer.writerows(self.rows)
         atomic_write_text(self.path, text.getvalue())
 
-    def on_train_end(self, state: TrainState) -> None:
+    def on_train_end(self, progress: RunProgress) -> None:
         """Draw the curve."""
         if self.can_draw and self.rows:
             draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))

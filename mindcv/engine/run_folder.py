@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Union
 
-from mindcv.engine.state_file import SUFFIX, UNSAVED
+from mindcv.engine.snapshot import SUFFIX, UNSAVED
 from mindcv.utils.logger import counted, logger
 
 __all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
@@ -26,7 +26,7 @@ def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:
 
 
 def is_without_state(folder: Union[str, os.PathLike]) -> bool:
-    """Whether the run in a folder was killed before it was saved for the first time (see `StateFiles.begin`)."""
+    """Whether the run in a folder was killed before it was saved for the first time (see `SnapshotWriter.begin`)."""
     return (Path(folder) / UNSAVED).exists()
 
 

@@ -24,7 +24,7 @@ from mindcv.engine.distillation import DistillationNetwork
 from mindcv.engine.ema import WeightAverage
 from mindcv.engine.interruption import SIGNALS, Interruption
 from mindcv.engine.loss_scale import create_loss_scale
-from mindcv.engine.state import TrainState
+from mindcv.engine.progress import RunProgress
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
 from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
@@ -60,28 +60,28 @@ class Trainer:
         self._has_compiled = False
         self._is_updating = False
 
-    def begin(self, num_epochs: int, loader: ImageLoader) -> TrainState:
-        """The state of a run of `num_epochs` over `loader` before its first step."""
+    def begin(self, num_epochs: int, loader: ImageLoader) -> RunProgress:
+        """The progress of a run of `num_epochs` over `loader` before its first step."""
         images_per_step = loader.get_batch_size() * self.accumulation * self.group.size
-        return TrainState(num_epochs, steps_per_epoch(loader, self.accumulation), images_per_step)
+        return RunProgress(num_epochs, steps_per_epoch(loader, self.accumulation), images_per_step)
 
     def train(
         self,
         num_epochs: int,
         loader: ImageLoader,
         callbacks: Sequence[Callback] = (),
-        state: Optional[TrainState] = None,
+        progress: Optional[RunProgress] = None,
         interruption: Optional[Interruption] = None,
-    ) -> TrainState:
-        """Train for `num_epochs` over `loader`, or until a callback says to stop, and return the final state.
+    ) -> RunProgress:
+        """Train for `num_epochs` over `loader`, or until a callback says to stop, and return the final progress.
 
         Callbacks are told in their order: the one that validates, then one that may stop, then those that write.
 
         Args:
-            num_epochs: epochs of the run, those included that `state` has behind it.
+            num_epochs: epochs of the run, those included that `progress` has behind it.
             loader: training images.
             callbacks: whom to tell.
-            state: where to go on, made by `begin` and restored; None for the start.
+            progress: where to go on, made by `begin` and restored; None for the start.
             interruption: looked at after each step.
 
         When training ends early, by a signal or by an error of any kind, callbacks are told before the exception leaves
@@ -96,56 +96,56 @@ class Trainer:
         check_loader(loader)
         if not isinstance(callbacks, (list, tuple)) or not all(isinstance(call, Callback) for call in callbacks):
             raise UserError(f"callbacks must be a list of callbacks of mindcv.engine, got {shown(callbacks)}")
-        state = self.begin(num_epochs, loader) if state is None else state
+        progress = self.begin(num_epochs, loader) if progress is None else progress
         self.step.set_train(True)
         # In PyNative mode an exception inside any gradient, as a mistake in a notebook makes it, leaves MindSpore's
         # record of that gradient behind. A float16 step then failed in LayerNormGrad, and others compiled slowly.
         _pynative_executor.clear_res()
-        _tell_place(state, num_epochs)
+        _tell_place(progress, num_epochs)
         for callback in callbacks:
-            callback.on_train_begin(state)
+            callback.on_train_begin(progress)
         try:
-            while not state.is_done:
-                if state.is_epoch_done:
-                    state.begin_epoch()
-                self._train_epoch(loader, state, callbacks, interruption)
-                self._end_epoch(state, callbacks)
+            while not progress.is_done:
+                if progress.is_epoch_done:
+                    progress.begin_epoch()
+                self._train_epoch(loader, progress, callbacks, interruption)
+                self._end_epoch(progress, callbacks)
         except Exception as error:
-            self._end_early(error, state, callbacks)
+            self._end_early(error, progress, callbacks)
             raise
         else:
             for callback in callbacks:
-                callback.on_train_end(state)
+                callback.on_train_end(progress)
         finally:
             for callback in callbacks:
                 callback.close()
-        return state
+        return progress
 
     def _train_epoch(
         self,
         loader: ImageLoader,
-        state: TrainState,
+        progress: RunProgress,
         callbacks: Sequence[Callback],
         interruption: Optional[Interruption],
     ) -> None:
         num_batches = loader.get_dataset_size()
         since = time.perf_counter()
-        with closing(loader.batches(state.epoch - 1, state.step * self.accumulation)) as batches:
-            while state.step < state.steps_per_epoch:
-                left = num_batches - state.step * self.accumulation
+        with closing(loader.batches(progress.epoch - 1, progress.step * self.accumulation)) as batches:
+            while progress.step < progress.steps_per_epoch:
+                left = num_batches - progress.step * self.accumulation
                 batch = self.group.together(self._last_part, batches, min(self.accumulation, left))
                 loss = self._update(batch)
-                lr = math.nan if self.lr_table is None else lr_at(self.lr_table, state.global_step)
+                lr = math.nan if self.lr_table is None else lr_at(self.lr_table, progress.global_step)
                 now = time.perf_counter()
-                state.count_step(loss, lr, now - since, is_timed=self._has_compiled)
+                progress.count_step(loss, lr, now - since, is_timed=self._has_compiled)
                 self._has_compiled, since = True, now
                 if not math.isfinite(loss):
                     raise UserError(
-                        f"the loss is {loss} at epoch {state.epoch}, step {state.step}: training stops; "
+                        f"the loss is {loss} at epoch {progress.epoch}, step {progress.step}: training stops; "
                         "a lower lr, clip_grad or another loss_scale may help"
                     )
-                self.group.together(_tell, [callback.on_step_end for callback in callbacks], state)
-                self._check_interruption(state, interruption)
+                self.group.together(_tell, [callback.on_step_end for callback in callbacks], progress)
+                self._check_interruption(progress, interruption)
 
     def _last_part(self, batches: Iterator[Batch], count: int) -> Batch:
         """The last of the next `count` batches; the gradients of those before it are accumulated."""
@@ -161,25 +161,25 @@ class Trainer:
         self._is_updating = False
         return value
 
-    def _end_epoch(self, state: TrainState, callbacks: Sequence[Callback]) -> None:
+    def _end_epoch(self, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
         """Tell the callbacks. If one fails, all are put back: a resumed run tells them of this epoch's end again."""
         before = [callback.saved() for callback in callbacks]
         try:
-            self.group.together(_tell, [callback.on_epoch_end for callback in callbacks], state)
+            self.group.together(_tell, [callback.on_epoch_end for callback in callbacks], progress)
         except Exception:
-            state.metrics = {}
+            progress.metrics = {}
             for callback, saved in zip(callbacks, before):
                 callback.restore(saved)
             raise
-        state.is_epoch_done = True
+        progress.is_epoch_done = True
 
-    def _end_early(self, error: Exception, state: TrainState, callbacks: Sequence[Callback]) -> None:
+    def _end_early(self, error: Exception, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
         """Have callbacks save what has been trained before `error` ends the run."""
-        has_diverged = state.global_step > 0 and not math.isfinite(state.loss)
+        has_diverged = progress.global_step > 0 and not math.isfinite(progress.loss)
         if (
             self._is_updating or has_diverged
         ):  # the other processes may be waiting in this step: there is no wait for them
-            if state.global_step:
+            if progress.global_step:
                 logger.warning(
                     "the run is not saved, because its weights %s: --resume auto goes on from the last saved run",
                     "come from a loss that is not finite" if has_diverged else "may be updated in part",
@@ -190,7 +190,7 @@ class Trainer:
         failures = []
         for callback in callbacks:
             try:
-                callback.on_interrupt(state)
+                callback.on_interrupt(progress)
             except Exception as failure:  # one that cannot write its line must not keep another from saving
                 failures.append(failure)
         if failures and isinstance(error, Interrupted):
@@ -199,32 +199,32 @@ class Trainer:
             logger.warning("the run could not be saved: %s", failure)
         self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
 
-    def _check_interruption(self, state: TrainState, interruption: Optional[Interruption]) -> None:
+    def _check_interruption(self, progress: RunProgress, interruption: Optional[Interruption]) -> None:
         """Raise in all processes, if one of them was told to stop."""
         if interruption is None:
             return
         counts = self.group.sum_integers(np.array([interruption.signal == number for number in SIGNALS]))
         for number, count in zip(SIGNALS, counts):
             if count:
-                place = f"epoch {state.epoch}, step {state.step} of {state.steps_per_epoch}"
+                place = f"epoch {progress.epoch}, step {progress.step} of {progress.steps_per_epoch}"
                 raise Interrupted(number, f"by {number.name} after {place}; --resume auto goes on from there")
 
 
-def _tell_place(state: TrainState, num_epochs: int) -> None:
+def _tell_place(progress: RunProgress, num_epochs: int) -> None:
     """Say where a resumed run stands, if it has no epoch before it."""
-    if state.epoch <= num_epochs:
-        if state.is_done:
-            logger.info("nothing is left to do: the run ended with epoch %d of %d", state.epoch, num_epochs)
-    elif state.is_done:
-        trained = counted(state.epoch, "epoch")
+    if progress.epoch <= num_epochs:
+        if progress.is_done:
+            logger.info("nothing is left to do: the run ended with epoch %d of %d", progress.epoch, num_epochs)
+    elif progress.is_done:
+        trained = counted(progress.epoch, "epoch")
         logger.info("nothing is left to do: the run has trained %s already, and epoch_size is %d", trained, num_epochs)
     else:
-        logger.warning("the run ends with epoch %d, which it was in, and epoch_size is %d", state.epoch, num_epochs)
+        logger.warning("the run ends with epoch %d, which it was in, and epoch_size is %d", progress.epoch, num_epochs)
 
 
-def _tell(methods: Sequence[Callable[[TrainState], None]], state: TrainState) -> None:
+def _tell(methods: Sequence[Callable[[RunProgress], None]], progress: RunProgress) -> None:
     for method in methods:
-        method(state)
+        method(progress)
 
 
 def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:

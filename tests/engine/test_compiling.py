@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindcv.engine import Callback, Progress, Trainer, Validation, compiling, say_compiling
+from mindcv.engine import Callback, ProgressLog, Trainer, Validation, compiling, say_compiling
 
 
 @pytest.mark.parametrize(
@@ -66,5 +66,5 @@ def test_the_step_and_the_network_for_validation_are_announced_once(monkeypatch)
 
     weights = {"weight": network.weight, "bias": network.bias}
     validation = Validation(weights, nn.Dense(3, 3), Loader(), 3)
-    Trainer(Step()).train(2, Loader(), [Progress(), Look(), validation])
+    Trainer(Step()).train(2, Loader(), [ProgressLog(), Look(), validation])
     assert said == ["the training step", 1, "the network for validation", 2]

@@ -7,7 +7,7 @@ from mindspore import nn
 
 from mindcv.data import create_dataset, create_loader
 from mindcv.engine import DistillationLoss, Trainer, apply_amp, create_trainer, evaluate
-from mindcv.engine.callbacks import Progress
+from mindcv.engine.callbacks import ProgressLog
 from mindcv.engine.ema import WeightAverage
 from mindcv.loss import create_loss
 from mindcv.utils.distributed import Group
@@ -32,7 +32,7 @@ def test_train_names_a_number_of_epochs_that_is_none(num_epochs, dataset):
         Trainer(None).train(num_epochs, create_loader(dataset, 8))
 
 
-@pytest.mark.parametrize("callbacks", [Progress(), [print], "callbacks", None])
+@pytest.mark.parametrize("callbacks", [ProgressLog(), [print], "callbacks", None])
 def test_train_names_callbacks_that_are_none(callbacks, dataset):
     with refused("callbacks must be a list of callbacks of mindcv.engine, got "):
         Trainer(None).train(1, create_loader(dataset, 8), callbacks)

@@ -1,9 +1,9 @@
 """Which files of a folder are those of runs."""
 
-from mindcv.engine import RemovalOfEarlierRun, StateFiles, remove_runs
+from mindcv.engine import RemovalOfEarlierRun, SnapshotWriter, remove_runs
+from mindcv.engine.progress import RunProgress
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
-from mindcv.engine.state import TrainState
-from mindcv.engine.state_file import SUFFIX
+from mindcv.engine.snapshot import SUFFIX, RunDescription, Snapshot
 
 OF_RUNS = ("a-1_20.ckpt", f"a-1_20{SUFFIX}", "a_best.ckpt", "b-c-10_2.ckpt")
 OTHERS = ("a.ckpt", "best.ckpt", "a-1_20.txt", "a-1.ckpt", "metrics.1.csv", "notes.txt", "model.safetensors")
@@ -31,7 +31,7 @@ def test_only_files_of_runs_are_removed(tmp_path, capsys):
 
 def test_earlier_run_is_removed_after_the_first_step_of_the_new_one(tmp_path):
     fill(tmp_path, OF_RUNS)
-    callback, state = RemovalOfEarlierRun(tmp_path), TrainState(1, 2, 4)
+    callback, state = RemovalOfEarlierRun(tmp_path), RunProgress(1, 2, 4)
     callback.on_train_begin(state)
     callback.on_interrupt(state)
     assert find_checkpoints(tmp_path), "a run that fails before its first step must remove nothing"
@@ -44,15 +44,15 @@ def test_earlier_run_is_removed_after_the_first_step_of_the_new_one(tmp_path):
 
 def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):
     assert not is_without_state(tmp_path)
-    files = StateFiles(tmp_path, "m")
+    files = SnapshotWriter(tmp_path, "m")
     files.begin()
     assert is_without_state(tmp_path)
-    files.save({}, {}, 1, 1)
+    files.save(Snapshot({}, RunDescription(1.0), RunProgress(1, 2, 4)))
     assert not is_without_state(tmp_path)
 
 
 def test_mark_goes_when_a_run_ends_before_its_first_step(tmp_path):
-    files = StateFiles(tmp_path, "m")
+    files = SnapshotWriter(tmp_path, "m")
     files.begin()
     files.end_without_save()
     assert not is_without_state(tmp_path)

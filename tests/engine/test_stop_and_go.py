@@ -19,13 +19,14 @@ from mindcv.engine import (
     EarlyStopping,
     Interruption,
     MetricsTable,
-    Progress,
-    RunStates,
+    ProgressLog,
+    Snapshots,
     Trainer,
     create_trainer,
     steps_per_epoch,
 )
-from mindcv.engine.state import TrainState
+from mindcv.engine.interruption import SIGNALS
+from mindcv.engine.progress import RunProgress
 from mindcv.loss import create_loss
 from mindcv.models.layers import SampleCounter
 from mindcv.optim import create_optimizer
@@ -170,9 +171,9 @@ class Stop(Callback):
             self.interruption.signal = signal.SIGTERM
 
 
-def saved(state):
-    """As a file would give it back."""
-    return json.loads(json.dumps(state.as_dict()))
+def saved(progress):
+    """A copy as a file gives it."""
+    return RunProgress(**json.loads(json.dumps(progress.as_dict())))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -206,14 +207,17 @@ def test_a_signal_in_another_process_stops_this_one(monkeypatch):
 
     def sum_integers(group, values):
         asked.append(len(values))
-        return values + np.array([0, asked.count(2) == 2]) if len(values) == 2 else values
+        is_second_look = len(values) == len(SIGNALS) and asked.count(len(SIGNALS)) == 2
+        return values + np.array([number == signal.SIGINT for number in SIGNALS]) if is_second_look else values
 
     monkeypatch.setattr(Group, "sum_integers", sum_integers)
     with pytest.raises(Interrupted, match="by SIGINT after epoch 1, step 2 of 4") as raised:
         trainer = Trainer(Step([1.0] * 4), group=Group(0, 3))
         trainer.train(1, Loader(4), [diary], interruption=Interruption())
     assert raised.value.status == 130 and len(diary.entries) == 4 and diary.entries[-1] == "interrupt"
-    assert asked == [1, 1, 2] * 2 + [1], "failures before and after a step, signals; all wait for the one that saves"
+    assert asked == [1, 1, len(SIGNALS)] * 2 + [1], (
+        "failures before and after a step, signals; all wait for the one that saves"
+    )
 
 
 # Errors in between
@@ -299,8 +303,8 @@ def test_an_epoch_end_that_fails_comes_again(tmp_path):
     state = trainer.begin(9, loader)
     with pytest.raises(UserError, match="disk full"):
         trainer.train(9, loader, [Worse(), stopping, table, Raise(3, UserError("disk full"))], state)
-    kept = json.loads(json.dumps([stopping.saved(), table.saved(), state.as_dict()]))
-    assert [row["epoch"] for row in kept[1]["rows"]] == [1, 2] and kept[2]["metrics"] == {}
+    kept = [*json.loads(json.dumps([stopping.saved(), table.saved()])), saved(state)]
+    assert [row["epoch"] for row in kept[1]["rows"]] == [1, 2] and kept[2].metrics == {}
     stopping, table, again = EarlyStopping(3), MetricsTable(tmp_path), trainer.begin(9, loader)
     for part, before in zip((stopping, table, again), kept):
         part.restore(before)
@@ -320,15 +324,15 @@ class Saver:
     def end_without_save(self):
         self.is_marked = False
 
-    def save(self, arrays, record, epoch, step):
+    def save(self, progress):
         if self.error:
             raise self.error
-        self.places.append((epoch, step))
-        return f"{epoch}_{step}"
+        self.places.append((progress.epoch, progress.step))
+        return f"{progress.epoch}_{progress.step}"
 
 
-def run_states(files):
-    return RunStates(files, lambda state: ({}, {}), interval=9)
+def snapshots_into(files):
+    return Snapshots(files, lambda progress: progress, interval=9)
 
 
 def test_a_run_without_a_step_is_not_saved(capsys):
@@ -338,7 +342,7 @@ def test_a_run_without_a_step_is_not_saved(capsys):
     state = trainer.begin(1, broken)
     for _ in range(2):
         with pytest.raises(DataError):
-            trainer.train(1, broken, [run_states(files)], state)
+            trainer.train(1, broken, [snapshots_into(files)], state)
     assert files.places == [(1, 1)]
     assert capsys.readouterr().err == "saved 1_1, from which --resume auto goes on\n"
 
@@ -346,13 +350,13 @@ def test_a_run_without_a_step_is_not_saved(capsys):
 def test_a_run_that_fails_before_its_first_step_leaves_no_mark():
     files = Saver()
     with pytest.raises(DataError):
-        Trainer(Step([1.0] * 4)).train(1, Broken(4, 1), [run_states(files)])
+        Trainer(Step([1.0] * 4)).train(1, Broken(4, 1), [snapshots_into(files)])
     assert files.places == [] and not files.is_marked
 
 
 def test_the_error_is_told_where_saving_fails_too(capsys):
     with pytest.raises(DataError):
-        Trainer(Step([1.0] * 4)).train(1, Broken(4, 2), [run_states(Saver(UserError("no space left")))])
+        Trainer(Step([1.0] * 4)).train(1, Broken(4, 2), [snapshots_into(Saver(UserError("no space left")))])
     assert capsys.readouterr().err == "the run could not be saved: no space left\n"
 
 
@@ -367,7 +371,7 @@ def test_a_step_that_breaks_is_not_saved(capsys):
 
     files = Saver()
     with pytest.raises(RuntimeError, match="out of memory"):
-        Trainer(Breaking([1.0] * 4)).train(1, Loader(4), [run_states(files)])
+        Trainer(Breaking([1.0] * 4)).train(1, Loader(4), [snapshots_into(files)])
     assert files.places == []
     assert "the run is not saved, because its weights may be updated in part" in capsys.readouterr().err
 
@@ -377,7 +381,7 @@ def test_training_does_not_save_a_run_whose_loss_is_not_finite(loss, capsys):
     """--resume auto would go on from it, past the last good step."""
     files = Saver()
     with pytest.raises(UserError, match="training stops"):
-        Trainer(Step([1.0, loss])).train(1, Loader(4), [run_states(files)])
+        Trainer(Step([1.0, loss])).train(1, Loader(4), [snapshots_into(files)])
     assert files.places == []
     assert "because its weights come from a loss that is not finite" in capsys.readouterr().err
 
@@ -386,7 +390,7 @@ def test_training_closes_the_progress_bar_when_the_loss_is_not_finite(monkeypatc
     """The error would stand behind the bar, on one line of the terminal."""
     bars = []
     monkeypatch.setattr("mindcv.engine.callbacks.tqdm", lambda **options: bars.append(Mock()) or bars[-1])
-    progress = Progress()
+    progress = ProgressLog()
     progress.is_terminal = True
     with pytest.raises(UserError, match="training stops"):
         Trainer(Step([1.0, math.nan])).train(1, Loader(4), [progress])
@@ -409,7 +413,7 @@ def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
         loader = Broken(4, 2) if is_here else Loader(4)
         Trainer(step, group=Group(0, 2)).train(1, loader, [diary], interruption=Interruption())
     assert len(step.steps) == 1 and diary.entries[-1] == "interrupt"
-    assert asked == [[0], [0], [0, 0], [is_here], [0]], "the last is the wait for the one that saves"
+    assert asked == [[0], [0], [0] * len(SIGNALS), [is_here], [0]], "the last is the wait for the one that saves"
 
 
 def test_a_finished_run_does_nothing_more(capsys):
@@ -441,14 +445,14 @@ def test_a_finished_run_can_be_made_longer():
     state = Trainer(Step([1.0] * 4)).train(2, loader)
     again = Trainer(Step([])).begin(3, loader)
     again.restore(saved(state))
-    assert Trainer(Step([0.5] * 2)).train(3, loader, state=again).global_step == 6
+    assert Trainer(Step([0.5] * 2)).train(3, loader, progress=again).global_step == 6
     assert [epoch for epoch, _ in loader.asked] == [0, 1, 2]
 
 
 def test_a_run_made_shorter_ends_with_its_epoch_and_saves_it(tmp_path):
     """Stopped in its third epoch, it is given two."""
-    state = TrainState(4, 2, 4, epoch=3, step=1, global_step=5, is_epoch_done=False)
-    again = TrainState(2, 2, 4)
+    state = RunProgress(4, 2, 4, epoch=3, step=1, global_step=5, is_epoch_done=False)
+    again = RunProgress(2, 2, 4)
     again.restore(saved(state))
     saver = Checkpoints(CheckpointManager(tmp_path, "m"), weight_parameters(nn.Dense(4, 3)), {}, interval=10)
     assert Trainer(Step([1.0])).train(2, Loader(2), [saver], again).global_step == 6
@@ -465,12 +469,12 @@ def test_a_run_made_shorter_ends_with_its_epoch_and_saves_it(tmp_path):
     ],
 )
 def test_a_place_among_other_batches(steps, images, place):
-    before = TrainState(3, 10, 8, epoch=2, step=5, global_step=15, loss_sum=10.0, is_epoch_done=False)
-    state = TrainState(3, steps, images)
+    before = RunProgress(3, 10, 8, epoch=2, step=5, global_step=15, loss_sum=10.0, is_epoch_done=False)
+    state = RunProgress(3, steps, images)
     state.restore(saved(before))
     assert (state.epoch, state.step, state.global_step) == place
     assert state.train_loss == pytest.approx(2.0)
     done = replace(before, step=10, global_step=20, is_epoch_done=True)
-    state = TrainState(3, steps, images)
+    state = RunProgress(3, steps, images)
     state.restore(saved(done))
     assert (state.step, state.global_step, state.is_epoch_done) == (steps, 2 * steps, True)

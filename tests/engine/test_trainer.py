@@ -20,12 +20,12 @@ from mindcv.engine import (
     Checkpoints,
     EarlyStopping,
     MetricsTable,
-    Progress,
+    ProgressLog,
     Trainer,
     Validation,
     create_trainer,
 )
-from mindcv.engine.state import TrainState
+from mindcv.engine.progress import RunProgress
 from mindcv.loss import create_loss
 from mindcv.models.layers import Dense, LayerNorm
 from mindcv.optim import create_optimizer
@@ -128,7 +128,7 @@ def test_training_stops_where_the_loss_is_lost(bad):
 
 
 def test_speed_leaves_out_the_first_step():
-    state = TrainState(2, 5, 8)
+    state = RunProgress(2, 5, 8)
     state.begin_epoch()
     state.count_step(1.0, 0.1, 60.0, is_timed=False)
     assert math.isnan(state.images_per_s) and state.train_seconds == 60
@@ -157,7 +157,7 @@ def test_the_trainer_times_all_but_its_first_step(monkeypatch):
 
 
 def test_progress_writes_lines_without_a_terminal(capsys):
-    Trainer(Step([2.0, 1.0, 0.5, 0.5]), [0.1] * 4).train(1, Loader(4), [Progress(log_interval=2)])
+    Trainer(Step([2.0, 1.0, 0.5, 0.5]), [0.1] * 4).train(1, Loader(4), [ProgressLog(log_interval=2)])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/1 step 2/4  loss 1.0000  lr 1.00e-01  ")
@@ -166,7 +166,7 @@ def test_progress_writes_lines_without_a_terminal(capsys):
 
 def test_what_is_not_known_yet_is_left_out(tmp_path, capsys):
     """After the first step of a process there is no speed to tell: no nan, no question mark, an empty field."""
-    Trainer(Step([2.0, 1.0]), [0.1] * 2).train(2, Loader(1), [Progress(log_interval=1), MetricsTable(tmp_path)])
+    Trainer(Step([2.0, 1.0]), [0.1] * 2).train(2, Loader(1), [ProgressLog(log_interval=1), MetricsTable(tmp_path)])
     first, second = capsys.readouterr().err.splitlines()
     assert first == "epoch 1/2 step 1/1  loss 2.0000  lr 1.00e-01"
     assert re.fullmatch(r"epoch 2/2 step 1/1  loss 1.0000  lr 1.00e-01  \d+\.\d images/s  0:00:00 left", second)
@@ -416,7 +416,7 @@ def test_callbacks_give_back_what_they_took(tmp_path):
     before = (tmp_path / "metrics.csv").read_text()
     (tmp_path / "metrics.csv").write_text(before + "3,3,half a row")
 
-    state = TrainState(9, 1, 4, epoch=2, step=1, global_step=2)
+    state = RunProgress(9, 1, 4, epoch=2, step=1, global_step=2)
     stopping, table = EarlyStopping(3), MetricsTable(tmp_path)
     stopping.restore(kept[0])
     table.restore(kept[1])

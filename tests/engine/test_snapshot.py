@@ -9,31 +9,35 @@ import numpy as np
 import pytest
 
 from mindcv.convert import write_safetensors
-from mindcv.engine import StateFiles
-from mindcv.engine.state_file import SUFFIX, find_newest, read_state, write_state
+from mindcv.engine import SnapshotWriter
+from mindcv.engine.progress import RunProgress
+from mindcv.engine.snapshot import SUFFIX, RunDescription, Snapshot, find_newest, read_snapshot, write_snapshot
 from mindcv.utils.errors import CheckpointError, UserError
 
 ARRAYS = {"w": np.float32([[1.5, -2.0], [0.0, np.inf]]), "count": np.array(7, np.int32), "none": np.zeros((0, 3))}
 
 
-def record(started=1.0, step=1, is_done=False):
-    values = {"rate": 0.1 + 0.2, "nan": float("nan"), "name": "grün", "list": [1, None]}
-    return {"started": started, "state": {"global_step": step, "is_epoch_done": is_done}, **values}
+def snapshot(started=1.0, step=1, is_done=False, place=(1, 1)):
+    """A snapshot of a run whose values are hard to write down."""
+    config = {"rate": 0.1 + 0.2, "nan": float("nan"), "name": "grün", "list": [1, None]}
+    progress = RunProgress(9, 900, 4, *place, global_step=step, is_epoch_done=is_done)
+    return Snapshot(ARRAYS, RunDescription(started, config), progress, {"Callback": {"best": 0.5}})
 
 
-def write(folder, name, *args, arrays=ARRAYS):
+def write(folder, name, *args):
     path = folder / f"{name}{SUFFIX}"
-    write_state(path, arrays, record(*args))
+    write_snapshot(path, snapshot(*args))
     return path
 
 
-def test_what_is_written_is_read(tmp_path):
-    arrays, found = read_state(write(tmp_path, "a"))
+def test_snapshot_is_read_as_it_was_written(tmp_path):
+    found = read_snapshot(write(tmp_path, "a"))
+    arrays = found.arrays
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(arrays[name], array)
         assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
-    assert repr(found) == repr(record())
+    assert repr(found.record) == repr(snapshot().record) and found.folder == tmp_path
     assert os.listdir(tmp_path) == [f"a{SUFFIX}"]
 
 
@@ -52,9 +56,9 @@ def test_any_bit_tells(tmp_path):
         changed[place] ^= 1 << place % 8
         path.write_bytes(changed)
         with pytest.raises(CheckpointError, match=f"'{path}'"):
-            read_state(path)
+            read_snapshot(path)
     path.write_bytes(whole)
-    read_state(path)
+    read_snapshot(path)
 
 
 def test_any_cut_tells(tmp_path):
@@ -63,10 +67,10 @@ def test_any_cut_tells(tmp_path):
     for size in (*range(0, len(whole), 7), len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=f"'{path}'"):
-            read_state(path)
+            read_snapshot(path)
     path.write_bytes(whole + b"\0")
     with pytest.raises(CheckpointError, match=f"'{path}'"):
-        read_state(path)
+        read_snapshot(path)
 
 
 def test_the_digest_is_of_the_record_too(tmp_path):
@@ -74,12 +78,12 @@ def test_the_digest_is_of_the_record_too(tmp_path):
     path = write(tmp_path, "a")
     path.write_bytes(path.read_bytes().replace(b'\\"global_step\\": 1', b'\\"global_step\\": 2'))
     with pytest.raises(CheckpointError, match="is damaged: its digest does not match its contents"):
-        read_state(path)
+        read_snapshot(path)
 
 
 def test_a_run_that_version_0_1_0_saved_is_read_and_checked(tmp_path):
     """The digest was another entry of the same metadata, written down here as that version made it."""
-    texts = {"mindcv_metadata": "{}", "mindcv_run": json.dumps(record())}
+    texts = {"mindcv_metadata": "{}", "mindcv_run": json.dumps(snapshot().record)}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name in sorted(ARRAYS):
         array = np.ascontiguousarray(ARRAYS[name])
@@ -87,18 +91,26 @@ def test_a_run_that_version_0_1_0_saved_is_read_and_checked(tmp_path):
         digest.update(array.data)
     path = tmp_path / f"a{SUFFIX}"
     pytest.importorskip("safetensors.numpy").save_file(ARRAYS, path, {**texts, "sha256": digest.hexdigest()})
-    assert repr(read_state(path)[1]) == repr(record())
+    assert repr(read_snapshot(path).record) == repr(snapshot().record)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match="is damaged: its digest"):
-        read_state(path)
+        read_snapshot(path)
+
+
+def test_snapshot_with_a_field_of_another_version_is_refused(tmp_path):
+    record = snapshot().record
+    record["state"]["num_moons"] = 3
+    write_safetensors(tmp_path / f"a{SUFFIX}", ARRAYS, {"mindcv_run": json.dumps(record)})
+    with pytest.raises(CheckpointError, match="was written by another version of mindcv"):
+        read_snapshot(tmp_path / f"a{SUFFIX}")
 
 
 def test_other_files_are_no_runs(tmp_path):
     write_safetensors(tmp_path / "weights.safetensors", {"w": np.zeros(2)}, {"sha256": hashlib.sha256().hexdigest()})
     with pytest.raises(CheckpointError, match="weights.safetensors' holds no run to resume"):
-        read_state(tmp_path / "weights.safetensors")
+        read_snapshot(tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match="gone.*does not exist"):
-        read_state(tmp_path / f"gone{SUFFIX}")
+        read_snapshot(tmp_path / f"gone{SUFFIX}")
 
 
 def test_the_newest_is_found(tmp_path):
@@ -118,8 +130,8 @@ def test_damaged_ones_are_named_and_passed_over(tmp_path, capsys):
     changed = bytearray(flipped.read_bytes())
     changed[-1] ^= 1
     flipped.write_bytes(changed)
-    path, (arrays, found) = find_newest(tmp_path)
-    assert path == good and found["state"]["global_step"] == 1 and arrays["count"] == 7
+    path, found = find_newest(tmp_path)
+    assert path == good and found.progress.global_step == 1 and found.arrays["count"] == 7
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("not used: ") for line in lines)
     assert str(cut) in lines[0] and f"'{flipped}' is damaged: its digest" in lines[1]
@@ -137,9 +149,9 @@ def names(folder):
 
 
 def test_the_newest_two_are_kept(tmp_path):
-    files, kept = StateFiles(tmp_path, "m"), []
+    files, kept = SnapshotWriter(tmp_path, "m"), []
     for place in ((1, 5), (2, 1), (2, 1), (2, 3), (2, 5)):
-        assert files.save(ARRAYS, record(), *place).name == f"m-{place[0]}_{place[1]}{SUFFIX}"
+        assert files.save(snapshot(place=place)).name == f"m-{place[0]}_{place[1]}{SUFFIX}"
         kept.append(names(tmp_path))
     assert kept == [["m-1_5"], ["m-1_5", "m-2_1"], ["m-1_5", "m-2_1"], ["m-2_1", "m-2_3"], ["m-2_3", "m-2_5"]]
 
@@ -149,18 +161,18 @@ def test_those_of_earlier_processes_go_when_there_are_enough(tmp_path):
     for name in ("m-1_1", "m-1_2", "mm-1_1", "other-1_1"):
         write(tmp_path, name)
     (tmp_path / "m-1_1.ckpt").write_bytes(b"weights")
-    files = StateFiles(tmp_path, "m")
-    files.save(ARRAYS, record(), 1, 3)
+    files = SnapshotWriter(tmp_path, "m")
+    files.save(snapshot(place=(1, 3)))
     assert {"m-1_1", "m-1_2", "m-1_3"} < set(names(tmp_path))
-    files.save(ARRAYS, record(), 1, 4)
+    files.save(snapshot(place=(1, 4)))
     assert names(tmp_path) == ["m-1_1.ckpt", "m-1_3", "m-1_4", "mm-1_1", "other-1_1"]
 
 
 def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
     """At the write or at the sync, where some file systems tell of it first."""
-    files = StateFiles(tmp_path, "m")
-    files.save(ARRAYS, record(), 1, 1)
-    files.save(ARRAYS, record(), 1, 2)
+    files = SnapshotWriter(tmp_path, "m")
+    files.save(snapshot(place=(1, 1)))
+    files.save(snapshot(place=(1, 2)))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*args):
@@ -173,16 +185,16 @@ def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
                 patch.setattr("mindcv.convert.safetensors_file.digest_of", lambda *args, digest=digest: digest)
             patch.setattr(place, full)
             with pytest.raises(UserError, match=f"^cannot save '.*m-1_3{SUFFIX}': No space left on device"):
-                files.save(ARRAYS, record(), 1, 3)
+                files.save(snapshot(place=(1, 3)))
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_an_old_one_goes_only_when_the_next_is_there(tmp_path, monkeypatch):
-    files, seen = StateFiles(tmp_path, "m"), []
-    files.save(ARRAYS, record(), 1, 1)
-    files.save(ARRAYS, record(), 1, 2)
+    files, seen = SnapshotWriter(tmp_path, "m"), []
+    files.save(snapshot(place=(1, 1)))
+    files.save(snapshot(place=(1, 2)))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda side, path: (seen.append(len(names(tmp_path))), replace(side, path)))
-    files.save(ARRAYS, record(), 1, 3)
+    files.save(snapshot(place=(1, 3)))
     assert seen == [3], "the old ones and the side file"
     assert names(tmp_path) == ["m-1_2", "m-1_3"]

@@ -1,6 +1,6 @@
 """A run taken from its objects, put back into others, goes on as if nothing had been."""
 
-import json
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -8,9 +8,9 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindcv.convert import read_ckpt, write_ckpt
-from mindcv.engine import Callback, EarlyStopping, RunState, create_trainer, weights_to_save
-from mindcv.engine.state import TrainState
-from mindcv.engine.state_file import read_state, write_state
+from mindcv.engine import Callback, EarlyStopping, ResumableRun, create_trainer, weights_to_save
+from mindcv.engine.progress import RunProgress
+from mindcv.engine.snapshot import RunDescription, read_snapshot, write_snapshot
 from mindcv.loss import create_loss
 from mindcv.models.layers import Dropout, SampleCounter
 from mindcv.optim import create_optimizer
@@ -71,33 +71,40 @@ class Run:
             ema_decay=0.5,
             gradient_accumulation_steps=accumulation,
         )
-        self.state = RunState(self.network, self.trainer.step, callbacks, {"started": started, "config": {"lr": 1}})
+        self.callbacks = callbacks
+        self.run = ResumableRun(self.network, self.trainer.step, RunDescription(started, {"lr": 1}))
 
-    def arrays(self, at):
+    def capture(self, progress):
+        return self.run.capture(progress, self.callbacks)
+
+    def restore(self, snapshot, progress):
+        self.run.restore(snapshot, progress, self.callbacks)
+
+    def arrays(self, progress):
         """Copies: what is captured is the parameters' own memory."""
-        return {name: array.copy() for name, array in self.state.capture(at)[0].items()}
+        return {name: array.copy() for name, array in self.capture(progress).arrays.items()}
 
 
-def through_a_file(tmp_path, captured):
+def through_a_file(tmp_path, snapshot):
     path = tmp_path / "x.resume.safetensors"
-    write_state(path, *captured)
-    return read_state(path)
+    write_snapshot(path, snapshot)
+    return read_snapshot(path)
 
 
 @pytest.mark.parametrize("opt", ["adamw", "momentum", "lamb", "adan"])
-def test_what_is_restored_goes_on_bit_for_bit(tmp_path, opt):
+def test_restored_run_continues_bit_for_bit(tmp_path, opt):
     whole = Run(opt)
     end = whole.trainer.train(1, Loader())
     first = Run(opt)
     middle = first.trainer.train(1, Loader(4))
-    captured = through_a_file(tmp_path, first.state.capture(middle))
+    captured = through_a_file(tmp_path, first.capture(middle))
 
     second = Run(opt)
     state = second.trainer.begin(1, Loader())
-    second.state.restore((captured[0], {**captured[1], "state": {**captured[1]["state"], "steps_per_epoch": 4}}), state)
+    second.restore(replace(captured, progress=replace(captured.progress, steps_per_epoch=4)), state)
     assert (state.step, state.global_step) == (2, 2)
     state.is_epoch_done = False
-    again = second.trainer.train(1, Loader(), state=state)
+    again = second.trainer.train(1, Loader(), progress=state)
     assert again.loss == end.loss and again.global_step == end.global_step == 4
     expected, found = whole.arrays(end), second.arrays(again)
     assert expected.keys() == found.keys()
@@ -107,10 +114,10 @@ def test_what_is_restored_goes_on_bit_for_bit(tmp_path, opt):
     assert len(moved) > len(expected) / 2
 
 
-def test_what_is_saved(tmp_path):
+def test_snapshot_holds_every_parameter_that_changes(tmp_path):
     run = Run()
-    state = run.trainer.train(1, Loader(2))
-    arrays, record = through_a_file(tmp_path, run.state.capture(state))
+    snapshot = through_a_file(tmp_path, run.capture(run.trainer.train(1, Loader(2))))
+    arrays = snapshot.arrays
     weights = {parameter.name for parameter in run.network.trainable_params()}
     assert weights | {f"ema.{name}" for name in weights} < arrays.keys()
     assert arrays["network_state.sample_counter.count"] == 8  # two batches of four
@@ -119,7 +126,7 @@ def test_what_is_saved(tmp_path):
     assert arrays["optimizer.global_step"] == [1]
     assert len([name for name in arrays if name.startswith("optimizer.")]) >= 2 * len(weights) + 1
     assert not [name for name in arrays if "learning_rate" in name], "a changed schedule could not resume"
-    assert record["config"] == {"lr": 1} and record["state"]["global_step"] == 1
+    assert snapshot.description.config == {"lr": 1} and snapshot.progress.global_step == 1
 
 
 class Counting(Callback):
@@ -133,27 +140,23 @@ class Counting(Callback):
         self.count = saved["count"]
 
 
-def test_callbacks_get_back_their_own():
+def test_callbacks_get_back_their_own(tmp_path):
     run = Run(callbacks=[Counting(3), EarlyStopping(1)])
-    captured = run.state.capture(run.trainer.begin(1, Loader()))
+    captured = run.capture(run.trainer.begin(1, Loader()))
     callbacks = [EarlyStopping(2), Callback(), Counting()]
     other = Run(callbacks=callbacks)
-    other.state.restore(json_round(captured), other.trainer.begin(1, Loader()))
+    other.restore(through_a_file(tmp_path, captured), other.trainer.begin(1, Loader()))
     assert callbacks[2].count == 3 and callbacks[0].patience == 2
 
 
-def json_round(captured):
-    return captured[0], json.loads(json.dumps(captured[1]))
-
-
-def test_what_is_saved_later_is_newer():
+def test_later_snapshot_is_newer():
     """Also when a run goes on from an older file, or the clock has been set back."""
-    captured = Run(started=5.0).state.capture(Run().trainer.begin(1, Loader()))
+    captured = Run(started=5.0).capture(Run().trainer.begin(1, Loader()))
     for started, expected in ((7.0, 7.0), (3.0, 5.0)):
         run = Run(started=started)
         state = run.trainer.begin(1, Loader())
-        run.state.restore(captured, state)
-        assert run.state.capture(state)[1]["started"] == expected
+        run.restore(captured, state)
+        assert run.capture(state).description.started == expected
 
 
 @pytest.mark.parametrize(
@@ -166,18 +169,18 @@ def test_what_is_saved_later_is_newer():
     ],
 )
 def test_another_run_is_refused_and_nothing_is_changed(other, named):
-    captured = Run().state.capture(TrainState(1, 4, 8, epoch=1, step=2, global_step=2))
+    captured = Run().capture(RunProgress(1, 4, 8, epoch=1, step=2, global_step=2))
     run = Run(**other)
     state = run.trainer.begin(2, Loader(6))
     before, expected = run.arrays(state), state.as_dict()
     with pytest.raises(CheckpointError, match=f"is of another model, optimizer, ema or loss scale: {named}"):
-        run.state.restore(captured, state)
+        run.restore(captured, state)
     assert repr(state.as_dict()) == repr(expected)
     for name, array in run.arrays(state).items():
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_other_batches_move_the_schedule(capsys):
+def test_other_batches_move_the_schedule(capsys, tmp_path):
     """Half of an epoch of four steps is one of two: the optimizer reads the rate of that step."""
     run = Run(accumulation=1)
     middle = run.trainer.begin(2, Loader(4))
@@ -185,10 +188,10 @@ def test_other_batches_move_the_schedule(capsys):
     for _ in range(2):
         middle.count_step(1.0, 0.1, 1.0, is_timed=False)
     run.trainer.step.optimizer.global_step.set_data(Tensor([2], ms.int32))
-    captured = run.state.capture(middle)
+    captured = run.capture(middle)
     other = Run(accumulation=2)
     state = other.trainer.begin(2, Loader(4))
-    other.state.restore(json_round(captured), state)
+    other.restore(through_a_file(tmp_path, captured), state)
     assert (state.step, state.global_step) == (1, 1)
     assert other.trainer.step.optimizer.global_step.asnumpy() == [1]
     (line,) = capsys.readouterr().err.splitlines()
@@ -198,10 +201,10 @@ def test_other_batches_move_the_schedule(capsys):
 def test_lost_weights_are_not_saved():
     run = Run()
     state = run.trainer.begin(1, Loader())
-    run.state.capture(state)
+    run.capture(state)
     run.trainer.step.ema.averages["classifier.bias"].set_data(Tensor(np.float32([0, np.nan, 0])))
     with pytest.raises(UserError, match=r"weight ema\.classifier\.bias holds NaN or infinity: training stops"):
-        run.state.capture(state)
+        run.capture(state)
 
 
 def test_weights_and_averages_in_one_file_of_weights(tmp_path):

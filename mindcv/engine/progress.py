@@ -1,25 +1,36 @@
-"""Where a training run is."""
+"""The progress of a training run: which step it is at, and the figures so far."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["TrainState"]
+__all__ = ["RunProgress"]
 
 
 @dataclass
-class TrainState:
-    """What the trainer tells its callbacks, and takes up again when a run is resumed.
+class RunProgress:
+    """The progress that the trainer owns and shows to the callbacks. A snapshot of the run holds a copy.
 
-    A step is an update of the weights. `epoch` is the one under way or just done, from 1; `step` the steps done in it;
-    `global_step` the steps done in all. `loss` and `lr` are the last step's. Times are in seconds; `train_seconds` is
-    the epoch's time in training, without validation and saving; `timed_steps` and `timed_seconds` leave out the first
-    step of a process, which compiles. `metrics` holds the epoch's validation figures, empty when there was none.
-    `is_epoch_done` says that callbacks have seen the epoch's end. A callback that sets `should_stop` makes the epoch
-    the last.
+    A step is one update of the weights. Times are in seconds.
+
+    Attributes:
+        num_epochs: length of the run.
+        steps_per_epoch: number of steps in an epoch.
+        images_per_step: number of images in a step, of all processes together.
+        epoch: the current epoch, counted from 1; 0 before the run.
+        step: number of steps done in the epoch.
+        global_step: number of steps done in the run.
+        loss: loss of the last step.
+        lr: learning rate of the last step.
+        loss_sum: sum of the losses of the epoch.
+        train_seconds: time that the epoch has trained, without validation and saving.
+        timed_steps: number of steps that count for the speed; the first step of a process compiles and does not.
+        timed_seconds: time of those steps.
+        metrics: the epoch's validation metrics; empty when the epoch was not validated.
+        is_epoch_done: whether the callbacks have seen the end of the epoch.
+        should_stop: a callback sets it to make the epoch the last one.
     """
 
     num_epochs: int
@@ -79,22 +90,22 @@ class TrainState:
         """The fields as JSON values."""
         return asdict(self)
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go to where `saved`, of `as_dict`, was.
+    def restore(self, saved: RunProgress) -> None:
+        """Continue from `saved`, the progress of an earlier process.
 
-        The length of the run stays this one's. When a step takes another number of images, or an epoch another number
-        of steps, the place is the same share of the epoch, rounded down to a whole step.
+        The length of the run stays that of this process. When a step takes another number of images now, or an epoch
+        another number of steps, the step is set to the same share of the epoch, rounded down.
         """
         kept = {name: getattr(self, name) for name in ("num_epochs", "steps_per_epoch", "images_per_step")}
-        for name, value in saved.items():
+        for name, value in vars(saved).items():
             setattr(self, name, value)
         for name, value in kept.items():
             setattr(self, name, value)
-        if (saved["steps_per_epoch"], saved["images_per_step"]) == (self.steps_per_epoch, self.images_per_step):
+        if (saved.steps_per_epoch, saved.images_per_step) == (self.steps_per_epoch, self.images_per_step):
             return
-        if saved["step"] == saved["steps_per_epoch"]:
+        if saved.step == saved.steps_per_epoch:
             self.step = self.steps_per_epoch
         else:
-            self.step = min(saved["step"] * saved["images_per_step"] // self.images_per_step, self.steps_per_epoch)
-        self.loss_sum = saved["loss_sum"] / max(saved["step"], 1) * self.step
+            self.step = min(saved.step * saved.images_per_step // self.images_per_step, self.steps_per_epoch)
+        self.loss_sum = saved.loss_sum / max(saved.step, 1) * self.step
         self.global_step = max(self.epoch - 1, 0) * self.steps_per_epoch + self.step

@@ -1,0 +1,117 @@
+"""The callbacks of a training run, from its configuration."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mindspore import nn
+
+from mindcv.config import TrainConfig
+from mindcv.data import ImageDataset
+from mindcv.engine import (
+    Callback,
+    CheckpointManager,
+    Checkpoints,
+    EarlyStopping,
+    Interruption,
+    MetricsTable,
+    ProgressLog,
+    RemovalOfEarlierRun,
+    ResumableRun,
+    Snapshots,
+    SnapshotWriter,
+    Trainer,
+    Validation,
+    apply_amp,
+    weights_to_save,
+)
+from mindcv.engine.progress import RunProgress
+from mindcv.engine.snapshot import Snapshot
+from mindcv.models.pretrained import split_tag
+from mindcv.recipe import build_evaluation_loader, build_model, checkpoint_metadata, validated_weights
+from mindcv.utils.distributed import Group
+from mindcv.utils.files import ensure_writable_dir, remove_side_files
+
+__all__ = ["build_callbacks", "restore_run"]
+
+
+def build_callbacks(
+    config: TrainConfig,
+    trainer: Trainer,
+    run: ResumableRun,
+    dataset: ImageDataset,
+    group: Group,
+    interruption: Interruption,
+) -> list[Callback]:
+    """Build the callbacks of a run in the order in which the trainer calls them.
+
+    1. `RemovalOfEarlierRun` removes an earlier run before anything of this run is written.
+    2. `ProgressLog` logs the step or the epoch before the metrics of its validation.
+    3. `Validation` sets the metrics of the epoch, which all callbacks after it use.
+    4. `EarlyStopping` may make the epoch the last one, which the callbacks after it must know.
+    5. `Checkpoints` saves the weights.
+    6. `MetricsTable` writes the row of the epoch.
+    7. `Snapshots` saves the whole run, with what the callbacks before it save.
+
+    All processes have 3 and 4, if the configuration asks for them. Only the main process has the others.
+
+    Args:
+        config: configuration of the run.
+        trainer: the trainer of the run.
+        run: what snapshots are taken of.
+        dataset: the training images.
+        group: the processes of the run.
+        interruption: ends a validation early when a signal comes.
+    """
+    callbacks: list[Callback] = []
+    # Before the folder is made: a run whose validation images cannot be read leaves nothing.
+    validation = None
+    if config.val_while_train:
+        validation = _build_validation(config, trainer, run.network, dataset, group, interruption)
+    if group.is_main:
+        save_dir = ensure_writable_dir(config.ckpt_save_dir)
+        remove_side_files(save_dir)
+        if config.overwrite:
+            callbacks.append(RemovalOfEarlierRun(save_dir))
+        callbacks.append(ProgressLog(config.log_interval))
+    if validation is not None:
+        callbacks.append(validation)
+    if config.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(config.early_stopping_patience, config.early_stopping_metric))
+    if group.is_main:
+        model = split_tag(config.model)[0]
+        manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
+        weights, metadata = weights_to_save(run.network, trainer.step), checkpoint_metadata(config, dataset)
+        callbacks.append(Checkpoints(manager, weights, metadata, config.ckpt_save_interval))
+        callbacks.append(MetricsTable(save_dir))
+        capture = partial(run.capture, callbacks=tuple(callbacks))
+        writer = SnapshotWriter(save_dir, model)
+        callbacks.append(Snapshots(writer, capture, config.ckpt_save_interval, config.save_every_steps))
+    return callbacks
+
+
+def _build_validation(
+    config: TrainConfig,
+    trainer: Trainer,
+    network: nn.Cell,
+    dataset: ImageDataset,
+    group: Group,
+    interruption: Interruption,
+) -> Validation:
+    _, loader = build_evaluation_loader(config, group, dataset.class_to_idx)
+    num_classes = dataset.num_classes()
+    val_network = apply_amp(build_model(config, num_classes), config.val_amp_level, dtype=config.amp_dtype)
+    weights = validated_weights(config, network, trainer.step)
+    return Validation(weights, val_network, loader, num_classes, config.val_interval, group, interruption)
+
+
+def restore_run(run: ResumableRun, snapshot: Snapshot, progress: RunProgress, callbacks: list[Callback]) -> None:
+    """Put a snapshot back into a run and its callbacks, and copy its best checkpoint from another folder.
+
+    Raises:
+        CheckpointError: see `ResumableRun.restore`.
+    """
+    run.restore(snapshot, progress, callbacks)
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints):
+            callback.manager.take_best_from(snapshot.folder)
