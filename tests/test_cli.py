@@ -419,7 +419,7 @@ CASES = {
         *(nothing, "train", [*TRAIN, "--train_split", "training"], 1),
         ["no folder 'training'", "did you mean 'train'?"],
     ),
-    "empty class folder": (empty_class, "train", TRAIN, 1, ["no images in class folder(s)", "'green'"]),
+    "empty class folder": (empty_class, "train", TRAIN, 1, ["has class folder(s) without images: 'green'"]),
     "unknown class in val": (
         *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "train", [*TRAIN, "--val_while_train"], 1),
         ["'./val' has 1 class folder(s) that belong to none of the training's 3 classes: 'rot'"],

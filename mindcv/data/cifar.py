@@ -114,7 +114,9 @@ def read_cifar(name: str, root: Union[str, os.PathLike], split: str) -> ArrayIma
     form, folder = _find(name, Path(root), split)
     missing = _missing(form, folder, split)
     if missing:
-        raise DataError(f"'{folder}' lacks {', '.join(missing)}")
+        raise DataError(
+            f"'{folder}' lacks {', '.join(missing)}: copy these files to it, or set download (dataset_download)"
+        )
     read = _read_pickle if form.labels_key else _read_binary
     parts = [read(folder / file, form) for file in form.files[split]]
     pixels = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, 32, 32)

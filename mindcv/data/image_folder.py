@@ -66,7 +66,9 @@ class ImageFolder:
     def _check_and_report(self, paths_by_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
         empty = [name for name, paths in paths_by_class.items() if not paths]
         if empty:
-            raise DataError(f"no images in class folder(s) of '{self.folder}': {shorten(empty)}")
+            raise DataError(
+                f"'{self.folder}' has class folder(s) without images: {shorten(empty)}; add images or remove them"
+            )
         if others:
             logger.info(
                 "%d file(s) below '%s' are left out, because they are outside the class folders or have no suffix of "

@@ -127,7 +127,10 @@ def _to_8_bits(image: Image.Image, is_16_bit: bool) -> Image.Image:
         values = values // 256
     elif largest > 65535:
         if image.mode == "F":
-            raise DataError(f"the image contains floating-point values up to {largest:g}, whose range is unknown")
+            raise DataError(
+                f"the image contains floating-point values up to {largest:g}, whose range is unknown: convert it to "
+                "8 or 16 bits"
+            )
         values = values >> 23
     return Image.fromarray(values.astype(np.uint8))
 

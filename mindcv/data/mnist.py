@@ -61,7 +61,10 @@ def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
     paths = [_find(Path(root), name) for name in names]
     missing = [name for name, path in zip(names, paths) if path is None]
     if missing:
-        raise DataError(f"'{root}' lacks {' and '.join(missing)} (with or without .gz)")
+        raise DataError(
+            f"'{root}' lacks {' and '.join(missing)} (with or without .gz): copy these files to it, or set download "
+            "(dataset_download)"
+        )
     images, labels = (_read_idx(path, num_axes) for path, num_axes in zip(paths, (3, 1)))
     return ArrayImages(f"mnist {split}", images, labels, [str(digit) for digit in range(10)])
 
