@@ -189,15 +189,15 @@ class _Interpreter:
             raise CheckpointError(f"its pickle sets attributes of a {type(target).__name__}, which is refused")
 
     def push_storage(self) -> None:
-        """Push the storage that a push_storage id describes.
+        """Push the storage that a persistent id describes.
 
-        The id is ('storage', class, key, device, number of elements). The old format appends None, or the view that
-        the storage is of another one.
+        The id is ('storage', class, key, device, number of elements). The old format appends None, or a
+        description of the view if the storage is a view of another one.
         """
         persistent_id = self.pop()
         is_tuple = isinstance(persistent_id, tuple) and len(persistent_id) in (5, 6)
         if not is_tuple or persistent_id[0] != "storage":
-            raise CheckpointError("its pickle has a push_storage id that does not describe a storage")
+            raise CheckpointError("its pickle has a persistent id that does not describe a storage")
         _, kind, key, _, numel = persistent_id[:5]
         if len(persistent_id) == 6 and persistent_id[5] is not None:
             raise CheckpointError("a storage is a view of another (PyTorch before 0.4), which is not supported")

@@ -160,7 +160,9 @@ class NumpyArray:
         if not sound or order not in ("C", "F") or len(shape) > _MAX_AXES or not all(map(is_count, shape)):
             raise CheckpointError("a NumPy array is not described by bytes, type, shape and order")
         if math.prod(shape) * kind.dtype.itemsize != len(data) or math.prod(size or 1 for size in shape) >= _MAX_SIZE:
-            raise CheckpointError(f"a NumPy array of shape {shape} has {len(data)} bytes")
+            raise CheckpointError(
+                f"a NumPy array of shape {shape} and type {kind.dtype} does not fit its {len(data)} bytes"
+            )
         if not data:
             self._array = np.zeros(shape, kind.dtype.newbyteorder("="))
         elif kind.dtype == bool:  # a file may hold bytes other than 0 and 1, which are not valid values

@@ -228,7 +228,7 @@ MALFORMED = {
     "no storage 0 of 48 bytes": storage("DoubleStorage"),
     "'O8' is not supported": numpy_array(b"C\x08" + bytes(8), kind="O8", shape=(1,)),
     "type 'S8'": numpy_array(b"C\x08" + bytes(8), kind="S8", shape=(1,)),
-    "has 8 bytes": numpy_array(b"C\x08" + bytes(8), shape=(3,)),
+    "does not fit its 8 bytes": numpy_array(b"C\x08" + bytes(8), shape=(3,)),
     "more state than a byte order": call(name("numpy", "dtype"), text("f4")) + row(number(3), text("<")) + b"b",
     "bytes, type, shape and order": numpy_array(b"](K\x01K\x02e"),
     "class that is not supported": call(
