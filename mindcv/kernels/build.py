@@ -33,14 +33,14 @@ _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mpr
 # GCC 12 warns of the undefined vectors in its own AVX-512 headers (GCC bug 105593).
 _HEADER_WARNINGS = {name: ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in ("avx512", "amx")}
 
-_Set = tuple[str, str, list[str]]  # name of the instruction set, its table in kernels.h, its flags
+_Set = tuple[str, list[str]]  # the name of the instruction set, and its flags
 # The generic set is what every processor of the compiler's target has: SSE2 on x86-64, and on aarch64 Advanced SIMD,
 # whose multiply-add is fused.
-_GENERIC: _Set = ("generic", "kGenericKernels", [])
+_GENERIC: _Set = ("generic", [])
 _X86: list[_Set] = [
-    ("avx2", "kAvx2Kernels", ["-mavx2", "-mfma"]),
-    ("avx512", "kAvx512Kernels", _AVX512),
-    ("amx", "kAmxKernels", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
+    ("avx2", ["-mavx2", "-mfma"]),
+    ("avx512", _AVX512),
+    ("amx", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
 ]
 INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
 
@@ -60,6 +60,14 @@ class Stamp(NamedTuple):
 
     def __str__(self) -> str:
         return f"mindcv-kernels sources={self.sources} built={','.join(self.built)} unknown={','.join(self.unknown)};"
+
+
+class _Unit(NamedTuple):
+    """A source file and the flags that it is compiled with; `name` is the name of the object file."""
+
+    name: str
+    source: Path
+    flags: list[str]
 
 
 def compiler() -> list[str]:
@@ -101,36 +109,39 @@ def build(command: list[str], output: Path) -> Stamp:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sets, unknown = _known_sets(command, folder)
-        stamp = Stamp(sources(), tuple(name for name, _, _ in sets), tuple(unknown))
+        stamp = Stamp(sources(), tuple(name for name, _ in sets), tuple(unknown))
         objects = _compiled(command, _units(sets, stamp), folder)
         _run([*command, "-shared", "-pthread", *objects, "-o", str(output)])
     return stamp
 
 
-def _units(sets: list[_Set], stamp: Stamp) -> list[tuple[str, str, list[str]]]:
-    """The name of the object file, the source and the flags of each translation unit."""
-    has = [f"-DMINDCV_HAS_{name.upper()}" for name in stamp.built]
+def _units(sets: list[_Set], stamp: Stamp) -> list[_Unit]:
+    """The translation units: runtime/ once, network/ and image/ once for each instruction set.
+
+    The units of the generic set, which every library has, define MINDCV_ONCE: they also hold what is needed once.
+    """
     common = [*_FLAGS, f"-I{_SOURCES}"]
     units = [
-        ("thread_pool", "runtime/thread_pool.cc", common),
-        ("images", "image/images.cc", [*common, _EXACT]),
-        ("operators", "runtime/operators.cc", common),
-        ("dispatch", "runtime/dispatch.cc", [*common, *has, f'-DMINDCV_STAMP="{stamp}"']),
+        _Unit(f"runtime_{path.stem}", path, [*common, f'-DMINDCV_STAMP="{stamp}"'])
+        for path in sorted(_SOURCES.glob("runtime/*.cc"))
     ]
-    for name, table, set_flags in sets:
+    for name, set_flags in sets:
         flags = [*common, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
-        units.append((name, "network/kernels.cc", [*flags, f"-DMINDCV_TABLE={table}"]))
-        units.append((f"{name}_images", "image/image_kernels.cc", [*flags, _EXACT]))
+        flags += ["-DMINDCV_ONCE"] if name == "generic" else []
+        units += [_Unit(f"{name}_{path.stem}", path, flags) for path in sorted(_SOURCES.glob("network/*.cc"))]
+        if name != "amx":  # whose tiles are for products of matrices; images use AVX-512 there
+            units += [
+                _Unit(f"{name}_{path.stem}", path, [*flags, _EXACT]) for path in sorted(_SOURCES.glob("image/*.cc"))
+            ]
     return units
 
 
-def _compiled(command: list[str], units: list[tuple[str, str, list[str]]], folder: Path) -> list[str]:
+def _compiled(command: list[str], units: list[_Unit], folder: Path) -> list[str]:
     """Compiles several units at a time; returns the object files."""
 
-    def compiled(unit: tuple[str, str, list[str]]) -> str:
-        name, source, flags = unit
-        target = str(folder / f"{name}.o")
-        _run([*command, *_WARNINGS, *flags, "-c", str(_SOURCES / source), "-o", target])
+    def compiled(unit: _Unit) -> str:
+        target = str(folder / f"{unit.name}.o")
+        _run([*command, *_WARNINGS, *unit.flags, "-c", str(unit.source), "-o", target])
         return target
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # a compiler takes up to 1 GB
@@ -150,7 +161,7 @@ def _known_sets(command: list[str], folder: Path) -> tuple[list[_Set], list[str]
     _run(probe)  # a compiler that fails without the flags as well is no compiler that does not know them
     sets, unknown = [_GENERIC], []
     for candidate in _X86 if platform.machine().lower() in ("x86_64", "amd64") else []:
-        name, _, flags = candidate
+        name, flags = candidate
         try:
             _run([*probe, *flags])
         except CompilerError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 from mindcv.kernels.build import INSTRUCTION_SETS, LIBRARY_NAME, Stamp, compiler, read_stamp, sources
+from mindcv.kernels.signature_table import SIGNATURES
 from mindcv.utils.errors import UserError, nearest
 from mindcv.utils.logger import logger
 
@@ -88,10 +89,28 @@ def _loaded() -> Status:
     except OSError as error:
         return Status(False, f"'{path}' cannot be loaded: {error}")
     library.mindcv_kernels_isa.restype = library.mindcv_kernels_usable.restype = ctypes.c_char_p
+    library.mindcv_signatures.restype = ctypes.c_char_p
+    difference = _signature_difference(library.mindcv_signatures().decode())
+    if difference is not None:
+        return Status(False, f"'{path}' does not fit 'mindcv/kernels/signature_table.py': {difference}")
     stamp = read_stamp(path)
     _check_wanted_set(stamp.built, library.mindcv_kernels_usable().decode().split())
     name = library.mindcv_kernels_isa().decode()
     return Status(True, "built and loaded", path, stamp, name, library.mindcv_kernels_threads(_wanted_threads()))
+
+
+def _signature_difference(text: str) -> Optional[str]:
+    """Describe the first kernel whose signature differs from the table; None if all agree.
+
+    Args:
+        text: the library's names and signatures, one line each.
+    """
+    built = dict(line.split(" ", 1) for line in text.splitlines())
+    for name in sorted({*built, *SIGNATURES}):
+        if built.get(name) != SIGNATURES.get(name):
+            library, table = (signatures.get(name, "missing") for signatures in (built, SIGNATURES))
+            return f"the kernel {name} is '{library}' in the library and '{table}' in the table"
+    return None
 
 
 def _check_wanted_set(built: Sequence[str], usable: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -57,8 +57,44 @@ class _Operator(ops.Custom):
         return self
 
 
-def _suffix(bf16: bool) -> str:
-    return "Bf16" if bf16 else ""
+class _BlockNames(NamedTuple):
+    """The names of a block's kernels in the library."""
+
+    forward: str
+    saving: str
+    grad: str
+    stage: str
+
+
+class _PatchNames(NamedTuple):
+    """The names of a patch convolution's kernels in the library."""
+
+    forward: str
+    input_grad: str
+    params_grad: str
+    pack: str
+    packed: str
+
+
+# By `bf16`.
+_BLOCK_V1 = {
+    False: _BlockNames("BlockV1", "BlockV1Saving", "BlockV1Grad", "StageV1Packed"),
+    True: _BlockNames("BlockV1Bf16", "BlockV1SavingBf16", "BlockV1GradBf16", "StageV1PackedBf16"),
+}
+_BLOCK_V2 = {
+    False: _BlockNames("BlockV2", "BlockV2Saving", "BlockV2Grad", "StageV2Packed"),
+    True: _BlockNames("BlockV2Bf16", "BlockV2SavingBf16", "BlockV2GradBf16", "StageV2PackedBf16"),
+}
+_PACK_WEIGHT = {False: "PackWeight", True: "PackWeightBf16"}
+# By `images` and `bf16`.
+_PATCH = {
+    (False, False): _PatchNames("Patch", "PatchInputGrad", "PatchParamsGrad", "PackPatch", "PatchPacked"),
+    (False, True): _PatchNames(
+        "PatchBf16", "PatchInputGradBf16", "PatchParamsGradBf16", "PackPatchBf16", "PatchPackedBf16"
+    ),
+    (True, False): _PatchNames("Stem", "StemInputGrad", "StemParamsGrad", "PackStem", "StemPacked"),
+    (True, True): _PatchNames("StemBf16", "StemInputGradBf16", "StemParamsGradBf16", "PackStemBf16", "StemPackedBf16"),
+}
 
 
 class BlockV1Kernel(nn.Cell):
@@ -66,9 +102,9 @@ class BlockV1Kernel(nn.Cell):
 
     def __init__(self, bf16: bool = False):
         super().__init__()
-        suffix = _suffix(bf16)
-        grad = _operator(f"BlockV1Grad{suffix}")
-        saving = _operator(f"BlockV1Saving{suffix}")
+        names = _BLOCK_V1[bf16]
+        grad = _operator(names.grad)
+        saving = _operator(names.saving)
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep, out, dout):
             _, xhat, factor, z = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
@@ -79,8 +115,8 @@ class BlockV1Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator(f"BlockV1{suffix}", bprop)
-        self.saving = _operator(f"BlockV1Saving{suffix}", bprop_saved)
+        self.plain = _operator(names.forward, bprop)
+        self.saving = _operator(names.saving, bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep):
         if self.training:
@@ -94,9 +130,9 @@ class BlockV2Kernel(nn.Cell):
 
     def __init__(self, bf16: bool = False):
         super().__init__()
-        suffix = _suffix(bf16)
-        grad = _operator(f"BlockV2Grad{suffix}")
-        saving = _operator(f"BlockV2Saving{suffix}")
+        names = _BLOCK_V2[bf16]
+        grad = _operator(names.grad)
+        saving = _operator(names.saving)
 
         def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep, out, dout):
             _, xhat, factor, z, norms = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
@@ -107,8 +143,8 @@ class BlockV2Kernel(nn.Cell):
             inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
             return grad(*inputs, dout[0], out[1], out[2], out[3], out[4]) + (ops.zeros_like(keep),)
 
-        self.plain = _operator(f"BlockV2{suffix}", bprop)
-        self.saving = _operator(f"BlockV2Saving{suffix}", bprop_saved)
+        self.plain = _operator(names.forward, bprop)
+        self.saving = _operator(names.saving, bprop_saved)
 
     def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep):
         if self.training:
@@ -133,7 +169,7 @@ class PackedStageKernel(nn.Cell):
             packed = {i: _packed(weights[i], bf16) for i in (4, 8 if is_v2 else 6)}  # of pwconv1 and pwconv2
             inputs += [packed.get(i, weight) for i, weight in enumerate(weights)]
         self.inputs = _fixed(inputs)
-        self.operator = _operator(f"Stage{'V2' if is_v2 else 'V1'}Packed{_suffix(bf16)}")
+        self.operator = _operator((_BLOCK_V2 if is_v2 else _BLOCK_V1)[bf16].stage)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -153,10 +189,10 @@ class PackedPatchKernel(nn.Cell):
         self, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, bf16: bool = False, images: bool = False
     ):
         super().__init__()
-        name, suffix = _patch_name(images), _suffix(bf16)
-        packed = _operator(f"Pack{name}{suffix}")(weight)
+        names = _PATCH[images, bf16]
+        packed = _operator(names.pack)(weight)
         self.inputs = _fixed((packed, bias, gamma, beta))
-        self.operator = _operator(f"{name}Packed{suffix}")
+        self.operator = _operator(names.packed)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -171,11 +207,7 @@ def _fixed(values: Sequence[Tensor]) -> ParameterTuple:
 
 def _packed(weight: Tensor, bf16: bool) -> Tensor:
     """A weight [O, I] in the form that products take: float32 [count], its bits of meaning to the kernels alone."""
-    return _operator(f"PackWeight{_suffix(bf16)}")(weight)
-
-
-def _patch_name(images: bool) -> str:
-    return "Stem" if images else "Patch"
+    return _operator(_PACK_WEIGHT[bf16])(weight)
 
 
 class PatchConvKernel(nn.Cell):
@@ -186,15 +218,15 @@ class PatchConvKernel(nn.Cell):
 
     def __init__(self, bf16: bool = False, images: bool = False):
         super().__init__()
-        name, suffix = _patch_name(images), _suffix(bf16)
+        names = _PATCH[images, bf16]
         # Two operators, so that the graph drops the gradient of images that nobody asks for.
-        input_grad = _operator(f"{name}InputGrad{suffix}")
-        params_grad = _operator(f"{name}ParamsGrad{suffix}")
+        input_grad = _operator(names.input_grad)
+        params_grad = _operator(names.params_grad)
 
         def bprop(x, weight, bias, out, dout):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
 
-        self.forward = _operator(f"{name}{suffix}", bprop)
+        self.forward = _operator(names.forward, bprop)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)

@@ -1,17 +1,7 @@
-"""What each kernel takes and gives: one table, and the check of a call against it.
+"""The check of a kernel's call against its signature; `signature_table` holds the signatures and explains them.
 
-A signature names the arguments and writes their shapes in symbols:
-
-    x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]
-
-The same letter stands for the same number in all arguments of a call. `4*C` is a product. `H/k` is a quotient that is
-rounded down. `packed(k,n)` is the size of a packed weight [n, k]. `packed_patch(k,I,O)` is the length of a packed patch
-convolution's rows. `...` stands for any dimensions, which are the same wherever it is written. `n*(a[C] b[C])` repeats
-its arguments n times; `...` is then the same in every repetition with the same number. Every argument is float32. Every
-dimension but those of `...` is at least 1.
-
-`csrc/runtime/operators.cc` holds the same table and checks the same at the C boundary, which also sees shapes that are
-unknown when a graph is compiled. Decision 0033 says why both sides check.
+The C boundary checks the same, and sees shapes that are unknown when a graph is compiled. Decision 0033 says why both
+sides check.
 """
 
 from __future__ import annotations
@@ -22,59 +12,9 @@ from functools import cache, cached_property, lru_cache
 from typing import NamedTuple, Optional
 
 from mindcv.kernels.library import packed_size
+from mindcv.kernels.signature_table import SIGNATURES
 
-__all__ = ["SIGNATURES", "Signature", "signature_of"]
-
-_CONV = "dwconv.weight[C,1,7,7] dwconv.bias[C] norm.gamma[C] norm.beta[C]"
-_V1 = f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] pwconv2.weight[C,4*C] pwconv2.bias[C] gamma_[C]"
-_V2 = (
-    f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
-    "pwconv2.weight[C,4*C] pwconv2.bias[C]"
-)
-_V1_PACKED = (
-    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] pwconv2.weight[packed(4*C,C)] pwconv2.bias[C] gamma_[C]"
-)
-_V2_PACKED = (
-    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
-    "pwconv2.weight[packed(4*C,C)] pwconv2.bias[C]"
-)
-_SAVED = "xhat[N,H,W,C] factor[N*H*W] z[N,H,W,4*C]"
-
-
-def _gradients(parameters: str) -> str:
-    return " ".join(f"grad.{argument}" for argument in parameters.split())
-
-
-# Without the kernels in bfloat16, whose names end in Bf16 and whose signatures are the same.
-SIGNATURES = {
-    "BlockV1": f"x[N,H,W,C] {_V1} keep[N] -> out[N,H,W,C]",
-    "BlockV2": f"x[N,H,W,C] {_V2} keep[N] -> out[N,H,W,C]",
-    "BlockV1Saving": f"x[N,H,W,C] {_V1} keep[N] -> out[N,H,W,C] {_SAVED}",
-    "BlockV2Saving": f"x[N,H,W,C] {_V2} keep[N] -> out[N,H,W,C] {_SAVED} norms[N,4*C]",
-    "BlockV1Grad": f"x[N,H,W,C] {_V1} keep[N] dout[N,H,W,C] {_SAVED} -> grad.x[N,H,W,C] {_gradients(_V1)}",
-    "BlockV2Grad": (
-        f"x[N,H,W,C] {_V2} keep[N] dout[N,H,W,C] {_SAVED} norms[N,4*C] -> grad.x[N,H,W,C] {_gradients(_V2)}"
-    ),
-    "StageV1Packed": f"x[N,H,W,C] n*({_V1_PACKED}) -> out[N,H,W,C]",
-    "StageV2Packed": f"x[N,H,W,C] n*({_V2_PACKED}) -> out[N,H,W,C]",
-    "PackWeight": "weight[O,I] -> packed[packed(I,O)]",
-    "PackPatch": "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]",
-    "PackStem": "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]",
-    "PatchPacked": ("x[N,H,W,I] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[I] norm.beta[I] -> out[N,H/k,W/k,O]"),
-    "StemPacked": ("x[N,I,H,W] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[O] norm.beta[O] -> out[N,H/k,W/k,O]"),
-    "Patch": "x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]",
-    "Stem": "x[N,I,H,W] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]",
-    "PatchInputGrad": "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,H,W,I]",
-    "StemInputGrad": "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H,W]",
-    "PatchParamsGrad": "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]",
-    "StemParamsGrad": "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]",
-    "Norm": "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]",
-    "NormGrad": "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
-    "AdamW": (
-        "n*(weight[...]) n*(moment1[...]) n*(moment2[...]) n*(gradient[...]) rates[n] decays[n] constants[4] "
-        "-> unused[1]"
-    ),
-}
+__all__ = ["Signature", "signature_of"]
 
 Shape = tuple[int, ...]
 # A number that may be unknown while a graph is compiled, from the numbers of the symbols.
@@ -103,13 +43,12 @@ class _Given(NamedTuple):
 
 
 class Signature:
-    """The signature of the kernel `name`, whose name ends in Bf16 where products take numbers rounded to bfloat16."""
+    """The signature of the kernel `name`."""
 
     def __init__(self, name: str):
         self.name = name
         self._is_bf16 = name.endswith("Bf16")
-        text = SIGNATURES[name[: -len("Bf16")] if self._is_bf16 else name]
-        inputs, outputs = text.split(" -> ")
+        inputs, outputs = SIGNATURES[name].split(" -> ")
         self._parts = [
             (group.startswith("n*("), self._arguments(group[3:-1] if group.startswith("n*(") else group))
             for group in re.findall(r"n\*\(.*?\]\)|[^ ]+\]", inputs)

@@ -46,11 +46,7 @@ def build_emulating(path, *flags):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("emulation stands on x86-64's own types")
     header = Path(__file__).with_name("emulated.h")
-    sets = [
-        (name, table, ["-mavx2", "-mfma", f"-DEMULATES_{name.upper()}"])
-        for name, table, _ in build._X86
-        if name in EMULATED
-    ]
+    sets = [(name, ["-mavx2", "-mfma", f"-DEMULATES_{name.upper()}"]) for name, _ in build._X86 if name in EMULATED]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_X86", sets)
         build.build(["g++", "-Wno-psabi", *flags, "-include", str(header)], path)

@@ -23,6 +23,25 @@
 #define __AVX512F__ 1
 #define __AVX512BW__ 1
 
+#if defined(EMULATES_AMX)
+// The tile registers of a thread. They are outside of the unnamed namespace below, because all translation units of the
+// AMX kernels share them: the linker keeps one copy of an inline function that two of them have.
+struct EmulatedTiles {
+  uint8_t config[64];  // all 0: not configured
+  uint8_t data[8][16][64];
+  int rows(int tile) const { return config[0] == 1 ? config[48 + tile] : 0; }
+  int bytes(int tile) const { return config[0] == 1 ? config[16 + 2 * tile] + config[17 + 2 * tile] * 256 : 0; }
+  // The processor would refuse the instruction.
+  void need(int tile) const {
+    if (rows(tile) == 0) abort();
+  }
+};
+inline EmulatedTiles& emulated_tiles() {
+  static thread_local EmulatedTiles of_this_thread;
+  return of_this_thread;
+}
+#endif
+
 namespace emulated {
 namespace {
 
@@ -310,20 +329,8 @@ inline __m512i cvtne2ps_pbh(__m512 a, __m512 b) {
   });
 }
 
-struct Tiles {
-  uint8_t config[64];  // all 0: not configured
-  uint8_t data[8][16][64];
-  int rows(int tile) const { return config[0] == 1 ? config[48 + tile] : 0; }
-  int bytes(int tile) const { return config[0] == 1 ? config[16 + 2 * tile] + config[17 + 2 * tile] * 256 : 0; }
-  // The processor would refuse the instruction.
-  void need(int tile) const {
-    if (rows(tile) == 0) abort();
-  }
-};
-inline Tiles& tiles() {
-  static thread_local Tiles of_this_thread;
-  return of_this_thread;
-}
+using Tiles = EmulatedTiles;
+inline Tiles& tiles() { return emulated_tiles(); }
 
 inline void tile_loadconfig(const void* config) {
   memcpy(tiles().config, config, 64);

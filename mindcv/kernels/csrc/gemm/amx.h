@@ -74,6 +74,8 @@ struct Amx {
     clear(a);
     return a;
   }
+  // A weight that PackWeight or PackPatch packed; products only read it.
+  static B packed_b(const float* weight, int64_t k, int64_t n) { return b_in(const_cast<float*>(weight), k, n); }
   static void clear(B& b) { memset(b.special, 0, flag_bytes(b.steps * kTile, b.count)); }
   static int64_t rows(const A& a) { return a.count; }
   // The tile `col` of B's columns, of k a part.

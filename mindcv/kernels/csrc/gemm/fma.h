@@ -53,6 +53,8 @@ struct Fma {
     return static_cast<size_t>(round_up(k, kTile) * round_up(n, kTile)) * 4;
   }
   static B b_in(void* memory, int64_t k, int64_t n) { return {static_cast<float*>(memory), k, n}; }
+  // A weight that PackWeight or PackPatch packed; products only read it.
+  static B packed_b(const float* weight, int64_t k, int64_t n) { return b_in(const_cast<float*>(weight), k, n); }
   static void clear(B&) {}
   static int64_t rows(const A& a) { return a.m; }
   // The tile `col` of B's columns, of k a part.

@@ -1,15 +1,23 @@
-// The gradients of a block; see block_forward.h for the names.
+// The gradients of a block; see block.h for the names.
 #pragma once
-#include "network/block_forward.h"
+#include "gemm/gemm.h"
+#include "network/block.h"
+#include "network/gelu.h"
+#include "network/layer_norm.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
+struct BlockGrads {
+  float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2,
+      *scale;
+};
+
 template <class G>
 class BlockBackward {
  public:
-  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, const float* dout,
-                const BlockGrads& d)
+  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved<const float>& saved, const float* x,
+                const float* dout, const BlockGrads& d)
       : all_(s), p_(p), saved_(saved), x_(x), dout_(dout), d_(d), wide_(4 * s.c) {}
 
   void run() {
@@ -185,7 +193,7 @@ class BlockBackward {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
-      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+      const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       fetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
@@ -221,7 +229,7 @@ class BlockBackward {
   void fetch_z(int64_t row, int64_t col) const {
     if (row >= rows_) return;
     const int64_t count = min(kTile, rows_ - row);
-    const TileInMap z = tile_of(saved_.z, wide_, row0_ + row, col, count);
+    const TileInMap<const float> z = tile_of(saved_.z, wide_, row0_ + row, col, count);
     for (int64_t i = 0; i < count * z.step; i += kLine) __builtin_prefetch(z.data + i);
   }
 
@@ -269,7 +277,7 @@ class BlockBackward {
       const int64_t row = task % row_tiles * kTile, col = task / row_tiles * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       alignas(64) float g[kTile * kTile];
-      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+      const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       for (int64_t i = 0; i < count; ++i) {
         const float* z = z_tile.data + i * z_tile.step;
         for_each_columns(cols, [&](int64_t j, auto number) {
@@ -302,8 +310,8 @@ class BlockBackward {
     const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
-      const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
-      const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
+      const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+      const TileInMap<float> dq_tile = tile_of(dq, wide_, row, col, count);
       fetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       with_g.clear(row_tile, col, cols);
@@ -367,8 +375,8 @@ class BlockBackward {
         const int64_t cols = min(kTile, wide_ - col);
         sums.clear(row_tile, col, cols);
         float* total = sums.at(row, col);
-        const TileInMap z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
-        const TileInMap dq_tile = tile_of(dq, wide_, row, col, count);
+        const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
+        const TileInMap<float> dq_tile = tile_of(dq, wide_, row, col, count);
         each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for_each_columns(cols, [&](int64_t j, auto number) {
             constexpr int N = number.value;
@@ -463,7 +471,7 @@ class BlockBackward {
   Session memory_;
   const MapShape all_;
   const BlockParams p_;
-  const BlockSaved saved_;
+  const BlockSaved<const float> saved_;
   const float* x_;
   const float* dout_;
   const BlockGrads d_;

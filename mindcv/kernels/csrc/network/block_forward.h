@@ -1,135 +1,18 @@
-// A whole ConvNeXt block, forward and backward:
-//
-//   out = x + keep * gamma * pwconv2(grn(gelu(pwconv1(norm(dwconv(x))))))
-//
-// with gamma (LayerScale) in V1 and grn in V2, and `keep` one factor an image (stochastic depth). Images are taken in
-// groups, so that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g =
-// gelu(z); q = grn(g); r = pwconv2(q); dz is the gradient with respect to z, and so on.
+// The forward pass of a block; see block.h for the names.
 #pragma once
 #include "gemm/gemm.h"
-#include "network/depthwise.h"
+#include "network/block.h"
 #include "network/gelu.h"
 #include "network/layer_norm.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 
-constexpr float kGrnEps = 1e-6f;
-
-struct BlockParams {
-  const float *dw_weight, *dw_bias;     // [C, 49], [C]
-  const float *norm_gamma, *norm_beta;  // [C]
-  const float *weight1, *bias1;         // [4C, C], [4C]
-  const float *grn_gamma, *grn_beta;    // [4C], or null in V1
-  const float *weight2, *bias2;         // [C, 4C], [C]
-  const float* scale;                   // gamma [C], or null in V2
-  const float* keep;                    // [N], or null for ones
-  void *packed1, *packed2;              // the two weights as `pack_weight` made them, or null
-};
-
-// What the backward pass needs again. In a forward pass without gradients all are null.
-struct BlockSaved {
-  float* xhat;    // [rows, C]: u normalised, before norm's gamma and beta
-  float* factor;  // [rows]: what it was normalised by
-  float* z;       // [rows, 4C], in tiles: see tile_of
-  float* norms;   // [N, 4C]: L2 norm of g over the pixels of each image; null in V1
-};
-
-// Where a map [rows, width] has its tile (row, col), counted in values, whose `count` rows follow each other in `step`
-// values. A map that is made and used in tiles is kept in them: rows of a tile that are a whole row of the map apart
-// come from memory one by one.
-struct TileInMap {
-  float* data;
-  int64_t step;
-};
-inline TileInMap tile_of(float* map, int64_t width, int64_t row, int64_t col, int64_t count) {
-  return {map + row * width + col * count, min(kTile, width - col)};
-}
-
-struct BlockGrads {
-  float *dx, *dw_weight, *dw_bias, *norm_gamma, *norm_beta, *weight1, *bias1, *grn_gamma, *grn_beta, *weight2, *bias2,
-      *scale;
-};
-
-// Where an image has more pixels than channels (the first stages), its wide map alone is as much as a cache holds, and
-// V2 takes one image at a time: backward its response is then differentiated through the weight's gradient (see there).
-inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
-  return p.grn_gamma != nullptr && s.pixels() >= s.c;
-}
-
-// Images whose rows are handled together: enough for a good product, few enough to stay in cache.
-inline int64_t group_images(const MapShape& s, const BlockParams& p) {
-  return takes_single_images(s, p) ? 1 : max(1, min(s.n, 3136 / max(1, s.pixels())));
-}
-
-// Sums over rows of one group, for each tile of rows and each image in it, per channel. A tile's part is written by
-// one thread in the order of its rows, and the parts are added up in order.
-class RowSums {
- public:
-  RowSums(Session& memory, int64_t rows, int64_t pixels, int64_t c)
-      : pixels_(pixels), c_(round_up(c, kTile)), images_(pixels % kTile == 0 ? 1 : (kTile - 1) / pixels + 2) {
-    data_ = memory.floats(ceil_div(rows, kTile) * images_ * c_);
-  }
-
-  // Before the first sums of a tile: they are 0, for `count` channels from c0.
-  void clear(int64_t tile, int64_t c0, int64_t count) {
-    for (int64_t i = 0; i < images_; ++i) {
-      memset(data_ + (tile * images_ + i) * c_ + c0, 0, static_cast<size_t>(round_up(count, kWidth)) * 4);
-    }
-  }
-
-  // Where the sums go for the channels from c0 of `row`'s image, in `row`'s tile.
-  float* at(int64_t row, int64_t c0) {
-    const int64_t tile = row / kTile, image = divide_32bit(row, pixels_) - divide_32bit(tile * kTile, pixels_);
-    return data_ + (tile * images_ + image) * c_ + c0;
-  }
-
-  // The vector of sums over one image of the group.
-  Vec of_image(int64_t image, int64_t c0) const {
-    Vec total{};
-    const int64_t first = image * pixels_, last = first + pixels_ - 1;
-    for (int64_t tile = first / kTile; tile <= last / kTile; ++tile) {
-      total += load(data_ + (tile * images_ + image - divide_32bit(tile * kTile, pixels_)) * c_ + c0);
-    }
-    return total;
-  }
-
- private:
-  float* data_;
-  int64_t pixels_, c_, images_;
-};
-
-// Calls body(image, begin, end) for rows [begin, end), counted from `row`, image by image.
-template <class Body>
-MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
-  for (int64_t image = divide_32bit(row + begin, pixels); begin < end; ++image) {
-    const int64_t last = min(end, (image + 1) * pixels - row);
-    body(image, begin, last);
-    begin = last;
-  }
-}
-
-// Adds sums over all rows of a group (made with all of them as one image) to `to` [c].
-inline void add_sums(const RowSums& sums, int64_t c, float* to) {
-  parallel(ceil_div(c, kWidth), [&](int64_t block) {
-    const int64_t c0 = block * kWidth;
-    store_part(to + c0, load_part(to + c0, c - c0) + sums.of_image(0, c0), c - c0);
-  });
-}
-
-// A weight [n, k] as products take it, for many calls of the forward pass.
-template <class G>
-void pack_weight(const float* w, int64_t n, int64_t k, void* to) {
-  Session memory;
-  typename G::B b = G::b_in(to, k, n);
-  pack<G>({w, k, n, true}, b);
-}
-
 // `out` may be `x`: what a pixel's surroundings are needed for is done before the pixel is written.
 template <class G>
 class BlockForward {
  public:
-  BlockForward(const MapShape& s, const BlockParams& p, const BlockSaved& saved, const float* x, float* out)
+  BlockForward(const MapShape& s, const BlockParams& p, const BlockSaved<float>& saved, const float* x, float* out)
       : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
 
   void run() {
@@ -157,9 +40,9 @@ class BlockForward {
   }
 
  private:
-  Right<G> right_of(const float* weight, void* packed, int64_t k, int64_t n) {
+  Right<G> right_of(const float* weight, const float* packed, int64_t k, int64_t n) {
     const Weight source{weight, k, n, true};
-    if (packed != nullptr) return {source, G::b_in(packed, k, n), true};
+    if (packed != nullptr) return {source, G::packed_b(packed, k, n), true};
     return right_side<G>(memory_, source, all_.rows());
   }
 
@@ -248,18 +131,18 @@ class BlockForward {
     }
   }
 
-  TileInMap g_tile(int64_t row_tile, int64_t col_tile) const {
+  TileInMap<float> g_tile(int64_t row_tile, int64_t col_tile) const {
     const int64_t row = row_tile * kTile;
     return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, s_.rows() - row));
   }
 
   // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for example); and
   // the sums of its squares.
-  void widen(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap g, RowSums* squares) {
+  void widen(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<float> g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
-    const TileInMap kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap{};
+    const TileInMap<float> kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap<float>{};
     each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for_each_columns(cols, [&](int64_t j, auto number) {
@@ -312,7 +195,7 @@ class BlockForward {
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
       const int64_t cols = min(kTile, part.end - col);
-      const TileInMap g = g_tile(rows.tile, col / kTile);
+      const TileInMap<float> g = g_tile(rows.tile, col / kTile);
       each_image(row, rows.begin, min(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
           for (int64_t j = 0; j < cols; j += kWidth) {
@@ -345,7 +228,7 @@ class BlockForward {
   Session memory_;
   const MapShape all_;
   const BlockParams p_;
-  const BlockSaved saved_;
+  const BlockSaved<float> saved_;
   const float* x_;
   float* out_;
   const int64_t wide_;

@@ -1,10 +1,12 @@
 // The choice of the instruction set, and a record of what the library was built from.
 //
-// The build defines MINDCV_HAS_<SET> for each set that it compiled, and MINDCV_STAMP (see build.py).
+// The build defines MINDCV_STAMP (see build.py).
+#include "runtime/dispatch.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/kernels.h"
+#include "runtime/registry.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -14,10 +16,8 @@
 
 namespace {
 
-using mindcv::Kernels;
-
 #if defined(__x86_64__) && defined(__linux__)
-// Linux gives the tile registers' state to processes that ask for it.
+// Linux gives the state of the tile registers to processes that ask for it.
 bool may_use_tiles() {
   constexpr int kRequest = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
@@ -35,70 +35,59 @@ bool has_avx512_bf16() {
 #endif
 
 // The sets that were built and that the processor has, best first.
-class Usable {
+class UsableSets {
  public:
-  Usable() {
+  UsableSets() {
 #if defined(__x86_64__) && defined(__linux__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16() && may_use_tiles();
-#if defined(MINDCV_HAS_AMX)
-    if (amx) add(mindcv::kAmxKernels);
+    const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16();
+    if (amx && mindcv::is_built("amx") && may_use_tiles()) add("amx");
+    if (avx512 && mindcv::is_built("avx512")) add("avx512");
+    if (avx2 && mindcv::is_built("avx2")) add("avx2");
 #endif
-#if defined(MINDCV_HAS_AVX512)
-    if (avx512) add(mindcv::kAvx512Kernels);
-#endif
-#if defined(MINDCV_HAS_AVX2)
-    if (avx2) add(mindcv::kAvx2Kernels);
-#endif
-    (void)avx2, (void)amx;
-#endif
-    add(mindcv::kGenericKernels);
-  }
-
-  // The set that MINDCV_KERNELS_ISA names, else the best. Python has refused a name that is not here.
-  const Kernels* choose() const {
+    add("generic");
     const char* wanted = getenv("MINDCV_KERNELS_ISA");
     for (int i = 0; wanted != nullptr && i < count_; ++i) {
-      if (strcmp(wanted, sets_[i]->name) == 0) return sets_[i];
+      if (strcmp(wanted, sets_[i]) == 0) chosen_ = i;
     }
-    return sets_[0];
   }
 
-  // Their names with a space between.
+  // From the set that MINDCV_KERNELS_ISA names (Python has refused a name that is not here), else from the best.
+  const char* const* in_use() const { return sets_ + chosen_; }
+
+  // The names of all usable sets with a space between.
   const char* names() const { return names_; }
 
  private:
-  void add(const Kernels& kernels) {
+  void add(const char* name) {
     if (count_ > 0) strcat(names_, " ");
-    strcat(names_, kernels.name);
-    sets_[count_++] = &kernels;
+    strcat(names_, name);
+    sets_[count_++] = name;
   }
 
-  const Kernels* sets_[4];
+  const char* sets_[5] = {};  // the last one stays null
   char names_[64] = "";
-  int count_ = 0;
+  int count_ = 0, chosen_ = 0;
 };
 
-const Usable& usable() {
-  static const Usable found;
+const UsableSets& usable_sets() {
+  static const UsableSets found;
   return found;
 }
 
 }  // namespace
 
-const Kernels& mindcv::kernels() {
-  static const Kernels* chosen = usable().choose();
-  return *chosen;
-}
+const char* mindcv::instruction_set() { return usable_sets().in_use()[0]; }
+const char* const* mindcv::instruction_sets_in_use() { return usable_sets().in_use(); }
 
 extern "C" {
-// Python looks for this text in the file, so that a library of other sources need not be loaded to be refused.
+// Python looks for this text in the file, so that it can refuse a library of other sources without loading it.
 extern const char mindcv_kernels_stamp[];
 const char mindcv_kernels_stamp[] = MINDCV_STAMP;
 
-const char* mindcv_kernels_isa() { return mindcv::kernels().name; }
-const char* mindcv_kernels_usable() { return usable().names(); }
+const char* mindcv_kernels_isa() { return mindcv::instruction_set(); }
+const char* mindcv_kernels_usable() { return usable_sets().names(); }
 }

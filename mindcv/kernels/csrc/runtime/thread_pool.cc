@@ -257,3 +257,9 @@ void* thread_scratch(size_t count, int slot) {
 }
 
 }  // namespace mindcv
+
+// Sets the number of threads (0: one for each core that the process may use), and returns how many there are.
+extern "C" int mindcv_kernels_threads(int wanted) {
+  mindcv::set_pool_threads(wanted);
+  return mindcv::pool_threads();
+}

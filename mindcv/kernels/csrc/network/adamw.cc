@@ -1,10 +1,11 @@
 // AdamW's step on many tensors at once, in one pass over their memory.
-#pragma once
 #include "gemm/gemm.h"
+#include "runtime/operator.h"
 #include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
+namespace {
 
 // The same for all tensors: a moment's decay; eps times the root, and the quotient, of the corrections, see adamw.py.
 struct AdamWConstants {
@@ -19,7 +20,7 @@ struct AdamWTensor {
 };
 
 // `count` values from `first` on.
-inline void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t first, int64_t count) {
+void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t first, int64_t count) {
   float *w = t.weight + first, *m = t.moment1 + first, *v = t.moment2 + first;
   const float* gradient = t.gradient + first;
   const float new1 = 1.0f - k.beta1, new2 = 1.0f - k.beta2;
@@ -35,13 +36,28 @@ inline void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t fi
   }
 }
 
-// The tensors [count], in pieces of as many values for each thread to take.
-inline void adamw(Session& memory, const AdamWConstants& constants, const AdamWTensor* tensors, int64_t count) {
+// The step, in pieces of equal size for the threads to take.
+void adamw(const Arguments& arguments) {
   constexpr int64_t kPiece = 1 << 14;
-  // Of each tensor the number of its first piece; last, how many there are.
+  const int64_t count = arguments.repetitions();
+  const float *rates = arguments.input("rates"), *decays = arguments.input("decays");
+  const float* values = arguments.input("constants");
+  const AdamWConstants constants{values[0], values[1], values[2], values[3]};
+  Session memory;
+  auto* tensors = static_cast<AdamWTensor*>(memory.bytes(static_cast<size_t>(count) * sizeof(AdamWTensor)));
+  // The number of the first piece of each tensor; last, the number of all pieces.
   auto* starts = static_cast<int64_t*>(memory.bytes(static_cast<size_t>(count + 1) * sizeof(int64_t)));
   starts[0] = 0;
-  for (int64_t i = 0; i < count; ++i) starts[i + 1] = starts[i] + ceil_div(tensors[i].count, kPiece);
+  for (int64_t i = 0; i < count; ++i) {
+    tensors[i] = {arguments.in_out("weight", i),
+                  arguments.in_out("moment1", i),
+                  arguments.in_out("moment2", i),
+                  arguments.input("gradient", i),
+                  rates[i],
+                  decays[i],
+                  arguments.rest_size(i)};
+    starts[i + 1] = starts[i] + ceil_div(tensors[i].count, kPiece);
+  }
   parallel(starts[count], [&](int64_t piece) {
     int64_t low = 0, high = count;  // the last tensor that starts at or before the piece
     while (high - low > 1) {
@@ -51,7 +67,14 @@ inline void adamw(Session& memory, const AdamWConstants& constants, const AdamWT
     const int64_t first = (piece - starts[low]) * kPiece;
     adamw_part(constants, tensors[low], first, min(kPiece, tensors[low].count - first));
   });
+  arguments.output("unused")[0] = 0.0f;
 }
 
+}  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
+
+MINDCV_OPERATOR(AdamW,
+                "n*(weight[...]) n*(moment1[...]) n*(moment2[...]) n*(gradient[...]) rates[n] decays[n] constants[4] "
+                "-> unused[1]",
+                adamw)

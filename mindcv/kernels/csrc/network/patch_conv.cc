@@ -1,36 +1,49 @@
 // Convolution whose stride equals its kernel (the stem and the downsampling), and layer normalisation of its own.
-#pragma once
+#include "gemm/arithmetic.h"
 #include "gemm/gemm.h"
-#include "network/depthwise.h"
 #include "network/layer_norm.h"
+#include "runtime/operator.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
+namespace {
+
+// Where the channels of x are: last, or first (images, in the stem).
+enum Layout { kNHWC, kNCHW };
 
 struct PatchShape {
-  int64_t n, h, w, c;   // of the map that comes in
-  int64_t k, o;         // kernel, channels that go out
-  bool channels_first;  // x is [N, C, H, W] (images) instead of [N, H, W, C]; what goes out is [N, H / k, W / k, O] in
-                        // any case
+  int64_t n, h, w, c;  // of the map that comes in
+  int64_t k, o;        // kernel, channels that go out
+  Layout layout;       // of x; what goes out is [N, H / k, W / k, O] in any case
   int64_t out_h() const { return h / k; }
   int64_t out_w() const { return w / k; }
   int64_t patches() const { return n * out_h() * out_w(); }
   int64_t patch() const { return k * k * c; }
   // A patch is `lines` runs of `line` values: its rows, or, with channels first, the rows of each channel.
-  int64_t line() const { return channels_first ? k : k * c; }
+  int64_t line() const { return layout == kNCHW ? k : k * c; }
   int64_t lines() const { return patch() / line(); }
 };
 
+PatchShape patch_shape(const Arguments& arguments, Layout layout) {
+  return {arguments.size('N'),
+          arguments.size('H'),
+          arguments.size('W'),
+          arguments.size('I'),
+          arguments.size('k'),
+          arguments.size('O'),
+          layout};
+}
+
 // Where line `line` of patch `index` begins in x.
-inline int64_t line_offset(const PatchShape& s, int64_t index, int64_t line) {
+int64_t line_offset(const PatchShape& s, int64_t index, int64_t line) {
   const int64_t col = index % s.out_w() * s.k, block = index / s.out_w();
   const int64_t image = block / s.out_h(), row = block % s.out_h() * s.k;
-  if (s.channels_first) return ((image * s.c + line / s.k) * s.h + row + line % s.k) * s.w + col;
+  if (s.layout == kNCHW) return ((image * s.c + line / s.k) * s.h + row + line % s.k) * s.w + col;
   return ((image * s.h + row + line) * s.w + col) * s.c;
 }
 
 // Patches [first, first + count) as rows of k * k * c values.
-inline void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t count, float* to) {
+void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t count, float* to) {
   const int64_t length = s.line();
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t j = 0; j < s.lines(); ++j) {
@@ -41,8 +54,8 @@ inline void gather_patches(const PatchShape& s, const float* x, int64_t first, i
 }
 
 // The weight [O, C, k, k] in the order of a patch: as it is with channels first, else [O][k][k][C].
-inline const float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
-  if (s.channels_first) return weight;
+const float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
+  if (s.layout == kNCHW) return weight;
   float* to = memory.floats(s.o * s.patch());
   parallel(s.o, [&](int64_t o) {
     for (int64_t i = 0; i < s.c; ++i) {
@@ -54,36 +67,38 @@ inline const float* patch_weight(Session& memory, const PatchShape& s, const flo
 
 struct PatchParams {
   const float *weight, *bias;
-  void* packed;  // the weight as `pack_patch` made it, or null
+  const float* packed;  // the weight as PackPatch or PackStem made it, or null
   // Of a layer normalisation, or null: of the map that comes in, with channels first of the one that goes out.
   const float *norm_gamma, *norm_beta;
 };
 
-// The weight as the product takes it, for many calls of the forward pass.
-template <class G>
-void pack_patch(const PatchShape& s, const float* weight, void* to) {
+// Packs the weight once, for many calls of the forward pass.
+template <class G, Layout kLayout>
+void pack_patch(const Arguments& arguments) {
+  const PatchShape s{0, 0, 0, arguments.size('I'), arguments.size('k'), arguments.size('O'), kLayout};
   Session memory;
-  typename G::B b = G::b_in(to, s.patch(), s.o);
-  pack<G>({patch_weight(memory, s, weight), s.patch(), s.o, true}, b);
+  typename G::B packed = G::b_in(arguments.output("packed"), s.patch(), s.o);
+  pack<G>({patch_weight(memory, s, arguments.input("weight")), s.patch(), s.o, true}, packed);
 }
 
-inline void normalise_in_place(float* row, int64_t c, const PatchParams& p) {
+void normalise_in_place(float* row, int64_t c, const PatchParams& p) {
   normalise_row(row, c, row);
   scale_row(row, p.norm_gamma, p.norm_beta, c, row);
 }
 
 template <class G>
-void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, float* out) {
+void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* out) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   const Weight weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
-  const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::b_in(p.packed, length, s.o), true};
+  const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::packed_b(p.packed, length, s.o),
+                       true};
   const auto gather = [&](Rows part, Range, typename G::A& a, int64_t place) {
     const int64_t row = part.tile * kTile, count = min(kTile, rows - row);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     for (int64_t i = part.begin; i < min(part.end, count); ++i) {
       gather_patches(s, x, row + i, 1, patches + i * length);
-      if (p.norm_gamma == nullptr || s.channels_first) continue;
+      if (p.norm_gamma == nullptr || s.layout == kNCHW) continue;
       for (int64_t j = 0; j < length; j += s.c) normalise_in_place(patches + i * length + j, s.c, p);
     }
     for (int64_t j = 0; j < length; j += kTile) {
@@ -99,7 +114,7 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
     }
   };
   filled_product<G>(memory, rows, right, round_up(length, kTile), gather, use);  // a patch is gathered whole
-  if (p.norm_gamma == nullptr || !s.channels_first) return;
+  if (p.norm_gamma == nullptr || s.layout == kNHWC) return;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
       normalise_in_place(out + row * s.o, s.o, p);
@@ -107,9 +122,26 @@ void patch_forward(const PatchShape& s, const PatchParams& p, const float* x, fl
   });
 }
 
+template <class G, Layout kLayout>
+void patch_forward(const Arguments& arguments) {
+  const PatchParams params{arguments.input("weight"), arguments.input("bias"), nullptr, nullptr, nullptr};
+  convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
+}
+
+// With a packed weight, and with the layer normalisation beside the convolution.
+template <class G, Layout kLayout>
+void patch_packed(const Arguments& arguments) {
+  const PatchParams params{nullptr, arguments.input("bias"), arguments.input("weight"), arguments.input("norm.gamma"),
+                           arguments.input("norm.beta")};
+  convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
+}
+
 // The gradient with respect to x; rows and columns that fill no patch get 0.
-template <class G>
-void patch_backward_input(const PatchShape& s, const float* weight, const float* dout, float* dx) {
+template <class G, Layout kLayout>
+void patch_backward_input(const Arguments& arguments) {
+  const PatchShape s = patch_shape(arguments, kLayout);
+  const float *weight = arguments.input("weight"), *dout = arguments.input("dout");
+  float* dx = arguments.output("grad.x");
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
@@ -136,8 +168,11 @@ void patch_backward_input(const PatchShape& s, const float* weight, const float*
   product<G>(left, right, rows, use);
 }
 
-template <class G>
-void patch_backward_params(const PatchShape& s, const float* x, const float* dout, float* dweight, float* dbias) {
+template <class G, Layout kLayout>
+void patch_backward_params(const Arguments& arguments) {
+  const PatchShape s = patch_shape(arguments, kLayout);
+  const float *x = arguments.input("x"), *dout = arguments.input("dout");
+  float *dweight = arguments.output("grad.weight"), *dbias = arguments.output("grad.bias");
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   typename G::A left = G::new_a_transposed(memory, s.o, rows);
@@ -165,13 +200,13 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
     store_part(dbias + j, total, s.o - j);
   }
   // k's parts are added up in the order of a patch, and put in the weight's order at the end.
-  float* sums = s.channels_first ? dweight : memory.floats(s.o * length);
+  float* sums = s.layout == kNCHW ? dweight : memory.floats(s.o * length);
   const auto use = [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     put_tile(tile, min(kTile, s.o - row), min(kTile, length - col), !is_first, sums + row * length + col, length);
   };
   long_product<G>(left, right, s.o, length, rows, use);
-  if (s.channels_first) return;
+  if (s.layout == kNCHW) return;
   parallel(s.o, [&](int64_t o) {
     for (int64_t t = 0; t < s.k * s.k; ++t) {
       for (int64_t i = 0; i < s.c; ++i) dweight[(o * s.c + i) * s.k * s.k + t] = sums[o * length + t * s.c + i];
@@ -179,45 +214,37 @@ void patch_backward_params(const PatchShape& s, const float* x, const float* dou
   });
 }
 
-// Layer normalisation by itself: y [rows, c], and what its gradient needs.
-inline void norm_forward(int64_t rows, int64_t c, const float* x, const float* gamma, const float* beta, float* y,
-                         float* xhat, float* factor) {
-  Session memory;
-  parallel(ceil_div(rows, kTile), [&](int64_t tile) {
-    for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
-      factor[row] = normalise_row(x + row * c, c, xhat + row * c);
-      scale_row(xhat + row * c, gamma, beta, c, y + row * c);
-    }
-  });
-}
-
-inline void norm_backward(int64_t rows, int64_t c, const float* xhat, const float* factor, const float* gamma,
-                          const float* dy, float* dx, float* dgamma, float* dbeta) {
-  Session memory;
-  const int64_t tiles = ceil_div(rows, kTile), wide = round_up(c, kWidth);
-  float* parts = memory.floats(2 * tiles * wide);
-  memset(parts, 0, static_cast<size_t>(2 * tiles * wide) * 4);
-  parallel(tiles, [&](int64_t tile) {
-    float *to_gamma = parts + 2 * tile * wide, *to_beta = to_gamma + wide;
-    for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
-      for (int64_t j = 0; j < c; j += kWidth) {
-        const Vec v = load_part(dy + row * c + j, c - j);
-        store(to_gamma + j, load(to_gamma + j) + v * load_part(xhat + row * c + j, c - j));
-        store(to_beta + j, load(to_beta + j) + v);
-      }
-      normalise_row_backward(dy + row * c, xhat + row * c, gamma, factor[row], c, dx + row * c);
-    }
-  });
-  for (int64_t j = 0; j < c; j += kWidth) {
-    Vec gamma_total{}, beta_total{};
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      gamma_total += load(parts + 2 * tile * wide + j);
-      beta_total += load(parts + 2 * tile * wide + wide + j);
-    }
-    store_part(dgamma + j, gamma_total, c - j);
-    store_part(dbeta + j, beta_total, c - j);
-  }
-}
-
+}  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
+
+#define PATCH "x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]"
+#define STEM "x[N,I,H,W] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]"
+#define PATCH_PACKED "x[N,H,W,I] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[I] norm.beta[I] -> out[N,H/k,W/k,O]"
+#define STEM_PACKED "x[N,I,H,W] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[O] norm.beta[O] -> out[N,H/k,W/k,O]"
+#define PACK_PATCH "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]"
+#define PATCH_INPUT_GRAD "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,H,W,I]"
+#define STEM_INPUT_GRAD "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H,W]"
+#define PATCH_PARAMS_GRAD "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+#define STEM_PARAMS_GRAD "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+
+MINDCV_OPERATOR(Patch, PATCH, patch_forward<Float32, kNHWC>)
+MINDCV_OPERATOR(PatchBf16, PATCH, patch_forward<Bfloat16, kNHWC>)
+MINDCV_OPERATOR(Stem, STEM, patch_forward<Float32, kNCHW>)
+MINDCV_OPERATOR(StemBf16, STEM, patch_forward<Bfloat16, kNCHW>)
+MINDCV_OPERATOR(PatchPacked, PATCH_PACKED, patch_packed<Float32, kNHWC>, packed_floats<Float32>)
+MINDCV_OPERATOR(PatchPackedBf16, PATCH_PACKED, patch_packed<Bfloat16, kNHWC>, packed_floats<Bfloat16>)
+MINDCV_OPERATOR(StemPacked, STEM_PACKED, patch_packed<Float32, kNCHW>, packed_floats<Float32>)
+MINDCV_OPERATOR(StemPackedBf16, STEM_PACKED, patch_packed<Bfloat16, kNCHW>, packed_floats<Bfloat16>)
+MINDCV_OPERATOR(PackPatch, PACK_PATCH, pack_patch<Float32, kNHWC>, packed_floats<Float32>)
+MINDCV_OPERATOR(PackPatchBf16, PACK_PATCH, pack_patch<Bfloat16, kNHWC>, packed_floats<Bfloat16>)
+MINDCV_OPERATOR(PackStem, PACK_PATCH, pack_patch<Float32, kNCHW>, packed_floats<Float32>)
+MINDCV_OPERATOR(PackStemBf16, PACK_PATCH, pack_patch<Bfloat16, kNCHW>, packed_floats<Bfloat16>)
+MINDCV_OPERATOR(PatchInputGrad, PATCH_INPUT_GRAD, patch_backward_input<Float32, kNHWC>)
+MINDCV_OPERATOR(PatchInputGradBf16, PATCH_INPUT_GRAD, patch_backward_input<Bfloat16, kNHWC>)
+MINDCV_OPERATOR(StemInputGrad, STEM_INPUT_GRAD, patch_backward_input<Float32, kNCHW>)
+MINDCV_OPERATOR(StemInputGradBf16, STEM_INPUT_GRAD, patch_backward_input<Bfloat16, kNCHW>)
+MINDCV_OPERATOR(PatchParamsGrad, PATCH_PARAMS_GRAD, patch_backward_params<Float32, kNHWC>)
+MINDCV_OPERATOR(PatchParamsGradBf16, PATCH_PARAMS_GRAD, patch_backward_params<Bfloat16, kNHWC>)
+MINDCV_OPERATOR(StemParamsGrad, STEM_PARAMS_GRAD, patch_backward_params<Float32, kNCHW>)
+MINDCV_OPERATOR(StemParamsGradBf16, STEM_PARAMS_GRAD, patch_backward_params<Bfloat16, kNCHW>)

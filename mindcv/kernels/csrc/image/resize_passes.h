@@ -2,10 +2,29 @@
 //
 // A pass multiplies by integer weights and rounds to bytes, so that any order of the sums gives the same bits.
 #pragma once
-#include "image/images.h"
 #include "simd/simd.h"
 
 namespace mindcv {
+
+// Fixed point of Pillow's resizing: a weight of 1 is 2^22, a weighted sum of bytes is rounded once.
+constexpr int kWeightBits = 22;
+// Wide multiplications take a weight in two halves, high * 2^12 + low, each of which fits 16 bits.
+constexpr int kLowBits = 12;
+// Taps of one step of the horizontal pass.
+constexpr int kTapGroup = 4;
+
+// Which values of a row (or column) each output is the weighted sum of: `width` of them from `first[i]` on, all inside
+// the source. Weights beyond the filter's support are 0.
+struct Taps {
+  int64_t outputs;
+  int64_t width;
+  const int32_t* first;
+  const int32_t* weights;
+  // The same weights in groups of four: high halves of (0, 1) and (2, 3), low halves of (0, 1) and (2, 3), two 16-bit
+  // numbers a value. Null when the source is narrower than a whole number of groups.
+  const int32_t* groups;
+};
+
 namespace MINDCV_ISA {
 
 constexpr int32_t kHalf = 1 << (kWeightBits - 1);

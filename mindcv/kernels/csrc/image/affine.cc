@@ -1,9 +1,16 @@
 // Pillow's affine transform of an image, bilinear or bicubic, in float64 with Pillow's order of operations.
-#pragma once
-#include "image/resize.h"
+#include "runtime/registry.h"
+#include "simd/simd.h"
 
 namespace mindcv {
+
+// Writes what is at (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]) of the source, for (x, y) the centres of the
+// pixels of a result of the same size; `fill` where that is outside. Pixels of 4 bytes.
+using Affine = void (*)(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m,
+                        const uint8_t* fill, uint8_t* out);
+
 namespace MINDCV_ISA {
+namespace {
 
 struct Bilinear {
   static constexpr int kTaps = 2, kBefore = 0;
@@ -110,11 +117,29 @@ void affine_image(const uint8_t* source, int64_t width, int64_t height, const do
   }
 }
 
-// Of pixels of four bytes; see images.h.
-inline void affine(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m,
-                   const uint8_t* fill, uint8_t* out) {
+// Of pixels of four bytes; see Affine.
+void affine(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m, const uint8_t* fill,
+            uint8_t* out) {
   (is_cubic ? affine_image<Bicubic> : affine_image<Bilinear>)(source, width, height, m, fill, out);
 }
 
+const ImageKernelEntry affine_entry("affine", MINDCV_ISA_NAME, Affine{affine});
+
+}  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
+
+#if defined(MINDCV_ONCE)
+#include "image/checks.h"
+
+extern "C" int mindcv_affine(const uint8_t* source, int64_t width, int64_t height, int32_t is_cubic, const double* m,
+                             const uint8_t* fill, uint8_t* out) {
+  using namespace mindcv;
+  static const auto kernel = image_kernel<Affine>("affine");
+  return with_last_error([&] {
+    expect("a width of", width, 1, kMaxPixels);
+    expect("a height of", height, 1, kMaxPixels);
+    kernel(source, width, height, is_cubic != 0, m, fill, out);
+  });
+}
+#endif

@@ -1,10 +1,18 @@
 // Pillow's enhancements that look at more than one value: blends of an image with a blurred or a grey one.
-#pragma once
-#include "image/images.h"
+#include "runtime/registry.h"
 #include "simd/simd.h"
 
 namespace mindcv {
+
+// Blends an image with a blurred one (pixels of 1 or 4 bytes). A factor of 0 gives the blurred image, 1 the image
+// itself; the factor may be any finite number.
+using Sharpen = void (*)(const uint8_t* source, int64_t width, int64_t height, int channels, float factor,
+                         uint8_t* out);
+// The same with a grey image, for pixels of 4 bytes.
+using Saturate = void (*)(const uint8_t* source, int64_t pixels, float factor, uint8_t* out);
+
 namespace MINDCV_ISA {
+namespace {
 
 // Between `base` (factor 0) and `value` (factor 1), or beyond, in float32 with Pillow's roundings.
 MINDCV_INLINE uint8_t blend(int32_t base, int32_t value, float factor) {
@@ -26,7 +34,7 @@ MINDCV_INLINE void sharpen_row(const uint8_t* row, int64_t stride, int64_t bytes
 }
 
 // Pixels of one or four bytes; those at the border, which have no blurred value, stay.
-inline void sharpen(const uint8_t* source, int64_t width, int64_t height, int channels, float factor, uint8_t* out) {
+void sharpen(const uint8_t* source, int64_t width, int64_t height, int channels, float factor, uint8_t* out) {
   const int64_t stride = width * channels;
   memcpy(out, source, static_cast<size_t>(height * stride));
   for (int64_t y = 1; y < height - 1; ++y) {
@@ -37,12 +45,43 @@ inline void sharpen(const uint8_t* source, int64_t width, int64_t height, int ch
 }
 
 // Pixels of four bytes: blends with their grey, 0.299 red + 0.587 green + 0.114 blue in 16 bits' fixed point.
-inline void saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
+void saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
   for (int64_t i = 0; i < pixels; ++i, source += 4, out += 4) {
     const int32_t grey = (source[0] * 19595 + source[1] * 38470 + source[2] * 7471 + 0x8000) >> 16;
     for (int c = 0; c < 4; ++c) out[c] = blend(grey, source[c], factor);
   }
 }
 
+const ImageKernelEntry sharpen_entry("sharpen", MINDCV_ISA_NAME, Sharpen{sharpen});
+const ImageKernelEntry saturate_entry("saturate", MINDCV_ISA_NAME, Saturate{saturate});
+
+}  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
+
+#if defined(MINDCV_ONCE)
+#include "image/checks.h"
+
+extern "C" int mindcv_sharpen(const uint8_t* source, int64_t width, int64_t height, int32_t channels, float factor,
+                              uint8_t* out) {
+  using namespace mindcv;
+  static const auto kernel = image_kernel<Sharpen>("sharpen");
+  return with_last_error([&] {
+    expect("a width of", width, 1, kMaxPixels);
+    expect("a height of", height, 1, kMaxPixels);
+    expect_channels(channels);
+    expect_finite(factor);
+    kernel(source, width, height, channels, factor, out);
+  });
+}
+
+extern "C" int mindcv_saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
+  using namespace mindcv;
+  static const auto kernel = image_kernel<Saturate>("saturate");
+  return with_last_error([&] {
+    expect("a number of pixels of", pixels, 0, kMaxValues);
+    expect_finite(factor);
+    kernel(source, pixels, factor, out);
+  });
+}
+#endif

@@ -1,0 +1,106 @@
+"""What each kernel takes and gives: a table of names and signatures.
+
+A signature names the arguments in their order and writes their shapes in symbols:
+
+    x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]
+
+The same letter stands for the same number in all arguments of a call. `4*C` is a product. `H/k` is a quotient that is
+rounded down. `packed(k,n)` is the size of a packed weight [n, k]. `packed_patch(k,I,O)` is the length of a packed patch
+convolution's rows. `...` stands for any dimensions, which are the same wherever it is written. `n*(a[C] b[C])` repeats
+its arguments n times; `...` is then the same in every repetition with the same number. Every argument is float32. Every
+dimension but those of `...` is at least 1.
+
+The C++ files of the operators (`csrc/network/*.cc`) register the same names with the same signatures. Where the library
+is loaded, the two tables are compared, and a library that differs is not used.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SIGNATURES"]
+
+_CONV = "dwconv.weight[C,1,7,7] dwconv.bias[C] norm.gamma[C] norm.beta[C]"
+_V1 = f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] pwconv2.weight[C,4*C] pwconv2.bias[C] gamma_[C]"
+_V2 = (
+    f"{_CONV} pwconv1.weight[4*C,C] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
+    "pwconv2.weight[C,4*C] pwconv2.bias[C]"
+)
+_V1_PACKED = (
+    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] pwconv2.weight[packed(4*C,C)] pwconv2.bias[C] gamma_[C]"
+)
+_V2_PACKED = (
+    f"{_CONV} pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] "
+    "pwconv2.weight[packed(4*C,C)] pwconv2.bias[C]"
+)
+_SAVED = "xhat[N,H,W,C] factor[N*H*W] z[N,H,W,4*C]"
+
+
+def _gradients(parameters: str) -> str:
+    return " ".join(f"grad.{argument}" for argument in parameters.split())
+
+
+_BLOCK_V1 = f"x[N,H,W,C] {_V1} keep[N] -> out[N,H,W,C]"
+_BLOCK_V2 = f"x[N,H,W,C] {_V2} keep[N] -> out[N,H,W,C]"
+_BLOCK_V1_SAVING = f"{_BLOCK_V1} {_SAVED}"
+_BLOCK_V2_SAVING = f"{_BLOCK_V2} {_SAVED} norms[N,4*C]"
+_BLOCK_V1_GRAD = f"x[N,H,W,C] {_V1} keep[N] dout[N,H,W,C] {_SAVED} -> grad.x[N,H,W,C] {_gradients(_V1)}"
+_BLOCK_V2_GRAD = f"x[N,H,W,C] {_V2} keep[N] dout[N,H,W,C] {_SAVED} norms[N,4*C] -> grad.x[N,H,W,C] {_gradients(_V2)}"
+_STAGE_V1 = f"x[N,H,W,C] n*({_V1_PACKED}) -> out[N,H,W,C]"
+_STAGE_V2 = f"x[N,H,W,C] n*({_V2_PACKED}) -> out[N,H,W,C]"
+_PACK_WEIGHT = "weight[O,I] -> packed[packed(I,O)]"
+_PACK_PATCH = "weight[O,I,k,k] -> packed[k,packed_patch(k,I,O)]"
+_PATCH_PACKED = "x[N,H,W,I] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[I] norm.beta[I] -> out[N,H/k,W/k,O]"
+_STEM_PACKED = "x[N,I,H,W] weight[k,packed_patch(k,I,O)] bias[O] norm.gamma[O] norm.beta[O] -> out[N,H/k,W/k,O]"
+_PATCH = "x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]"
+_STEM = "x[N,I,H,W] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]"
+_PATCH_INPUT_GRAD = "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,H,W,I]"
+_STEM_INPUT_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H,W]"
+_PATCH_PARAMS_GRAD = "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+_STEM_PARAMS_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+
+# The kernels whose names end in Bf16 round the factors of their products to bfloat16.
+SIGNATURES = {
+    "BlockV1": _BLOCK_V1,
+    "BlockV1Bf16": _BLOCK_V1,
+    "BlockV2": _BLOCK_V2,
+    "BlockV2Bf16": _BLOCK_V2,
+    "BlockV1Saving": _BLOCK_V1_SAVING,
+    "BlockV1SavingBf16": _BLOCK_V1_SAVING,
+    "BlockV2Saving": _BLOCK_V2_SAVING,
+    "BlockV2SavingBf16": _BLOCK_V2_SAVING,
+    "BlockV1Grad": _BLOCK_V1_GRAD,
+    "BlockV1GradBf16": _BLOCK_V1_GRAD,
+    "BlockV2Grad": _BLOCK_V2_GRAD,
+    "BlockV2GradBf16": _BLOCK_V2_GRAD,
+    "StageV1Packed": _STAGE_V1,
+    "StageV1PackedBf16": _STAGE_V1,
+    "StageV2Packed": _STAGE_V2,
+    "StageV2PackedBf16": _STAGE_V2,
+    "PackWeight": _PACK_WEIGHT,
+    "PackWeightBf16": _PACK_WEIGHT,
+    "PackPatch": _PACK_PATCH,
+    "PackPatchBf16": _PACK_PATCH,
+    "PackStem": _PACK_PATCH,
+    "PackStemBf16": _PACK_PATCH,
+    "PatchPacked": _PATCH_PACKED,
+    "PatchPackedBf16": _PATCH_PACKED,
+    "StemPacked": _STEM_PACKED,
+    "StemPackedBf16": _STEM_PACKED,
+    "Patch": _PATCH,
+    "PatchBf16": _PATCH,
+    "Stem": _STEM,
+    "StemBf16": _STEM,
+    "PatchInputGrad": _PATCH_INPUT_GRAD,
+    "PatchInputGradBf16": _PATCH_INPUT_GRAD,
+    "StemInputGrad": _STEM_INPUT_GRAD,
+    "StemInputGradBf16": _STEM_INPUT_GRAD,
+    "PatchParamsGrad": _PATCH_PARAMS_GRAD,
+    "PatchParamsGradBf16": _PATCH_PARAMS_GRAD,
+    "StemParamsGrad": _STEM_PARAMS_GRAD,
+    "StemParamsGradBf16": _STEM_PARAMS_GRAD,
+    "Norm": "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]",
+    "NormGrad": "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
+    "AdamW": (
+        "n*(weight[...]) n*(moment1[...]) n*(moment2[...]) n*(gradient[...]) rates[n] decays[n] constants[4] "
+        "-> unused[1]"
+    ),
+}
