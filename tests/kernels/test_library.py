@@ -11,6 +11,7 @@ import pytest
 
 from mindcv.kernels import library
 from mindcv.kernels.build import LIBRARY_NAME, Stamp, sources
+from mindcv.kernels.signature_table import SIGNATURES
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
@@ -88,6 +89,27 @@ def test_unused_kernels_are_warned_of_once(monkeypatch):
     library._say_why_not.cache_clear()
     assert not library.is_available() and not library.is_available()
     assert said == ["CPU kernels are not used, so that everything takes several times as long: a reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"Norm": SIGNATURES["Norm"].replace("gamma[C] beta[C]", "beta[C] gamma[C]")},
+            "the kernel Norm is 'x[...,C] gamma",
+        ),
+        ({"NoSuchKernel": "x[N] -> out[N]"}, "the kernel NoSuchKernel is 'missing' in the library"),
+        ({"AdamW": None}, "and 'missing' in the table"),
+    ],
+    ids=["two arguments of one shape swapped", "missing in the library", "missing in the table"],
+)
+def test_library_is_refused_when_its_signatures_differ_from_the_table(changes, words, monkeypatch):
+    monkeypatch.delenv("MINDCV_KERNELS_ISA", raising=False)
+    assert library._loaded.__wrapped__().is_used
+    changed = {name: text for name, text in {**SIGNATURES, **changes}.items() if text is not None}
+    monkeypatch.setattr(library, "SIGNATURES", changed)
+    refused = library._loaded.__wrapped__()
+    assert not refused.is_used and "signature_table.py" in refused.reason and words in refused.reason
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-// What both arithmetics of matrix products (fma.h, amx.h) share. They offer the same: operands in a packed
-// form that is written in tiles, and the product of a tile's rows of A with a tile's columns of B, over a part of k, as
-// one tile of float32.
+// The sizes of tiles, and what the two arithmetics of matrix products (fma.h, amx.h) share.
+//
+// An arithmetic has a packed form of A and of B, which is written tile by tile, and a function that multiplies the rows
+// of a tile of A with the columns of a tile of B over a part of k. The result is one tile of float32.
 #pragma once
 #include "runtime/thread_pool.h"
 #include "simd/simd.h"
@@ -8,76 +9,81 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// Products are computed in parts of this much of k.
-constexpr int64_t kDepth = 384;
+// KC: the number of values of k that are multiplied at a time.
+constexpr int64_t kKC = 384;
 
-// Rows and columns of a tile: the tile multiplier's registers make 32, and a multiple of 6, 8 and 16 serves the others.
-// Then, tiles of rows at most in a block of a product: kDepth of their columns stay in a second-level cache of 2 MiB,
-// or of 512 KiB, while the panels of B come by, each of which is fetched once for all of these rows. And in a block
-// that goes through two products, both of whose rows and sums are to stay there.
+// kTile is the number of rows and columns of a tile: 32 is what the registers of the tile multiplier hold, and 48 is a
+// multiple of MR and NR of every other instruction set.
+//
+// MC, the rows of a macro tile, is kMCTiles tiles. KC columns of these rows stay in a second-level cache of 2 MiB (AMX)
+// or 512 KiB while the panels of B are read, each of them once for all of these rows. kFusedMCTiles is the same where
+// the rows go through two products and the rows and sums of both must stay in the cache.
 #if defined(__AMX_BF16__)
 constexpr int kTile = 32;
-constexpr int64_t kBlockTiles = 12, kBlockOfTwoTiles = 8;
+constexpr int64_t kMCTiles = 12, kFusedMCTiles = 8;
 #else
 constexpr int kTile = 48;
-constexpr int64_t kBlockTiles = 4, kBlockOfTwoTiles = 4;
+constexpr int64_t kMCTiles = 4, kFusedMCTiles = 4;
 #endif
 
-constexpr int64_t kLine = 16;  // values in a line of the cache
+constexpr int64_t kCacheLine = 16;  // float32 values in a cache line
 
 struct Range {
   int64_t begin, end;
   int64_t count() const { return end - begin; }
 };
 
-// Memory that is wanted soon, and is fetched into the second-level cache while tiles are multiplied: `rows` rows of
-// `width` values, `step` apart, a line of the cache after the other.
-struct Ahead {
+// Memory that is prefetched into the second-level cache while tiles are multiplied, one cache line after the other:
+// `rows` rows of `width` values, `stride` values apart.
+struct Prefetch {
   const float* row;
-  int64_t rows, width, step;
+  int64_t rows, width, stride;
   int64_t col = 0;
 
-  int64_t lines() const { return rows * ceil_div(width, kLine); }
+  int64_t lines() const { return rows * ceil_div(width, kCacheLine); }
 
-  // The next `count` lines.
-  MINDCV_INLINE void fetch(int64_t count) {
+  // Prefetches the next `count` cache lines.
+  MINDCV_INLINE void advance(int64_t count) {
     for (; count > 0 && rows > 0; --count) {
       __builtin_prefetch(row + col, 0, 2);
-      col += kLine;
+      col += kCacheLine;
       if (col < width) continue;
       col = 0;
-      row += step;
+      row += stride;
       --rows;
     }
   }
 };
 
-// Which tile, over which part of k; where A begins along k; for the caches which tile comes next, and how many lines of
-// `ahead` are fetched meanwhile.
-struct Product {
-  int64_t row, col, k0, k1, a_k0, next_row, next_col;
-  Ahead* ahead;
+// The product of one row tile of A and one column tile of B.
+struct TileProduct {
+  int64_t row, col;            // the tiles
+  int64_t k0, k1;              // the part of k
+  int64_t a_k0;                // the value of k where A begins
+  int64_t next_row, next_col;  // the tiles of the next product, for the caches
+  Prefetch* prefetch;          // of which `lines` cache lines are prefetched during this product
   int64_t lines;
 };
 
-// Starts to fetch a tile's row into the second-level cache; what is outside of the matrix does no harm.
-MINDCV_INLINE void fetch_row(const float* row) {
-  for (int64_t i = 0; i < kTile; i += kLine) __builtin_prefetch(row + i, 0, 2);
+// Prefetches a tile's row into the second-level cache. Addresses outside of the matrix do no harm.
+MINDCV_INLINE void prefetch_row(const float* row) {
+  for (int64_t i = 0; i < kTile; i += kCacheLine) __builtin_prefetch(row + i, 0, 2);
 }
 
-// A square of kWidth x kWidth with its axes swapped, of which `rows` rows, each `step` after the last, and `cols`
+// Loads a square of kWidth x kWidth values and transposes it. Only `rows` rows, `stride` values apart, and `cols`
 // columns exist; the rest becomes 0.
-MINDCV_INLINE void turn_square(const float* from, int64_t step, int64_t rows, int64_t cols, Vec (&square)[kWidth]) {
-  for (int k = 0; k < kWidth; ++k) square[k] = k < rows && cols > 0 ? load_part(from + k * step, cols) : Vec{};
+MINDCV_INLINE void load_transposed(const float* from, int64_t stride, int64_t rows, int64_t cols,
+                                   Vec (&square)[kWidth]) {
+  for (int k = 0; k < kWidth; ++k) square[k] = k < rows && cols > 0 ? load_part(from + k * stride, cols) : Vec{};
   transpose(square);
 }
 
-// A whole tile with its axes swapped.
-inline void turn(const float* from, float* to) {
+// Transposes a whole tile.
+inline void transpose_tile(const float* from, float* to) {
   for (int64_t i = 0; i < kTile; i += kWidth) {
     for (int64_t j = 0; j < kTile; j += kWidth) {
       Vec square[kWidth];
-      turn_square(from + i * kTile + j, kTile, kWidth, kWidth, square);
+      load_transposed(from + i * kTile + j, kTile, kWidth, kWidth, square);
       for (int k = 0; k < kWidth; ++k) store(to + (j + k) * kTile + i, square[k]);
     }
   }

@@ -4,8 +4,8 @@
 
 namespace mindcv {
 
-// Writes what is at (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]) of the source, for (x, y) the centres of the
-// pixels of a result of the same size; `fill` where that is outside. Pixels of 4 bytes.
+// Writes a result of the size of the source, with pixels of 4 bytes. The pixel with its centre at (x, y) gets the value
+// of the source at (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]), or `fill` where that lies outside the source.
 using Affine = void (*)(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m,
                         const uint8_t* fill, uint8_t* out);
 
@@ -14,13 +14,13 @@ namespace {
 
 struct Bilinear {
   static constexpr int kTaps = 2, kBefore = 0;
-  // Between v[0] (d = 0) and v[1] (d = 1).
+  // Interpolates between v[0] (d = 0) and v[1] (d = 1).
   static MINDCV_INLINE Pixels between(const Pixels* v, Pixels d) { return v[0] + (v[1] - v[0]) * d; }
 };
 
 struct Bicubic {  // Keys' kernel with a = -1
   static constexpr int kTaps = 4, kBefore = 1;
-  // Between v[1] (d = 0) and v[2] (d = 1).
+  // Interpolates between v[1] (d = 0) and v[2] (d = 1).
   static MINDCV_INLINE Pixels between(const Pixels* v, Pixels d) {
     const Pixels p2 = v[2] - v[0];
     const Pixels p3 = 2 * (v[0] - v[1]) + v[2] - v[3];
@@ -29,12 +29,12 @@ struct Bicubic {  // Keys' kernel with a = -1
   }
 };
 
-// Where the pixels of a part of a row come from.
+// The places in the source that the pixels of a part of a row come from.
 template <class Curve>
 struct Places {
   static constexpr int kCount = 64;
 
-  // For the pixels from `x` on of row `y`; whatever lies outside the source takes its first pixel.
+  // Finds the places for the pixels of row `y` from `x` on. A place outside the source becomes that of its first pixel.
   void find(double x, double y, const double* m, int64_t width, int64_t height) {
     int outside = 0, slanted_across = 0, slanted_down = 0;
     for (int i = 0; i < kCount; ++i) {
@@ -53,7 +53,7 @@ struct Places {
     is_level_down = slanted_down == 0;
   }
 
-  double across[kCount], down[kCount];  // how far the place is from the pixel before it, 0 to 1
+  double across[kCount], down[kCount];  // the distance from the pixel before the place, 0 to 1
   int32_t column[Curve::kTaps][kCount], row[Curve::kTaps][kCount];
   int32_t inside[kCount];
   bool is_all_outside, is_level_across, is_level_down;
@@ -70,7 +70,8 @@ struct Places {
   }
 };
 
-// Level: every place is right at a pixel in that direction, where the curve gives that pixel's value exactly.
+// Interpolates the pixels of a part of a row. In a level direction every place is exactly at a pixel, and the curve
+// gives the value of that pixel.
 template <class Curve, bool kLevelAcross, bool kLevelDown>
 void affine_part(const uint8_t* source, int64_t width, const Places<Curve>& places, uint8_t* found) {
   constexpr int kRows = kLevelDown ? 1 : Curve::kTaps, kColumns = kLevelAcross ? 1 : Curve::kTaps;
@@ -117,7 +118,6 @@ void affine_image(const uint8_t* source, int64_t width, int64_t height, const do
   }
 }
 
-// Of pixels of four bytes; see Affine.
 void affine(const uint8_t* source, int64_t width, int64_t height, bool is_cubic, const double* m, const uint8_t* fill,
             uint8_t* out) {
   (is_cubic ? affine_image<Bicubic> : affine_image<Bilinear>)(source, width, height, m, fill, out);

@@ -1,4 +1,4 @@
-// What the C functions of the image kernels check before they touch memory.
+// The checks that the C functions of the image kernels make before they touch memory.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -9,15 +9,15 @@
 
 namespace mindcv {
 
-// Throws std::invalid_argument where a caller's number is out of range.
+// Throws std::invalid_argument where a number of the caller is out of range.
 inline void expect(const char* name, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return;
   throw std::invalid_argument("an image kernel got " + std::string(name) + " " + std::to_string(value) +
                               "; it expects " + std::to_string(min) + " to " + std::to_string(max));
 }
 
-constexpr int64_t kMaxPixels = int64_t{1} << 28;  // of a side, so that 32 bits hold every place in it
-constexpr int64_t kMaxValues = int64_t{1} << 45;  // of an image; more than the addresses of a process
+constexpr int64_t kMaxPixels = int64_t{1} << 28;  // pixels of a side, so that 32 bits hold every place in it
+constexpr int64_t kMaxValues = int64_t{1} << 45;  // values of an image: more than a process has addresses
 
 inline void expect_one_of(const char* name, int32_t value, int32_t first, int32_t second) {
   if (value == first || value == second) return;

@@ -1,4 +1,4 @@
-// Pillow's enhancements that look at more than one value: blends of an image with a blurred or a grey one.
+// Pillow's enhancements that use more than one value of a pixel: blends of an image with a blurred or a grey image.
 #include "runtime/registry.h"
 #include "simd/simd.h"
 
@@ -14,15 +14,15 @@ using Saturate = void (*)(const uint8_t* source, int64_t pixels, float factor, u
 namespace MINDCV_ISA {
 namespace {
 
-// Between `base` (factor 0) and `value` (factor 1), or beyond, in float32 with Pillow's roundings.
+// Blends `base` (factor 0) and `value` (factor 1) in float32, with Pillow's rounding. The factor may be any number.
 MINDCV_INLINE uint8_t blend(int32_t base, int32_t value, float factor) {
   const float mixed = static_cast<float>(base) + factor * static_cast<float>(value - base);
   return static_cast<uint8_t>(mixed <= 0 ? 0 : mixed >= 255 ? 255 : static_cast<int32_t>(mixed));
 }
 
-// A row between two others; `step` bytes from one pixel to the next. The blurred value is the mean with a weight of 5
-// in the middle and 1 around it, rounded: Pillow computes it in float32, but sums of bytes / 13 are never close to a
-// half.
+// Sharpens a row that has a row above and one below; `step` bytes lie between two pixels. The blurred value is the
+// rounded mean with a weight of 5 in the middle and of 1 around it. Pillow computes it in float32. Integers give the
+// same bits, because sums of bytes / 13 are never close to a half.
 MINDCV_INLINE void sharpen_row(const uint8_t* row, int64_t stride, int64_t bytes, int64_t step, float factor,
                                uint8_t* out) {
   const uint8_t *above = row - stride, *below = row + stride;
@@ -33,7 +33,7 @@ MINDCV_INLINE void sharpen_row(const uint8_t* row, int64_t stride, int64_t bytes
   }
 }
 
-// Pixels of one or four bytes; those at the border, which have no blurred value, stay.
+// Pixels at the border have no blurred value and stay as they are.
 void sharpen(const uint8_t* source, int64_t width, int64_t height, int channels, float factor, uint8_t* out) {
   const int64_t stride = width * channels;
   memcpy(out, source, static_cast<size_t>(height * stride));
@@ -44,7 +44,7 @@ void sharpen(const uint8_t* source, int64_t width, int64_t height, int channels,
   }
 }
 
-// Pixels of four bytes: blends with their grey, 0.299 red + 0.587 green + 0.114 blue in 16 bits' fixed point.
+// Grey is 0.299 red + 0.587 green + 0.114 blue, in fixed point with 16 bits.
 void saturate(const uint8_t* source, int64_t pixels, float factor, uint8_t* out) {
   for (int64_t i = 0; i < pixels; ++i, source += 4, out += 4) {
     const int32_t grey = (source[0] * 19595 + source[1] * 38470 + source[2] * 7471 + 0x8000) >> 16;

@@ -1,4 +1,4 @@
-// Bytes to other bytes, by tables of 256.
+// Replaces bytes by the entries of tables with 256 values.
 #include "runtime/registry.h"
 #include "simd/simd.h"
 
@@ -11,14 +11,13 @@ using LookUp = void (*)(const uint8_t* source, int64_t pixels, int channels, con
 namespace MINDCV_ISA {
 namespace {
 
-// Pixels of four bytes, the first three by a table each, or pixels of one byte by one table.
 void look_up(const uint8_t* source, int64_t pixels, int channels, const uint8_t* tables, uint8_t* out) {
   if (look_up_bytes(source, pixels * channels, channels, tables, out)) return;
   if (channels == 1) {
     for (int64_t i = 0; i < pixels; ++i) out[i] = tables[source[i]];
     return;
   }
-  uint32_t words[3][256];  // each value in its place in a pixel
+  uint32_t words[3][256];  // the values, shifted to the place of their channel in a pixel
   for (int c = 0; c < 3; ++c) {
     for (int v = 0; v < 256; ++v) {
       uint8_t bytes[4] = {};
@@ -28,7 +27,7 @@ void look_up(const uint8_t* source, int64_t pixels, int channels, const uint8_t*
   }
   for (int64_t i = 0; i < pixels; ++i, source += 4, out += 4) {
     uint32_t pixel = words[0][source[0]] | words[1][source[1]] | words[2][source[2]];
-    asm("" : "+r"(pixel));  // else GCC makes gathers of it, which take twice as long
+    asm("" : "+r"(pixel));  // without this GCC emits gather instructions, which take twice as long
     memcpy(out, &pixel, 4);
   }
 }

@@ -1,10 +1,11 @@
-// Bytes to normalised float32 planes, and blends of such images.
+// Converts bytes to normalised float32 planes, and blends such images.
 #include "runtime/registry.h"
 #include "simd/simd.h"
 
 namespace mindcv {
 
-// Pixels to `planes` float32 planes of (value - mean) / std.
+// Writes (value - mean) / std of each channel to its float32 plane: three planes for pixels of 4 bytes, one for pixels
+// of 1 byte.
 using ToPlanes = void (*)(const uint8_t* source, int64_t pixels, int planes, const float* mean, const float* std,
                           float* out);
 // Each of two images of `count` values becomes share * itself + (1 - share) * the other, rounded at each step.
@@ -13,7 +14,7 @@ using Mix = void (*)(float* a, float* b, int64_t count, float share_a, float sha
 namespace MINDCV_ISA {
 namespace {
 
-// Pixels of four bytes to three planes, or of one byte to one: (value - mean) / std in float32, each rounded once.
+// Each operation is rounded once, as in NumPy.
 void to_planes(const uint8_t* source, int64_t pixels, int planes, const float* mean, const float* std, float* out) {
   const int step = planes == 1 ? 1 : 4;
   int64_t i = 0;
@@ -30,8 +31,7 @@ void to_planes(const uint8_t* source, int64_t pixels, int planes, const float* m
   }
 }
 
-// Blends two images of `count` values with one another, each with its own share of itself; NumPy's a *= s, a += b (1 -
-// s). They may be the same one.
+// The bits are those of NumPy's a *= s; a += b * (1 - s). The two images may be the same memory.
 void mix(float* a, float* b, int64_t count, float share_a, float share_b) {
   const float rest_a = 1.0f - share_a, rest_b = 1.0f - share_b;
   int64_t i = 0;

@@ -4,10 +4,10 @@
 
 namespace mindcv {
 
-// Rows of pixels, `stride` bytes apart, to rows of taps.outputs pixels.
+// Resizes rows of pixels, which are `stride` bytes apart, to rows of taps.outputs pixels.
 using HorizontalPass = void (*)(const uint8_t* source, int64_t stride, int64_t rows, int channels, const Taps& taps,
                                 uint8_t* out);
-// Rows of `bytes` bytes, `stride` bytes apart, to taps.outputs such rows.
+// Resizes columns: from rows of `bytes` bytes, which are `stride` bytes apart, to taps.outputs such rows.
 using VerticalPass = void (*)(const uint8_t* source, int64_t stride, int64_t bytes, const Taps& taps, uint8_t* out);
 
 namespace MINDCV_ISA {
@@ -32,7 +32,7 @@ const ImageKernelEntry vertical("resize_vertical", MINDCV_ISA_NAME, VerticalPass
 namespace mindcv {
 namespace {
 
-using Buffer = std::unique_ptr<uint8_t[]>;  // not set to 0, as a vector is
+using Buffer = std::unique_ptr<uint8_t[]>;  // unlike a vector, it is not set to 0
 
 double sinc(double x) { return x == 0 ? 1 : sin(x * M_PI) / (x * M_PI); }
 
@@ -61,7 +61,7 @@ struct Filter {
 // FILTERS in mindcv/kernels/images.py numbers them in this order.
 constexpr Filter kFilters[] = {{box, 0.5}, {bilinear, 1}, {hamming, 1}, {bicubic, 2}, {lanczos, 3}};
 
-// How one side of an image is resized: `size` values to `resized`, of which `kept` from `from` on are wanted.
+// How one side of an image is resized: from `size` to `resized` values, of which `kept` values from `from` on are kept.
 struct Side {
   int32_t size, resized, from, kept, is_flipped;
 };
@@ -75,7 +75,7 @@ void expect_side(const Side& side) {
 
 class TapTable {
  public:
-  // The number of taps is rounded up to a multiple of `group`, where the source has as many values.
+  // The number of taps is rounded up to a multiple of `group`, unless the source has fewer values.
   TapTable(const Filter& filter, const Side& side, int64_t group) {
     const double scale = static_cast<double>(side.size) / side.resized;
     const double filter_scale = scale < 1 ? 1 : scale;
@@ -102,7 +102,7 @@ class TapTable {
             is_grouped_ ? groups_.data() : nullptr};
   }
 
-  // The values that any output takes, from `begin` to before `end`; outputs count from `begin` afterwards.
+  // Gives the range [begin, end) of the source's values that the outputs use. Outputs count from `begin` afterwards.
   void crop(int32_t* begin, int32_t* end) {
     *begin = *std::min_element(first_.begin(), first_.end());
     *end = *std::max_element(first_.begin(), first_.end()) + static_cast<int32_t>(width_);
@@ -110,7 +110,7 @@ class TapTable {
   }
 
  private:
-  // The values from `low` to before `high` that an output takes, and where between them it is.
+  // The range [low, high) of the source's values that an output uses, and the place of the output's centre in it.
   struct Window {
     int32_t low, high;
     double center;
@@ -159,8 +159,8 @@ class TapTable {
 }  // namespace
 }  // namespace mindcv
 
-// Resizes pixels of one or four bytes, whose rows are `stride` bytes apart; `out` has none between them. Returns what
-// `with_last_error` returns.
+// Resizes an image with pixels of one or four bytes. Its rows are `stride` bytes apart; `out` has no gaps between rows.
+// Returns what `with_last_error` returns.
 extern "C" int mindcv_resize(const uint8_t* source, int64_t stride, int32_t channels, int32_t filter,
                              const int32_t* sides, int32_t is_vertical_first, uint8_t* out) {
   using namespace mindcv;

@@ -1,27 +1,27 @@
 // The two passes of Pillow's antialiased resizing, on bytes.
 //
-// A pass multiplies by integer weights and rounds to bytes, so that any order of the sums gives the same bits.
+// The weights are integers, so that every order of the additions gives the same bits.
 #pragma once
 #include "simd/simd.h"
 
 namespace mindcv {
 
-// Fixed point of Pillow's resizing: a weight of 1 is 2^22, a weighted sum of bytes is rounded once.
+// Pillow resizes in fixed point: a weight of 1 is 2^22, and a weighted sum of bytes is rounded once.
 constexpr int kWeightBits = 22;
-// Wide multiplications take a weight in two halves, high * 2^12 + low, each of which fits 16 bits.
+// Wide multiplications take a weight in two parts, high * 2^12 + low, each of which fits into 16 bits.
 constexpr int kLowBits = 12;
-// Taps of one step of the horizontal pass.
+// The number of taps in one step of the horizontal pass.
 constexpr int kTapGroup = 4;
 
-// Which values of a row (or column) each output is the weighted sum of: `width` of them from `first[i]` on, all inside
-// the source. Weights beyond the filter's support are 0.
+// The weights of the outputs. Output i is the weighted sum of `width` values of a row (or column) from `first[i]` on,
+// which all lie inside the source. Weights beyond the filter's support are 0.
 struct Taps {
   int64_t outputs;
   int64_t width;
   const int32_t* first;
   const int32_t* weights;
-  // The same weights in groups of four: high halves of (0, 1) and (2, 3), low halves of (0, 1) and (2, 3), two 16-bit
-  // numbers a value. Null when the source is narrower than a whole number of groups.
+  // The same weights in groups of four: the high parts of (0, 1) and (2, 3) and the low parts of (0, 1) and (2, 3),
+  // with two 16-bit numbers in each value. Null where the source is narrower than a whole number of groups.
   const int32_t* groups;
 };
 
@@ -55,7 +55,7 @@ MINDCV_INLINE void vertical_chunk(const uint8_t* source, int64_t stride, const i
   for (int i = 0; i < kVectors; ++i) store_sums(out + i * kWidth, sums[i]);
 }
 
-// Rows of `bytes` bytes, `stride` apart, to taps.outputs rows of as many, without gaps.
+// `out` has no gaps between its rows.
 inline void resize_vertical(const uint8_t* source, int64_t stride, int64_t bytes, const Taps& taps, uint8_t* out) {
   constexpr int kVectors = 4;
   for (int64_t y = 0; y < taps.outputs; ++y, out += bytes) {
@@ -71,9 +71,9 @@ inline void resize_vertical(const uint8_t* source, int64_t stride, int64_t bytes
 }
 
 #if MINDCV_HAS_LANES
-// kLanes rows of four-byte pixels, a row in each lane: four pixels at a time.
+// Resizes kLanes rows of four-byte pixels. Each lane holds four pixels of one row.
 inline void horizontal_lanes(const uint8_t* const* rows, const Taps& taps, uint8_t* const* outs) {
-  // Pixels (0, 1) and (2, 3) of a lane as pairs of 16-bit numbers, a channel after the other.
+  // These orders give the pixels (0, 1) and (2, 3) of a lane as pairs of 16-bit numbers, channel by channel.
   const Lanes first_two = broadcast_lane({0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1});
   const Lanes last_two = broadcast_lane({8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1});
   const int32_t* group = taps.groups;
@@ -92,7 +92,7 @@ inline void horizontal_lanes(const uint8_t* const* rows, const Taps& taps, uint8
 }
 #endif
 
-// A row of four-byte pixels, the channels of one in a vector of four values.
+// Resizes a row of four-byte pixels. A vector of four values holds the channels of one pixel.
 inline void horizontal_pixels(const uint8_t* row, const Taps& taps, uint8_t* out) {
   const int32_t* weights = taps.weights;
   for (int64_t x = 0; x < taps.outputs; ++x, weights += taps.width) {
@@ -103,7 +103,7 @@ inline void horizontal_pixels(const uint8_t* row, const Taps& taps, uint8_t* out
   }
 }
 
-// Rows of pixels of one or four bytes, `stride` bytes apart, to rows of taps.outputs such pixels, without gaps.
+// Pixels have one or four bytes. `out` has no gaps between its rows.
 inline void resize_horizontal(const uint8_t* source, int64_t stride, int64_t rows, int channels, const Taps& taps,
                               uint8_t* out) {
   const int64_t out_stride = taps.outputs * channels;
@@ -112,7 +112,7 @@ inline void resize_horizontal(const uint8_t* source, int64_t stride, int64_t row
   for (; channels == 4 && taps.groups != nullptr && y < rows; y += kLanes) {
     const uint8_t* from[kLanes];
     uint8_t* to[kLanes];
-    for (int i = 0; i < kLanes; ++i) {  // the last row stands in for those that are not there
+    for (int i = 0; i < kLanes; ++i) {  // the last row takes the place of rows that do not exist
       from[i] = source + min(y + i, rows - 1) * stride;
       to[i] = out + min(y + i, rows - 1) * out_stride;
     }

@@ -1,13 +1,14 @@
-// AdamW's step on many tensors at once, in one pass over their memory.
-#include "gemm/gemm.h"
+// A step of AdamW on many tensors in one pass over their memory (decision 0058).
 #include "runtime/operator.h"
+#include "runtime/parallel.h"
 #include "simd/simd.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 namespace {
 
-// The same for all tensors: a moment's decay; eps times the root, and the quotient, of the corrections, see adamw.py.
+// The same for all tensors: the decay rates of the moments, and two numbers of the bias correction (see
+// mindcv/optim/adamw.py): eps times the root, and the quotient.
 struct AdamWConstants {
   float beta1, beta2, eps, correction;
 };
@@ -19,7 +20,7 @@ struct AdamWTensor {
   int64_t count;
 };
 
-// `count` values from `first` on.
+// Updates `count` values of a tensor from `first` on.
 void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t first, int64_t count) {
   float *w = t.weight + first, *m = t.moment1 + first, *v = t.moment2 + first;
   const float* gradient = t.gradient + first;
@@ -36,7 +37,7 @@ void adamw_part(const AdamWConstants& k, const AdamWTensor& t, int64_t first, in
   }
 }
 
-// The step, in pieces of equal size for the threads to take.
+// Splits the tensors into pieces of equal size, which the threads take.
 void adamw(const Arguments& arguments) {
   constexpr int64_t kPiece = 1 << 14;
   const int64_t count = arguments.repetitions();
@@ -45,7 +46,7 @@ void adamw(const Arguments& arguments) {
   const AdamWConstants constants{values[0], values[1], values[2], values[3]};
   Session memory;
   auto* tensors = static_cast<AdamWTensor*>(memory.bytes(static_cast<size_t>(count) * sizeof(AdamWTensor)));
-  // The number of the first piece of each tensor; last, the number of all pieces.
+  // The number of the first piece of each tensor, and at the end the number of all pieces.
   auto* starts = static_cast<int64_t*>(memory.bytes(static_cast<size_t>(count + 1) * sizeof(int64_t)));
   starts[0] = 0;
   for (int64_t i = 0; i < count; ++i) {

@@ -2,9 +2,11 @@
 //
 //   out = x + keep * gamma * pwconv2(grn(gelu(pwconv1(norm(dwconv(x))))))
 //
-// with gamma (LayerScale) in V1 and grn in V2, and `keep` one factor an image (stochastic depth). Images are taken in
-// groups, so that what lies between two steps stays in a cache. Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g =
-// gelu(z); q = grn(g); r = pwconv2(q); dz is the gradient with respect to z, and so on.
+// with gamma (LayerScale) in V1 and grn in V2. `keep` is one factor for each image (stochastic depth). Images are
+// processed in groups, so that the maps between two steps stay in a cache.
+//
+// Names: u = dwconv(x); y = norm(u); z = pwconv1(y); g = gelu(z); q = grn(g); r = pwconv2(q). dz is the gradient with
+// respect to z, and so on. The wide maps z, g and q have 4C channels.
 #pragma once
 #include "gemm/gemm.h"
 #include "network/depthwise.h"
@@ -69,13 +71,15 @@ struct BlockSaved {
   Float* norms;   // [N, 4C]: L2 norm of g over the pixels of each image; null in V1
 };
 
-// Where a map [rows, width] has its tile (row, col), counted in values, whose `count` rows follow each other in `step`
-// values. A map that is made and used in tiles is kept in them: rows of a tile that are a whole row of the map apart
-// come from memory one by one.
+// A tile of a wide map in memory. The rows of the tile are `stride` values apart.
+//
+// Wide maps are written and read in tiles, so they are stored tile by tile: in a row-major map, the rows of a tile
+// would lie a whole row of the map apart, and each would come from memory by itself. tile_of() gives the tile that
+// begins at (row, col) of the map [rows, width] and has `count` rows.
 template <class Float>
 struct TileInMap {
   Float* data;
-  int64_t step;
+  int64_t stride;
 };
 
 template <class Float>
@@ -83,19 +87,21 @@ TileInMap<Float> tile_of(Float* map, int64_t width, int64_t row, int64_t col, in
   return {map + row * width + col * count, min(kTile, width - col)};
 }
 
-// Where an image has more pixels than channels (the first stages), its wide map alone is as much as a cache holds, and
-// V2 takes one image at a time: backward its response is then differentiated through the weight's gradient (see there).
+// Whether V2 processes one image at a time. It does so where an image has more pixels than channels (the first stages):
+// the wide map of one image then fills a cache. The backward pass differentiates the response of a single image through
+// the gradient of the weight (see BlockBackward::respond_to_image).
 inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
   return p.grn_gamma != nullptr && s.pixels() >= s.c;
 }
 
-// Images whose rows are handled together: enough for a good product, few enough to stay in cache.
-inline int64_t group_images(const MapShape& s, const BlockParams& p) {
+// The number of images whose rows are processed together: enough for a fast product, few enough to stay in the cache.
+inline int64_t images_per_group(const MapShape& s, const BlockParams& p) {
   return takes_single_images(s, p) ? 1 : max(1, min(s.n, 3136 / max(1, s.pixels())));
 }
 
-// Sums over rows of one group, for each tile of rows and each image in it, per channel. A tile's part is written by
-// one thread in the order of its rows, and the parts are added up in order.
+// Sums over the rows of one group for each channel, kept separately for each tile of rows and each image in it. One
+// thread writes the sums of a tile in the order of its rows, and they are added up in a fixed order. So the bits do not
+// depend on the number of threads.
 class RowSums {
  public:
   RowSums(Session& memory, int64_t rows, int64_t pixels, int64_t c)
@@ -103,20 +109,20 @@ class RowSums {
     data_ = memory.floats(ceil_div(rows, kTile) * images_ * c_);
   }
 
-  // Before the first sums of a tile: they are 0, for `count` channels from c0.
+  // Sets the sums of a tile to 0, for `count` channels from c0.
   void clear(int64_t tile, int64_t c0, int64_t count) {
     for (int64_t i = 0; i < images_; ++i) {
       memset(data_ + (tile * images_ + i) * c_ + c0, 0, static_cast<size_t>(round_up(count, kWidth)) * 4);
     }
   }
 
-  // Where the sums go for the channels from c0 of `row`'s image, in `row`'s tile.
+  // The sums of the channels from c0, for the image and the tile of `row`.
   float* at(int64_t row, int64_t c0) {
     const int64_t tile = row / kTile, image = divide_32bit(row, pixels_) - divide_32bit(tile * kTile, pixels_);
     return data_ + (tile * images_ + image) * c_ + c0;
   }
 
-  // The vector of sums over one image of the group.
+  // The sums over one image of the group, for the vector of channels from c0.
   Vec of_image(int64_t image, int64_t c0) const {
     Vec total{};
     const int64_t first = image * pixels_, last = first + pixels_ - 1;
@@ -131,9 +137,9 @@ class RowSums {
   int64_t pixels_, c_, images_;
 };
 
-// Calls body(image, begin, end) for rows [begin, end), counted from `row`, image by image.
+// Calls body(image, begin, end) for each image that the rows [begin, end), counted from `row`, belong to.
 template <class Body>
-MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
+MINDCV_INLINE void for_each_image(int64_t row, int64_t begin, int64_t end, int64_t pixels, Body&& body) {
   for (int64_t image = divide_32bit(row + begin, pixels); begin < end; ++image) {
     const int64_t last = min(end, (image + 1) * pixels - row);
     body(image, begin, last);
@@ -141,10 +147,10 @@ MINDCV_INLINE void each_image(int64_t row, int64_t begin, int64_t end, int64_t p
   }
 }
 
-// Adds sums over all rows of a group (made with all of them as one image) to `to` [c].
+// Adds the sums over all rows of a group to `to` [c]. `sums` was made with these rows as one image.
 inline void add_sums(const RowSums& sums, int64_t c, float* to) {
-  parallel(ceil_div(c, kWidth), [&](int64_t block) {
-    const int64_t c0 = block * kWidth;
+  parallel(ceil_div(c, kWidth), [&](int64_t vector) {
+    const int64_t c0 = vector * kWidth;
     store_part(to + c0, load_part(to + c0, c - c0) + sums.of_image(0, c0), c - c0);
   });
 }

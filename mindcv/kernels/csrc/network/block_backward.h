@@ -23,15 +23,15 @@ class BlockBackward {
   void run() {
     clear_sums();
     const int64_t c = all_.c;
-    const Right<G> weight1 = right_side<G>(memory_, {p_.weight1, wide_, c, false}, all_.rows());
-    const Right<G> weight2 = right_side<G>(memory_, {p_.weight2, c, wide_, false}, all_.rows());
+    const OperandB<G> weight1 = operand_b<G>(memory_, {p_.weight1, wide_, c, false}, all_.rows());
+    const OperandB<G> weight2 = operand_b<G>(memory_, {p_.weight2, c, wide_, false}, all_.rows());
     const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
-    const int64_t images = group_images(all_, p_), group_rows = images * all_.pixels();
-    // Few rows at a time go through all products, so that their wide maps stay in the caches; but no fewer than there
-    // are columns in the gradients of the weights, to which each part is added. V2's response to several images is in
-    // between, and wants all of their rows.
+    const int64_t images = images_per_group(all_, p_), group_rows = images * all_.pixels();
+    // Few rows at a time go through all products, so that their wide maps stay in the caches. Each part of the rows is
+    // added to the gradients of the weights, so a part has no fewer rows than these have columns. V2's response to
+    // several images needs all of their rows between two products.
     const bool has_parts = !is_v2 || is_single;
-    part_rows_ = has_parts ? min(group_rows, max(kDepth, round_up(c, kTile))) : group_rows;
+    part_rows_ = has_parts ? min(group_rows, max(kKC, round_up(c, kTile))) : group_rows;
     float* dq = has_parts ? nullptr : memory_.floats(group_rows * wide_);
     float* products = is_single ? memory_.floats(c * wide_) : nullptr;
     float* du = memory_.floats(group_rows * c);
@@ -45,19 +45,19 @@ class BlockBackward {
       image0_ = image;
       const int64_t first = image * all_.pixels();
       if (is_single) respond_to_image(products);
-      each_part([&] { back_to_u(weight1, weight2, dq, du + (row0_ - first) * c); });
+      for_each_part([&] { compute_du(weight1, weight2, dq, du + (row0_ - first) * c); });
       const Session::Mark mark = memory_.mark();
       depthwise_backward(memory_, s_, x_ + first * c, p_.dw_weight, du, dout_ + first * c, d_.dx + first * c,
                          d_.dw_weight);
       memory_.rewind(mark);
     }
-    undo_scale();
+    unscale_gradients();
   }
 
  private:
-  // Calls body() for one part after the other of the group's rows, which are rows_ from row0_.
+  // Calls body() for each part of the group's rows: `rows_` rows from `row0_`.
   template <class Body>
-  void each_part(Body&& body) {
+  void for_each_part(Body&& body) {
     const int64_t first = image0_ * s_.pixels(), last = first + s_.rows();
     const Session::Mark mark = memory_.mark();
     for (row0_ = first; row0_ < last; row0_ += part_rows_) {
@@ -67,29 +67,30 @@ class BlockBackward {
     }
   }
 
-  // The gradients of all weights but the depthwise ones (and pwconv2's, if respond_to_image has made it), and du.
-  void back_to_u(const Right<G>& weight1, const Right<G>& weight2, float* dq, float* du) {
+  // Computes du and the gradients of all weights but those of the depthwise convolution (and but that of pwconv2, where
+  // respond_to_image has computed it).
+  void compute_du(const OperandB<G>& weight1, const OperandB<G>& weight2, float* dq, float* du) {
     const bool has_weight2 = takes_single_images(all_, p_);
-    dr_ = G::new_a(memory_, rows_, all_.c);
-    y_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
-    dz_ = G::new_a(memory_, rows_, wide_);
-    dz_right_ = G::new_b(memory_, rows_, wide_);
+    dr_ = G::allocate_a(memory_, rows_, all_.c);
+    y_transposed_ = G::allocate_a_transposed(memory_, all_.c, rows_);
+    dz_ = G::allocate_a(memory_, rows_, wide_);
+    dz_right_ = G::allocate_b(memory_, rows_, wide_);
     pack_dr_and_y();
     if (!has_weight2) {
-      de_turned_ = G::new_a_transposed(memory_, all_.c, rows_);
-      q_ = G::new_b(memory_, rows_, wide_);
+      de_transposed_ = G::allocate_a_transposed(memory_, all_.c, rows_);
+      q_ = G::allocate_b(memory_, rows_, wide_);
       pack_de(d_.bias2);
     }
     if (dq == nullptr) {
-      back_to_z(weight2);
+      compute_dz(weight2);
     } else {
-      back_to_q(weight2, dq);
-      back_through_response(dq);
+      compute_dq(weight2, dq);
+      backward_response(dq);
     }
     if (!has_weight2) weight2_gradient(d_.weight2, row0_ > 0);
     weight1_gradient(row0_ > 0);
-    back_to_y(weight1, du);
-    back_through_norm(du);
+    compute_dy(weight1, du);
+    backward_norm(du);
   }
 
   void clear_sums() {
@@ -107,10 +108,10 @@ class BlockBackward {
   }
   static void clear(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * 4); }
 
-  // With LayerScale, de = keep * dout takes the place of dr = keep * gamma * dout in the sums over rows, so that r need
-  // not be known for the gradient of gamma: r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) +
-  // bias2 * reduce_add(de).
-  void undo_scale() {
+  // With LayerScale, the sums over rows use de = keep * dout instead of dr = keep * gamma * dout. The gradient of gamma
+  // is then known without r: r = weight2 q + bias2, so sum(de * r) = weight2 . (sum of de q) + bias2 * sum(de). This
+  // function computes it, and multiplies the gradients of weight2 and bias2 by gamma.
+  void unscale_gradients() {
     if (p_.scale == nullptr) return;
     parallel(all_.c, [&](int64_t o) {
       const float* weight = p_.weight2 + o * wide_;
@@ -127,7 +128,7 @@ class BlockBackward {
     });
   }
 
-  // de, turned, for pwconv2's gradient; its sum over the rows is added to `total`.
+  // Packs de, transposed, for the gradient of pwconv2. Adds its sum over the rows to `total`.
   void pack_de(float* total) {
     const int64_t rows = rows_, c = s_.c;
     RowSums sums(memory_, rows, rows, c);
@@ -138,7 +139,7 @@ class BlockBackward {
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
         float* sum = sums.at(first, col);
-        each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for_each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           const Vec keep = splat(p_.keep[image]);
           for (int64_t j = 0; j < cols; j += kWidth) {
             Vec sum_j = load(sum + j);
@@ -150,13 +151,13 @@ class BlockBackward {
             store(sum + j, sum_j);
           }
         });
-        G::put_a_transposed(de_turned_, tile, col / kTile, de, kTile, count, cols);
+        G::pack_a_transposed(de_transposed_, tile, col / kTile, de, kTile, count, cols);
       }
     });
     add_sums(sums, c, total);
   }
 
-  // dr as the left side of a product, and y, turned, for pwconv1's gradient.
+  // Packs dr as the left-hand matrix of a product, and y, transposed, for the gradient of pwconv1.
   void pack_dr_and_y() {
     const int64_t rows = rows_, c = s_.c;
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
@@ -164,7 +165,7 @@ class BlockBackward {
       alignas(64) float dr[kTile * kTile], y[kTile * kTile];
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
-        each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for_each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
             Vec factor = splat(p_.keep[image]);
             if (p_.scale != nullptr) factor *= load_part(p_.scale + col + j, cols - j);
@@ -177,24 +178,24 @@ class BlockBackward {
             }
           }
         });
-        G::put_a(dr_, tile, col / kTile, dr, kTile, count, cols);
-        G::put_a_transposed(y_turned_, tile, col / kTile, y, kTile, count, cols);
+        G::pack_a(dr_, tile, col / kTile, dr, kTile, count, cols);
+        G::pack_a_transposed(y_transposed_, tile, col / kTile, y, kTile, count, cols);
       }
     });
   }
 
-  // From dr to dz in one pass over the wide map: V1, where q = g, and V2 when the factors of the response are known
-  // before.
-  void back_to_z(const Right<G>& weight2) {
+  // Computes dz from dr in one pass over the wide map: for V1, where q = g, and for V2 where the factors of the
+  // response are already known.
+  void compute_dz(const OperandB<G>& weight2) {
     const int64_t rows = rows_;
     const bool is_v2 = p_.grn_gamma != nullptr;
     RowSums sums(memory_, rows, rows, wide_);
-    const auto use = [&](int64_t row_tile, int64_t col_tile, float* dz) {
+    const auto epilogue = [&](int64_t row_tile, int64_t col_tile, float* dz) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       alignas(64) float q[kTile * kTile];
       const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
-      fetch_z(row + kTile, col);
+      prefetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
       for_each_columns(cols, [&](int64_t j, auto number) {
@@ -203,7 +204,7 @@ class BlockBackward {
                       g_factor = is_v2 ? load_vecs<N>(g_factor_ + col + j) : Vecs<N>{};
         Vecs<N> total = load_vecs<N>(sum_at + j);
         for (int64_t i = 0; i < count; ++i) {
-          const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j);
+          const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.stride + j, cols - j);
           const Normal<N> n = normal(z);
           const Vecs<N> g = z * n.phi;
           Vecs<N> dg = load_vecs<N>(dz + i * kTile + j);
@@ -218,40 +219,40 @@ class BlockBackward {
         }
         store_vecs(sum_at + j, total);
       });
-      G::put_both(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
-      if (!is_v2) G::put_b(q_, row_tile, col_tile, q, kTile, count, cols, q);
+      G::pack_a_and_b(dz_, dz_right_, row_tile, col_tile, dz, kTile, count, cols);
+      if (!is_v2) G::pack_b(q_, row_tile, col_tile, q, kTile, count, cols, q);
     };
-    product<G>(dr_, weight2, rows, use);
+    multiply<G>(dr_, weight2, rows, epilogue);
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // Into the cache, a tile of z that is wanted after the next product.
-  void fetch_z(int64_t row, int64_t col) const {
+  // Prefetches the tile of z that the epilogue of the next product reads.
+  void prefetch_z(int64_t row, int64_t col) const {
     if (row >= rows_) return;
     const int64_t count = min(kTile, rows_ - row);
     const TileInMap<const float> z = tile_of(saved_.z, wide_, row0_ + row, col, count);
-    for (int64_t i = 0; i < count * z.step; i += kLine) __builtin_prefetch(z.data + i);
+    for (int64_t i = 0; i < count * z.stride; i += kCacheLine) __builtin_prefetch(z.data + i);
   }
 
-  // V2, one image: with P = sum over its pixels of de g, the sum of dq * g is weight2 . P (over the rows of both), so
-  // the response can be differentiated before dq is there; and the gradient of the weight is P * (gamma n + 1) + (sum
-  // of de) beta.
+  // V2 with one image. Let P be the sum over its pixels of de g. The sum of dq * g is then weight2 . P (over the rows
+  // of both), so that the response can be differentiated before dq is computed. The gradient of the weight is P *
+  // (gamma n + 1) + (sum of de) beta.
   void respond_to_image(float* products) {
     const int64_t c = s_.c;
     const Session::Mark mark = memory_.mark();
     float* de_sum = memory_.floats(round_up(c, kWidth));
     clear(de_sum, c);
-    each_part([&] {
-      de_turned_ = G::new_a_transposed(memory_, c, rows_);
-      q_ = G::new_b(memory_, rows_, wide_);
+    for_each_part([&] {
+      de_transposed_ = G::allocate_a_transposed(memory_, c, rows_);
+      q_ = G::allocate_b(memory_, rows_, wide_);
       pack_de(de_sum);
       pack_g();
       weight2_gradient(products, row0_ > image0_ * s_.pixels());
     });
     for (int64_t o = 0; o < c; ++o) d_.bias2[o] += de_sum[o];
     add_to_grn_beta(de_sum);
-    parallel(ceil_div(wide_, kWidth), [&](int64_t block) {
-      const int64_t i = block * kWidth;
+    parallel(ceil_div(wide_, kWidth), [&](int64_t vector) {
+      const int64_t i = vector * kWidth;
       Vec total{};
       for (int64_t o = 0; o < c; ++o) {
         total += load_part(p_.weight2 + o * wide_ + i, wide_ - i) * load_part(products + o * wide_ + i, wide_ - i);
@@ -262,15 +263,15 @@ class BlockBackward {
     parallel(c, [&](int64_t o) {
       for (int64_t i = 0; i < wide_; i += kWidth) {
         float* to = d_.weight2 + o * wide_ + i;
-        const Vec grown = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
-        const Vec v = grown + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o];
+        const Vec scaled = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
+        const Vec v = scaled + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o];
         store_part(to, image0_ > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
       }
     });
     memory_.rewind(mark);
   }
 
-  // g as the right side of a product, in the place of q; column by column, as that product takes it.
+  // Packs g as the right-hand matrix of a product, in the memory of q. Goes column by column, as the product reads it.
   void pack_g() {
     const int64_t rows = rows_, row_tiles = ceil_div(rows, kTile);
     parallel(ceil_div(wide_, kTile) * row_tiles, [&](int64_t task) {
@@ -279,20 +280,20 @@ class BlockBackward {
       alignas(64) float g[kTile * kTile];
       const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       for (int64_t i = 0; i < count; ++i) {
-        const float* z = z_tile.data + i * z_tile.step;
+        const float* z = z_tile.data + i * z_tile.stride;
         for_each_columns(cols, [&](int64_t j, auto number) {
           store_vecs(g + i * kTile + j, gelu(load_vecs<number.value>(z + j, cols - j)));
         });
       }
-      G::put_b(q_, row / kTile, col / kTile, g, kTile, count, cols, g);
+      G::pack_b(q_, row / kTile, col / kTile, g, kTile, count, cols, g);
     });
   }
 
-  // The sum of dq = weight2 de.
+  // Adds the sum of dq = weight2 de to the gradient of GRN's beta.
   void add_to_grn_beta(const float* de_sum) {
-    constexpr int64_t kCols = 64;  // of a row of the weight, which comes from memory: whole lines
-    parallel(ceil_div(wide_, kCols), [&](int64_t block) {
-      const int64_t first = block * kCols, cols = min(kCols, wide_ - first);
+    constexpr int64_t kCols = 64;  // columns of a task: whole cache lines of the weight's rows, which come from memory
+    parallel(ceil_div(wide_, kCols), [&](int64_t vector) {
+      const int64_t first = vector * kCols, cols = min(kCols, wide_ - first);
       Vec total[kCols / kWidth];
       for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] = load_part(d_.grn_beta + first + j, cols - j);
       for (int64_t o = 0; o < s_.c; ++o) {
@@ -303,28 +304,29 @@ class BlockBackward {
     });
   }
 
-  // V2, several images: dq, its sum over the rows, and the sums over each image's pixels that the response needs.
-  void back_to_q(const Right<G>& weight2, float* dq) {
+  // V2 with several images: computes dq, its sum over the rows, and the sums over each image's pixels that the response
+  // needs.
+  void compute_dq(const OperandB<G>& weight2, float* dq) {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums sums(memory_, rows, rows, wide_), with_g(memory_, rows, s_.pixels(), wide_);
-    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
       const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
       const TileInMap<float> dq_tile = tile_of(dq, wide_, row, col, count);
-      fetch_z(row + kTile, col);
+      prefetch_z(row + kTile, col);
       sums.clear(row_tile, col, cols);
       with_g.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
-      each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+      for_each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
         float* with_g_at = with_g.at(row + begin, col);
         for_each_columns(cols, [&](int64_t j, auto number) {
           constexpr int N = number.value;
           Vecs<N> total = load_vecs<N>(sum_at + j), total_with_g = load_vecs<N>(with_g_at + j);
           for (int64_t i = begin; i < end; ++i) {
             const Vecs<N> v = load_vecs<N>(tile + i * kTile + j);
-            const Vecs<N> g = gelu(load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j));
-            store_vecs(dq_tile.data + i * dq_tile.step + j, v, cols - j);
+            const Vecs<N> g = gelu(load_vecs<N>(z_tile.data + i * z_tile.stride + j, cols - j));
+            store_vecs(dq_tile.data + i * dq_tile.stride + j, v, cols - j);
             total = total + v;
             total_with_g = total_with_g + v * g;
           }
@@ -333,7 +335,7 @@ class BlockBackward {
         });
       });
     };
-    product<G>(dr_, weight2, rows, use);
+    multiply<G>(dr_, weight2, rows, epilogue);
     add_sums(sums, wide_, d_.grn_beta);
     parallel(s_.n, [&](int64_t image) {
       for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor_ + image * step + i, with_g.of_image(image, i));
@@ -341,8 +343,8 @@ class BlockBackward {
     for (int64_t image = 0; image < s_.n; ++image) response_factors(image);
   }
 
-  // Of one image, from t = sum over its pixels of dq * g, which g_factor_ holds at first. With n = norm / m, m =
-  // mean(norm) + eps:
+  // Computes the factors of the response of one image, from t = the sum over its pixels of dq * g. `g_factor_` holds t
+  // at first. With n = norm / m and m = mean(norm) + eps:
   //   q = g * (gamma n + 1) + beta;  dgamma = t n;  dn = gamma t;  dnorm = dn / m - mean(dn * norm) / m^2;
   //   dg = dq * (gamma n + 1) + g * dnorm / norm, where a norm of 0 (a dead channel) takes no gradient.
   void response_factors(int64_t image) {
@@ -365,7 +367,7 @@ class BlockBackward {
     }
   }
 
-  void back_through_response(float* dq) {
+  void backward_response(float* dq) {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
     RowSums sums(memory_, rows, rows, wide_);
     parallel(ceil_div(rows, kTile), [&](int64_t row_tile) {
@@ -377,60 +379,60 @@ class BlockBackward {
         float* total = sums.at(row, col);
         const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
         const TileInMap<float> dq_tile = tile_of(dq, wide_, row, col, count);
-        each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for_each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
           for_each_columns(cols, [&](int64_t j, auto number) {
             constexpr int N = number.value;
-            const Vecs<N> grow = load_vecs<N>(dq_factor_ + image * step + col + j),
+            const Vecs<N> scale = load_vecs<N>(dq_factor_ + image * step + col + j),
                           g_factor = load_vecs<N>(g_factor_ + image * step + col + j);
             const Vecs<N> beta = load_vecs<N>(p_.grn_beta + col + j, cols - j);
             Vecs<N> sum_j = load_vecs<N>(total + j);
             for (int64_t i = begin; i < end; ++i) {
-              const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.step + j, cols - j);
+              const Vecs<N> z = load_vecs<N>(z_tile.data + i * z_tile.stride + j, cols - j);
               const Normal<N> n = normal(z);
               const Vecs<N> g = z * n.phi;
-              const Vecs<N> dg = load_vecs<N>(dq_tile.data + i * dq_tile.step + j, cols - j) * grow + g * g_factor;
+              const Vecs<N> dg = load_vecs<N>(dq_tile.data + i * dq_tile.stride + j, cols - j) * scale + g * g_factor;
               const Vecs<N> v = dg * (n.phi + z * n.density);
               store_vecs(dz + i * kTile + j, v);
-              store_vecs(q + i * kTile + j, g * grow + beta);
+              store_vecs(q + i * kTile + j, g * scale + beta);
               sum_j = sum_j + v;
             }
             store_vecs(total + j, sum_j);
           });
         });
-        G::put_both(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
-        G::put_b(q_, row_tile, col / kTile, q, kTile, count, cols, q);
+        G::pack_a_and_b(dz_, dz_right_, row_tile, col / kTile, dz, kTile, count, cols);
+        G::pack_b(q_, row_tile, col / kTile, q, kTile, count, cols, q);
       }
     });
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // The sum over the rows of de q, q as q_ holds it; with `adds` it is added to what is there.
-  void weight2_gradient(float* grad, bool adds) {
+  // The sum over the rows of de q, where `q_` holds q. It is added to `grad` where `accumulates`.
+  void weight2_gradient(float* grad, bool accumulates) {
     const int64_t c = s_.c;
-    long_product<G>(de_turned_, q_, c, wide_, rows_,
-                    [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
-                      const int64_t row = row_tile * kTile, col = col_tile * kTile;
-                      put_tile(tile, min(kTile, c - row), min(kTile, wide_ - col), adds || !is_first,
-                               grad + row * wide_ + col, wide_);
-                    });
+    multiply_long_k<G>(de_transposed_, q_, c, wide_, rows_,
+                       [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+                         const int64_t row = row_tile * kTile, col = col_tile * kTile;
+                         store_tile(tile, min(kTile, c - row), min(kTile, wide_ - col), accumulates || !is_first,
+                                    grad + row * wide_ + col, wide_);
+                       });
   }
 
-  // The same of dz y, computed as y dz.
-  void weight1_gradient(bool adds) {
+  // The sum over the rows of dz y. It is computed as y dz, and its tiles are transposed.
+  void weight1_gradient(bool accumulates) {
     const int64_t c = s_.c;
-    long_product<G>(y_turned_, dz_right_, c, wide_, rows_,
-                    [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
-                      const int64_t row = col_tile * kTile, col = row_tile * kTile;
-                      alignas(64) float turned[kTile * kTile];
-                      turn(tile, turned);
-                      put_tile(turned, min(kTile, wide_ - row), min(kTile, c - col), adds || !is_first,
-                               d_.weight1 + row * c + col, c);
-                    });
+    multiply_long_k<G>(y_transposed_, dz_right_, c, wide_, rows_,
+                       [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+                         const int64_t row = col_tile * kTile, col = row_tile * kTile;
+                         alignas(64) float transposed[kTile * kTile];
+                         transpose_tile(tile, transposed);
+                         store_tile(transposed, min(kTile, wide_ - row), min(kTile, c - col), accumulates || !is_first,
+                                    d_.weight1 + row * c + col, c);
+                       });
   }
 
-  void back_to_y(const Right<G>& weight1, float* dy) {
+  void compute_dy(const OperandB<G>& weight1, float* dy) {
     const int64_t rows = rows_, c = s_.c;
-    const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+    const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = min(kTile, c - col);
       for (int64_t i = 0; i < min(kTile, rows - row); ++i) {
@@ -438,11 +440,11 @@ class BlockBackward {
           store_part(dy + (row + i) * c + col + j, load(tile + i * kTile + j), cols - j);
       }
     };
-    product<G>(dz_, weight1, rows, use);
+    multiply<G>(dz_, weight1, rows, epilogue);
   }
 
-  // From dy to du, in place.
-  void back_through_norm(float* du) {
+  // Computes du from dy, in place.
+  void backward_norm(float* du) {
     const int64_t rows = rows_, c = s_.c;
     RowSums gamma(memory_, rows, rows, c), beta(memory_, rows, rows, c), bias(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
@@ -478,7 +480,7 @@ class BlockBackward {
   const int64_t wide_;
   MapShape s_{};  // of the group of images
   int64_t part_rows_ = 0, row0_ = 0, rows_ = 0, image0_ = 0;
-  typename G::A dr_{}, de_turned_{}, y_turned_{}, dz_{};
+  typename G::A dr_{}, de_transposed_{}, y_transposed_{}, dz_{};
   typename G::B dz_right_{}, q_{};
   float *dq_factor_ = nullptr, *g_factor_ = nullptr;
 };

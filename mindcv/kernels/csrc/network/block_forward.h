@@ -8,7 +8,7 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// `out` may be `x`: what a pixel's surroundings are needed for is done before the pixel is written.
+// `out` may be `x`: the convolution has read a group of images before any of their pixels is written.
 template <class G>
 class BlockForward {
  public:
@@ -16,12 +16,12 @@ class BlockForward {
       : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
 
   void run() {
-    const int64_t images = group_images(all_, p_), rows = images * all_.pixels();
+    const int64_t images = images_per_group(all_, p_), rows = images * all_.pixels();
     const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
     g_ = is_v2 ? memory_.floats(rows * wide_) : nullptr;
-    const Right<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
-    const Right<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
+    const OperandB<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
+    const OperandB<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
     const Session::Mark mark = memory_.mark();
     for (int64_t image = 0; image < all_.n; image += images) {
       memory_.rewind(mark);
@@ -32,87 +32,93 @@ class BlockForward {
       u_ = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
       depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, u_);
       if (is_v2) {
-        with_response(right1, right2);
+        forward_v2(right1, right2);
       } else {
-        without_response(right1, right2);
+        forward_v1(right1, right2);
       }
     }
   }
 
  private:
-  Right<G> right_of(const float* weight, const float* packed, int64_t k, int64_t n) {
-    const Weight source{weight, k, n, true};
+  OperandB<G> right_of(const float* weight, const float* packed, int64_t k, int64_t n) {
+    const MatrixB source{weight, k, n, true};
     if (packed != nullptr) return {source, G::packed_b(packed, k, n), true};
-    return right_side<G>(memory_, source, all_.rows());
+    return operand_b<G>(memory_, source, all_.rows());
   }
 
-  // V2: the response needs the whole wide map of an image, which is kept, before the second product can begin.
-  void with_response(const Right<G>& right1, const Right<G>& right2) {
+  // V2: the response needs the whole wide map of an image before the second product can begin, so the map is kept.
+  void forward_v2(const OperandB<G>& right1, const OperandB<G>& right2) {
     const int64_t rows = s_.rows();
     RowSums squares(memory_, rows, s_.pixels(), wide_);
-    const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+    const auto pack_normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
       normalise(rows, part, a, place);
     };
-    filled_product<G>(memory_, rows, right1, kDepth, normalised, [&](int64_t row, int64_t col, const float* tile) {
-      widen(row, col, tile, g_tile(row, col), &squares);
-    });
+    multiply_packing_a<G>(memory_, rows, right1, kKC, pack_normalised,
+                          [&](int64_t row, int64_t col, const float* tile) {
+                            pwconv1_epilogue(row, col, tile, g_tile(row, col), &squares);
+                          });
     const float* factor = response(squares);
-    const auto responded = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
-      respond(factor, rows, part, a, place);
+    const auto pack_responded = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+      apply_response(factor, rows, part, a, place);
     };
-    filled_product<G>(memory_, rows, right2, kDepth, responded,
-                      [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); });
+    multiply_packing_a<G>(memory_, rows, right2, kKC, pack_responded,
+                          [&](int64_t row, int64_t col, const float* tile) { pwconv2_epilogue(row, col, tile); });
   }
 
-  // V1: each row goes through both products by itself. So a task makes some rows' wide map part by part, as the second
-  // product takes it, and it never leaves the task's cache; few rows go through one product after the other.
-  void without_response(const Right<G>& right1, const Right<G>& right2) {
+  // V1: each row goes through both products independently of the others. A task computes the wide map of some rows part
+  // by part, in the order in which the second product reads it, and the map never leaves the task's cache. Where there
+  // are few rows, the two products run one after the other.
+  void forward_v1(const OperandB<G>& right1, const OperandB<G>& right2) {
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
-    const int64_t tasks = right1.is_packed ? own_tasks(rows, kBlockOfTwoTiles) : 0;
+    const int64_t tasks = right1.is_packed ? num_row_tasks(rows, kFusedMCTiles) : 0;
     if (tasks == 0) {
-      typename G::A q = G::new_a(memory_, rows, wide_);
-      const auto normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
+      typename G::A q = G::allocate_a(memory_, rows, wide_);
+      const auto pack_normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
         normalise(rows, part, a, place);
       };
-      filled_product<G>(memory_, rows, right1, kDepth, normalised,
-                        [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col, row, col, tile); });
-      product<G>(q, right2, rows, [&](int64_t row, int64_t col, const float* tile) { narrow(row, col, tile); });
+      multiply_packing_a<G>(memory_, rows, right1, kKC, pack_normalised, [&](int64_t row, int64_t col, float* tile) {
+        pwconv1_epilogue_packing(q, row, col, row, col, tile);
+      });
+      multiply<G>(q, right2, rows,
+                  [&](int64_t row, int64_t col, const float* tile) { pwconv2_epilogue(row, col, tile); });
       return;
     }
     parallel(tasks, [&](int64_t task) {
-      const Range own = part_of(tiles, task, tasks);
+      const Range own = split(tiles, task, tasks);
       const int64_t first = own.begin, count = own.count();
-      through_both(first, count, min(count * kTile, rows - first * kTile), c, right1, right2);
+      multiply_both(first, count, min(count * kTile, rows - first * kTile), c, right1, right2);
     });
   }
 
-  // Tiles of rows [first, first + count), which hold `rows` rows, through both products of V1.
-  void through_both(int64_t first, int64_t count, int64_t rows, int64_t c, const Right<G>& right1,
-                    const Right<G>& right2) {
-    const int64_t c_tiles = ceil_div(c, kTile), part_tiles = kDepth / kTile;
+  // Computes both products of V1 for the row tiles [first, first + count), which hold `rows` rows.
+  void multiply_both(int64_t first, int64_t count, int64_t rows, int64_t c, const OperandB<G>& right1,
+                     const OperandB<G>& right2) {
+    const int64_t c_tiles = ceil_div(c, kTile), part_tiles = kKC / kTile;
     const int64_t y_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, c)), 64);
-    const int64_t q_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, min(wide_, kDepth))), 64);
-    const int64_t inner_sums = block_sums(c, kDepth, count, part_tiles);
-    const int64_t outer_sums = block_sums(wide_, kDepth, count, c_tiles);
+    const int64_t q_bytes = round_up(static_cast<int64_t>(G::a_bytes(rows, min(wide_, kKC))), 64);
+    const int64_t inner_sums = macro_tile_sums(c, kKC, count, part_tiles);
+    const int64_t outer_sums = macro_tile_sums(wide_, kKC, count, c_tiles);
     char* scratch =
         static_cast<char*>(thread_scratch(static_cast<size_t>(y_bytes + q_bytes + (inner_sums + outer_sums) * 4), 1));
     float* sums = reinterpret_cast<float*>(scratch + y_bytes + q_bytes);
-    typename G::A y = G::a_in(scratch, rows, c), q{};
+    typename G::A y = G::a_in_memory(scratch, rows, c), q{};
     for (int64_t i = 0; i < count; ++i) normalise({first + i, 0, kTile}, {0, c}, y, i);
     const auto widened = [&](Range part) {
-      q = G::a_in(scratch + y_bytes, rows, part.count());
+      q = G::a_in_memory(scratch + y_bytes, rows, part.count());
       const Range cols{part.begin / kTile, ceil_div(part.end, kTile)};
-      multiply_block<G>(
-          {&y, false, c, kDepth, {0, count}, cols, sums}, [](Range) {}, PackedPanels<G>{right1.packed},
-          [&](int64_t row, int64_t col, float* tile) { widen_into(q, row, col - cols.begin, first + row, col, tile); });
+      multiply_macro_tile<G>(
+          {&y, false, c, kKC, {0, count}, cols, sums}, [](Range) {}, PackedPanels<G>{right1.packed},
+          [&](int64_t row, int64_t col, float* tile) {
+            pwconv1_epilogue_packing(q, row, col - cols.begin, first + row, col, tile);
+          });
     };
-    multiply_block<G>({&q, true, wide_, kDepth, {0, count}, {0, c_tiles}, sums + inner_sums}, widened,
-                      PackedPanels<G>{right2.packed},
-                      [&](int64_t row, int64_t col, const float* tile) { narrow(first + row, col, tile); });
+    multiply_macro_tile<G>(
+        {&q, true, wide_, kKC, {0, count}, {0, c_tiles}, sums + inner_sums}, widened, PackedPanels<G>{right2.packed},
+        [&](int64_t row, int64_t col, const float* tile) { pwconv2_epilogue(first + row, col, tile); });
   }
 
-  // Rows of u, normalised (in place), and of that the columns `part`, as rows of the tile `place` of pwconv1's left
-  // side.
+  // Normalises rows of u in place, and packs their columns `part` as rows of the tile `place` of A, the left-hand
+  // matrix of pwconv1.
   void normalise(Rows rows, Range part, typename G::A& a, int64_t place) {
     const int64_t c = s_.c, first = rows.tile * kTile, count = min(kTile, s_.rows() - first);
     const int64_t last = min(rows.end, count);
@@ -127,7 +133,7 @@ class BlockForward {
       for (int64_t i = rows.begin; i < last; ++i) {
         scale_row(u_ + (first + i) * c + j, p_.norm_gamma + j, p_.norm_beta + j, cols, y + i * kTile);
       }
-      G::put_a(a, place, (j - part.begin) / kTile, y, kTile, count, cols, rows.begin, rows.end);
+      G::pack_a(a, place, (j - part.begin) / kTile, y, kTile, count, cols, rows.begin, rows.end);
     }
   }
 
@@ -136,14 +142,14 @@ class BlockForward {
     return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, s_.rows() - row));
   }
 
-  // A tile of pwconv1's product: z = tile + bias and g = gelu(z), which goes to `g` (`tile` itself, for example); and
-  // the sums of its squares.
-  void widen(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<float> g, RowSums* squares) {
+  // The epilogue of pwconv1: z = tile + bias, and g = gelu(z), which goes to `g` (it may be `tile` itself). Adds the
+  // squares of g to `squares`.
+  void pwconv1_epilogue(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<float> g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
     const TileInMap<float> kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap<float>{};
-    each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+    for_each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for_each_columns(cols, [&](int64_t j, auto number) {
         constexpr int N = number.value;
@@ -151,9 +157,9 @@ class BlockForward {
         Vecs<N> total{};
         for (int64_t i = begin; i < end; ++i) {
           const Vecs<N> z = load_vecs<N>(tile + i * kTile + j) + bias;
-          if (saves) store_vecs(kept.data + i * kept.step + j, z, cols - j);
+          if (saves) store_vecs(kept.data + i * kept.stride + j, z, cols - j);
           const Vecs<N> v = gelu(z);
-          store_vecs(g.data + i * g.step + j, v, cols - j);
+          store_vecs(g.data + i * g.stride + j, v, cols - j);
           total = total + v * v;
         }
         if (sums != nullptr) store_vecs(sums + j, total);
@@ -161,15 +167,16 @@ class BlockForward {
     });
   }
 
-  // The same without a response: g is at once the left side of pwconv2, in the tile (place, col_place) of it.
-  void widen_into(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile, float* tile) {
-    widen(row_tile, col_tile, tile, {tile, kTile}, nullptr);
-    G::put_a(q, place, col_place, tile, kTile, min(kTile, s_.rows() - row_tile * kTile),
-             min(kTile, wide_ - col_tile * kTile));
+  // The same for V1, which has no response: packs g as the tile (place, col_place) of the left-hand matrix of pwconv2.
+  void pwconv1_epilogue_packing(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile,
+                                float* tile) {
+    pwconv1_epilogue(row_tile, col_tile, tile, {tile, kTile}, nullptr);
+    G::pack_a(q, place, col_place, tile, kTile, min(kTile, s_.rows() - row_tile * kTile),
+              min(kTile, wide_ - col_tile * kTile));
   }
 
-  // Global response normalisation: q = g * (gamma * n + 1) + beta, with n = norm over pixels / (mean of that over
-  // channels + eps). Gives gamma * n + 1 of each image.
+  // Global response normalisation: q = g * (gamma * n + 1) + beta, where n is the norm over the pixels, divided by its
+  // mean over the channels + eps. Returns gamma * n + 1 for each image.
   const float* response(const RowSums& squares) {
     const int64_t step = round_up(wide_, kTile);
     float* factor = memory_.floats(s_.n * step);
@@ -188,31 +195,33 @@ class BlockForward {
     return factor;
   }
 
-  // Rows of the wide map with their response, and of these the columns `part`, as rows of the tile `place` of pwconv2's
-  // left side.
-  void respond(const float* factor, Rows rows, Range part, typename G::A& a, int64_t place) {
+  // Applies the response to rows of the wide map, and packs their columns `part` as rows of the tile `place` of A, the
+  // left-hand matrix of pwconv2.
+  void apply_response(const float* factor, Rows rows, Range part, typename G::A& a, int64_t place) {
     const int64_t row = rows.tile * kTile, count = min(kTile, s_.rows() - row), step = round_up(wide_, kTile);
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
       const int64_t cols = min(kTile, part.end - col);
       const TileInMap<float> g = g_tile(rows.tile, col / kTile);
-      each_image(row, rows.begin, min(rows.end, count), s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {  // row by row, as g comes from memory
-          for (int64_t j = 0; j < cols; j += kWidth) {
-            const Vec grown = load(factor + image * step + col + j), beta = load_part(p_.grn_beta + col + j, cols - j);
-            store(q + i * kTile + j, load_part(g.data + i * g.step + j, cols - j) * grown + beta);
-          }
-        }
-      });
-      G::put_a(a, place, (col - part.begin) / kTile, q, kTile, count, cols, rows.begin, rows.end);
+      for_each_image(row, rows.begin, min(rows.end, count), s_.pixels(),
+                     [&](int64_t image, int64_t begin, int64_t end) {
+                       for (int64_t i = begin; i < end; ++i) {  // row by row, because g comes from memory
+                         for (int64_t j = 0; j < cols; j += kWidth) {
+                           const Vec scale = load(factor + image * step + col + j),
+                                     beta = load_part(p_.grn_beta + col + j, cols - j);
+                           store(q + i * kTile + j, load_part(g.data + i * g.stride + j, cols - j) * scale + beta);
+                         }
+                       }
+                     });
+      G::pack_a(a, place, (col - part.begin) / kTile, q, kTile, count, cols, rows.begin, rows.end);
     }
   }
 
-  // A tile of pwconv2's product, to the output.
-  void narrow(int64_t row_tile, int64_t col_tile, const float* tile) {
+  // The epilogue of pwconv2: writes the output.
+  void pwconv2_epilogue(int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
     const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, c - col);
-    each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+    for_each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
       const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = (row0_ + row + i) * c + col;

@@ -5,7 +5,7 @@
 namespace mindcv {
 namespace MINDCV_ISA {
 
-// exp(v) for v <= 0, to about one unit in the last place; 0 below -87. NaN stays NaN.
+// exp(v) for v <= 0, to about one unit in the last place. Values below -87 give 0, and NaN stays NaN.
 template <int N>
 MINDCV_INLINE Vecs<N> exp_of_negative(const Vecs<N>& v) {
   constexpr float kBig = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -46,8 +46,8 @@ MINDCV_INLINE Normal<N> normal(const Vecs<N>& x) {
   return {make_vecs<N>(side), e * 0.3989422804f};
 }
 
-// Where its derivative is not wanted half as many instructions do. For a = |x|, Phi(-a) = (n(a) / d(a))^2, fitted so
-// that GELU is right to 8e-9 before rounding. Beyond a = 6.11 n is negative, and 0 takes its place.
+// GELU without its derivative, in half as many instructions. For a = |x|, Phi(-a) = (n(a) / d(a))^2, fitted so that the
+// error of GELU is below 8e-9 before rounding. For a > 6.11, n is negative and is replaced by 0.
 template <int N>
 MINDCV_INLINE Vecs<N> gelu(const Vecs<N>& x) {
   const Vecs<N> a = make_vecs<N>([&](int i) __attribute__((always_inline)) { return abs(x.v[i]); });

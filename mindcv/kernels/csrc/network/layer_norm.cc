@@ -1,14 +1,15 @@
-// Layer normalisation as an operator of its own. Blocks and patch convolutions have theirs inside.
+// Layer normalisation as a separate operator. Blocks and packed patch convolutions include their own.
 #include "network/layer_norm.h"
 
-#include "gemm/gemm.h"
+#include "gemm/tiles.h"
 #include "runtime/operator.h"
+#include "runtime/parallel.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 namespace {
 
-// Gives xhat and the factor of each row as well, for the gradient.
+// Also gives xhat and the factor of each row, which the gradient needs.
 void norm_forward(const Arguments& arguments) {
   const int64_t rows = arguments.rest_size(), c = arguments.size('C');
   const float *x = arguments.input("x"), *gamma = arguments.input("gamma"), *beta = arguments.input("beta");

@@ -1,4 +1,4 @@
-// Layer normalisation of rows, eps 1e-6.
+// Layer normalisation of one row, with eps = 1e-6.
 #pragma once
 #include "simd/simd.h"
 
@@ -7,7 +7,7 @@ namespace MINDCV_ISA {
 
 constexpr float kEps = 1e-6f;
 
-// u [c] becomes (u - mean) / sqrt(variance + eps) in `to` (which may be u); the factor 1 / sqrt(...) is returned.
+// Writes (u - mean) / sqrt(variance + eps) of the row u [c] to `to`, which may be u. Returns 1 / sqrt(variance + eps).
 inline float normalise_row(const float* u, int64_t c, float* to) {
   Vec total{};
   for (int64_t i = 0; i < c; i += kWidth) total += load_part(u + i, c - i);
@@ -32,8 +32,8 @@ inline void scale_row(const float* xhat, const float* gamma, const float* beta, 
   }
 }
 
-// dy [c] with respect to the output; du with respect to u. With g = dy * gamma: factor * (g - mean(g) - xhat * mean(g *
-// xhat)).
+// The gradient du of the row u [c], from the gradient dy of the output: du = factor * (g - mean(g) - xhat * mean(g *
+// xhat)) with g = dy * gamma.
 inline void normalise_row_backward(const float* dy, const float* xhat, const float* gamma, float factor, int64_t c,
                                    float* du) {
   Vec total{}, product{};

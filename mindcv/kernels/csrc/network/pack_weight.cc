@@ -11,8 +11,8 @@ template <class G>
 void pack_weight(const Arguments& arguments) {
   const int64_t n = arguments.size('O'), k = arguments.size('I');
   Session memory;
-  typename G::B packed = G::b_in(arguments.output("packed"), k, n);
-  pack<G>({arguments.input("weight"), k, n, true}, packed);
+  typename G::B packed = G::b_in_memory(arguments.output("packed"), k, n);
+  pack_matrix_b<G>({arguments.input("weight"), k, n, true}, packed);
 }
 
 }  // namespace

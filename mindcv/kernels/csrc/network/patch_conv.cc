@@ -1,4 +1,5 @@
-// Convolution whose stride equals its kernel (the stem and the downsampling), and layer normalisation of its own.
+// The convolutions whose stride equals their kernel size: the stem and the downsampling. They are products over
+// patches.
 #include "gemm/arithmetic.h"
 #include "gemm/gemm.h"
 #include "network/layer_norm.h"
@@ -8,18 +9,18 @@ namespace mindcv {
 namespace MINDCV_ISA {
 namespace {
 
-// Where the channels of x are: last, or first (images, in the stem).
+// The layout of x: channels last, or channels first (the images that the stem takes).
 enum Layout { kNHWC, kNCHW };
 
 struct PatchShape {
-  int64_t n, h, w, c;  // of the map that comes in
-  int64_t k, o;        // kernel, channels that go out
-  Layout layout;       // of x; what goes out is [N, H / k, W / k, O] in any case
+  int64_t n, h, w, c;  // the input
+  int64_t k, o;        // kernel size, output channels
+  Layout layout;       // the layout of the input; the output is always [N, H / k, W / k, O]
   int64_t out_h() const { return h / k; }
   int64_t out_w() const { return w / k; }
   int64_t patches() const { return n * out_h() * out_w(); }
   int64_t patch() const { return k * k * c; }
-  // A patch is `lines` runs of `line` values: its rows, or, with channels first, the rows of each channel.
+  // A patch consists of lines() lines of line() contiguous values: its rows or, in NCHW, the rows of each channel.
   int64_t line() const { return layout == kNCHW ? k : k * c; }
   int64_t lines() const { return patch() / line(); }
 };
@@ -34,15 +35,15 @@ PatchShape patch_shape(const Arguments& arguments, Layout layout) {
           layout};
 }
 
-// Where line `line` of patch `index` begins in x.
+// The offset in x of the line `line` of the patch `index`.
 int64_t line_offset(const PatchShape& s, int64_t index, int64_t line) {
-  const int64_t col = index % s.out_w() * s.k, block = index / s.out_w();
-  const int64_t image = block / s.out_h(), row = block % s.out_h() * s.k;
+  const int64_t col = index % s.out_w() * s.k, patch_row = index / s.out_w();
+  const int64_t image = patch_row / s.out_h(), row = patch_row % s.out_h() * s.k;
   if (s.layout == kNCHW) return ((image * s.c + line / s.k) * s.h + row + line % s.k) * s.w + col;
   return ((image * s.h + row + line) * s.w + col) * s.c;
 }
 
-// Patches [first, first + count) as rows of k * k * c values.
+// Copies the patches [first, first + count) to rows of k * k * c values.
 void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t count, float* to) {
   const int64_t length = s.line();
   for (int64_t i = 0; i < count; ++i) {
@@ -53,7 +54,7 @@ void gather_patches(const PatchShape& s, const float* x, int64_t first, int64_t 
   }
 }
 
-// The weight [O, C, k, k] in the order of a patch: as it is with channels first, else [O][k][k][C].
+// The weight [O, C, k, k] with its values in the order of a patch: unchanged for NCHW, else [O][k][k][C].
 const float* patch_weight(Session& memory, const PatchShape& s, const float* weight) {
   if (s.layout == kNCHW) return weight;
   float* to = memory.floats(s.o * s.patch());
@@ -68,7 +69,7 @@ const float* patch_weight(Session& memory, const PatchShape& s, const float* wei
 struct PatchParams {
   const float *weight, *bias;
   const float* packed;  // the weight as PackPatch or PackStem made it, or null
-  // Of a layer normalisation, or null: of the map that comes in, with channels first of the one that goes out.
+  // The parameters of a layer normalisation, or null. It is applied to the input or, in NCHW, to the output.
   const float *norm_gamma, *norm_beta;
 };
 
@@ -77,8 +78,8 @@ template <class G, Layout kLayout>
 void pack_patch(const Arguments& arguments) {
   const PatchShape s{0, 0, 0, arguments.size('I'), arguments.size('k'), arguments.size('O'), kLayout};
   Session memory;
-  typename G::B packed = G::b_in(arguments.output("packed"), s.patch(), s.o);
-  pack<G>({patch_weight(memory, s, arguments.input("weight")), s.patch(), s.o, true}, packed);
+  typename G::B packed = G::b_in_memory(arguments.output("packed"), s.patch(), s.o);
+  pack_matrix_b<G>({patch_weight(memory, s, arguments.input("weight")), s.patch(), s.o, true}, packed);
 }
 
 void normalise_in_place(float* row, int64_t c, const PatchParams& p) {
@@ -90,9 +91,9 @@ template <class G>
 void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* out) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
-  const Weight weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
-  const Right<G> right{weight, p.packed == nullptr ? packed<G>(memory, weight) : G::packed_b(p.packed, length, s.o),
-                       true};
+  const MatrixB weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
+  const OperandB<G> right{
+      weight, p.packed == nullptr ? packed_matrix_b<G>(memory, weight) : G::packed_b(p.packed, length, s.o), true};
   const auto gather = [&](Rows part, Range, typename G::A& a, int64_t place) {
     const int64_t row = part.tile * kTile, count = min(kTile, rows - row);
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
@@ -102,10 +103,10 @@ void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* 
       for (int64_t j = 0; j < length; j += s.c) normalise_in_place(patches + i * length + j, s.c, p);
     }
     for (int64_t j = 0; j < length; j += kTile) {
-      G::put_a(a, place, j / kTile, patches + j, length, count, min(kTile, length - j), part.begin, part.end);
+      G::pack_a(a, place, j / kTile, patches + j, length, count, min(kTile, length - j), part.begin, part.end);
     }
   };
-  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+  const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     const int64_t col = col_tile * kTile, cols = min(kTile, s.o - col);
     for (int64_t i = 0; i < min(kTile, rows - row_tile * kTile); ++i) {
       float* to = out + (row_tile * kTile + i) * s.o + col;
@@ -113,7 +114,8 @@ void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* 
         store_part(to + j, load(tile + i * kTile + j) + load_part(p.bias + col + j, cols - j), cols - j);
     }
   };
-  filled_product<G>(memory, rows, right, round_up(length, kTile), gather, use);  // a patch is gathered whole
+  multiply_packing_a<G>(memory, rows, right, round_up(length, kTile), gather,
+                        epilogue);  // gather copies whole patches, so A is not packed in parts
   if (p.norm_gamma == nullptr || s.layout == kNHWC) return;
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     for (int64_t row = tile * kTile; row < min((tile + 1) * kTile, rows); ++row) {
@@ -128,7 +130,7 @@ void patch_forward(const Arguments& arguments) {
   convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
 }
 
-// With a packed weight, and with the layer normalisation beside the convolution.
+// With a packed weight, and with the layer normalisation that comes before or after the convolution.
 template <class G, Layout kLayout>
 void patch_packed(const Arguments& arguments) {
   const PatchParams params{nullptr, arguments.input("bias"), arguments.input("weight"), arguments.input("norm.gamma"),
@@ -136,7 +138,7 @@ void patch_packed(const Arguments& arguments) {
   convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
 }
 
-// The gradient with respect to x; rows and columns that fill no patch get 0.
+// The gradient with respect to x. It is 0 for rows and columns that fill no patch.
 template <class G, Layout kLayout>
 void patch_backward_input(const Arguments& arguments) {
   const PatchShape s = patch_shape(arguments, kLayout);
@@ -145,16 +147,16 @@ void patch_backward_input(const Arguments& arguments) {
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
   memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
-  const Weight source{patch_weight(memory, s, weight), s.o, length, false};
-  const Right<G> right{source, packed<G>(memory, source), true};
-  typename G::A left = G::new_a(memory, rows, s.o);
+  const MatrixB source{patch_weight(memory, s, weight), s.o, length, false};
+  const OperandB<G> right{source, packed_matrix_b<G>(memory, source), true};
+  typename G::A left = G::allocate_a(memory, rows, s.o);
   parallel(ceil_div(rows, kTile), [&](int64_t tile) {
     const int64_t count = min(kTile, rows - tile * kTile);
     for (int64_t j = 0; j < s.o; j += kTile) {
-      G::put_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, min(kTile, s.o - j));
+      G::pack_a(left, tile, j / kTile, dout + tile * kTile * s.o + j, s.o, count, min(kTile, s.o - j));
     }
   });
-  const auto use = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
+  const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
     for (int64_t i = 0; i < min(kTile, rows - row_tile * kTile); ++i) {
       const float* from = tile + i * kTile;
       const int64_t last = min(length, (col_tile + 1) * kTile);
@@ -165,7 +167,7 @@ void patch_backward_input(const Arguments& arguments) {
       }
     }
   };
-  product<G>(left, right, rows, use);
+  multiply<G>(left, right, rows, epilogue);
 }
 
 template <class G, Layout kLayout>
@@ -175,8 +177,8 @@ void patch_backward_params(const Arguments& arguments) {
   float *dweight = arguments.output("grad.weight"), *dbias = arguments.output("grad.bias");
   Session memory;
   const int64_t rows = s.patches(), length = s.patch();
-  typename G::A left = G::new_a_transposed(memory, s.o, rows);
-  typename G::B right = G::new_b(memory, rows, length);
+  typename G::A left = G::allocate_a_transposed(memory, s.o, rows);
+  typename G::B right = G::allocate_b(memory, rows, length);
   const int64_t tiles = ceil_div(rows, kTile), wide = round_up(s.o, kWidth);
   float* parts = memory.floats(tiles * wide);
   parallel(tiles, [&](int64_t tile) {
@@ -184,9 +186,9 @@ void patch_backward_params(const Arguments& arguments) {
     float* patches = static_cast<float*>(thread_scratch(static_cast<size_t>(kTile * length) * 4));
     gather_patches(s, x, first, count, patches);
     for (int64_t j = 0; j < length; j += kTile)
-      G::put_b(right, tile, j / kTile, patches + j, length, count, min(kTile, length - j), patches + j);
+      G::pack_b(right, tile, j / kTile, patches + j, length, count, min(kTile, length - j), patches + j);
     for (int64_t j = 0; j < s.o; j += kTile) {
-      G::put_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, min(kTile, s.o - j));
+      G::pack_a_transposed(left, tile, j / kTile, dout + first * s.o + j, s.o, count, min(kTile, s.o - j));
     }
     for (int64_t j = 0; j < s.o; j += kWidth) {
       Vec total{};
@@ -199,13 +201,13 @@ void patch_backward_params(const Arguments& arguments) {
     for (int64_t tile = 0; tile < tiles; ++tile) total += load(parts + tile * wide + j);
     store_part(dbias + j, total, s.o - j);
   }
-  // k's parts are added up in the order of a patch, and put in the weight's order at the end.
+  // The gradient is accumulated in the order of a patch, and copied to the order of the weight at the end.
   float* sums = s.layout == kNCHW ? dweight : memory.floats(s.o * length);
-  const auto use = [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
+  const auto epilogue = [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
-    put_tile(tile, min(kTile, s.o - row), min(kTile, length - col), !is_first, sums + row * length + col, length);
+    store_tile(tile, min(kTile, s.o - row), min(kTile, length - col), !is_first, sums + row * length + col, length);
   };
-  long_product<G>(left, right, s.o, length, rows, use);
+  multiply_long_k<G>(left, right, s.o, length, rows, epilogue);
   if (s.layout == kNCHW) return;
   parallel(s.o, [&](int64_t o) {
     for (int64_t t = 0; t < s.k * s.k; ++t) {

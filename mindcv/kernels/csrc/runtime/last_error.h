@@ -1,4 +1,4 @@
-// The text of the last exception of a thread, for callers that cannot take exceptions (ctypes).
+// The text of a thread's last exception, for callers that cannot take exceptions (ctypes).
 #pragma once
 #include <exception>
 #include <new>
@@ -11,7 +11,8 @@ inline std::string& last_error() {
   return text;
 }
 
-// Runs `run` and gives 0; where it throws, `last_error` has the reason, and it gives 1 for a lack of memory, else 2.
+// Calls run() and returns 0. Where run() throws, `last_error` has the reason, and the function returns 1 for a lack of
+// memory and 2 for anything else.
 template <class F>
 int with_last_error(F&& run) {
   try {

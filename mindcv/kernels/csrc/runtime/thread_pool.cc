@@ -18,11 +18,12 @@
 namespace mindcv {
 namespace {
 
-constexpr size_t kLine = 64;
-// How often a waiting thread looks before it sleeps: some 20 microseconds, the distance between two parts of a kernel.
+constexpr size_t kCacheLineBytes = 64;
+// How often a waiting thread polls before it sleeps. It takes some 20 microseconds, as long as the gap between two
+// parallel sections of a kernel.
 constexpr int kSpins = 2000;
 
-inline void relax() {
+inline void cpu_pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -30,13 +31,13 @@ inline void relax() {
 #endif
 }
 
-// Set once, before the first kernel; 0 is as many as the process may use cores.
+// Set once, before the first kernel. 0 means one thread for each core that the process may use.
 int wanted = 0;
 
-int wanted_threads() {
+int num_threads_wanted() {
   if (wanted > 0) return wanted;
 #if defined(__linux__)
-  cpu_set_t set;  // of 1024 cores: on a larger machine the call fails
+  cpu_set_t set;  // has room for 1024 cores; on a larger machine the call fails
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
 #endif
   const unsigned cores = std::thread::hardware_concurrency();
@@ -48,58 +49,58 @@ struct Job {
   void* context = nullptr;
 };
 
-// The next of a thread's share of the tasks, and where the share ends.
-struct alignas(kLine) Share {
+// A thread's share of the tasks: the next task, and the end of the share.
+struct alignas(kCacheLineBytes) Share {
   std::atomic<int64_t> next{0};
   int64_t end = 0;
 };
 
-// Memory aligned to a cache line.
+// Allocates memory that is aligned to a cache line.
 void* allocate(size_t size) {
   void* data = nullptr;
-  if (posix_memalign(&data, kLine, size) == 0) return data;
+  if (posix_memalign(&data, kCacheLineBytes, size) == 0) return data;
   throw std::runtime_error("the kernels need " + std::to_string((size >> 20) + 1) +
                            " MiB of memory for what lies between two steps, and the system has no more");
 }
 
-// Blocks are kept for the next kernel: fresh memory costs a page fault every 4 KiB.
-struct Block {
+// Chunks of memory are kept for the next kernel: fresh memory costs a page fault every 4 KiB.
+struct Chunk {
   char* data;
   size_t size;
 };
 
 struct Arena {
-  std::vector<Block> blocks;
-  size_t block = 0;
+  std::vector<Chunk> chunks;
+  size_t chunk = 0;
   size_t used = 0;
 
   void* take(size_t count) {
-    count = (count + kLine - 1) / kLine * kLine;
-    while (block < blocks.size() && used + count > blocks[block].size) {
-      ++block;
+    count = (count + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
+    while (chunk < chunks.size() && used + count > chunks[chunk].size) {
+      ++chunk;
       used = 0;
     }
-    if (block == blocks.size()) {
-      constexpr size_t kLeast = size_t{8} << 20;
-      size_t size = count > kLeast ? count : kLeast;
-      blocks.reserve(blocks.size() + 1);
-      blocks.push_back({static_cast<char*>(allocate(size)), size});
+    if (chunk == chunks.size()) {
+      constexpr size_t kMinChunk = size_t{8} << 20;
+      size_t size = count > kMinChunk ? count : kMinChunk;
+      chunks.reserve(chunks.size() + 1);
+      chunks.push_back({static_cast<char*>(allocate(size)), size});
       used = 0;
     }
-    char* found = blocks[block].data + used;
+    char* found = chunks[chunk].data + used;
     used += count;
     return found;
   }
 
   void clear() {
-    block = 0;
+    chunk = 0;
     used = 0;
   }
 };
 
 class Pool {
  public:
-  Pool() : threads_(wanted_threads()), shares_(static_cast<size_t>(threads_)) {}
+  Pool() : threads_(num_threads_wanted()), shares_(static_cast<size_t>(threads_)) {}
 
   int threads() const { return threads_; }
 
@@ -119,13 +120,13 @@ class Pool {
         share.end = count * (i + 1) / threads_;
       }
       busy_.store(threads_ - 1, std::memory_order_relaxed);
-      round_.fetch_add(1, std::memory_order_release);
+      generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     work(job_, 0);
     for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
       if (spin < kSpins) {
-        relax();
+        cpu_pause();
       } else {
         std::this_thread::yield();
       }
@@ -133,7 +134,7 @@ class Pool {
     if (has_failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::move(failure_));
   }
 
-  // Held by the kernel that uses the pool and the arena.
+  // The lock of the kernel that uses the pool and the arena.
   std::mutex session;
   Arena arena;
 
@@ -153,21 +154,21 @@ class Pool {
   void loop(int thread) {
     uint64_t seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
-      if (round_.load(std::memory_order_acquire) == seen) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) cpu_pause();
+      if (generation_.load(std::memory_order_acquire) == seen) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
       }
-      // Every worker takes part in every round, so the job cannot change before this one has said that it is done.
-      seen = round_.load(std::memory_order_acquire);
+      // Every worker takes part in every job, so the job cannot change before this worker reports that it is done.
+      seen = generation_.load(std::memory_order_acquire);
       work(job_, thread);
       busy_.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  // Each thread has the same share of the tasks in each of a kernel's steps, so that it finds what it has made itself
-  // in its own cache; then it helps the others. The first exception of a task is kept for the calling thread, and the
-  // tasks that have not begun are left out.
+  // Each thread first takes its own share of the tasks, which is the same in each step of a kernel, so that it finds
+  // its own results in its cache. Then it helps the others. The first exception of a task is kept for the calling
+  // thread, and tasks that have not begun are skipped.
   void work(const Job& job, int thread) {
     for (int i = 0; i < threads_; ++i) {
       Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
@@ -191,15 +192,15 @@ class Pool {
   std::atomic<bool> has_failed_{false};
   std::exception_ptr failure_;
   std::atomic<int> busy_{0};
-  std::atomic<uint64_t> round_{0};
+  std::atomic<uint64_t> generation_{0};
 };
 
-// Never destroyed: its threads may outlive main, and at exit the system takes everything back.
+// The pool is never destroyed: its threads may outlive main, and at exit the system frees everything.
 Pool* pool = nullptr;
 std::once_flag pool_once;
 
-// Of a forked process (a data worker) only the thread that forked goes on: it gets a pool of its own when it needs one.
-// The old one is left alone, with its scratch memory: its locks may be held.
+// In a forked process (a data-loader worker), only the thread that forked continues. It gets a new pool when it needs
+// one. The old pool and its scratch memory are left alone, because its locks may be held.
 void after_fork() { pool = new Pool; }
 
 Pool& the_pool() {
@@ -235,10 +236,10 @@ Session::Session() {
 
 Session::~Session() { the_pool().session.unlock(); }
 
-Session::Mark Session::mark() const { return {the_pool().arena.block, the_pool().arena.used}; }
+Session::Mark Session::mark() const { return {the_pool().arena.chunk, the_pool().arena.used}; }
 
 void Session::rewind(Mark mark) {
-  the_pool().arena.block = mark.block;
+  the_pool().arena.chunk = mark.chunk;
   the_pool().arena.used = mark.used;
 }
 
