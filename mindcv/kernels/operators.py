@@ -1,13 +1,13 @@
-"""The kernels as Cells, with their gradients.
+"""The kernels as Cells, with their gradients. All take and give float32.
 
-All take and give float32. The arguments of the blocks are those of the layers they replace, in the order of the forward
-pass; `keep` [N] is what each image's branch is multiplied by before it is added to x (stochastic depth), 1 for none.
+The order of a kernel's arguments stands in `signature_table` alone. A block's parameters are passed by their names.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 import mindspore as ms
@@ -97,79 +97,140 @@ _PATCH = {
 }
 
 
-class BlockV1Kernel(nn.Cell):
-    """A whole block of ConvNeXt on x [N, H, W, C]; with `bf16` the products take numbers rounded to bfloat16."""
+def _block_v1_bprop(names: _BlockNames, saves: bool) -> Callable:
+    """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
+    grad, saving = _operator(names.grad), _operator(names.saving)
+    order = signature_of(names.forward).input_names
+
+    def bprop(
+        x, dwconv_weight, dwconv_bias, norm_gamma, norm_beta,
+        pwconv1_weight, pwconv1_bias, pwconv2_weight, pwconv2_bias, gamma_, keep, out, dout,
+    ):  # fmt: skip
+        given = {
+            "x": x,
+            "dwconv.weight": dwconv_weight,
+            "dwconv.bias": dwconv_bias,
+            "norm.gamma": norm_gamma,
+            "norm.beta": norm_beta,
+            "pwconv1.weight": pwconv1_weight,
+            "pwconv1.bias": pwconv1_bias,
+            "pwconv2.weight": pwconv2_weight,
+            "pwconv2.bias": pwconv2_bias,
+            "gamma_": gamma_,
+            "keep": keep,
+        }
+        inputs = [given[name] for name in order]
+        if saves:
+            return grad(*inputs, dout[0], *out[1:]) + (ops.zeros_like(keep),)
+        # The forward pass is done again for what the gradient needs.
+        return grad(*inputs, dout, *saving(*inputs)[1:]) + (ops.zeros_like(keep),)
+
+    return bprop
+
+
+def _block_v2_bprop(names: _BlockNames, saves: bool) -> Callable:
+    """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
+    grad, saving = _operator(names.grad), _operator(names.saving)
+    order = signature_of(names.forward).input_names
+
+    def bprop(
+        x, dwconv_weight, dwconv_bias, norm_gamma, norm_beta,
+        pwconv1_weight, pwconv1_bias, grn_gamma, grn_beta, pwconv2_weight, pwconv2_bias, keep, out, dout,
+    ):  # fmt: skip
+        given = {
+            "x": x,
+            "dwconv.weight": dwconv_weight,
+            "dwconv.bias": dwconv_bias,
+            "norm.gamma": norm_gamma,
+            "norm.beta": norm_beta,
+            "pwconv1.weight": pwconv1_weight,
+            "pwconv1.bias": pwconv1_bias,
+            "grn.gamma": grn_gamma,
+            "grn.beta": grn_beta,
+            "pwconv2.weight": pwconv2_weight,
+            "pwconv2.bias": pwconv2_bias,
+            "keep": keep,
+        }
+        inputs = [given[name] for name in order]
+        if saves:
+            return grad(*inputs, dout[0], *out[1:]) + (ops.zeros_like(keep),)
+        # The forward pass is done again for what the gradient needs.
+        return grad(*inputs, dout, *saving(*inputs)[1:]) + (ops.zeros_like(keep),)
+
+    return bprop
+
+
+def _check_orders(names: _BlockNames, bprop: Callable) -> None:
+    """Check that the arguments of a block's kernels, and of the gradient in Python, follow each other as they must."""
+    forward, saving, grad = (signature_of(name) for name in (names.forward, names.saving, names.grad))
+    inputs, saved = forward.input_names, saving.output_names[1:]
+    assert saving.input_names == inputs
+    assert grad.input_names == (*inputs, "dout", *saved)
+    assert grad.output_names == tuple(f"grad.{name}" for name in inputs if name != "keep")
+    expected = [*(name.replace(".", "_") for name in inputs), "out", "dout"]
+    assert list(inspect.signature(bprop).parameters) == expected, f"the gradient of {names.forward} takes {expected}"
+
+
+class _BlockKernel(nn.Cell):
+    """A whole block on x [N, H, W, C].
+
+    Args:
+        names: the kernels of the block.
+        make_bprop: makes the gradient.
+
+    Inputs:
+        x: [N, H, W, C].
+        weights: the parameters of the block by their names in the kernel's signature.
+        keep: [N], what each image's branch is multiplied by before it is added to x (stochastic depth); 1 for none.
+    """
+
+    def __init__(self, names: _BlockNames, make_bprop: Callable[[_BlockNames, bool], Callable]):
+        super().__init__()
+        bprop = make_bprop(names, False)
+        _check_orders(names, bprop)
+        self.weight_names = signature_of(names.forward).input_names[1:-1]
+        self.plain = _operator(names.forward, bprop)
+        self.saving = _operator(names.saving, make_bprop(names, True))
+
+    def construct(self, x, weights, keep):
+        inputs = (x, *[weights[name] for name in self.weight_names], keep)
+        if self.training:
+            return self.saving(*inputs)[0]
+        return self.plain(*inputs)
+
+
+class BlockV1Kernel(_BlockKernel):
+    """A whole block of ConvNeXt; with `bf16` the products take numbers rounded to bfloat16."""
 
     def __init__(self, bf16: bool = False):
-        super().__init__()
-        names = _BLOCK_V1[bf16]
-        grad = _operator(names.grad)
-        saving = _operator(names.saving)
-
-        def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep, out, dout):
-            _, xhat, factor, z = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
-            inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
-            return grad(*inputs, dout, xhat, factor, z) + (ops.zeros_like(keep),)
-
-        def bprop_saved(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep, out, dout):
-            inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
-            return grad(*inputs, dout[0], out[1], out[2], out[3]) + (ops.zeros_like(keep),)
-
-        self.plain = _operator(names.forward, bprop)
-        self.saving = _operator(names.saving, bprop_saved)
-
-    def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep):
-        if self.training:
-            return self.saving(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)[0]
-        # With a gradient all the same, the forward pass is done again for what it needs.
-        return self.plain(x, dw, dw_bias, norm, norm_bias, w1, b1, w2, b2, scale, keep)
+        super().__init__(_BLOCK_V1[bf16], _block_v1_bprop)
 
 
-class BlockV2Kernel(nn.Cell):
-    """A whole block of ConvNeXt V2 on x [N, H, W, C]; with `bf16` the products take numbers rounded to bfloat16."""
+class BlockV2Kernel(_BlockKernel):
+    """A whole block of ConvNeXt V2; with `bf16` the products take numbers rounded to bfloat16."""
 
     def __init__(self, bf16: bool = False):
-        super().__init__()
-        names = _BLOCK_V2[bf16]
-        grad = _operator(names.grad)
-        saving = _operator(names.saving)
-
-        def bprop(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep, out, dout):
-            _, xhat, factor, z, norms = saving(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
-            inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
-            return grad(*inputs, dout, xhat, factor, z, norms) + (ops.zeros_like(keep),)
-
-        def bprop_saved(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep, out, dout):
-            inputs = (x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
-            return grad(*inputs, dout[0], out[1], out[2], out[3], out[4]) + (ops.zeros_like(keep),)
-
-        self.plain = _operator(names.forward, bprop)
-        self.saving = _operator(names.saving, bprop_saved)
-
-    def construct(self, x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep):
-        if self.training:
-            return self.saving(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)[0]
-        # With a gradient all the same, the forward pass is done again for what it needs.
-        return self.plain(x, dw, dw_bias, norm, norm_bias, w1, b1, grn, grn_bias, w2, b2, keep)
+        super().__init__(_BLOCK_V2[bf16], _block_v2_bprop)
 
 
 class PackedStageKernel(nn.Cell):
     """The forward pass of blocks one after the other, whose weights are packed once, for many calls.
 
     Args:
-        blocks: of each block the weights, those of `BlockV1Kernel` (9) or `BlockV2Kernel` (10) between x and keep.
+        blocks: the weights of each block, as `BlockV1Kernel` or `BlockV2Kernel` takes them.
         bf16: products take numbers rounded to bfloat16.
     """
 
-    def __init__(self, blocks: Sequence[tuple[Tensor, ...]], bf16: bool = False):
+    def __init__(self, blocks: Sequence[Mapping[str, Tensor]], bf16: bool = False):
         super().__init__()
-        is_v2 = len(blocks[0]) == 10
+        kernel = (_BLOCK_V2 if "grn.gamma" in blocks[0] else _BLOCK_V1)[bf16].stage
         inputs = []
         for weights in blocks:
-            packed = {i: _packed(weights[i], bf16) for i in (4, 8 if is_v2 else 6)}  # of pwconv1 and pwconv2
-            inputs += [packed.get(i, weight) for i, weight in enumerate(weights)]
+            for name in signature_of(kernel).repeated_names:
+                is_product = name in ("pwconv1.weight", "pwconv2.weight")
+                inputs.append(_packed(weights[name], bf16) if is_product else weights[name])
         self.inputs = _fixed(inputs)
-        self.operator = _operator((_BLOCK_V2 if is_v2 else _BLOCK_V1)[bf16].stage)
+        self.operator = _operator(kernel)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)

@@ -56,6 +56,21 @@ class Signature:
         self.outputs = self._arguments(outputs)
 
     @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs in their order, without those inside `n*(...)`."""
+        return tuple(argument.name for is_repeated, part in self._parts if not is_repeated for argument in part)
+
+    @cached_property
+    def repeated_names(self) -> tuple[str, ...]:
+        """The inputs inside `n*(...)` in their order."""
+        return tuple(argument.name for is_repeated, part in self._parts if is_repeated for argument in part)
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs in their order."""
+        return tuple(argument.name for argument in self.outputs)
+
+    @cached_property
     def output_shapes(self) -> Callable[[tuple[Shape, ...]], tuple[Shape, ...]]:
         """The shapes of what a call gives, from those of its inputs; -1 and [-2] are MindSpore's unknown shapes.
 

@@ -65,10 +65,18 @@ class ConvNeXtBlock(Block):
         x = x * ops.cast(self.gamma_, x.dtype)
         return shortcut + self.drop_path(x)
 
-    def weights(self):
-        dwconv, norm, pwconv1, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.pwconv2
-        conv = (dwconv.weight, dwconv.bias, norm.gamma, norm.beta)
-        return (*conv, pwconv1.weight, pwconv1.bias, pwconv2.weight, pwconv2.bias, self.gamma_)
+    def named_weights(self):
+        return {
+            "dwconv.weight": self.dwconv.weight,
+            "dwconv.bias": self.dwconv.bias,
+            "norm.gamma": self.norm.gamma,
+            "norm.beta": self.norm.beta,
+            "pwconv1.weight": self.pwconv1.weight,
+            "pwconv1.bias": self.pwconv1.bias,
+            "pwconv2.weight": self.pwconv2.weight,
+            "pwconv2.bias": self.pwconv2.bias,
+            "gamma_": self.gamma_,
+        }
 
 
 class ConvNeXtV2Block(Block):
@@ -94,10 +102,19 @@ class ConvNeXtV2Block(Block):
         x = self.pwconv2(x)  # [N, H, W, C]
         return shortcut + self.drop_path(x)
 
-    def weights(self):
-        dwconv, norm, pwconv1, grn, pwconv2 = self.dwconv, self.norm, self.pwconv1, self.grn, self.pwconv2
-        conv = (dwconv.weight, dwconv.bias, norm.gamma, norm.beta)
-        return (*conv, pwconv1.weight, pwconv1.bias, grn.gamma, grn.beta, pwconv2.weight, pwconv2.bias)
+    def named_weights(self):
+        return {
+            "dwconv.weight": self.dwconv.weight,
+            "dwconv.bias": self.dwconv.bias,
+            "norm.gamma": self.norm.gamma,
+            "norm.beta": self.norm.beta,
+            "pwconv1.weight": self.pwconv1.weight,
+            "pwconv1.bias": self.pwconv1.bias,
+            "grn.gamma": self.grn.gamma,
+            "grn.beta": self.grn.beta,
+            "pwconv2.weight": self.pwconv2.weight,
+            "pwconv2.bias": self.pwconv2.bias,
+        }
 
 
 class ConvNeXt(BaseNetwork):

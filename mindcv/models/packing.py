@@ -72,7 +72,7 @@ def _packed(cells: list[nn.Cell]) -> Optional[nn.Cell]:
     formats = {block.form_is_bf16() for block in cells}
     if len(formats) > 1 or None in formats:
         return None
-    return PackedStageKernel([block.weights() for block in cells], bf16=formats.pop())
+    return PackedStageKernel([block.named_weights() for block in cells], bf16=formats.pop())
 
 
 def _packed_patches(conv: PatchConv, norm: LayerNorm, images: bool) -> Optional[nn.Cell]:

@@ -1,7 +1,9 @@
 """What the kernels are called with is checked in Python and again at the C boundary, argument by argument."""
 
+import inspect
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindcv.kernels import BlockV1Kernel, LayerNormKernel, PatchConvKernel
+from mindcv.kernels import BlockV1Kernel, BlockV2Kernel, LayerNormKernel, PatchConvKernel, operators
 from mindcv.kernels.library import library_path
 from mindcv.kernels.signature_table import SIGNATURES
 from mindcv.kernels.signatures import signature_of
@@ -139,9 +141,11 @@ def wrong_calls():
     yield conv, (Tensor(random(3, 8, 8)), weight, bias), "Stem got x of shape .*expects 4 dimensions"
     yield conv, (Tensor(random(0, 3, 8, 8)), weight, bias), "every dimension at least 1"
     yield LayerNormKernel(), (Tensor(random(2, 5)), bias, bias), "Norm got gamma of shape .*8.*5"
-    block = [random(1, 4, 4, 8), random(8, 1, 7, 7), random(8), random(8), random(8), random(16, 8), random(32)]
-    block += [random(8, 32), random(8), random(8), random(1)]
-    yield BlockV1Kernel(), tuple(map(Tensor, block)), "BlockV1(Saving)? got pwconv1.weight of shape .*16, 8"
+    weights = {"dwconv.weight": random(8, 1, 7, 7), "dwconv.bias": random(8), "norm.gamma": random(8)}
+    weights |= {"norm.beta": random(8), "pwconv1.weight": random(16, 8), "pwconv1.bias": random(32)}
+    weights |= {"pwconv2.weight": random(8, 32), "pwconv2.bias": random(8), "gamma_": random(8)}
+    block = (Tensor(random(1, 4, 4, 8)), {name: Tensor(value) for name, value in weights.items()}, Tensor(random(1)))
+    yield BlockV1Kernel(), block, "BlockV1(Saving)? got pwconv1.weight of shape .*16, 8"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,46 @@ def test_kernels_refuse_wrong_inputs_before_they_run(mode, tmp_path, monkeypatch
     half = Tensor(random(2, 8).astype(np.float16))
     with pytest.raises(TypeError, match="the kernel Norm got x of type float16; it expects float32"):
         LayerNormKernel()(half, Tensor(random(8)), Tensor(random(8)))
+
+
+@pytest.mark.parametrize("kernel", [BlockV1Kernel, BlockV2Kernel])
+def test_block_kernel_reads_its_weights_by_name(kernel):
+    """The order of the weights in the dictionary has no effect, on values or on gradients."""
+    rng = np.random.default_rng(0)
+    cell, sizes = kernel(), {"C": 5, "4*C": 20, "N": 2, "H": 3, "W": 4}
+    name = "BlockV1" if kernel is BlockV1Kernel else "BlockV2"
+    shapes = {
+        argument: [int(sizes.get(size, size)) for size in dims.split(",")]
+        for argument, dims in re.findall(r"(\S+)\[(.*?)\]", SIGNATURES[name].split(" -> ")[0])
+    }
+    given = {argument: Tensor(rng.standard_normal(shape).astype(np.float32)) for argument, shape in shapes.items()}
+    x, keep = given.pop("x"), given.pop("keep")
+
+    def run(names):
+        def loss(x, *weights):
+            return (cell(x, dict(zip(names, weights)), keep) ** 2).sum()
+
+        value, grads = ms.value_and_grad(loss, tuple(range(1 + len(names))))(x, *(given[name] for name in names))
+        return value.asnumpy(), dict(zip(["x", *names], grads))
+
+    names = list(given)
+    assert {"norm.gamma", "norm.beta"} <= {*names}  # of one shape
+    (value, grads), (other_value, other_grads) = run(names), run(names[::-1])
+    np.testing.assert_array_equal(value, other_value)
+    assert grads.keys() == other_grads.keys()
+    for name in grads:
+        np.testing.assert_array_equal(grads[name].asnumpy(), other_grads[name].asnumpy(), err_msg=name)
+
+
+def test_order_of_a_gradient_in_python_is_compared_with_the_table():
+    names = operators._BLOCK_V1[False]
+    right = operators._block_v1_bprop(names, saves=True)
+    operators._check_orders(names, right)
+    order = ["norm_beta" if name == "norm_gamma" else "norm_gamma" if name == "norm_beta" else name
+             for name in inspect.signature(right).parameters]  # fmt: skip
+    swapped = eval(f"lambda {', '.join(order)}: None")
+    with pytest.raises(AssertionError, match="the gradient of BlockV1 takes"):
+        operators._check_orders(names, swapped)
 
 
 class Lying(nn.Cell):

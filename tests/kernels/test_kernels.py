@@ -213,7 +213,7 @@ def test_kernels_take_only_float32(rng):
     assert half.dtype == ms.float16
     np.testing.assert_allclose(half.asnumpy(), expected, atol=0.05)
     with pytest.raises(TypeError, match="float32"):
-        block.float32_form(Tensor(x.astype(np.float16)), *block.weights(), block.drop_path.scale(2))
+        block.float32_form(Tensor(x.astype(np.float16)), block.named_weights(), block.drop_path.scale(2))
 
 
 def test_views_are_read_right(rng):

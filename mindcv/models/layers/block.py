@@ -20,9 +20,9 @@ _LAYERS = ("dwconv", "norm", "pwconv1", "act", "grn", "pwconv2", "drop_path")
 class Block(LayerWithForms):
     """x [N, H, W, C] to the same shape: a convolution, a norm, a perceptron for each pixel, added to x.
 
-    A subclass writes this in `forward`, layer by layer. Its `weights` are the parameters in the order of use, the first
-    four those of the convolution and the norm. A block in which a layer was replaced by one of another class or of
-    other shapes has no forms: `is_whole` is then False, and `forward` computes it.
+    A subclass writes this in `forward`, layer by layer. Its forms read the parameters from `named_weights` by their
+    names. A block in which a layer was replaced by one of another class or of other shapes has no forms: `is_whole` is
+    then False, and `forward` computes it.
 
     Args:
         version: 1 for ConvNeXt, 2 for ConvNeXt V2.
@@ -44,9 +44,9 @@ class Block(LayerWithForms):
     def construct(self, x):
         kernel = self.form_for(x)
         if kernel is not None:
-            return kernel(x, *self.weights(), self.drop_path.scale(x.shape[0]))
+            return kernel(x, self.named_weights(), self.drop_path.scale(x.shape[0]))
         if self.takes_perceptron_form(x):
-            y = self.perceptron_form(self.norm(self.dwconv(x)), *self.weights()[4:])
+            y = self.perceptron_form(self.norm(self.dwconv(x)), self.named_weights())
             return x + self.drop_path(y)
         return self.forward(x)
 
@@ -66,6 +66,10 @@ class Block(LayerWithForms):
         if self.perceptron_form is None or not self.is_whole or x.dtype != ms.float32:
             return False
         return self.pwconv1.compute_type is None and self.pwconv2.compute_type is None
+
+    def named_weights(self) -> dict:
+        """The parameters by their names in the block."""
+        raise NotImplementedError
 
 
 def _kind(layer: Optional[nn.Cell]) -> tuple:

@@ -23,13 +23,18 @@ __all__ = ["PerceptronV1", "PerceptronV2"]
 
 
 class PerceptronV1(nn.Cell):
-    """x [N, H, W, C] to (W2 gelu(W1 x + b1) + b2) * scale of the same shape; W1 [4C, C], W2 [C, 4C], scale [C]."""
+    """x [N, H, W, C] to (W2 gelu(W1 x + b1) + b2) * scale of the same shape; W1 [4C, C], W2 [C, 4C], scale [C].
+
+    `weights` holds the parameters by their names in the block.
+    """
 
     def __init__(self):
         super().__init__()
         self.saving = _SavingV1()
 
-    def construct(self, x, w1, b1, w2, b2, scale):
+    def construct(self, x, weights):
+        w1, b1 = weights["pwconv1.weight"], weights["pwconv1.bias"]
+        w2, b2, scale = weights["pwconv2.weight"], weights["pwconv2.bias"], weights["gamma_"]
         y = self.saving(ops.reshape(x, (-1, x.shape[-1])), w1, b1, w2, b2, scale)[0]
         return ops.reshape(y, x.shape)
 
@@ -37,14 +42,17 @@ class PerceptronV1(nn.Cell):
 class PerceptronV2(nn.Cell):
     """x [N, H, W, C] to W2 grn(gelu(W1 x + b1)) + b2 of the same shape; W1 [4C, C], W2 [C, 4C].
 
-    gamma and beta are those of GRN, [1, 1, 1, 4C].
+    gamma and beta are those of GRN, [1, 1, 1, 4C]. `weights` holds the parameters by their names in the block.
     """
 
     def __init__(self):
         super().__init__()
         self.saving = _SavingV2()
 
-    def construct(self, x, w1, b1, gamma, beta, w2, b2):
+    def construct(self, x, weights):
+        w1, b1 = weights["pwconv1.weight"], weights["pwconv1.bias"]
+        gamma, beta = weights["grn.gamma"], weights["grn.beta"]
+        w2, b2 = weights["pwconv2.weight"], weights["pwconv2.bias"]
         flat = ops.reshape(x, (x.shape[0], -1, x.shape[-1]))
         y = self.saving(flat, w1, b1, ops.reshape(gamma, (1, -1)), ops.reshape(beta, (-1,)), w2, b2)[0]
         return ops.reshape(y, x.shape)
