@@ -1,4 +1,4 @@
-"""Writes the files of this folder; needs torch and safetensors. Run it in an empty folder: `python make_files.py`."""
+"""Writes the files of this folder with torch and safetensors. Run it in an empty folder: `python make_files.py`."""
 
 import argparse
 import collections
@@ -53,9 +53,9 @@ def training_state():
 
 def dtypes():
     kinds = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 complex64 complex128"
-    made = {kind: ramp(2, 3, start=1.0).mul(8).to(getattr(torch, kind)) for kind in kinds.split()}
-    made["bool"] = torch.tensor([True, False, True])
-    return made
+    tensors = {kind: ramp(2, 3, start=1.0).mul(8).to(getattr(torch, kind)) for kind in kinds.split()}
+    tensors["bool"] = torch.tensor([True, False, True])
+    return tensors
 
 
 def views():
