@@ -1,7 +1,7 @@
-"""The recorded outputs of the reference implementation, and the weights and images that they were made with.
+"""The recorded outputs of the reference implementation, with the weights and images that produced them.
 
-Weights follow a rule, which is written down here from the official names and shapes, those of the papers' code. Nothing
-in this module comes from mindcv, so that a comparison with it is one with something independent.
+The weights follow a rule, which uses the official names and shapes of the papers' code. This module contains nothing
+from mindcv, so a comparison with it is independent of mindcv.
 """
 
 import zlib
@@ -15,7 +15,7 @@ SEED = 20260101
 
 
 def draw(name, shape):
-    """Normal random numbers, float32, that are a function of the name."""
+    """Return float32 normal random numbers that depend only on the name and the shape."""
     key = zlib.crc32(f"{SEED}:{name}".encode())
     return np.random.default_rng(key).standard_normal(shape).astype(np.float32)
 
@@ -25,7 +25,7 @@ def image(shape):
 
 
 def weight(name, shape):
-    """The value of the parameter with this official name."""
+    """Return the value of the parameter with this official name."""
     n = draw(name, shape)
     module, kind = name.rsplit(".", 1)
     is_norm = (
@@ -41,7 +41,7 @@ def weight(name, shape):
 
 
 def official_shapes(depths, dims, is_v2):
-    """Name -> shape of the official code's parameters, 3 channels in and 1000 classes out."""
+    """Return {name: shape} of the official code's parameters, for 3 input channels and 1000 classes."""
     shapes = {"downsample_layers.0.0": (dims[0], 3, 4, 4), "downsample_layers.0.1": (dims[0],)}
     for stage in (1, 2, 3):
         shapes[f"downsample_layers.{stage}.0"] = (dims[stage - 1],)
@@ -66,7 +66,7 @@ def official_shapes(depths, dims, is_v2):
 
 
 class Arrays(Mapping):
-    """`MODEL/...` -> the recorded array, of the file of each model."""
+    """Maps `MODEL/...` to the recorded array in the file of the model."""
 
     def __init__(self):
         self.files = {path.stem: np.load(path) for path in sorted(FOLDER.glob("*.npz"))}
@@ -85,8 +85,10 @@ class Arrays(Mapping):
 class Reference:
     """The recorded models.
 
-    `cases` has (model, shape of the images, number of parameters) for each recorded input, and `arrays` holds what
-    README.md describes under `MODEL/...`.
+    Attributes:
+        arrays: `MODEL/...` -> recorded array. README.md describes the arrays.
+        models: names of the models.
+        cases: (model, shape of the images, number of parameters) for each recorded input.
     """
 
     def __init__(self):
@@ -102,10 +104,10 @@ class Reference:
         return image(shape)
 
     def shapes(self, model):
-        """Name -> shape of the model's parameters, in the official layout."""
+        """Return {name: shape} of the model's parameters, in the official layout."""
         depths, dims = (self.arrays[f"{model}/{name}"].tolist() for name in ("depths", "dims"))
         return official_shapes(depths, dims, is_v2=model.startswith("convnextv2_"))
 
     def weights(self, model):
-        """Name -> value of the model's parameters, in the official layout."""
+        """Return {name: value} of the model's parameters, in the official layout."""
         return {name: weight(name, shape) for name, shape in self.shapes(model).items()}

@@ -1,7 +1,7 @@
-"""Record what timm computes for a variant: `python tests/data/parity/record.py NAME`, where timm is installed.
+"""Record the outputs of timm for a variant: `python tests/data/parity/record.py NAME`. It needs timm.
 
 A variant that timm does not have needs its shape: `--depths 2 2 6 2 --dims 40 80 160 320`. The result is NAME.npz
-beside this file. See README.md for what is in it.
+beside this file. README.md describes its content.
 """
 
 import argparse
@@ -16,7 +16,7 @@ INPUTS = ((2, 3, 64, 64), (1, 3, 224, 224), (1, 3, 100, 76))
 
 
 def network(name, depths, dims):
-    """timm's network, with the weights of the rule; and its depths and dims."""
+    """Return timm's network with the weights of the rule, its depths and its dims."""
     if depths is None:
         known = timm.create_model(name)
         depths, dims = [len(stage.blocks) for stage in known.stages], [info["num_chs"] for info in known.feature_info]
