@@ -1,4 +1,4 @@
-"""What happens around training steps: lines, validation, checkpoints, the table of figures."""
+"""Callbacks of the trainer: progress log, validation, early stopping, checkpoints, metrics table and snapshots."""
 
 from __future__ import annotations
 
@@ -42,59 +42,62 @@ __all__ = [
     "Validation",
 ]
 
-# What early stopping may go by: 1 when higher is better, -1 when lower is.
+# The metrics that early stopping can watch: 1 if a higher value is better, -1 if a lower value is.
 EARLY_STOPPING_METRICS = {"top_1": 1.0, "val_loss": -1.0}
 
 
 class Callback:
-    """Told by the trainer where it is; each method does nothing unless overridden."""
+    """Base class. The trainer calls the methods with the progress of the run; by default they do nothing."""
 
     def on_train_begin(self, progress: RunProgress) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def on_step_end(self, progress: RunProgress) -> None:
-        """After each step."""
+        """Called after each step."""
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """After the last step of each epoch."""
+        """Called after the last step of each epoch."""
 
     def on_train_end(self, progress: RunProgress) -> None:
-        """After the last epoch."""
+        """Called after the last epoch."""
 
     def on_interrupt(self, progress: RunProgress) -> None:
-        """When a signal or an error ends the run early, with the progress of the last whole step."""
+        """Called when a signal or an error ends the run early, with the progress of the last complete step."""
 
     def close(self) -> None:
-        """When training has ended, in whatever way, and nothing is told any more."""
+        """Called last, however training ended."""
 
     def saved(self) -> dict[str, Any]:
-        """What a resumed run needs of this callback, as JSON values."""
+        """Return the state that a resumed run needs, as JSON values."""
         return {}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `saved` gave, before `on_train_begin`."""
+        """Restore the state that `saved` returned; called before `on_train_begin`."""
 
 
 class ProgressLog(Callback):
-    """Loss, rate, speed and time left: a bar on a terminal, else a line every `log_interval` steps and each epoch."""
+    """Logs loss, learning rate, speed and remaining time.
+
+    On a terminal it shows a progress bar, elsewhere a line after each `log_interval` steps and after each epoch.
+    """
 
     def __init__(self, log_interval: int = 100):
         self.log_interval = log_interval
         self.is_terminal = sys.stderr.isatty()
         self._bar: Optional[tqdm] = None
-        self._first_step = 0  # global_step when this process had done its first
+        self._first_step = 0  # global_step after the first step of this process
         self._second_step = 0.0
 
     def on_train_begin(self, progress: RunProgress) -> None:
-        """Say what comes before the first step."""
+        """Log that the training step is compiled first."""
         if not progress.is_done:
             say_compiling("the training step")
 
     def on_step_end(self, progress: RunProgress) -> None:
-        """Move the bar, or write a line when one is due."""
+        """Update the bar, or log a line when it is due."""
         if not self._first_step:
             self._first_step = progress.global_step
-            self._second_step = time.perf_counter()  # the first step compiled; what is left is not like it
+            self._second_step = time.perf_counter()  # the first step compiles, so it says nothing of the time left
         if self.is_terminal:
             if self._bar is None:
                 self._bar = tqdm(
@@ -109,7 +112,7 @@ class ProgressLog(Callback):
             logger.info("%s  %s", self._place(progress), self._figures(progress))
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Write the epoch's line."""
+        """Log the line of the epoch."""
         self._close_bar()
         logger.info("%s  %s", self._place(progress), self._figures(progress, progress.train_loss))
 
@@ -141,23 +144,24 @@ class ProgressLog(Callback):
         return "  ".join(figures)
 
     def _left(self, progress: RunProgress, timed: int) -> str:
-        """Time until the end of training, from that of the last `timed` steps."""
+        """Return the remaining time of the run, estimated from the last `timed` steps."""
         steps = progress.num_epochs * progress.steps_per_epoch - progress.global_step
         seconds = round((time.perf_counter() - self._second_step) / timed * steps)
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 class Validation(Callback):
-    """Evaluates every `interval` epochs and after the last, and leaves the metrics in the progress.
+    """Validates every `interval` epochs and after the last epoch, and sets the metrics of the progress.
 
     Args:
-        weights: those to evaluate, by name: the trained network's (`weight_parameters`), or their average.
-        network: the network to evaluate them in: its number format may differ from the trained one's.
+        weights: the weights to validate, by name: those of the trained network, or their moving average.
+        network: the network that computes with these weights; its number format can differ from the trained network's.
         loader: the validation images.
         num_classes: width of the logits.
-        interval: in epochs.
-        group: the processes that evaluate together.
-        interruption: a lone process stops evaluating when a signal comes; several go on, since each has its share.
+        interval: number of epochs between two validations.
+        group: the processes that validate together.
+        interruption: a single process stops validating when a signal comes. Several processes finish the validation,
+            because each has a share of the images.
     """
 
     def __init__(
@@ -180,7 +184,7 @@ class Validation(Callback):
         self._has_compiled = False
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Evaluate, when it is due."""
+        """Validate, when it is due."""
         if progress.epoch % self.interval and not progress.is_last_epoch:
             return
         for name, parameter in weight_parameters(self.network).items():
@@ -196,15 +200,15 @@ class Validation(Callback):
 
 
 class EarlyStopping(Callback):
-    """Stops the run when validation has not found anything better for a while.
+    """Stops the run when a validation metric has not improved for some validations.
 
-    It goes after `Validation`, whose figures it reads, and before `Checkpoints` and `MetricsTable`, to which the epoch
-    is then the last; in a run of several processes, to all of them, which have the same figures. Epochs without
+    It comes after `Validation`, which sets the metrics, and before `Checkpoints` and `MetricsTable`, which must know
+    that the epoch is the last one. Every process of a run has it, and all see the same metrics. Epochs without
     validation do not count.
 
     Args:
-        patience: validations in a row without improvement after which to stop, at least 1.
-        metric: 'top_1', the higher the better, or 'val_loss', the lower the better.
+        patience: number of validations in a row without improvement after which the run stops, at least 1.
+        metric: 'top_1', where higher is better, or 'val_loss', where lower is better.
         min_delta: by how much the metric must beat the best so far, at least 0. A NaN beats nothing.
 
     Raises:
@@ -226,7 +230,7 @@ class EarlyStopping(Callback):
         self.num_worse = 0
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Compare the epoch's figure, if there is one."""
+        """Compare the metric of the epoch with the best so far, if the epoch was validated."""
         if self.metric not in progress.metrics:
             return
         value = progress.metrics[self.metric]
@@ -239,7 +243,7 @@ class EarlyStopping(Callback):
             logger.info("epoch %d/%d: training stops, %s", progress.epoch, progress.num_epochs, self._reason())
 
     def saved(self) -> dict[str, Any]:
-        """The best so far, and for how long."""
+        """Return the best value, its epoch, and the number of validations since then."""
         return {"best": self.best, "best_epoch": self.best_epoch, "num_worse": self.num_worse}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -247,7 +251,7 @@ class EarlyStopping(Callback):
         self.best, self.best_epoch, self.num_worse = saved["best"], saved["best_epoch"], saved["num_worse"]
 
     def on_train_end(self, progress: RunProgress) -> None:
-        """Say so when there was nothing to go by; an error now would cost the run its last files."""
+        """Warn if no epoch was validated. An error would keep the callbacks after this one from saving."""
         if self.best is None and not self.num_worse:
             logger.warning("early stopping saw no validation: it needs one, and has its place after it")
 
@@ -266,13 +270,13 @@ class EarlyStopping(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves every `interval` epochs and after the last, and the best validated epoch besides.
+    """Saves a checkpoint every `interval` epochs and after the last epoch, and the best validated epoch.
 
     Args:
         manager: writes and removes files.
-        weights: what to save, by name.
-        metadata: what goes into each file beside the weights; epoch, step and metrics are added.
-        interval: in epochs.
+        weights: the weights to save, by name.
+        metadata: JSON values that each file holds beside the weights; epoch, step and metrics are added.
+        interval: number of epochs between two checkpoints.
     """
 
     def __init__(
@@ -306,7 +310,7 @@ class Checkpoints(Callback):
             logger.info("best: %s with top_1 %.4f, saved as %s", epoch, manager.best_score, manager.best_path)
 
     def saved(self) -> dict[str, Any]:
-        """Which files there are, and the best score."""
+        """Return the names of the kept files and the best score."""
         return self.manager.saved()
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -315,9 +319,9 @@ class Checkpoints(Callback):
 
 
 class RemovalOfEarlierRun(Callback):
-    """Removes the run that a folder holds once a step of the new run has succeeded (so it goes first).
+    """Removes an earlier run from a folder after the first step of the new run; it is the first callback.
 
-    A new run that fails before that, at an image that cannot be read for example, removes nothing.
+    A new run that fails before, for example at an image that cannot be read, removes nothing.
 
     Args:
         folder: the folder, see `remove_runs`.
@@ -328,7 +332,7 @@ class RemovalOfEarlierRun(Callback):
         self.is_done = False
 
     def on_step_end(self, progress: RunProgress) -> None:
-        """Remove the run after the first step."""
+        """Remove the earlier run after the first step."""
         if not self.is_done:
             remove_runs(self.folder)
         self.is_done = True
@@ -360,24 +364,24 @@ class Snapshots(Callback):
         self._first_step = 0  # global_step when this process began
 
     def on_train_begin(self, progress: RunProgress) -> None:
-        """Note where this process begins; mark the folder if the run is new."""
+        """Remember the first step of this process, and mark the folder if the run is new."""
         self._first_step = progress.global_step
         if not progress.global_step:
             self.writer.begin()
 
     def on_step_end(self, progress: RunProgress) -> None:
-        """Save, when it is due; the last step of an epoch is saved with what follows it."""
+        """Save a snapshot, when it is due. The last step of an epoch is saved at the end of the epoch."""
         is_due = self.step_interval and progress.global_step % self.step_interval == 0
         if is_due and progress.step < progress.steps_per_epoch:
             self._save(progress)
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Save, when it is due."""
+        """Save a snapshot, when it is due."""
         if progress.epoch % self.interval == 0 or progress.is_last_epoch:
             self._save(replace(progress, is_epoch_done=True))
 
     def on_interrupt(self, progress: RunProgress) -> None:
-        """Save, if this process has trained anything."""
+        """Save a snapshot, if this process has done a step."""
         if progress.global_step > self._first_step:
             logger.info("saved %s, from which --resume auto goes on", self._save(progress))
         elif not progress.global_step:
@@ -402,7 +406,7 @@ class MetricsTable(Callback):
         self.is_resumed = False
 
     def on_train_begin(self, progress: RunProgress) -> None:
-        """Say so if there will be no picture. A resumed run's own table is taken back to the rows that were saved."""
+        """Warn if the curve cannot be drawn. The table of a resumed run is cut to the rows of its snapshot."""
         try:
             require_matplotlib()
         except UserError as error:
@@ -412,7 +416,7 @@ class MetricsTable(Callback):
             self._write()
 
     def _keep_earlier_table(self) -> None:
-        """Rename the table of an earlier run, if there is one."""
+        """Rename the table of an earlier run, if the folder holds one."""
         if not self.path.exists():
             return
         number = 1
@@ -422,7 +426,7 @@ class MetricsTable(Callback):
         logger.info("the table of an earlier run is kept as %s", kept)
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Add the epoch's row."""
+        """Append the row of the epoch."""
         if not self.rows and not self.is_resumed:
             self._keep_earlier_table()
         row = {
@@ -437,7 +441,7 @@ class MetricsTable(Callback):
         self._write()
 
     def saved(self) -> dict[str, Any]:
-        """The rows."""
+        """Return the rows."""
         return {"rows": list(self.rows)}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -452,7 +456,7 @@ class MetricsTable(Callback):
         atomic_write_text(self.path, text.getvalue())
 
     def on_train_end(self, progress: RunProgress) -> None:
-        """Draw the curve."""
+        """Draw the learning curve."""
         if self.can_draw and self.rows:
             draw_learning_curve(self.rows, self.path.with_name("learning_curve.png"))
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps."""
+"""The checkpoints of a run: writing them, and removing those that the policy does not keep."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ CHECKPOINT_POLICIES = ("latest_k", "top_k")
 
 
 class CheckpointManager:
-    """Writes `<model>-<epoch>_<step>.ckpt` and removes those of this run that its policy no longer wants.
+    """Writes `<model>-<epoch>_<step>.ckpt`, and removes files of this run that its policy does not keep.
 
     Args:
-        folder: where to; must exist.
+        folder: folder of the files, which must exist.
         model_name: first part of the file names.
-        policy: 'latest_k' keeps the newest `keep_max` files, 'top_k' those with the highest score, the newer of equals.
-        keep_max: how many, at least 1.
+        policy: 'latest_k' keeps the newest `keep_max` files. 'top_k' keeps the files with the highest scores, and
+            the newer one of two files with equal scores.
+        keep_max: largest number of files, at least 1.
 
-    A file is whole or not there (`write_ckpt`), and one is removed only after the next is on disk.
+    `write_ckpt` writes a file whole or not at all. A file is removed only after the next one is on disk.
     """
 
     def __init__(self, folder: Union[str, os.PathLike], model_name: str, policy: str = "latest_k", keep_max: int = 10):
@@ -55,14 +56,14 @@ class CheckpointManager:
         step: int,
         score: Optional[float] = None,
     ) -> Path:
-        """Write `weights` and return the file's path.
+        """Write `weights` to a file and return its path.
 
         Args:
-            weights: by name; averages of them may be there too, as `ema.<name>`, as in MindCV's files.
-            metadata: what `read_ckpt` gives back; JSON values.
-            epoch: epochs done.
-            step: steps done in the last of them.
-            score: see `save_best`, which this calls; needed by 'top_k'.
+            weights: parameters by name; their averages are named `ema.<name>`, as in MindCV's files.
+            metadata: JSON values, which `read_ckpt` returns with the weights.
+            epoch: number of epochs done.
+            step: number of steps done in the last epoch.
+            score: score for `save_best`, which this method calls; the policy 'top_k' needs it.
 
         Raises:
             UserError: there is no score, a weight is not finite, or the disk is full.
@@ -85,10 +86,10 @@ class CheckpointManager:
     def save_best(
         self, weights: Mapping[str, Parameter], metadata: Mapping[str, Any], epoch: int, score: Optional[float]
     ) -> None:
-        """Write `<model>_best.ckpt` if `score` is above all before it; the arguments are those of `save`.
+        """Write `<model>_best.ckpt` if `score` is higher than all scores before; arguments as in `save`.
 
         Args:
-            score: the higher the better; None for an epoch that was not validated.
+            score: metric of the epoch, where higher is better; None for an epoch that was not validated.
         """
         if score is None or (self.best_score is not None and score <= self.best_score):
             return
@@ -97,24 +98,24 @@ class CheckpointManager:
         self.best_score, self.best_epoch = score, epoch
 
     def saved(self) -> dict[str, Any]:
-        """What `restore` takes, as JSON values."""
+        """Return the state that `restore` takes, as JSON values."""
         kept = [[score, path.name] for score, path in self._kept]
         return {"best_score": self.best_score, "best_epoch": self.best_epoch, "kept": kept}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on with the best score of an interrupted run, and with those of its files that are in the folder."""
+        """Continue with the best score of an interrupted run, and with its files that are in the folder."""
         # Earlier versions did not save the epoch.
         self.best_score, self.best_epoch = saved["best_score"], saved.get("best_epoch")
         kept = [(score, self.folder / name) for score, name in saved["kept"]]
         self._kept = [(score, path) for score, path in kept if path.exists()]
 
     def take_best_from(self, folder: Union[str, os.PathLike]) -> None:
-        """Copy the best checkpoint of a restored run from the folder that the run was in, if that is another.
+        """Copy the best checkpoint of a restored run from its earlier folder, if that is another folder.
 
-        If it is gone, the next epoch that is validated becomes the best.
+        If the file is missing, the next validated epoch becomes the best one.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the copy cannot be written.
         """
         source = Path(folder) / self.best_path.name
         if self.best_score is None or (source.exists() and source.resolve() == self.best_path.resolve()):
@@ -128,12 +129,12 @@ class CheckpointManager:
 
 
 def require_finite(weights: Mapping[str, Parameter]) -> None:
-    """Refuse to save weights that hold NaN or infinity: they would take the place of the last good ones.
+    """Refuse to save weights that are not finite, because they would replace the last good weights.
 
-    A gradient can overflow where the loss does not, and the loss then shows it one step later.
+    A gradient can overflow while the loss is finite. The loss shows it one step later.
 
     Raises:
-        UserError: names the first.
+        UserError: a weight is not finite; the message names the first one.
     """
     for name, weight in weights.items():
         if not np.isfinite(weight.asnumpy()).all():

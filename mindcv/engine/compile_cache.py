@@ -1,9 +1,9 @@
-"""The compiled training step, kept on disk for the next run that would compile the same one.
+"""A cache on disk of the compiled training step, for later runs that would compile the same step.
 
-It is MindSpore's compile cache that stores and loads the graphs. That tells graphs apart by the text of the script and
-by the order in which they are compiled, and by nothing else: with another learning rate it takes the old graph, and
-trains at the old rate. So it is on for the training step alone, and in a folder of its own for each set of all that a
-graph depends on (decision 0065).
+MindSpore's compile cache stores and loads the graphs. It identifies a graph only by the text of the script and by the
+order of compilation: with another learning rate it would load the old graph and train at the old rate. Therefore it is
+enabled for the training step only, with a separate folder for each combination of everything that the graph depends on
+(decision 0065).
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _ABANDONED = 24 * 3600.0  # seconds after which the folder of a compilation must
 
 
 class CompileCache:
-    """A folder of compiled training steps; one step of this process takes its graphs from there, or leaves them there.
+    """A folder of compiled training steps. One step of this process loads its graphs from there, or stores them.
 
-    An entry is a folder that appears when it is whole, with the SHA-256 of each file; a damaged one is made anew.
-    Entries may be deleted at any time.
+    An entry is a folder that appears only when it is complete. It holds the SHA-256 of each file, and a damaged entry
+    is replaced. Entries may be deleted at any time.
 
     Args:
-        folder: where; made if need be.
-        key: JSON values of all that the step is built from: options, classes, rates. The cache adds what it
-            sees by itself: code, versions, environment, device, process, and the step's parameters and inputs.
-        group: the processes of the run. Each has entries of its own, and all take theirs or none: one that waited
-            for another to compile gave up within 15 s on CPU.
+        folder: folder of the cache, which is created if it does not exist.
+        key: JSON values of everything that the step is built from: options, classes, learning rates. The cache adds
+            code, versions, environment, device, process, and the parameters and inputs of the step.
+        group: the processes of the run. Each has its own entries, and either all load theirs or none does: a process
+            that waits for another one to compile gives up within 15 s on CPU.
 
     Raises:
         UserError: the folder cannot be written to, MindSpore's compile cache is in use already, or not graph mode.
@@ -77,10 +77,10 @@ class CompileCache:
         self._is_hit = False
 
     def serve(self, *cells: nn.Cell) -> None:
-        """Have these cells do their first calls, which come in this order, under `compiling`: see `graph_cache`.
+        """Let these cells make their first calls, in this order, inside `compiling`; see `graph_cache`.
 
         Raises:
-            UserError: another cache has served this process, for the whole of which MindSpore keeps to one folder.
+            UserError: this process already used a cache; MindSpore keeps the first folder for the whole process.
         """
         if CompileCache._has_served:
             raise UserError("compile_cache_dir: a process has one cached training step, and this is its second")
@@ -96,7 +96,7 @@ class CompileCache:
 
     @contextmanager
     def compiling(self, arguments: tuple[Tensor, ...]) -> Iterator[None]:
-        """Around the first call of one of the cells, with these arguments."""
+        """Enable the cache for the first call of one of the cells, with these arguments."""
         if self._num_compiled == 0:
             self._open(arguments)
         start = time.perf_counter()
@@ -111,7 +111,7 @@ class CompileCache:
             self._close()
 
     def _open(self, arguments: tuple[Tensor, ...]) -> None:
-        """Find the entry, and copy it to where MindSpore is to read and write, which is never the entry itself."""
+        """Find the entry and copy it to the folder that MindSpore uses, which is never the entry itself."""
         self._key["inputs"] = [[list(argument.shape), str(argument.dtype)] for argument in arguments]
         self._key.update(_surroundings())
         self._entry = self._folder / _sha256(json.dumps(self._key, sort_keys=True).encode())[:32]
@@ -128,7 +128,7 @@ class CompileCache:
             logger.info("compile cache: compiling the training step for '%s'", self._entry)
 
     def _copy_entry(self) -> bool:
-        """Copy the entry, if there is one to rely on."""
+        """Copy the entry, if it exists and is not damaged."""
         if not self._entry.is_dir():
             return False
         try:
@@ -143,13 +143,13 @@ class CompileCache:
         return False
 
     def _manifest(self) -> dict[str, Any]:
-        """What is said in an entry of itself, as JSON values."""
+        """Return the manifest of the files as JSON values: the key and the SHA-256 of each file."""
         paths = (path for path in self._files.rglob("*") if path.is_file() and path.name != _MANIFEST)
         files = {path.relative_to(self._files).as_posix(): _sha256(path.read_bytes()) for path in paths}
         return json.loads(json.dumps({"key": self._key, "files": files}))
 
     def _close(self) -> None:
-        """Make an entry of what was compiled; a run goes on without one."""
+        """Store the compiled step as an entry. A run continues if that fails."""
         logger.info("compile cache: the first training step took %.1f s", self._seconds)
         if not self._is_hit:
             self._publish()
@@ -168,7 +168,7 @@ class CompileCache:
 
 
 def _surroundings() -> dict[str, Any]:
-    """What graphs depend on beside what a step is built from, as JSON values."""
+    """Return what a graph depends on beside the key, as JSON values."""
     environment = {name: value for name, value in os.environ.items() if name.startswith(("MINDCV_", "MS_"))}
     return {
         "code": {file: _sha256(Path(file).read_bytes()) for file in _code_files()},
@@ -183,7 +183,7 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _code_files() -> set[str]:
-    """The files of this package, with its compiled library, and of all loaded modules that no installer put there."""
+    """Return the files of this package, with its library, and of all loaded modules that are not installed packages."""
     package = Path(__file__).parents[1]
     files = {str(path) for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
     installed = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -201,7 +201,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left in the middle of a compilation."""
+    """Remove the folders that killed processes left during a compilation."""
     for path in folder.glob(f"{_SIDE}*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED:

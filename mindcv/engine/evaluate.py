@@ -1,4 +1,4 @@
-"""A network over a data set, every image once."""
+"""Evaluation of a network on a data set. Every image counts once, in any number of processes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ __all__ = ["Evaluation", "evaluate", "predict"]
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found: the counts over all processes, and the time from the second batch to the last."""
+    """The result of `evaluate`.
+
+    Attributes:
+        counts: images, correct predictions and losses of all processes together.
+        images_per_s: images per second from the second batch to the last; the first batch compiles.
+    """
 
     counts: ClassificationCounts
     images_per_s: float
 
     def as_dict(self) -> dict[str, float]:
-        """Figures by name, ready for JSON."""
+        """Return the metrics by name, as JSON values."""
         counts = self.counts
         return {
             "top_1": counts.top1,
@@ -44,10 +49,10 @@ class Evaluation:
 
 
 def predict(network: nn.Cell, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Logits [B, num_classes] float32 of images [B, C, H, W], B <= batch_size.
+    """Return the logits [B, num_classes], float32, of images [B, C, H, W] with B <= batch_size.
 
-    A smaller batch is filled up with zeros: the network is compiled for one shape, and no image's logits depend on
-    the others.
+    A smaller batch is padded with zeros, because the network is compiled for one shape. The logits of an image do not
+    depend on the other images.
     """
     count = len(images)
     if count < batch_size:
@@ -67,14 +72,14 @@ def evaluate(
     """Run `network` over every image of `loader` once.
 
     Args:
-        network: images [B, C, H, W] to logits [B, num_classes]; left in evaluation mode.
-        loader: gives images and integer labels; several processes each hold their own share.
+        network: maps images [B, C, H, W] to logits [B, num_classes]; it stays in evaluation mode.
+        loader: gives images and integer labels; each process has a share of them.
         num_classes: width of the logits.
-        group: the processes that count together.
-        progress: show a bar.
-        interruption: looked at after each batch.
-        classes: labels, ascending, that alone are counted: the logits of the other classes are dropped, and the counts
-            number these classes from 0. None counts all.
+        group: the processes that evaluate together.
+        progress: show a progress bar.
+        interruption: checked after each batch.
+        classes: ascending labels of the only classes to predict. The logits of other classes are dropped, and the
+            counts number these classes from 0. None means all classes.
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -99,7 +104,7 @@ def _count(
     interruption: Optional[Interruption],
     classes: Optional[np.ndarray],
 ) -> float:
-    """Add this process's share to `counts`; return its images per second."""
+    """Add the share of this process to `counts`, and return its images per second."""
     batch_size = loader.get_batch_size()
     start, timed_from = time.perf_counter(), 0
     batches = tqdm(
@@ -115,7 +120,7 @@ def _count(
             logits, labels = logits[:, classes], np.searchsorted(classes, labels)
         counts.update(logits, labels)
         if number == 0 and loader.get_dataset_size() > 1:
-            # The first batch holds the compilation.
+            # The first batch includes the compilation.
             start, timed_from = time.perf_counter(), counts.num_images
         if interruption is not None and interruption.signal:
             name = interruption.signal.name

@@ -1,4 +1,4 @@
-"""Being told to stop: the step under way is finished, and the run is saved."""
+"""Signals that stop a run: the current step is finished, and the run is saved."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # the second of these ends the proce
 
 
 class Interruption:
-    """Which signal asked the process to stop: `signal`, None so far.
+    """Remembers the signal that asked the process to stop, in `signal`; None if there was none.
 
-    Once MindSpore has run a graph it makes a SIGTERM of each Ctrl-C, behind Python's back: that is what is noted then.
+    After its first graph, MindSpore turns each Ctrl-C into a SIGTERM before Python sees it.
     """
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While the block runs, the first SIGTERM, Ctrl-C or SIGHUP is noted.
+        """Remember the first SIGTERM, Ctrl-C or SIGHUP that comes while the block runs.
 
-        A second SIGTERM or Ctrl-C does what it does elsewhere. A SIGHUP never does: a terminal that is closed sends
-        several, and a SIGTERM may follow. A process that ignores SIGHUP, as nohup has it, goes on ignoring it.
+        A second SIGTERM or Ctrl-C ends the process as usual. A second SIGHUP does not, because a closed terminal sends
+        several, and a SIGTERM can follow. A process that ignores SIGHUP, as nohup makes it, continues to ignore it.
 
-        In a thread other than the main one, where Python allows no handlers, nothing is noted.
+        In other threads than the main one Python allows no handlers, so no signal is remembered there.
         """
         if threading.current_thread() is threading.main_thread():
             heard = [n for n in SIGNALS if n in _AT_ONCE or signal.getsignal(n) is not signal.SIG_IGN]

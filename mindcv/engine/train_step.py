@@ -1,4 +1,4 @@
-"""One training step: a batch in, or several one after another, updated weights and the loss out."""
+"""The training step: takes one batch, or several one after another, updates the weights and returns the loss."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _clear_one(total):
 
 
 class _Called(nn.Cell):
-    """A Cell that is called from Python, step by step.
+    """A Cell that Python calls for each step.
 
-    MindSpore names the compiled graph to every Cell within at each call, 5 ms for the 200 of a step of convnextv2_atto:
-    here they are told when it is another one.
+    At each call MindSpore passes the name of the compiled graph to every inner Cell, which takes 5 ms for the 200 Cells
+    of a step of convnextv2_atto. This class passes it on only when the name has changed.
 
-    With a `graph_cache` the graph of the first call comes from there, if it can.
+    With a `graph_cache`, the graph of the first call is loaded from the cache if it holds it.
     """
 
     graph_cache: Optional[CompileCache] = None
@@ -75,7 +75,7 @@ class _Called(nn.Cell):
 
     @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
-        """The name of the compiled graph of the last call."""
+        """Name of the compiled graph of the last call."""
         if value != self._compile_phase:
             nn.Cell.compile_phase.fset(self, value)
 
@@ -85,17 +85,17 @@ class TrainStep(_Called):
     clip, update, average the weights.
 
     Args:
-        network: images to logits.
-        loss: (logits, labels) to a scalar: a mean over the samples, or with `reduction` "sum" their sum.
-        optimizer: its parameters are those trained.
-        loss_scale: of `create_loss_scale`.
-        skip_overflow: leave the weights as they are when a gradient is not finite.
-        clip_norm: the largest global norm of the gradients, or 0 for no clipping.
+        network: maps images to logits.
+        loss: maps (logits, labels) to a scalar: the mean over the samples, or with `reduction` "sum" their sum.
+        optimizer: holds the parameters to train.
+        loss_scale: made by `create_loss_scale`.
+        skip_overflow: do not change the weights when a gradient is not finite.
+        clip_norm: largest global norm of the gradients; 0 means no clipping.
         group: the processes that share the batch.
-        ema: the average to keep of the weights, if any.
+        ema: moving average of the weights to update, if any.
 
-    The whole is one Cell so that graph mode compiles it into one graph: a step of convnextv2_tiny with two images of
-    224 pixels took 1.75 s on CPU then, and 4.9 s in PyNative.
+    The step is one Cell, so that graph mode compiles it into one graph. On CPU, a step of convnextv2_tiny with two
+    images of 224 pixels took 1.75 s that way, and 4.9 s in PyNative mode.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class TrainStep(_Called):
         self.update = _Update(optimizer, loss_scale, skip_overflow, clip_norm, self.over_group, ema)
 
     def use_compile_cache(self, cache: CompileCache) -> None:
-        """Take the graph from `cache`, or leave it there; before the first call."""
+        """Load the graph from `cache`, or store it there. Call this before the first step."""
         cache.serve(self)
 
     def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """images [B, C, H, W], labels [B] or [B, K] to (loss over all processes, whether the gradients were finite)."""
+        """Map images [B, C, H, W] and labels [B] or [B, K] to (loss of all processes, are the gradients finite)."""
         loss, gradients = self.gradient(images, labels)
         return self.over_group((loss,))[0], self.update(gradients)
 
@@ -160,14 +160,15 @@ class AccumulatedStep:
         cache.serve(self._accumulate, self._finish)
 
     def accumulate(self, images: Tensor, labels: Tensor) -> None:
-        """Add the gradients of a part of the batch; arguments as for `TrainStep`."""
+        """Add the gradients of one part of the batch; arguments as for `TrainStep`."""
         self._accumulate(images, labels)
         self._num_images += images.shape[0]
 
     def drop_parts(self) -> None:
-        """Take back what was accumulated since the last update from the network's count of samples.
+        """Subtract the samples accumulated since the last update from the network's count of samples.
 
-        A run that is saved then is the run as it was after that update. The gradients stay: nobody saves them.
+        A snapshot that is taken then holds the run as it was after that update. The accumulated gradients are not part
+        of a snapshot.
         """
         for counter in self._counters:
             count = counter.count.asnumpy() - self._num_images * counter.num_ranks
@@ -175,7 +176,7 @@ class AccumulatedStep:
         self._num_images = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of the last part and update; as `TrainStep`, for the whole batch."""
+        """Add the gradients of the last part and update; returns what `TrainStep` returns, for the whole batch."""
         self._accumulate(images, labels)
         self._num_images = 0
         return self._finish()
@@ -186,12 +187,12 @@ def _is_mean(loss: nn.Cell) -> bool:
 
 
 def _over(group: Group, loss: nn.Cell) -> nn.Cell:
-    """Gradients, or the loss, of each process to those of all: a mean where the loss is one."""
+    """Return a Cell that combines gradients or losses of all processes: by their mean if the loss is a mean."""
     return nn.Identity() if group.size == 1 else _OverGroup(group.size if _is_mean(loss) else 1)
 
 
 class _Gradient(nn.Cell):
-    """A batch to its loss and the gradients of the scaled loss."""
+    """Maps a batch to its loss and the gradients of the scaled loss."""
 
     def __init__(self, network: nn.Cell, loss: nn.Cell, loss_scale: nn.Cell, optimizer: nn.Optimizer):
         super().__init__(auto_prefix=False)
@@ -201,7 +202,7 @@ class _Gradient(nn.Cell):
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters)
 
     def forward(self, images, labels):
-        """The scaled loss of a batch."""
+        """Return the scaled loss of a batch."""
         return self.loss_scale(self.loss(self.network(images), labels))
 
     def construct(self, images, labels):
@@ -210,7 +211,7 @@ class _Gradient(nn.Cell):
 
 
 class _Update(nn.Cell):
-    """Gradients of the scaled loss to new weights; whether they were finite."""
+    """Updates the weights from gradients of the scaled loss, and returns whether the gradients were finite."""
 
     def __init__(
         self,
@@ -224,7 +225,7 @@ class _Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.loss_scale = loss_scale
         self.over_group = over_group
-        # A scale of 1 would be a pass over all gradients for nothing.
+        # With a scale of 1, unscaling would be a useless pass over all gradients.
         self.unscale = nn.Identity() if loss_scale.is_one else _Unscale(loss_scale)
         self.clip = _ClipByGlobalNorm(clip_norm) if clip_norm > 0 else nn.Identity()
         inner = optimizer if ema is None else _UpdateAndAverage(optimizer, ema)
@@ -248,7 +249,7 @@ class _Unscale(nn.Cell):
 
 
 class _OverGroup(nn.Cell):
-    """Sums over processes, divided by `divisor`."""
+    """Sums tensors over the processes and divides by `divisor`."""
 
     def __init__(self, divisor: int):
         super().__init__()
@@ -281,7 +282,7 @@ class _UpdateAndAverage(nn.Cell):
 
 
 class _Always(nn.Cell):
-    """The update, always."""
+    """Always updates."""
 
     def __init__(self, inner: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -295,7 +296,7 @@ class _Always(nn.Cell):
 
 
 class _IfFinite(nn.Cell):
-    """The update, unless a gradient has overflowed."""
+    """Updates unless a gradient is not finite."""
 
     def __init__(self, inner: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -312,7 +313,10 @@ class _IfFinite(nn.Cell):
 
 
 class _Totals(nn.Cell):
-    """What the parts of a batch add up to: gradients, loss, and weights, which are samples where the loss is a mean."""
+    """Sums over the parts of a batch: of gradients, of losses, and of the weights of the parts.
+
+    The weight of a part is its number of samples where the loss is a mean, and 1 where the loss is a sum.
+    """
 
     def __init__(self, parameters: ParameterTuple, is_mean: bool):
         super().__init__(auto_prefix=False)
@@ -338,7 +342,7 @@ class _Accumulate(_Called):
 
 
 class _Finish(_Called):
-    """The update of what has been added up, which then is nothing again."""
+    """Updates with the accumulated gradients, then sets the sums to zero."""
 
     def __init__(self, totals: _Totals, update: nn.Cell, over_group: nn.Cell):
         super().__init__(auto_prefix=False)

@@ -1,4 +1,4 @@
-"""The driver of training: epochs and steps, and when to tell whom."""
+"""The trainer: runs the epochs and steps, and calls the callbacks."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Trainer:
 
     Args:
         step: the training step: a `TrainStep`, or an `AccumulatedStep` where it takes several batches.
-        lr_table: the optimizer's rate of each step, to report; None to report none.
+        lr_table: learning rate of each step, which the log shows; None shows none.
         group: the processes of the run.
-        accumulation: batches a step.
+        accumulation: number of batches in a step.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Trainer:
     ) -> RunProgress:
         """Train for `num_epochs` over `loader`, or until a callback says to stop, and return the final progress.
 
-        Callbacks are told in their order: the one that validates, then one that may stop, then those that write.
+        Callbacks are called in their order: first validation, then early stopping, then those that write files.
 
         Args:
-            num_epochs: epochs of the run, those included that `progress` has behind it.
+            num_epochs: number of epochs of the run, including those that `progress` has done.
             loader: training images.
-            callbacks: whom to tell.
-            progress: where to go on, made by `begin` and restored; None for the start.
-            interruption: looked at after each step.
+            callbacks: called at the begin, after steps and epochs, and at the end.
+            progress: where to continue, made by `begin` and restored; None starts a new run.
+            interruption: checked after each step.
 
-        When training ends early, by a signal or by an error of any kind, callbacks are told before the exception leaves
-        this method, so that what has been trained is saved. Nothing is saved in the middle of an update, which
-        may have changed a part of the weights, or after a loss that is not finite.
+        When a signal or an error ends training early, `on_interrupt` of the callbacks saves the run before the
+        exception leaves this method. Nothing is saved in the middle of an update, which may have changed only some of the
+        weights, or after a loss that is not finite.
 
         Raises:
             UserError: an argument of another type, the loss is NaN or infinite, or another process has failed.
@@ -148,13 +148,13 @@ class Trainer:
                 self._check_interruption(progress, interruption)
 
     def _last_part(self, batches: Iterator[Batch], count: int) -> Batch:
-        """The last of the next `count` batches; the gradients of those before it are accumulated."""
+        """Accumulate the gradients of the next `count` batches except the last one, which is returned."""
         for images, labels in islice(batches, count - 1):
             self.step.accumulate(ms.Tensor(images), ms.Tensor(labels))
         return next(batches)
 
     def _update(self, batch: Batch) -> float:
-        """Update the weights from the last part of a step's batches, and return the loss."""
+        """Update the weights with the last batch of a step, and return the loss of the step."""
         self._is_updating = True
         loss, _ = self.step(*map(ms.Tensor, batch))
         value = float(loss.asnumpy())
@@ -162,7 +162,7 @@ class Trainer:
         return value
 
     def _end_epoch(self, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
-        """Tell the callbacks. If one fails, all are put back: a resumed run tells them of this epoch's end again."""
+        """Call the callbacks. If one fails, all are restored, because a resumed run repeats the end of this epoch."""
         before = [callback.saved() for callback in callbacks]
         try:
             self.group.together(_tell, [callback.on_epoch_end for callback in callbacks], progress)
@@ -174,7 +174,7 @@ class Trainer:
         progress.is_epoch_done = True
 
     def _end_early(self, error: Exception, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
-        """Have callbacks save what has been trained before `error` ends the run."""
+        """Let the callbacks save the run before `error` ends it."""
         has_diverged = progress.global_step > 0 and not math.isfinite(progress.loss)
         if (
             self._is_updating or has_diverged
@@ -200,7 +200,7 @@ class Trainer:
         self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
 
     def _check_interruption(self, progress: RunProgress, interruption: Optional[Interruption]) -> None:
-        """Raise in all processes, if one of them was told to stop."""
+        """Raise Interrupted in all processes if one of them got a signal."""
         if interruption is None:
             return
         counts = self.group.sum_integers(np.array([interruption.signal == number for number in SIGNALS]))
@@ -228,10 +228,12 @@ def _tell(methods: Sequence[Callable[[RunProgress], None]], progress: RunProgres
 
 
 def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:
-    """Updates in an epoch: a last one of fewer batches is left out where a last batch of fewer images would be.
+    """Return the number of steps in an epoch.
+
+    A last step with fewer batches is left out if the loader leaves out a last batch with fewer images.
 
     Raises:
-        UserError: an epoch has no update.
+        UserError: an epoch has no step.
     """
     num_batches = loader.get_dataset_size()
     if loader.drop_remainder and num_batches < accumulation:
