@@ -1,6 +1,6 @@
-"""From a config to the objects it describes: what the scripts and tools share.
+"""Objects of a run, built from a configuration, for the scripts and tools.
 
-The factories know no config and the config knows no factory; here one is read to call the others.
+The factories do not know the configuration; the functions here read it and call the factories.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ _Config = TypeVar("_Config", bound=RunConfig)
 
 
 def read_config(config_class: type[_Config]) -> _Config:
-    """`parse_command_line`; with `print_config` what it gives is shown, and the process ends."""
+    """Call `parse_command_line`; with `print_config`, print the configuration and end the process."""
     config = parse_command_line(config_class)
     show_if_asked(config)
     return config
 
 
 def parse_command_line(config_class: type[_Config]) -> _Config:
-    """The config of this process's command line.
+    """Return the configuration of the command line of this process.
 
     Raises:
         ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
@@ -80,13 +80,13 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
 
 
 def tell_warnings(config: RunConfig) -> None:
-    """Log each warning of a config in a line, in one process of the run."""
+    """Log each warning of a configuration, in one process of the run."""
     for told in config.warnings if is_first_process() else ():
         logger.warning("warning: %s", told)
 
 
 def show_if_asked(config: RunConfig) -> None:
-    """With `print_config`, show every option and end the process."""
+    """With `print_config`, print every option and end the process."""
     if config.print_config:
         show_and_stop(config.described())
 
@@ -128,7 +128,7 @@ def _unknown_models(config: RunConfig) -> list[str]:
 
 
 def prepare_device(config: RunConfig) -> str:
-    """Set the device and the mode of the config, and return the device; warn of float16 on a CPU.
+    """Set device and mode, return the device, and warn about float16 on a CPU.
 
     Raises:
         DeviceError: this installation of MindSpore cannot run on the device.
@@ -149,13 +149,13 @@ def prepare_device(config: RunConfig) -> str:
 
 
 def build_model(config: RunConfig, num_classes: int, with_weights: bool = False) -> nn.Cell:
-    """The network of the config, with the parameters frozen that it says.
+    """Build the network, and freeze the parameters that the configuration names.
 
     Args:
-        config: of the run.
-        num_classes: width of the head.
-        with_weights: fill it with the weights to start from, if the config names any: a checkpoint's, or published
-            ones. The log then says where images are to be prepared otherwise than for those.
+        config: configuration of the run.
+        num_classes: number of classes of the head.
+        with_weights: load the weights to start from, from a checkpoint or from published weights, if the configuration
+            names any. The log says where the preprocessing differs from that of published weights.
     """
     pretrained = with_weights and config.pretrained
     network = create_model(
@@ -174,7 +174,7 @@ def build_model(config: RunConfig, num_classes: int, with_weights: bool = False)
 
 
 def _tell_preprocessing(config: RunConfig) -> None:
-    """One line for how the images of the run differ from those that the published weights are for, if they do."""
+    """Log how the preprocessing of the run differs from that of the published weights, if it does."""
     weights = pretrained_weights(config.model)
     theirs, ours = pretrained_options(weights), config.subset(*PREPROCESSING)
     differing = [name for name in PREPROCESSING if not _is_alike(theirs[name], ours[name])]
@@ -184,14 +184,14 @@ def _tell_preprocessing(config: RunConfig) -> None:
 
 
 def _is_alike(value: Any, other: Any) -> bool:
-    """Whether two values are equal, numbers but for what is lost in writing them down."""
+    """Whether two values are equal; numbers may differ by the rounding of their decimal form."""
     if isinstance(value, list) and isinstance(other, list):
         return len(value) == len(other) and all(map(_is_alike, value, other))
     return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-4)
 
 
 def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
-    """The weights to measure or classify with, and the config with what is not given taken from their metadata.
+    """Open the weights to evaluate, and complete the configuration with the metadata of the checkpoint.
 
     Raises:
         UserError: published weights that cannot be had, or are no classifier's.
@@ -225,7 +225,7 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
 
 
 def _num_classes_of(contents: CheckpointContents) -> int:
-    """Width of the checkpoint's head; 0 when it has none, or none that is known, which filling the network tells."""
+    """Return the number of classes of the checkpoint's head; 0 if it has no known head, which loading will report."""
     try:
         return rename(contents.arrays).num_classes
     except CheckpointError:
@@ -233,7 +233,7 @@ def _num_classes_of(contents: CheckpointContents) -> int:
 
 
 def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
-    """One line for each option of the YAML file that prepares images otherwise than the checkpoint says."""
+    """Warn about each preprocessing option of the YAML file that differs from the checkpoint."""
     for name in PREPROCESSING:
         source = config.given.get(name, "command line")
         if source != "command line" and name in held and not _is_alike(held[name], getattr(config, name)):
@@ -247,7 +247,7 @@ def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
 
 
 def build_lr_table(config: RunConfig, steps_per_epoch: int, group: Group) -> list[float]:
-    """The learning rate of each step of the run; in proportion to the images a step, where that is asked for."""
+    """Return the learning rate of each step; scaled in proportion to the images in a step, if asked for."""
     images_per_step = config.batch_size * config.gradient_accumulation_steps * group.size
     return create_scheduler(
         steps_per_epoch,
@@ -260,7 +260,7 @@ def build_lr_table(config: RunConfig, steps_per_epoch: int, group: Group) -> lis
 
 
 def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], group: Group) -> Trainer:
-    """Loss, optimizer and mixed precision of the config, around `network`, with the teacher if there is one."""
+    """Build the trainer of `network`, with loss, optimizer, mixed precision and, for distillation, the teacher."""
     return create_trainer(
         network,
         build_loss(config),
@@ -278,7 +278,7 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
 def _build_compile_cache(
     config: RunConfig, num_classes: int, lr_table: list[float], group: Group
 ) -> Optional[CompileCache]:
-    """The cache, if there is to be one: a step depends on every option that is not known to leave it alone."""
+    """Build the compile cache, if one is asked for. Its key holds every option that can change the step."""
     if not config.compile_cache_dir:
         return None
     built_from = {
@@ -292,12 +292,12 @@ def _build_compile_cache(
 def validated_weights(
     config: RunConfig, network: nn.Cell, step: Union[TrainStep, AccumulatedStep]
 ) -> dict[str, Parameter]:
-    """The weights that validation measures while training, by name: their averages, where there are any."""
+    """Return the weights that validation uses, by name: the moving averages, if the run has them."""
     return step.ema.averages if step.ema and config.val_ema else weight_parameters(network)
 
 
 def build_optimizer(config: RunConfig, network: nn.Cell, lr_table: list[float]) -> nn.Optimizer:
-    """The optimizer of the parameters that are not frozen."""
+    """Build the optimizer of the parameters that are not frozen."""
     return create_optimizer(
         network,
         lr=lr_table,
@@ -308,7 +308,7 @@ def build_optimizer(config: RunConfig, network: nn.Cell, lr_table: list[float]) 
 
 
 def build_loss(config: RunConfig) -> nn.Cell:
-    """The loss; of a student and its teacher, if there is one."""
+    """Build the loss; with a teacher, the distillation loss."""
     own = {}
     if config.loss == "BCE":
         own = {"target_threshold": config.bce_target_threshold}
@@ -321,10 +321,10 @@ def build_loss(config: RunConfig) -> nn.Cell:
 
 
 def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
-    """The network to learn from, with its weights, or None.
+    """Build the teacher with its weights; None without distillation.
 
     Raises:
-        CheckpointError: the teacher's checkpoint is of another model or number of classes.
+        CheckpointError: the teacher's checkpoint is for another model or number of classes.
     """
     if not config.teacher_model:
         return None
@@ -334,7 +334,7 @@ def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
 
 
 def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, Any]:
-    """What a reader of the run's weights must know, as JSON values."""
+    """Return what a reader of the weights must know, as JSON values."""
     model = split_tag(config.model)[0]
     options = {"model": model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
     metadata = {"options": {**options, **holdout_options(config)}, "class_to_idx": dict(dataset.class_to_idx)}

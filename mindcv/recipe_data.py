@@ -1,4 +1,4 @@
-"""From a config to its loaders, and what is checked about the data before a run begins."""
+"""Loaders from a configuration, and the checks of the data before a run begins."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ __all__ = [
     "holdout_options",
 ]
 
-# The options that the choice of the images held out depends on; they travel with weights too.
+# Options that decide which images are held out. They are stored with the weights.
 _HOLDOUT = ("val_fraction", "seed", "train_split")
 _FOLDERS = ("", "imagenet", "folder")
-# Names of folders that hold a split of a data set and not a class.
+# Names of folders that usually hold a split of a data set and not a class.
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _MAX_DEPTH = 5
 
 
 def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
-    """The training images, and the loader that augments them.
+    """Build the training data set and the loader that augments its images.
 
     Raises:
         DataError: they are not there, or are not of `num_classes` classes.
@@ -105,7 +105,7 @@ def build_evaluation_loader(
     class_to_idx: Optional[Mapping[str, int]] = None,
     recorded_digest: str = "",
 ) -> tuple[ImageDataset, ImageLoader]:
-    """The validation images and their loader.
+    """Build the validation data set and its loader.
 
     They are the images of `val_split`, or those that training holds out (`val_fraction`).
 
@@ -127,7 +127,7 @@ def build_evaluation_loader(
     if class_to_idx is None:
         _check_class_folders(config, dataset, "train_split" if is_held_out else "val_split")
     _check_readable(config, dataset, group)
-    if group.is_main and not is_held_out:  # of the images held out, `_tell_held_out` says it
+    if group.is_main and not is_held_out:  # `_tell_held_out` logs the number of held-out images
         _tell_classes_without_images(config, dataset)
     loader = create_loader(
         dataset,
@@ -142,7 +142,7 @@ def build_evaluation_loader(
 def _create_validation_split(
     config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]]
 ) -> ImageDataset:
-    """The images of `val_split`."""
+    """Build the data set of `val_split`."""
     try:
         return _create_dataset(config, group, "val_split", shuffle=config.eval_shuffle, class_indexing=class_to_idx)
     except UnknownClassesError as error:
@@ -159,7 +159,7 @@ def _create_validation_split(
 def _create_held_out(
     config: RunConfig, group: Group, class_to_idx: Optional[Mapping[str, int]], recorded_digest: str
 ) -> ImageDataset:
-    """The images that training holds out.
+    """Build the data set of the images that training holds out.
 
     When a checkpoint asks for them, and the data set is another than that of its training but has a folder for
     validation, they are the images of that folder instead.
@@ -212,7 +212,7 @@ def _of_whose_classes(config: RunConfig, error: UnknownClassesError) -> UnknownC
 
 
 def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
-    """Raise a `DataError` when the config or the checkpoint has another number of classes than the data set."""
+    """Raise a `DataError` if the configuration or the checkpoint has another number of classes than the data set."""
     found = dataset.num_classes()
     if config.num_classes is None or config.num_classes == found:
         return
@@ -229,7 +229,7 @@ def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
 
 
 def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> Optional[dict[str, int]]:
-    """The labels of the checkpoint's classes by name; None when nothing names them.
+    """Return the labels of the checkpoint's classes by name, or None if the names are unknown.
 
     The names come from `class_names_file`, else from the checkpoint. 1000 classes without names are those of
     ImageNet-1k when a class folder is named like one of them.
@@ -251,7 +251,7 @@ def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> O
 
 
 def _imagenet_numbers(folders: Sequence[str]) -> Optional[dict[str, int]]:
-    """The labels of ImageNet's classes by WordNet id when some of the folders are named like its classes, else None.
+    """Return the labels of ImageNet's classes by WordNet id if some folders have names of its classes, else None.
 
     Folders may be named by labels too, as those of ImageNet-V2 are: '0' to '999', whose order as text is another.
     """
@@ -266,7 +266,7 @@ def _imagenet_numbers(folders: Sequence[str]) -> Optional[dict[str, int]]:
 
 
 def counted_classes(config: ValidateConfig, dataset: ImageDataset) -> Optional[np.ndarray]:
-    """The classes that predictions are restricted to: with `restrict_classes` those that have images, else None.
+    """Return the labels that predictions are restricted to: those with images for `restrict_classes`, else None.
 
     Raises:
         UserError: all images are of one class, which a restricted prediction could not miss.
@@ -281,7 +281,7 @@ def counted_classes(config: ValidateConfig, dataset: ImageDataset) -> Optional[n
 
 
 def _check_class_folders(config: RunConfig, dataset: ImageDataset, option: str) -> None:
-    """Raise a `DataError` when the folders taken for classes are others: one alone, or the splits of a data set.
+    """Raise a `DataError` if the folders cannot be classes: a single folder, or the splits of a data set.
 
     Args:
         config: of the run.
@@ -299,7 +299,7 @@ def _check_class_folders(config: RunConfig, dataset: ImageDataset, option: str) 
 
 
 def _advice(folder: str, names: Sequence[str], option: str) -> str:
-    """Where the class folders seem to be: the first folder from `folder` on that has splits or several folders."""
+    """Guess where the class folders are: the first folder below `folder` that has splits or several folders."""
     place, below = folder, list(names)
     for _ in range(_MAX_DEPTH):
         splits = [name for name in below if name.lower() in _SPLIT_NAMES]
@@ -319,23 +319,23 @@ def _advice(folder: str, names: Sequence[str], option: str) -> str:
 
 
 def holdout_options(config: RunConfig) -> dict[str, Any]:
-    """The options that say which images were held out of training, if there were any."""
+    """Return the options that decide which images are held out; {} if none are."""
     return config.subset(*_HOLDOUT) if config.val_fraction else {}
 
 
 def holdout_digest(dataset: ImageDataset) -> str:
-    """What tells two choices of images held out apart; '' when none are held out."""
+    """Return a digest of the choice of held-out images; '' if none are held out."""
     return dataset.images.digest if isinstance(dataset.images, ImageSubset) else ""
 
 
 def _num_workers(config: RunConfig) -> Optional[int]:
-    """The number of data-loader workers, or None for the loader's default, which no message speaks of."""
+    """Return the number of data-loader workers, or None for the loader's default, which needs no message."""
     is_default = config.num_parallel_workers == RunConfig.num_parallel_workers
     return None if is_default and "num_parallel_workers" not in config.given else config.num_parallel_workers
 
 
 def _create_dataset(config: RunConfig, group: Group, split_option: str, **options: Any) -> ImageDataset:
-    """The data set of the split that option `split_option` names."""
+    """Build the data set of the split that the option `split_option` names."""
     set_pixel_limit(config.max_image_pixels)
     try:
         return create_dataset(
@@ -353,7 +353,7 @@ def _create_dataset(config: RunConfig, group: Group, split_option: str, **option
 
 
 def _tell_held_out(config: RunConfig, group: Group, dataset: ImageDataset, is_held_out: bool) -> None:
-    """Say how many images are held out of training; `dataset` has these if `is_held_out`, else the others."""
+    """Log how many images are held out. `dataset` holds these if `is_held_out`, else the other images."""
     if not group.is_main:
         return
     every, here = dataset.images.images, dataset.images
@@ -369,13 +369,13 @@ def _tell_held_out(config: RunConfig, group: Group, dataset: ImageDataset, is_he
     _say_once(told)
 
 
-@cache  # the loaders of training and validation say the same
+@cache  # the loaders of training and validation would log the same line
 def _say_once(message: str) -> None:
     logger.info("%s", message)
 
 
 def _is_held_out(config: RunConfig) -> bool:
-    """Whether validation uses the images held out of training.
+    """Whether validation uses the held-out images.
 
     A `val_fraction` from a checkpoint gives way to a `val_split` on the command line: the images are then others.
     """
@@ -409,14 +409,14 @@ def _tell_classes_without_images(config: RunConfig, dataset: ImageDataset) -> No
 
 
 def _check_readable(config: RunConfig, dataset: ImageDataset, group: Group) -> None:
-    """Find the validation images that cannot be read, before they end a run after hours of training.
+    """Check that the validation images can be read, so that they do not end a run after hours of training.
 
     Raises:
         DataError: there are some, in all processes alike. With `skip_corrupt`, they are left out instead.
     """
     if config.check_val_images == "off":
         return
-    # What is damaged behind its header can only be left out if it is known.
+    # An image that is damaged behind its header can only be left out if it was decoded before.
     whole = config.check_val_images == "full" or config.skip_corrupt
     bad = find_unreadable(dataset, group, whole)
     if not bad:

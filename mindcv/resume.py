@@ -1,4 +1,4 @@
-"""Which interrupted run a command line goes on with, and with what options."""
+"""Which interrupted run a command line resumes, and with which options."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _MOST_LISTED = 4  # changed options in a warning
 
 
 def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
-    """The options of this process's command line, and the run to go on with, if that is asked for.
+    """Read the options of the command line, and the snapshot to resume from if one is asked for.
 
-    Options that are not given are then as they were in that run; those that are and differ are warned of. The returned
-    `overwrite` says whether `ckpt_save_dir` holds files that must go before the run begins. From then on this process
-    keeps other runs out of `ckpt_save_dir`, until `mindcv.utils.locks.release_folders`.
+    Options that are not given have the values of the interrupted run, and a warning lists given options that differ.
+    The returned `overwrite` says whether `ckpt_save_dir` holds files of an earlier run that must be removed. This
+    process then keeps other runs out of `ckpt_save_dir`, until `mindcv.utils.locks.release_folders`.
 
     Raises:
         ConfigError: see `parse_command_line`.
-        CheckpointError: there is no whole saved run where one is named.
+        CheckpointError: the named run does not exist or is damaged.
         UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
     config = parse_command_line(TrainConfig)
@@ -49,17 +49,17 @@ def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
         if config.loss.startswith("asl"):  # its operators are not steady: decision 0071
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     else:
-        config = config.completed({})  # judges what `parse_command_line` leaves to the saved run
+        config = config.completed({})  # checks options that `parse_command_line` leaves to a snapshot
         tell_warnings(config)
     show_if_asked(config)
     return (config if is_launched() else _with_overwrite(config, snapshot)), snapshot
 
 
 def check_save_dir(config: TrainConfig, snapshot: Optional[Snapshot], group: Group) -> TrainConfig:
-    """What `read_training_config` does about `ckpt_save_dir`, for processes that a launcher started.
+    """Check `ckpt_save_dir` as `read_training_config` does, for processes that a launcher started.
 
-    The main one looks, since other hosts may have another folder there. If it refuses, all end: when it ended alone
-    before the group was joined, msrun's scheduler waited for it for minutes.
+    Only the main process checks, because another host can have another folder of that name. If it refuses, all
+    processes end. If it ended alone before the group was joined, msrun's scheduler would wait for it for minutes.
 
     Raises:
         UserError: see `read_training_config`.
@@ -75,7 +75,7 @@ def run_description(config: TrainConfig, dataset: ImageDataset, started: float) 
 
 
 def check_classes(snapshot: Snapshot, dataset: ImageDataset) -> None:
-    """Raise a DataError if the data set numbers its classes otherwise than that of the saved run.
+    """Raise a DataError if the data set numbers its classes differently from the interrupted run.
 
     Warn if the number of training images differs, or if other images are held out for validation.
     """
@@ -101,7 +101,7 @@ def check_classes(snapshot: Snapshot, dataset: ImageDataset) -> None:
 
 
 def check_agreement(snapshot: Optional[Snapshot], group: Group) -> None:
-    """Raise a CheckpointError if the processes would begin at different steps, their folder not being shared."""
+    """Raise a CheckpointError if the processes would begin at different steps, because they share no folder."""
     step = snapshot.progress.global_step + 1 if snapshot else 0
     if group.sum_integers([step])[0] != step * group.size:
         raise CheckpointError("the processes do not see the same saved run: the folder must be one that all share")
@@ -121,7 +121,7 @@ def _find(config: TrainConfig) -> Optional[tuple[Path, Snapshot]]:
 
 
 def _saved_at(path: Path) -> tuple[Path, Snapshot]:
-    """The run saved in a folder, in a file, or beside a file of its weights."""
+    """Find the snapshot in a folder, in a file, or beside a checkpoint file."""
     if path.is_dir():
         found = find_newest(path)
         if found is None:
@@ -135,7 +135,7 @@ def _saved_at(path: Path) -> tuple[Path, Snapshot]:
 
 
 def _hold_before_reading(config: TrainConfig) -> None:
-    """Hold the folder that the run will be saved in, if it exists: another process might be writing what is read."""
+    """Lock the folder of the run, if it exists, because another process could be writing the files that are read."""
     folder = Path(config.ckpt_save_dir)
     if config.resume != "auto" and (config.resume or config.resume_opt) and "ckpt_save_dir" not in config.given:
         path = Path(config.resume or config.ckpt_path)
@@ -185,7 +185,7 @@ def _overwrites(config: TrainConfig) -> bool:
             if path and Path(path).resolve() in [file.resolve() for file in files]:
                 raise UserError(f"overwrite would remove {name} '{path}': give another ckpt_save_dir")
         return True
-    # A run that was killed before it was first saved begins again: it has lost no more than an epoch.
+    # A run that was killed before its first snapshot begins again; it loses at most an epoch.
     if config.resume == "auto" and is_without_state(config.ckpt_save_dir):
         return True
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
@@ -199,7 +199,7 @@ def _overwrites(config: TrainConfig) -> bool:
 
 
 def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> TrainConfig:
-    """The config with what is not given taken from that of the saved run, which is in `path`."""
+    """Return the configuration; options that are not given have the values of the snapshot at `path`."""
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
     tell_warnings(config)
@@ -208,7 +208,7 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
 
 
 def _tell_changed(config: TrainConfig, before: Mapping[str, Any]) -> None:
-    """Warn of the options that differ from those of the saved run and change its numbers."""
+    """Warn about options that differ from the interrupted run and change its numbers."""
     after = {name: _as_json(value) for name, value in config.as_dict().items() if name not in _FREE}
     changed = [name for name, value in after.items() if name in before and value != before[name]]
     if not changed:

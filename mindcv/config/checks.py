@@ -1,4 +1,4 @@
-"""What must hold between options that are well-typed each."""
+"""Rules between options. The type and range of each option are checked elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, w
 
 __all__ = ["cross_checks"]
 
-# What Pillow and matplotlib can write here.
+# Picture formats that Pillow can write, and those that matplotlib can write.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _FIGURES = (*_PICTURES, ".pdf", ".svg")
 
@@ -176,7 +176,7 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
 
 
 def cross_checks(config: Any, names: Collection[str]) -> list[str]:
-    """A sentence for whatever is wrong between the options `names` of a config; the others are not to be relied on."""
+    """Return a sentence for each broken rule between the options `names`; other options are not checked."""
     problems = [says for looked_at, is_well, says in _CHECKS if set(looked_at) <= set(names) and not is_well(config)]
     for looked_at, option, find_problem in _FACTORY_RULES:
         problem = find_problem(config) if set(looked_at) <= set(names) else ""

@@ -1,4 +1,4 @@
-"""What an option is, and how a word of the command line or a value of a YAML file becomes a value of its type."""
+"""The `Option` record, and the conversion of words and YAML values to the type of an option."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Option", "Words", "options_of", "read_value", "used_options"]
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null", "")
-# Values of other libraries, where no allowed value is near.
+# Values that other libraries use, where no allowed value has a similar name.
 _OTHER_VALUES = {
     "cuda": "GPU",
     "npu": "Ascend",
@@ -32,7 +32,7 @@ _OTHER_VALUES = {
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option, as its field in the configuration class declares it. Bounds hold for each element of a list.
+    """One option, as its field in the configuration class declares it. Bounds apply to each element of a list.
 
     `scripts` names the scripts that use the option; it is empty when every script does whose class has the field.
     `is_verbatim` is for lists of file names: each word is one element, even if it contains commas or spaces.
@@ -53,7 +53,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """Describe the allowed values in words."""
         words = _in_words(self.type)
         if self.choices:
             listed = ", ".join(str(choice) or repr(choice) for choice in self.choices)
@@ -68,7 +68,7 @@ class Option:
         return words + (f", {' and '.join(limits)}" if limits else "")
 
     def within(self, value: Any) -> bool:
-        """Whether each number in `value` keeps the bounds."""
+        """Whether each number in `value` is within the bounds."""
         numbers = value if isinstance(value, (list, tuple)) else [value]
         return all(
             (self.low is None or n >= self.low)
@@ -82,7 +82,7 @@ class Option:
 
 @cache
 def options_of(config_class: type) -> Mapping[str, Option]:
-    """The options that a configuration class declares, by name, in order."""
+    """Return the options that a configuration class declares, by name, in order."""
     hints = typing.get_type_hints(config_class)
     options = {}
     for field in dataclasses.fields(config_class):
@@ -95,7 +95,7 @@ def options_of(config_class: type) -> Mapping[str, Option]:
 
 @cache
 def used_options(config_class: type) -> Mapping[str, Option]:
-    """The options that the script of a configuration class uses, by name; first those that no other script has."""
+    """Return the options that the script of a configuration class uses, by name; its own options come first."""
     script = config_class.script
     options = options_of(config_class).items()
     used = {name: option for name, option in options if not (script and option.scripts) or script in option.scripts}
@@ -103,7 +103,7 @@ def used_options(config_class: type) -> Mapping[str, Option]:
 
 
 def read_value(option: Option, raw: Any) -> Any:
-    """`raw` (a YAML value, a word of the command line, or a list of words) as the option's type.
+    """Convert `raw` (a YAML value, a word of the command line, or a list of words) to the type of the option.
 
     Raises:
         ValueError: it is not one; the message says what is expected.
@@ -117,7 +117,7 @@ def read_value(option: Option, raw: Any) -> Any:
         meant = _OTHER_VALUES.get(raw.lower())
         wrong += f"; did you mean '{meant}'?" if meant in option.choices else nearest(raw, map(str, option.choices))
     try:
-        # Options for which '' means "not given" take null for it as well.
+        # For options where '' means "not given", null means the same.
         value = "" if option.default == "" and _is_none(raw) else _convert(option.type, raw)
         value = _canonical(option.choices, value)
     except (ValueError, OverflowError):
@@ -128,7 +128,7 @@ def read_value(option: Option, raw: Any) -> Any:
 
 
 def _with_point(option: Option, raw: Any) -> str:
-    """What to write instead of a decimal comma, for an option that is one number."""
+    """Suggest what to write instead of a decimal comma, for an option that is one number."""
     if option.type not in (float, Optional[float]) or not isinstance(raw, str) or raw.count(",") != 1:
         return ""
     text = raw.strip(",").replace(",", ".")
@@ -136,7 +136,7 @@ def _with_point(option: Option, raw: Any) -> str:
 
 
 def _as_share(option: Option, value: Any) -> str:
-    """What to write instead of a percentage, for an option that is a share."""
+    """Suggest what to write instead of a percentage, for an option that is a share."""
     is_share = option.type in (float, Optional[float]) and 1 in (option.high, option.below)
     is_percentage = is_share and isinstance(value, float) and 1 < value <= 100
     return f"; for {value:g} percent write {value / 100:g}" if is_percentage else ""
@@ -155,7 +155,7 @@ class Words(list):
 
 
 def _convert(hint: Any, raw: Any) -> Any:
-    """`raw` as the type `hint`; ValueError if it is not one."""
+    """Convert `raw` to the type `hint`, or raise ValueError."""
     origin = typing.get_origin(hint)
     if origin is Union:
         return _first_that_fits(typing.get_args(hint), raw)
@@ -177,7 +177,7 @@ def _first_that_fits(hints: tuple, raw: Any) -> Any:
 
 
 def _convert_list(origin: type, element_hints: tuple, raw: Any) -> Any:
-    """A list from `[a, b]`, `(a, b)`, `a,b`, several words, or one bare value."""
+    """Split `[a, b]`, `(a, b)`, `a,b`, several words, or one value into a list."""
     if isinstance(raw, Words):
         raw = " ".join(raw)
     if isinstance(raw, str):

@@ -1,4 +1,4 @@
-"""From a command line to a configuration, whatever the options are: all problems are found and told together."""
+"""Reading a command line into a configuration. All problems are collected and raised as one error."""
 
 from __future__ import annotations
 

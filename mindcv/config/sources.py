@@ -1,4 +1,4 @@
-"""The places that options come from, the command line and YAML files, and the text of `--help`.
+"""The sources of options, which are the command line and YAML files, and the text of `--help`.
 
 Nothing here raises for what the user wrote: every problem becomes a sentence in a list, so that all are told at once.
 """
@@ -23,12 +23,12 @@ __all__ = ["Findings", "Given", "help_text", "read_command_line", "read_yaml"]
 # Option -> (the place where it was given, the value as it was written there).
 Given = dict[str, tuple[str, Any]]
 
-# MindCV's names of earlier versions, and the options that replaced them.
+# Names in earlier versions of MindCV, and the options that replaced them.
 _RENAMED = {
     "filter_bias_and_bn": "weight_decay_filter ('auto' is what True was, 'disable' what False was)",
     "dynamic_loss_scale": "loss_scale_type ('dynamic' is what True was, 'fixed' what False was)",
 }
-# Names that other libraries use, where the nearest name is another option or none.
+# Names that other libraries use, where the nearest name is a different option or none.
 _OTHER_NAMES = {
     "learning_rate": "lr",
     "wd": "weight_decay",
@@ -49,14 +49,14 @@ _OTHER_NAMES = {
     "drop_path": "drop_path_rate",
     "dropout": "drop_rate",
 }
-# The dash of the keyboard, and those of text processors, which come with copied commands.
+# The dash of the keyboard, and dashes of text processors, which copied commands can contain.
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 _HELP_WIDTH = 100
 
 
 @dataclass
 class Findings:
-    """A sentence for everything that is wrong, and one for everything that is allowed and probably not meant."""
+    """Sentences about the given options: problems are errors, warnings are allowed but probably not meant."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Findings:
 def read_command_line(
     argv: Sequence[str], options: Mapping[str, Option], elsewhere: Mapping[str, str], findings: Findings
 ) -> tuple[Given, bool]:
-    """The flags of `argv`, and whether the user asks for help.
+    """Return the flags of `argv`, and whether the user asks for help.
 
     A flag is `--key value`, `--key=value`, `--key` alone for true, or `-c` for `--config`; a list is several words.
     The last value of a flag that is given twice counts, with a warning.
@@ -106,7 +106,7 @@ def read_command_line(
 
 
 def unknown_option(name: str, options: Mapping[str, Option]) -> str:
-    """A sentence for a key or flag that is none of `options`."""
+    """Return the sentence about a key or flag that is not in `options`."""
     if name in _RENAMED:
         return f"'{name}' is now {_RENAMED[name]}"
     meant = _OTHER_NAMES.get(name.replace("-", "_"))
@@ -130,14 +130,14 @@ def _single_dash(flag: str, words: Sequence[str], options: Mapping[str, Option])
 
 
 def _is_wrong_flag(word: str) -> bool:
-    """Whether a word is meant as a flag: with one dash, or with dashes of a text processor."""
+    """Whether a word is meant as a flag, although it has one dash or dashes of a text processor."""
     name = word.lstrip(_DASHES)
-    is_name = name.partition("=")[0].replace("-", "_").isidentifier()  # and no name of a file
+    is_name = name.partition("=")[0].replace("-", "_").isidentifier()  # and not a file name
     return name != word and is_name and word.lower() not in ("-inf", "-nan")
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, Words]]:
-    """Each flag with the words that follow it; words before the first come one by one with an empty flag."""
+    """Yield each flag with the words after it. Words before the first flag come one by one, with an empty flag."""
     flag, words = "", Words()
     for word in argv:
         if word.startswith("--") or _is_wrong_flag(word):
@@ -154,7 +154,7 @@ def _flags(argv: Sequence[str]) -> Iterator[tuple[str, Words]]:
 
 
 def read_yaml(path: str, options: Mapping[str, Option], findings: Findings) -> Given:
-    """The keys of a flat YAML file that are `options`."""
+    """Return the keys of a flat YAML file that are in `options`."""
     given: Given = {}
     for line, key, value in _yaml_items(path, findings.problems):
         where = f"{path}:{line}: {key}"
@@ -170,7 +170,7 @@ def read_yaml(path: str, options: Mapping[str, Option], findings: Findings) -> G
 
 
 def _yaml_items(path: str, problems: list[str]) -> list[tuple[int, str, Any]]:
-    """(line, key, value) of the mapping in a YAML file; duplicate keys are kept."""
+    """Return (line, key, value) for each entry of the mapping in a YAML file; duplicate keys are kept."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)
@@ -205,7 +205,7 @@ def _yaml_fault(error: Exception) -> str:
 
 
 def _yaml_files_near(path: str) -> str:
-    """The YAML files that the user may have meant by a path that is a folder or does not exist."""
+    """Suggest YAML files for a path that is a folder or does not exist."""
     if not path:
         return ""
     if os.path.isdir(path):
@@ -220,7 +220,7 @@ def _yaml_files_near(path: str) -> str:
 
 
 def help_text(summary: str, options: Mapping[str, Option], required: Collection[str] = ()) -> str:
-    """The text of `--help`: the options by their groups, in order."""
+    """Return the text of `--help`, which lists the options by group, in order."""
     lines = [summary]
     if "config" in options:
         lines += ["", "An option on the command line overrides the YAML file (--config), which overrides the default."]

@@ -199,7 +199,7 @@ _HAS_EFFECT: dict[str, tuple[_Test, str]] = {
 
 
 def suspicions(config: Any, names: Collection[str], is_complete: bool = True) -> list[str]:
-    """A sentence for each suspicious choice among the options `names` of a config.
+    """Return a sentence for each suspicious choice among the options `names` of a configuration.
 
     Args:
         config: the configuration; only what the user gave can be suspicious.

@@ -73,12 +73,12 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
 
 
 def _is_chosen(cell: ProductCell, cast_list: Sequence[str]) -> bool:
-    """Whether O1 casts the product: an empty list names all."""
+    """Whether O1 casts this product; an empty list means that it casts all."""
     return not cast_list or type(cell).__name__ in cast_list
 
 
 def _set_types(products: list[ProductCell], types: list[Optional[ms.Type]], sections: list[Section]) -> None:
-    """Give each product its type. Packed kernels keep the old types, so that they go."""
+    """Set the type of each product. Packed kernels keep the old types, so they are removed."""
     packed = [section for section in sections if section.packed is not None]
     for section in packed:
         section.pack(None)
@@ -91,7 +91,7 @@ def _set_types(products: list[ProductCell], types: list[Optional[ms.Type]], sect
 
 
 def _bfloat16_level_on_cpu(level: str, cast_list: Sequence[str]) -> str:
-    """The level that there is for bfloat16 on CPU, O1."""
+    """Check the level: on CPU, bfloat16 has only level O1."""
     if not uses_kernels():
         raise UserError("bfloat16 on CPU needs the kernels; `python -m mindcv.kernels` says why they are not in use")
     if cast_list:
@@ -102,7 +102,7 @@ def _bfloat16_level_on_cpu(level: str, cast_list: Sequence[str]) -> str:
 
 
 class _HalfInput(nn.Cell):
-    """Feeds images of a shorter type; every layer computes in its input's type."""
+    """Casts the images to a shorter type; every layer computes in the type of its input."""
 
     def __init__(self, network: nn.Cell, dtype: ms.Type):
         super().__init__(auto_prefix=False)

@@ -1,4 +1,4 @@
-"""A line before the silence in which MindSpore compiles a graph."""
+"""The log line that announces the compilation of a graph, during which nothing else is logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from a teacher network as well as from labels."""
+"""Distillation: the network learns from a teacher network as well as from labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DISTILLATION_KINDS", "DistillationLoss", "DistillationNetwork"]
 
 DISTILLATION_KINDS = ("soft", "hard")
 
-# What a network gives: logits, or the main head's and those of auxiliary heads.
+# Outputs of a network: logits, or a tuple of the main head's logits and those of auxiliary heads.
 _Logits = Union[Tensor, tuple[Tensor, ...]]
 
 
@@ -55,7 +55,7 @@ class DistillationNetwork(nn.Cell):
 
 
 class _Frozen(nn.Cell):
-    """A network that stays in evaluation mode whatever its parent does, and passes no gradient."""
+    """Keeps a network in evaluation mode, whatever its parent does, and passes no gradient."""
 
     def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -63,7 +63,7 @@ class _Frozen(nn.Cell):
         self.set_train(False)
 
     def add_flags_recursive(self, **flags: Any) -> nn.Cell:
-        """What `Cell.set_train` of any parent ends up calling."""
+        """Ignore the mode; `Cell.set_train` of any parent calls this method."""
         if "training" in flags:
             flags["training"] = False
         return super().add_flags_recursive(**flags)
@@ -114,7 +114,7 @@ class DistillationLoss(nn.Cell):
         self.alpha = float(alpha)
 
     def construct(self, outputs: tuple[_Logits, Tensor], labels: Tensor) -> Tensor:
-        """The loss, a float32 scalar."""
+        """Return the loss, a float32 scalar."""
         student, teacher_logits = outputs
         logits = student[0] if isinstance(student, (tuple, list)) else student
         return (1.0 - self.alpha) * self.base(student, labels) + self.alpha * self.distill(logits, teacher_logits)

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which often validates better than the weights themselves."""
+"""Exponential moving average of the weights, which often validates better than the weights themselves."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WeightAverage(nn.Cell):
         self.hyper_map = ops.HyperMap()
 
     def construct(self) -> Tensor:
-        """Take the weights of now into the averages."""
+        """Update the averages with the current weights."""
         ops.assign_add(self.num_updates, Tensor(1, ms.int32))
         decay = Tensor(self.decay, ms.float32)
         if self.warmup > 0:

@@ -1,4 +1,4 @@
-"""Classes of single images, and the picture that shows them."""
+"""Classification of single images, and the picture that shows the predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, the likeliest first."""
+    """The most probable classes of one image, in descending order of probability."""
 
     path: str
     indices: tuple[int, ...]
@@ -45,7 +45,7 @@ def classify(
     batch_size: int,
     on_unreadable: Optional[Callable[[DataError], None]] = None,
 ) -> Iterator[Prediction]:
-    """The `top_k` classes of each image, in the order of `paths`.
+    """Return the `top_k` most probable classes of each image, in the order of `paths`.
 
     Args:
         network: images [B, C, H, W] to logits [B, K], in evaluation mode.
@@ -99,7 +99,7 @@ def _read(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Union[str, os.PathLike]) -> None:
-    """A row an image and rank as `.csv`, or a list of objects as `.json`, by the suffix.
+    """Write predictions to a file: `.csv` with a row for each image and rank, or `.json` with a list of objects.
 
     Raises:
         UserError: another suffix.
@@ -129,7 +129,7 @@ def write_predictions(predictions: Sequence[Prediction], path: Union[str, os.Pat
 
 
 def classes_of_folders(paths: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
-    """The true class of each image whose folder is named like a class.
+    """Return the true class of each image whose folder has the name of a class.
 
     The folders looked at are the image's own and those above it, up to the one that all images have in common.
 
@@ -170,7 +170,7 @@ def draw_predictions(
     max_images: int = 24,
     truth: Optional[Mapping[str, str]] = None,
 ) -> None:
-    """A sheet of the first `max_images` images, each with its classes and bars of their probabilities below.
+    """Draw the first `max_images` images with their classes and with bars of the probabilities below each image.
 
     The log says so when there are more images.
 
@@ -200,7 +200,7 @@ _GREY, _GREEN, _RED = "#666666", "#1a7f37", "#cf222e"
 
 
 def _captions(paths: Sequence[str]) -> list[str]:
-    """The last parts of each path, as many as tell it apart from all others."""
+    """Return the shortest end of each path that differs from the ends of all other paths."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     captions = []
     for own in parts:
@@ -211,7 +211,7 @@ def _captions(paths: Sequence[str]) -> list[str]:
 
 
 def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Image.Image:
-    """One image, fitted into a square, its caption and true class above and its classes below."""
+    """Draw one image in a square, with caption and true class above it and predicted classes below it."""
     classes = list(zip(prediction.names, prediction.probabilities))[:5]
     width = _SIDE + 2 * _MARGIN
     header = _LINE * (2 if truth else 1) + _MARGIN // 2
@@ -234,8 +234,8 @@ def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Ima
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """The image with its longer side as long as that of the square."""
+    """Resize the image so that its longer side is the side of the square."""
     scale = _SIDE / max(image.size)
-    # A tiny image is shown in its own pixels; others are reduced smoothly.
+    # A tiny image keeps its pixels visible; larger images are reduced with a smooth filter.
     resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)

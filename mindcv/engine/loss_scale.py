@@ -9,13 +9,13 @@ from mindcv.utils.checks import check_name, check_positive
 
 __all__ = ["LOSS_SCALE_TYPES", "DynamicLossScale", "FixedLossScale", "create_loss_scale"]
 
-# Where a dynamic scale starts unless the user says: high enough for float16, and down at its level in a few steps.
+# First value of a dynamic scale: high enough for float16, and reduced to a fitting value within a few steps.
 _INITIAL_SCALE = 2.0**16
 LOSS_SCALE_TYPES = ("fixed", "dynamic", "auto")
 
 
 class FixedLossScale(nn.Cell):
-    """One factor for the whole run; 1 leaves everything as it is."""
+    """One factor for the whole run; 1 changes nothing."""
 
     is_dynamic = False
 
@@ -28,16 +28,16 @@ class FixedLossScale(nn.Cell):
         return loss * self.value
 
     def unscale(self, gradient):
-        """A gradient in float32, without the factor."""
+        """Return a gradient in float32 without the factor."""
         return ops.cast(gradient, ms.float32) * (1.0 / self.value)
 
     def adjust(self, is_finite):
-        """Take note of whether the step's gradients were finite."""
+        """Return `is_finite`; a fixed factor does not change."""
         return is_finite
 
 
 class DynamicLossScale(nn.Cell):
-    """A factor that halves at each overflow and doubles after `window` steps without one."""
+    """A factor that is halved at each overflow and doubled after `window` steps without overflow."""
 
     is_dynamic = True
     is_one = False
@@ -52,23 +52,23 @@ class DynamicLossScale(nn.Cell):
         return loss * self.value
 
     def unscale(self, gradient):
-        """A gradient in float32, without the factor."""
+        """Return a gradient in float32 without the factor."""
         return ops.cast(gradient, ms.float32) / self.value
 
     def adjust(self, is_finite):
-        """Halve, or count towards doubling."""
+        """Halve the factor after an overflow, or count a step towards the next doubling."""
         good_steps = ops.cast(is_finite, ms.int32) * (self.good_steps + 1)
         is_due = ops.greater_equal(good_steps, self.window)
         grown = ops.cast(is_due, ms.float32) + 1.0
         shrunk = ops.cast(is_finite, ms.float32) * 0.5 + 0.5
-        # 1 is the floor: below it the scale would make float16 gradients vanish instead.
+        # The factor is at least 1: below 1 it would make float16 gradients vanish.
         ops.assign(self.value, ops.maximum(self.value * grown * shrunk, 1.0))
         ops.assign(self.good_steps, good_steps * (1 - ops.cast(is_due, ms.int32)))
         return is_finite
 
 
 def create_loss_scale(kind: str, value: float, is_float16: bool) -> nn.Cell:
-    """The loss scale of MindCV's flags.
+    """Create the loss scale for MindCV's flags.
 
     Args:
         kind: 'fixed' for the factor `value`; 'dynamic' for one that starts at `value`, or at 2**16 when `value` is 1;

@@ -1,4 +1,4 @@
-"""Counts of a classifier's hits, summed exactly."""
+"""Counts of the correct predictions of a classifier, summed exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClassificationCounts:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Add a batch.
+        """Add the predictions for a batch.
 
         Args:
             logits: [B, num_classes]; equal logits rank by class number, the smaller first.
@@ -54,10 +54,10 @@ class ClassificationCounts:
         np.add.at(self.confusion, (labels, order[:, 0]), 1)
 
     def summed(self, group: Group) -> ClassificationCounts:
-        """The counts of all processes together; each of them gets the same."""
+        """Return the counts of all processes together; every process gets the same counts."""
         if group.size == 1:
             return self
-        # The loss travels as an integer too, in millionths of a nat and finer.
+        # The loss is also summed as an integer, in units finer than a millionth of a nat.
         scalars = [self.num_images, self.num_top1, self.num_top5, round(self.loss_sum * 2**20)]
         totals = group.sum_integers(np.concatenate([scalars, self.confusion.ravel()]))
         result = ClassificationCounts(
@@ -68,15 +68,15 @@ class ClassificationCounts:
 
     @property
     def top1(self) -> float:
-        """Share of images whose class has the highest logit."""
+        """Share of the images whose true class has the highest logit."""
         return self.num_top1 / self.num_images
 
     @property
     def top5(self) -> float:
-        """Share of images whose class is among the five highest logits; 1 with five classes or fewer."""
+        """Share of the images whose true class has one of the five highest logits; 1 for at most five classes."""
         return self.num_top5 / self.num_images
 
     @property
     def loss(self) -> float:
-        """Mean cross entropy, in nats."""
+        """Mean cross-entropy in nats."""
         return self.loss_sum / self.num_images

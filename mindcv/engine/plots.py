@@ -1,4 +1,4 @@
-"""Pictures of figures. They need matplotlib, the extra `plots`."""
+"""Plots of the metrics. They need matplotlib, which the extra `plots` installs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_LABEL_PIXELS = 300
 
 
 def require_matplotlib() -> ModuleType:
-    """matplotlib's Figure module, which draws without a display.
+    """Import matplotlib's figure module, which draws without a display.
 
     Raises:
         UserError: it is not installed; names the extra.
@@ -35,7 +35,7 @@ def require_matplotlib() -> ModuleType:
 
 
 def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.PathLike]) -> None:
-    """Losses, accuracies and the learning rate over epochs, from the rows of `metrics.csv`, as a PNG."""
+    """Draw losses, accuracies and learning rate over the epochs as a PNG, from the rows of `metrics.csv`."""
     figure = require_matplotlib().Figure(figsize=(9, 6), layout="constrained")
     loss_axes, accuracy_axes, lr_axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
     series = (
@@ -61,7 +61,9 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
 
 
 def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
-    """Rows true classes, columns predicted ones; each row's shares as colour, and counts when they can be read.
+    """Draw a confusion matrix: rows are true classes, columns are predicted classes, colours are shares of the row.
+
+    Counts are written into the cells when the cells are large enough.
 
     Very long names are shortened with an ellipsis.
 
@@ -84,7 +86,7 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if names:
-        # A name such as '$5_$bill' is no formula.
+        # A name such as '$5_$bill' must not be read as a formula.
         style = {"family": _families_for(names), "parse_math": False}
         axes.set_xticks(range(count), names, rotation=90, **style)
         axes.set_yticks(range(count), names, **style)
@@ -96,7 +98,7 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
 
 
 def _families_for(names: Sequence[str]) -> list[str]:
-    """Font families that have all letters of `names` together, as far as the machine's fonts do."""
+    """Return font families that together have all letters of `names`, as far as installed fonts have them."""
     from matplotlib import font_manager
 
     families = ["DejaVu Sans"]
@@ -108,5 +110,5 @@ def _families_for(names: Sequence[str]) -> list[str]:
 
 def _save(figure: Any, path: Union[str, os.PathLike]) -> None:
     with warnings.catch_warnings(), atomic_path(path) as side:
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `font_file_for` has said so
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `font_file_for` has warned already
         figure.savefig(side, dpi=_DPI)

@@ -1,4 +1,4 @@
-"""What runs leave in a folder, and what a new run does about it.
+"""The files that runs leave in a folder: finding them, and removing them for a new run.
 
 Decision 0074 says why a new run refuses a folder that holds a run.
 """
@@ -15,23 +15,23 @@ from mindcv.utils.logger import counted, logger
 
 __all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
 
-# Also the names of MindCV's checkpoints.
+# MindCV names its checkpoints in the same way.
 _CHECKPOINT = re.compile(rf".+-\d+_\d+(\.ckpt|{re.escape(SUFFIX)})|.+_best\.ckpt")
 _TABLES = ("metrics.csv", "learning_curve.png")
 
 
 def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:
-    """The checkpoints and saved runs in a folder, of any model, sorted; [] if there is no such folder."""
+    """Return the sorted checkpoints and snapshots of any model in a folder; [] if the folder does not exist."""
     return sorted(path for path in Path(folder).glob("*") if _CHECKPOINT.fullmatch(path.name))
 
 
 def is_without_state(folder: Union[str, os.PathLike]) -> bool:
-    """Whether the run in a folder was killed before it was saved for the first time (see `SnapshotWriter.begin`)."""
+    """Whether the run in a folder was killed before its first snapshot (see `SnapshotWriter.begin`)."""
     return (Path(folder) / UNSAVED).exists()
 
 
 def remove_runs(folder: Union[str, os.PathLike]) -> None:
-    """Remove the files that runs have left in a folder, and say how many."""
+    """Remove the files that runs have left in a folder, and log their number."""
     tables = [path for path in map(Path(folder).joinpath, _TABLES) if path.exists()]
     files = [*find_checkpoints(folder), *tables]
     for path in files:

@@ -85,8 +85,8 @@ class Trainer:
             interruption: checked after each step.
 
         When a signal or an error ends training early, `on_interrupt` of the callbacks saves the run before the
-        exception leaves this method. Nothing is saved in the middle of an update, which may have changed only some of the
-        weights, or after a loss that is not finite.
+        exception leaves this method. Nothing is saved in the middle of an update, which may have changed only some of
+        the weights, or after a loss that is not finite.
 
         Raises:
             UserError: an argument of another type, the loss is NaN or infinite, or another process has failed.
