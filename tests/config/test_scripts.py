@@ -206,6 +206,10 @@ def test_script_reads_every_option_it_accepts(script, images, monkeypatch):
 
 
 def test_training_reads_every_option_it_accepts():
-    read = set(names_in("train.py", "mindcv/recipe.py", "mindcv/recipe_data.py", "mindcv/resume.py"))
+    read = set(
+        names_in(
+            "train.py", "mindcv/recipe.py", "mindcv/recipe_data.py", "mindcv/recipe_callbacks.py", "mindcv/resume.py"
+        )
+    )
     unread = used_options(TrainConfig).keys() - read - set(PREPROCESSING)
     assert unread == {"dataset_sink_mode"}, "accepted, but never read"
