@@ -248,7 +248,7 @@ def test_create_loader_uses_default_transforms_of_training_or_evaluation():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder of twelve images, of which the fourth, fifth and twelfth are damaged."""
+    """Return a folder of twelve images. The fourth, fifth and twelfth are damaged."""
     (tmp_path / "train/a").mkdir(parents=True)
     for i in range(12):
         path = tmp_path / f"train/a/{i:02d}.png"
