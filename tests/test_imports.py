@@ -94,7 +94,7 @@ def test_all_is_there_and_true(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=shown)
-def test_what_modules_print_goes_through_the_logger(path):
+def test_modules_do_not_print_except_through_the_logger(path):
     calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
     lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
     assert not lines or shown(path) in MAY_PRINT

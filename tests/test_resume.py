@@ -236,7 +236,7 @@ def test_a_killed_run_ends_as_one_that_never_was(runs):
     assert [row["step"] for row in rows(runs.whole)] == ["4", "8", "12"]
 
 
-def test_what_is_said_of_it(runs):
+def test_resume_logs_the_run_and_the_compile_cache(runs):
     new, killed, told, last = (run.lines for run in runs.ends)
     assert new[0] == f"nothing to resume in '{runs.stopped}': this is a new run"
     for lines in (killed, told, last):
@@ -362,7 +362,7 @@ def test_a_finished_run_does_nothing_more(copy, runs, data):
     assert_same_run(runs.stopped, copy)
 
 
-def test_what_does_not_fit_is_refused(copy, tmp_path):
+def test_resume_refuses_another_model_optimizer_or_data_set(copy, tmp_path):
     write_images(tmp_path / "train", 2, 0, ("blue", "green", "red", "white"))
     write_images(tmp_path / "val", 2, 0, ("blue", "green", "red", "white"))
     before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}

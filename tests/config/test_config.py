@@ -476,7 +476,7 @@ def test_options_that_need_each_other(argv, message):
     assert message in problem
 
 
-def test_what_is_not_given_comes_from_the_checkpoint():
+def test_completed_takes_options_that_are_not_given_from_the_checkpoint():
     config = parse_args([*CKPT, "--crop_pct", "0.9"], ValidateConfig)
     held = {"model": "convnext_atto", "num_classes": 7, "crop_pct": 0.8, "mean": [1.0, 2.0, 3.0]}
     completed = config.completed(held)

@@ -231,7 +231,7 @@ def test_the_faster_of_two_runs_is_kept(folder, capsys):
     assert "cannot write" not in capsys.readouterr().err
 
 
-def test_what_a_killed_process_left_is_removed_in_time(folder):
+def test_compile_cache_removes_old_folders_of_killed_processes(folder):
     for name, age in ((".part-old", 25 * 3600), (".part-new", 60)):
         (folder / name).mkdir(parents=True)
         os.utime(folder / name, (time.time() - age,) * 2)

@@ -71,7 +71,7 @@ def test_fewer_classes_than_asked_for(folder):
     assert found.indices == (0, 1) and found.probabilities == (0.5, 0.5)
 
 
-def test_what_cannot_be_classified(folder):
+def test_classify_names_an_unreadable_image_and_refuses_logits_that_are_not_finite(folder):
     def fail(encoded):
         raise DataError("the file is empty")
 

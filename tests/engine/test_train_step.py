@@ -186,7 +186,7 @@ def test_the_average_stands_still_when_a_step_is_skipped(data):
 
 
 @pytest.mark.parametrize(("decay", "warmup", "named"), [(1.5, 0, "ema_decay"), (0.9, -1, "ema_warmup")])
-def test_what_an_average_refuses(decay, warmup, named):
+def test_weight_average_refuses_arguments_out_of_range(decay, warmup, named):
     with pytest.raises(UserError, match=named):
         WeightAverage(nn.Dense(4, 3), decay, warmup)
 

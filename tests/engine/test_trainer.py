@@ -164,7 +164,7 @@ def test_progress_writes_lines_without_a_terminal(capsys):
     assert lines[1].startswith("epoch 1/1 step 4/4  loss 1.0000  ") and lines[1].endswith("0:00:00 left")
 
 
-def test_what_is_not_known_yet_is_left_out(tmp_path, capsys):
+def test_progress_log_and_table_leave_out_the_speed_after_the_first_step(tmp_path, capsys):
     """After the first step of a process there is no speed to tell: no nan, no question mark, an empty field."""
     Trainer(Step([2.0, 1.0]), [0.1] * 2).train(2, Loader(1), [ProgressLog(log_interval=1), MetricsTable(tmp_path)])
     first, second = capsys.readouterr().err.splitlines()
@@ -293,7 +293,7 @@ def test_early_stopping(name, values, options, epochs):
     assert epochs_until_stop(name, values, **options) == epochs
 
 
-def test_what_early_stopping_says(capsys):
+def test_early_stopping_logs_why_training_stops(capsys):
     epochs_until_stop("top_1", [0.1, 0.25, 0.2, 0.2], patience=2)
     assert capsys.readouterr().err == (
         "epoch 4/9: training stops, top_1 was best at epoch 2 with 0.2500 and has not improved in 2 validations\n"

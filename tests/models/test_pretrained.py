@@ -268,7 +268,7 @@ def test_a_file_that_is_not_what_the_hub_says(atto_on_hub, tmp_path):
     assert os.listdir(tmp_path / "mindcv" / "models") == []
 
 
-def test_what_is_not_there(hub, tmp_path):
+def test_create_model_names_url_and_ways_out_when_weights_cannot_be_downloaded(hub, tmp_path):
     with pytest.raises(UserError) as caught:
         create_model("convnextv2_atto.fcmae", pretrained=True)
     message = str(caught.value)
@@ -422,7 +422,7 @@ def test_validation_and_inference(three_classes, script):
     np.testing.assert_allclose(found, best, atol=1e-4)
 
 
-def test_what_the_user_says_goes_before(three_classes, script, capfd):
+def test_validate_prefers_options_of_the_user_to_those_of_the_weights(three_classes, script, capfd):
     of_weights = ["--model", ATTO, "--pretrained", "True", "--mode", "1", "--data_dir", three_classes]
     assert script("validate.py", *of_weights) == 0
     usual = capfd.readouterr().out

@@ -197,7 +197,7 @@ def test_the_filter_counts_where_groups_state_no_decay(rule, is_ordered):
 
 @pytest.mark.parametrize("rule", ["auto", "disable"])
 @pytest.mark.parametrize("wrong", ["text", 1])
-def test_what_is_no_parameter(wrong, rule):
+def test_create_optimizer_refuses_a_group_with_a_value_that_is_no_parameter(wrong, rule):
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         groups = [{"params": [*make_params(), wrong]}]
         create_optimizer(groups, "adamw", weight_decay_filter=rule)
