@@ -56,24 +56,24 @@ def run_library(calls, library, threads=2):
     return [outputs for outputs, _ in process_of(*library).run(calls, threads)]
 
 
+# The forward pass, the forward pass that saves, and the gradient, of V1 and of V2 (`is_v2`).
+BLOCK_KERNELS = {False: ("BlockV1", "BlockV1Saving", "BlockV1Grad"), True: ("BlockV2", "BlockV2Saving", "BlockV2Grad")}
+
+
 def block_calls(inputs, is_v2):
     """Of the forward pass alone, and the one that saves. The gradient needs what the latter gives."""
     n, h, w, c = inputs[0].shape
     saved = [(n, h, w, c), (n * h * w,), (n, h, w, 4 * c)] + ([(n, 4 * c)] if is_v2 else [])
-    version = "V2" if is_v2 else "V1"
-    return [
-        (f"Block{version}", inputs, [(n, h, w, c)]),
-        (f"Block{version}Saving", inputs, [(n, h, w, c), *saved]),
-    ]
+    forward, saving, _ = BLOCK_KERNELS[is_v2]
+    return [(forward, inputs, [(n, h, w, c)]), (saving, inputs, [(n, h, w, c), *saved])]
 
 
 def block_and_gradients(inputs, is_v2, dout, library, threads=2):
     found = run_library(block_calls(inputs, is_v2), library, threads)
     (out,), (again, *saved) = found
     np.testing.assert_array_equal(out, again)
-    version = "V2" if is_v2 else "V1"
     grads = [a.shape for a in inputs[:-1]]
-    return out, run_library([(f"Block{version}Grad", [*inputs, dout, *saved], grads)], library, threads)[0]
+    return out, run_library([(BLOCK_KERNELS[is_v2][2], [*inputs, dout, *saved], grads)], library, threads)[0]
 
 
 def relative(found, expected):
@@ -189,8 +189,8 @@ def test_block_kernel_agrees_with_layers(is_v2, mode, is_training, rng, kernel_c
     x = Tensor(random(rng, 6, 5, 7, 24))
     differentiate = ms.value_and_grad(block, 0, block.trainable_params())
     out, (dx, grads) = differentiate(x)
-    name = f"BlockV{2 if is_v2 else 1}"
-    assert kernel_calls == {f"{name}Saving", f"{name}Grad"} | (set() if is_training else {name})
+    forward, saving, gradient = BLOCK_KERNELS[is_v2]
+    assert kernel_calls == {saving, gradient} | (set() if is_training else {forward})
     kernel_calls.clear()
     monkeypatch.setenv("MINDCV_KERNELS", "off")
     plain_block = make_block(rng, is_v2, DropPath(0.5, 0, 0, SampleCounter().count))
