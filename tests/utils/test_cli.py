@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,10 @@ def test_scripts_report_ctrl_c_during_imports_in_one_line(tmp_path, script):
     (tmp_path / "numpy.py").write_text("import mindspore\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, Path(__file__).parents[2] / f"{script}.py"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    # A test run in the background of a shell ignores SIGINT, and a new process inherits that.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, **options) as process:
         assert process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"stopped: by Ctrl-C\n"
