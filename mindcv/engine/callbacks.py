@@ -209,22 +209,18 @@ class EarlyStopping(Callback):
     Args:
         patience: number of validations in a row without improvement after which the run stops, at least 1.
         metric: 'top_1', where higher is better, or 'val_loss', where lower is better.
-        min_delta: by how much the metric must beat the best so far, at least 0. A NaN beats nothing.
 
     Raises:
         UserError: an unknown metric, or an option out of its range.
     """
 
-    def __init__(self, patience: int, metric: str = "top_1", min_delta: float = 0.0):
+    def __init__(self, patience: int, metric: str = "top_1"):
         if metric not in EARLY_STOPPING_METRICS:
             raise UserError(unknown_name("metric to stop by:", metric, EARLY_STOPPING_METRICS))
         if patience < 1:
             raise UserError(f"patience must be at least 1, got {patience}")
-        if not 0.0 <= min_delta < math.inf:
-            raise UserError(f"min_delta must be at least 0, got {min_delta}")
         self.patience = patience
         self.metric = metric
-        self.min_delta = min_delta
         self.best: Optional[float] = None
         self.best_epoch = 0
         self.num_worse = 0
@@ -258,11 +254,11 @@ class EarlyStopping(Callback):
     def _is_better(self, value: float) -> bool:
         if self.best is None:
             return not math.isnan(value)
-        return (value - self.best) * EARLY_STOPPING_METRICS[self.metric] > self.min_delta
+        return (value - self.best) * EARLY_STOPPING_METRICS[self.metric] > 0  # false for NaN
 
     def _reason(self) -> str:
         if self.best is None:
-            return f"{self.metric} was not a number in {counted(self.num_worse, 'validation')}"
+            return f"{self.metric} was not finite in {counted(self.num_worse, 'validation')}"
         return (
             f"{self.metric} was best at epoch {self.best_epoch} with {self.best:.4f} and has not improved in "
             f"{counted(self.num_worse, 'validation')}"
