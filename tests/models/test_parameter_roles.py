@@ -36,7 +36,7 @@ def test_names_and_parts_are_those_of_the_table_of_mindcv(use_grn):
     roles = {name: role.part for name, role in network.parameter_roles().items()}
     missing = "layer scale" if use_grn else "grn"
     assert set(PARTS) == set(LAYOUTS["mindcv"].names)
-    expected = {e.here: PARTS[e.part] for e in entries("mindcv", "", DEPTHS) if e.part != missing}
+    expected = {e.own_name: PARTS[e.part] for e in entries("mindcv", "", DEPTHS) if e.part != missing}
     assert roles == {**expected, "sample_counter.count": "state"}
     assert weight_parameters(network).keys() == expected.keys()
 
