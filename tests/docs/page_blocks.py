@@ -18,7 +18,7 @@ from typing import Optional
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-LANGUAGES = ("bash", "python", "yaml", "text")
+LANGUAGES = ("bash", "python", "cpp", "yaml", "text")
 
 
 @dataclass(frozen=True)

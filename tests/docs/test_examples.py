@@ -26,6 +26,8 @@ CONFIGS = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": I
 # Commands that are not executed: a pattern of the command, and the reason. They are parsed.
 NOT_EXECUTED = [
     (r"pip install|python3 -m venv|mkdocs serve", "installs packages; `make test` itself runs in such an environment"),
+    (r"python setup\.py|pytest", "compiles the kernels, or runs tests inside of a test"),
+    (r"tools/benchmark\.py", "measures for a minute; tests/test_benchmark.py runs it"),
     (r"^make ", "runs for minutes; continuous integration runs make lint and make test, which a test cannot start"),
     (r"^msrun ", "needs several devices; tests/test_distributed.py runs msrun with the processes of this machine"),
     (r"--pretrained True", "downloads published weights; tests/models/test_pretrained.py has a server of its own"),
