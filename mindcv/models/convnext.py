@@ -255,9 +255,12 @@ class ConvNeXt(BaseNetwork):
         return self.forward_head(self.forward_features(x))
 
 
-def _variant(name: str, pretrained: bool, depths: Sequence[int], width: int, **kwargs) -> ConvNeXt:
+def _build(
+    name: str, pretrained: bool, num_classes: int, in_channels: int, depths: Sequence[int], width: int, **kwargs
+) -> ConvNeXt:
     """The network of a variant: `width` channels in the first stage, and twice as many in each further one."""
-    network = ConvNeXt(depths=depths, dims=[width * 2**stage for stage in range(4)], **kwargs)
+    dims = [width * 2**stage for stage in range(4)]
+    network = ConvNeXt(in_channels, num_classes, depths, dims, **kwargs)
     if pretrained:
         load_pretrained(network, name)
     return network
@@ -266,124 +269,106 @@ def _variant(name: str, pretrained: bool, depths: Sequence[int], width: int, **k
 @register_model
 def convnext_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt atto."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_atto", pretrained, depths=(2, 2, 6, 2), width=40, **kwargs)
+    return _build("convnext_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, **kwargs)
 
 
 @register_model
 def convnext_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt femto."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_femto", pretrained, depths=(2, 2, 6, 2), width=48, **kwargs)
+    return _build("convnext_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, **kwargs)
 
 
 @register_model
 def convnext_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt pico."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_pico", pretrained, depths=(2, 2, 6, 2), width=64, **kwargs)
+    return _build("convnext_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, **kwargs)
 
 
 @register_model
 def convnext_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt nano."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_nano", pretrained, depths=(2, 2, 8, 2), width=80, **kwargs)
+    return _build("convnext_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, **kwargs)
 
 
 @register_model
 def convnext_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt tiny."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_tiny", pretrained, depths=(3, 3, 9, 3), width=96, **kwargs)
+    return _build("convnext_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, **kwargs)
 
 
 @register_model
 def convnext_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt small."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_small", pretrained, depths=(3, 3, 27, 3), width=96, **kwargs)
+    return _build("convnext_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, **kwargs)
 
 
 @register_model
 def convnext_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt base."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_base", pretrained, depths=(3, 3, 27, 3), width=128, **kwargs)
+    return _build("convnext_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, **kwargs)
 
 
 @register_model
 def convnext_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt large."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_large", pretrained, depths=(3, 3, 27, 3), width=192, **kwargs)
+    return _build("convnext_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, **kwargs)
 
 
 @register_model
 def convnext_xlarge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt xlarge."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels)
-    return _variant("convnext_xlarge", pretrained, depths=(3, 3, 27, 3), width=256, **kwargs)
+    return _build("convnext_xlarge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 256, **kwargs)
 
 
 @register_model
 def convnextv2_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 atto."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_atto", pretrained, depths=(2, 2, 6, 2), width=40, **kwargs)
+    return _build("convnextv2_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 femto."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_femto", pretrained, depths=(2, 2, 6, 2), width=48, **kwargs)
+    return _build("convnextv2_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 pico."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_pico", pretrained, depths=(2, 2, 6, 2), width=64, **kwargs)
+    return _build("convnextv2_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 nano."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_nano", pretrained, depths=(2, 2, 8, 2), width=80, **kwargs)
+    return _build("convnextv2_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 tiny."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_tiny", pretrained, depths=(3, 3, 9, 3), width=96, **kwargs)
+    return _build("convnextv2_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 small."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_small", pretrained, depths=(3, 3, 27, 3), width=96, **kwargs)
+    return _build("convnextv2_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 base."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_base", pretrained, depths=(3, 3, 27, 3), width=128, **kwargs)
+    return _build("convnextv2_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 large."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_large", pretrained, depths=(3, 3, 27, 3), width=192, **kwargs)
+    return _build("convnextv2_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, use_grn=True, **kwargs)
 
 
 @register_model
 def convnextv2_huge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 huge."""
-    kwargs.update(num_classes=num_classes, in_channels=in_channels, use_grn=True)
-    return _variant("convnextv2_huge", pretrained, depths=(3, 3, 27, 3), width=352, **kwargs)
+    return _build("convnextv2_huge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 352, use_grn=True, **kwargs)
