@@ -1,4 +1,4 @@
-"""The options against MindCV's table of flags, and everything a user can get wrong."""
+"""The options are compared with MindCV's table of flags, and every mistake of a user gets its message."""
 
 import ast
 import csv
@@ -42,7 +42,7 @@ def mindcv_default(row):
         return row["default"]
 
 
-def test_every_flag_of_mindcv_with_its_default():
+def test_options_have_the_flags_and_defaults_of_mindcv():
     with FLAGS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 87
@@ -58,7 +58,7 @@ def test_every_flag_of_mindcv_with_its_default():
     assert not {row["flag"] for row in rows} - set(options)
 
 
-def test_defaults_pass_their_own_checks():
+def test_options_have_defaults_that_pass_their_own_checks():
     config = parse_args(MODEL)
     assert config == replace(RunConfig(), model="convnext_tiny")
     assert config.given == {"model": "command line"}
@@ -67,7 +67,7 @@ def test_defaults_pass_their_own_checks():
             assert option.within(option.default), option.name
 
 
-def test_lists_are_not_shared():
+def test_configs_do_not_share_lists():
     parse_args(MODEL).mean.append(1.0)
     assert len(parse_args(MODEL).mean) == 3
 
@@ -108,7 +108,7 @@ cycle_decay: 1
 """
 
 
-def test_a_recipe_as_mindcv_users_write_them(tmp_path):
+def test_parse_args_reads_a_recipe_in_the_spelling_of_mindcv(tmp_path):
     config = parse_args(recipe(tmp_path, MINDCV_LIKE))
     expected = {
         "mode": 0,
@@ -147,7 +147,7 @@ def test_a_recipe_as_mindcv_users_write_them(tmp_path):
     assert {name: actual[name] for name in untouched} == {name: getattr(RunConfig(), name) for name in untouched}
 
 
-def test_command_line_over_yaml_over_default(tmp_path):
+def test_parse_args_prefers_command_line_to_yaml_and_yaml_to_default(tmp_path):
     path = recipe(tmp_path, "model: a\nlr: 0.5\nepoch_size: 7\n")
     config = parse_args([*path, "--lr", "0.25"])
     assert (config.lr, config.epoch_size, config.batch_size) == (0.25, 7, 128)
@@ -199,7 +199,7 @@ def test_command_line_over_yaml_over_default(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else None,
 )
-def test_spellings_on_the_command_line(argv, name, expected):
+def test_parse_args_accepts_all_spellings_on_the_command_line(argv, name, expected):
     value = getattr(parse_args([*MODEL, *argv]), name)
     assert (value, type(value)) == (expected, type(expected))
 
@@ -281,12 +281,12 @@ def test_spellings_on_the_command_line(argv, name, expected):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_problem_on_the_command_line(argv, message):
+def test_parse_args_names_a_problem_on_the_command_line(argv, message):
     found = problems(*MODEL, *argv)
     assert any(message in problem for problem in found), found
 
 
-def test_flag_without_its_dashes_is_named():
+def test_parse_args_names_a_flag_without_its_dashes():
     assert problems(*MODEL, "--lr", "0.1", "dataset=cifar10", "-seed", "3", "-lrr=2") == [
         "command line: 'dataset=cifar10' belongs to no flag; write '--dataset=cifar10'",
         "-seed: options start with two dashes ('--'); write '--seed 3'",
@@ -295,7 +295,7 @@ def test_flag_without_its_dashes_is_named():
     assert parse_args([*MODEL, "--data_dir", "a=b"]).data_dir == "a=b"
 
 
-def test_stray_words():
+def test_parse_args_refuses_a_word_that_belongs_to_no_flag():
     assert problems("train", *MODEL) == [
         "command line: 'train' belongs to no flag; a value follows the name of its option, as in '--option train'"
     ]
@@ -330,7 +330,7 @@ def test_stray_words():
         ("lr: 1\n---\nlr: 2", "not valid YAML"),
     ],
 )
-def test_a_problem_in_the_yaml_file(tmp_path, text, message):
+def test_parse_args_names_a_problem_in_the_yaml_file(tmp_path, text, message):
     argv = recipe(tmp_path, text)
     found = problems(*argv, *MODEL)
     assert len(found) == 1
@@ -338,7 +338,7 @@ def test_a_problem_in_the_yaml_file(tmp_path, text, message):
     assert argv[1] in found[0]
 
 
-def test_a_yaml_file_that_cannot_be_read(tmp_path):
+def test_parse_args_names_a_yaml_file_that_cannot_be_read(tmp_path):
     assert problems("-c", str(tmp_path / "no.yaml"), *MODEL)[0].endswith("no.yaml': No such file or directory")
     assert "Is a directory" in problems("-c", str(tmp_path), *MODEL)[0]
     path = tmp_path / "latin.yaml"
@@ -346,7 +346,7 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path):
     assert "not text in UTF-8" in problems("-c", str(path), *MODEL)[0]
 
 
-def test_a_yaml_file_that_is_not_there_is_answered_by_those_near(tmp_path, monkeypatch):
+def test_parse_args_suggests_existing_files_when_the_yaml_file_is_missing(tmp_path, monkeypatch):
     (tmp_path / "configs" / "convnext").mkdir(parents=True)
     for name in ("tiny.yaml", "base.yaml"):
         (tmp_path / "configs" / "convnext" / name).write_text("lr: 1\n")
@@ -360,7 +360,7 @@ def test_a_yaml_file_that_is_not_there_is_answered_by_those_near(tmp_path, monke
     assert problems("-c", "nothing_like_it.yaml")[0].endswith("No such file or directory")
 
 
-def test_weights_of_the_command_line_replace_those_of_the_recipe(tmp_path):
+def test_parse_args_replaces_weights_of_the_recipe_by_those_of_the_command_line(tmp_path):
     path = recipe(tmp_path, "model: convnext_tiny\npretrained: True\n")
     config = parse_args([*path, "--ckpt_path", "a.ckpt"], ValidateConfig)
     assert (config.pretrained, config.ckpt_path) == (False, "a.ckpt")
@@ -373,7 +373,7 @@ def test_weights_of_the_command_line_replace_those_of_the_recipe(tmp_path):
     assert parse_args([*path, "--ckpt_path", "b.ckpt"], TrainConfig).warnings == ()
 
 
-def test_all_problems_at_once(tmp_path):
+def test_parse_args_reports_all_problems_at_once(tmp_path):
     argv = recipe(tmp_path, "modle: x\nopt: lamb\nlr: fast\nepoch_size: 3\nepoch_size: 4\n")
     found = problems("stray", *argv, "--batch_size", "0", "--ema", "maybe", "--seed", "--scale", "1", "0.5", "--x", "1")
     fragments = ("stray", "modle", "lr: exp", "given twice", "--batch_size", "--ema", "--seed", "scale:", "'x'")
@@ -383,13 +383,13 @@ def test_all_problems_at_once(tmp_path):
     assert len(found) == 10
 
 
-def test_an_ill_typed_option_is_one_problem(tmp_path):
-    """What depends on it is not judged by the default that stands in its place."""
+def test_parse_args_reports_an_option_of_a_wrong_type_once(tmp_path):
+    """An option that depends on the wrong one is not checked against the default value of that option."""
     path = recipe(tmp_path, "model: [a]\nckpt_save_policy: top_k\nval_while_train: 7\n")
     assert len(problems(*path)) == 2
 
 
-def test_published_weights_stand_for_a_checkpoint():
+def test_parse_args_accepts_pretrained_in_place_of_a_checkpoint():
     assert parse_args([*MODEL, "--pretrained"], ValidateConfig).pretrained
     assert parse_args([*MODEL, "--pretrained", "--image_path", "cats"], InferConfig).ckpt_path == ""
     assert problems("--pretrained", config_class=ValidateConfig) == [
@@ -404,13 +404,13 @@ def test_published_weights_stand_for_a_checkpoint():
 
 
 @pytest.mark.parametrize("name", ["mnist", "CIFAR10", "cifar100"])
-def test_data_sets_that_can_be_downloaded(name):
+def test_parse_args_accepts_dataset_download_for_sets_that_can_be_downloaded(name):
     config = parse_args([*MODEL, "--dataset", name, "--dataset_download", "True"])
     assert config.dataset_download and config.dataset == name.lower()
 
 
 @pytest.mark.parametrize("name", ["imagenet", "", "folder", "digits"])
-def test_data_sets_that_cannot_be_downloaded(name):
+def test_parse_args_refuses_dataset_download_for_other_sets(name):
     found = problems(*MODEL, "--dataset", name, "--dataset_download")
     assert found == ["dataset_download: only the data sets mnist, cifar10, cifar100 can be downloaded"]
 
@@ -418,7 +418,7 @@ def test_data_sets_that_cannot_be_downloaded(name):
 CKPT = ("--ckpt_path", "a.ckpt")
 
 
-def test_options_of_the_single_scripts():
+def test_parse_args_accepts_the_options_of_each_script():
     config = parse_args([*CKPT, "--results_json", "a.json"], ValidateConfig)
     assert (config.results_json, config.per_class_csv) == ("a.json", "")
     config = parse_args([*CKPT, "--image_path", "cats", "--top_k", "3", "--results_file", "x.CSV"], InferConfig)
@@ -438,11 +438,11 @@ def test_options_of_the_single_scripts():
     ]
 
 
-def test_an_unreadable_recipe_is_the_only_problem():
+def test_parse_args_reports_only_the_recipe_when_it_is_unreadable():
     assert problems("--config", "nowhere.yaml") == ["--config: cannot read 'nowhere.yaml': No such file or directory"]
 
 
-def test_a_missing_recipe_suggests_no_file_that_only_shares_the_suffix(tmp_path):
+def test_parse_args_suggests_no_file_that_shares_only_the_suffix(tmp_path):
     (tmp_path / "flip_a.yaml").touch()
     (told,) = problems("--config", str(tmp_path / "none_b.yaml"))
     assert told.endswith("No such file or directory")
@@ -450,7 +450,7 @@ def test_a_missing_recipe_suggests_no_file_that_only_shares_the_suffix(tmp_path)
     assert told.endswith(f"; did you mean '{tmp_path}/flip_a.yaml'?")
 
 
-def test_top_k_saves_validated_epochs_only():
+def test_parse_args_refuses_top_k_for_epochs_without_validation():
     argv = ["--ckpt_save_policy", "top_k", "--val_while_train", "--val_interval", "2"]
     assert "multiple of val_interval" in problems(*MODEL, *argv)[0]
     assert parse_args([*MODEL, *argv, "--ckpt_save_interval", "4"]).ckpt_save_interval == 4
@@ -471,7 +471,7 @@ def test_top_k_saves_validated_epochs_only():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_options_that_need_each_other(argv, message):
+def test_parse_args_refuses_an_option_without_the_option_that_it_needs(argv, message):
     (problem,) = problems(*MODEL, *argv)
     assert message in problem
 
@@ -487,15 +487,15 @@ def test_completed_takes_options_that_are_not_given_from_the_checkpoint():
         config.completed({})
 
 
-def test_a_run_that_is_resumed_needs_no_model():
+def test_parse_args_needs_no_model_when_a_run_is_resumed():
     for argv in (["--resume", "auto"], ["--resume", "folder"], ["--resume_opt", "--ckpt_path", "a.ckpt"]):
         assert parse_args(argv, TrainConfig).model == ""
     (found,) = problems("--ckpt_path", "a.ckpt", config_class=TrainConfig)
     assert found.startswith("model: is required; give --model NAME")
 
 
-def test_a_resumed_run_is_as_it_was_but_for_what_is_given():
-    """Options of a saved run come from its file as JSON has them."""
+def test_completed_keeps_options_of_the_saved_run_that_are_not_given():
+    """The options of a saved run come from JSON, where a tuple is a list."""
     config = parse_args(["--resume", "auto", "--lr", "0.5"], TrainConfig)
     before = parse_args([*MODEL, "--lr", "0.1", "--mixup", "0.8", "--scale", "0.5", "1"], TrainConfig)
     completed = config.completed({**before.as_dict(), "resume": ""})
@@ -515,7 +515,7 @@ def test_help_names_every_option(capsys):
     assert len(headings) == len(set(headings)) == len({option.group for option in options.values()})
 
 
-def test_choices_are_what_the_factories_know():
+def test_choices_of_options_are_accepted_by_the_factories():
     import mindspore as ms
     from mindspore import Parameter, Tensor
 

@@ -1,4 +1,4 @@
-"""Which script accepts which option: no script accepts one that it does not use."""
+"""Each script accepts the options that it uses, and no other ones."""
 
 import ast
 import contextlib
@@ -24,7 +24,7 @@ WORKING = {
     ValidateConfig: ["--ckpt_path", "a.ckpt"],
     InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
 }
-# Read by `build_model` for every script; they say how a network is trained, and change nothing once it has its weights.
+# `build_model` reads these options for every script. They change only the training of a network.
 TRAINING_OF_A_NETWORK = {
     *("drop_rate", "drop_path_rate", "head_init_scale", "layer_scale_init_value", "recompute_stages", "freeze", "seed"),
 }
@@ -36,7 +36,7 @@ def problems(argv, config_class):
     return caught.value.problems
 
 
-def test_every_shared_option_names_its_scripts():
+def test_shared_options_name_their_scripts():
     for option in options_of(RunConfig).values():
         assert option.scripts and set(option.scripts) <= CLASSES.keys(), option.name
     for config_class in (TrainConfig, ValidateConfig, InferConfig):
@@ -58,13 +58,13 @@ def test_every_shared_option_names_its_scripts():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_flag_of_another_script_is_an_error_that_names_the_script(config_class, flag, scripts):
+def test_parse_args_names_the_script_that_a_flag_belongs_to(config_class, flag, scripts):
     (found,) = problems([*WORKING[config_class], *flag], config_class)
     assert found == f"{flag[0]}: {config_class.script} does not use this option; it belongs to {scripts}"
 
 
 @pytest.mark.parametrize("config_class", list(WORKING), ids=lambda config_class: config_class.script)
-def test_yaml_file_may_hold_the_options_of_all_scripts(tmp_path, config_class):
+def test_parse_args_accepts_the_options_of_all_scripts_in_a_yaml_file(tmp_path, config_class):
     path = tmp_path / "recipe.yaml"
     path.write_text("epoch_size: 3\nval_split: test\ntop_k: 2\nresults_json: a.json\nloss: JSD\naug_splits: 3\n")
     config = parse_args(["-c", str(path), *WORKING[config_class]], config_class)
@@ -88,7 +88,7 @@ def test_help_lists_own_options_first_and_no_other_scripts(script, capsys):
     assert listed[: len(own)] == own
 
 
-# What the short words in the names of options stand for.
+# Each short word in the names of options -> the words that it stands for.
 LONG_FORMS = dict(
     amp="precision", aug="augment", ckpt="checkpoint", color="colour", csv="csv", dataset="data set", dir="folder",
     dtype="format", ema="average", eps="epsilon", hflip="flip", lr="learning rate", max="largest", min="lowest",
@@ -99,7 +99,7 @@ LONG_FORMS = dict(
 
 @pytest.mark.parametrize("config_class", list(WORKING), ids=lambda config_class: config_class.script)
 def test_help_text_stands_alone(config_class):
-    """A text does not go on from the option above it, and it names the thing that the option is called after."""
+    """A help text does not continue the text above it, and it contains the noun of the option's name."""
     for name, option in used_options(config_class).items():
         assert not re.match(r"(its|it|that|to|or|over|and|of|with|such|for)\b", option.help), name
         assert len(option.help.split()) >= 3 and not option.help.endswith("."), name
@@ -109,7 +109,7 @@ def test_help_text_stands_alone(config_class):
             assert "None" in option.help, name
 
 
-# What MindCV's pages show
+# Commands that MindCV's pages show
 
 
 @pytest.mark.parametrize(
@@ -123,16 +123,16 @@ def test_help_text_stands_alone(config_class):
         ("infer.py", "--model=convnext_tiny --image_path=dog.jpg --pretrained"),
     ],
 )  # fmt: skip
-def test_documented_commands_of_mindcv_are_accepted(script, words, monkeypatch):
+def test_parse_args_accepts_documented_commands_of_mindcv(script, words, monkeypatch):
     monkeypatch.chdir(ROOT)
     parse_args(words.split(), CLASSES[script])
 
 
-# Against what the scripts really read
+# Options that the scripts really read
 
 
 def recording(config):
-    """A copy of a config and the set of the options that are read from it; copying a config is no reading."""
+    """Return a copy of a config, and the set of options that are read from it later. Copying it does not count."""
     read, is_paused = set(), []
 
     class Recording(type(config)):
@@ -153,7 +153,7 @@ def recording(config):
 
 
 def names_in(*files):
-    """Every attribute and every text of Python files."""
+    """Yield every attribute and every string of Python files."""
     for file in files:
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
@@ -163,7 +163,7 @@ def names_in(*files):
 
 
 def options_read(script, argv, monkeypatch):
-    """The options that `main` of a script reads, with weights that are not there and a network that does not run."""
+    """Return the options that `main` of a script reads. Reading weights and running the network are replaced."""
     config, read = recording(parse_args(argv, CLASSES[script]))
     module_of = importlib.util.spec_from_file_location(f"reading_{script[:-3]}", ROOT / script)
     module = importlib.util.module_from_spec(module_of)

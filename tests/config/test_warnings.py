@@ -1,4 +1,4 @@
-"""Options that are allowed and probably not meant: one line each, and none for what is usual."""
+"""An option that is allowed but probably a mistake gives one line of warning. Usual options give none."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def warned(*argv, config_class=TrainConfig):
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
-def test_suspicious_options_are_warned_of(argv, told):
+def test_parse_args_warns_of_suspicious_options(argv, told):
     assert any(told in line for line in warned(*argv)), warned(*argv)
 
 
@@ -71,18 +71,18 @@ def test_suspicious_options_are_warned_of(argv, told):
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
-def test_usual_options_are_not_warned_of(argv):
+def test_parse_args_warns_of_no_usual_options(argv):
     assert [line for line in warned(*argv) if "decay_epochs: has no effect" not in line] == []
 
 
-def test_suspicious_preprocessing_is_warned_of_in_every_script():
+def test_parse_args_warns_of_suspicious_preprocessing_in_every_script():
     argv = ["--pretrained", "--std", 0.5, 0.5, 0.5]
     assert "--std 127.5 127.5 127.5" in parse_args(["--model", "a", *map(str, argv)], ValidateConfig).warnings[0]
     argv += ["--image_path", "cats"]
     assert "--std 127.5 127.5 127.5" in parse_args(["--model", "a", *map(str, argv)], InferConfig).warnings[0]
 
 
-def test_flag_given_twice_is_warned_of():
+def test_parse_args_warns_of_a_flag_that_is_given_twice():
     assert warned("--lr", 0.25, "--seed", 1, "--lr=0.125") == [
         "--lr is given twice: the last value, '0.125', is used and not '0.25'"
     ]
@@ -111,7 +111,7 @@ def test_flag_given_twice_is_warned_of():
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )  # fmt: skip
-def test_option_without_effect_is_warned_of_on_the_command_line(argv, told, tmp_path):
+def test_parse_args_warns_of_an_option_without_effect_on_the_command_line(argv, told, tmp_path):
     (line,) = warned(*argv)
     assert line.endswith(told)
     path = tmp_path / "recipe.yaml"
@@ -120,40 +120,40 @@ def test_option_without_effect_is_warned_of_on_the_command_line(argv, told, tmp_
     assert warned("-c", path) == []
 
 
-def test_tables_name_real_options():
+def test_warning_tables_name_existing_options():
     options = options_of(RunConfig)
     for looked_at, _, _ in _SUSPICIOUS:
         assert set(looked_at) <= options.keys()
     assert _HAS_EFFECT.keys() <= options.keys()
 
 
-def test_defaults_are_not_suspicious():
+def test_default_options_give_no_warning():
     assert parse_args(["--model", "a", "--seed", "1"], TrainConfig).warnings == ()
 
 
 @pytest.mark.parametrize("path", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.yaml")))
-def test_recipes_are_not_suspicious(path):
+def test_recipes_give_no_warning(path):
     assert parse_args(["--config", str(ROOT / path)], TrainConfig).warnings == ()
 
 
-# What a checkpoint or a saved run sets is judged when it is known
+# Options that a checkpoint or a saved run sets are checked when these are known
 
 
-def test_options_that_a_saved_run_sets_are_judged_later():
+def test_completed_checks_an_option_that_the_saved_run_decides():
     config = parse_args(["--resume", "auto", "--early_stopping_patience", "3"], TrainConfig)
     assert config.completed({"model": "a", "val_while_train": True}).early_stopping_patience == 3
     with pytest.raises(ValueError, match="early_stopping_patience: needs val_while_train"):
         config.completed({"model": "a", "val_while_train": False})
 
 
-def test_options_that_a_checkpoint_sets_are_judged_later():
+def test_completed_checks_an_option_that_the_checkpoint_decides():
     config = parse_args(["--ckpt_path", "a.ckpt", "--mean", "128", "--std", "64"], ValidateConfig)
     assert config.completed({"model": "a", "in_channels": 1}).in_channels == 1
     with pytest.raises(ValueError, match="mean: needs one number for each of in_channels"):
         config.completed({"model": "a", "in_channels": 3})
 
 
-def test_preprocessing_of_a_recipe_that_replaces_the_checkpoints_is_said(tmp_path, monkeypatch, capsys):
+def test_open_weights_warns_when_a_recipe_replaces_the_preprocessing_of_a_checkpoint(tmp_path, monkeypatch, capsys):
     held = {"model": "convnext_atto", "image_resize": 160, "crop_pct": 0.9, "mean": [1.0, 2.0, 3.0]}
     contents = CheckpointContents({}, {"options": held})
     monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
