@@ -10,7 +10,7 @@ __all__ = ["build"]
 
 
 def build(use_grn: bool = True) -> ms.nn.Cell:
-    """Four stages of one block each, whose weights are the same each time and large enough that every layer matters."""
+    """Build four stages of one block each. The weights are always the same and so large that every layer matters."""
     network = ConvNeXt(3, 5, (1, 1, 1, 1), (8, 8, 8, 16), use_grn=use_grn, layer_scale_init_value=0.5)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():

@@ -1,4 +1,4 @@
-"""Numbers of parameters and operations, against sums written by hand."""
+"""Numbers of parameters and operations are compared with sums written by hand."""
 
 from mindcv.models.complexity import count_macs, count_parameters
 from mindcv.models.convnext import ConvNeXt
@@ -6,7 +6,7 @@ from mindcv.models.convnext import ConvNeXt
 DEPTHS, DIMS = (1, 2, 1, 1), (8, 16, 24, 32)
 
 
-def test_macs_are_those_of_products_and_norms_at_each_position():
+def test_count_macs_counts_products_and_norms_at_each_position():
     network = ConvNeXt(3, 5, DEPTHS, DIMS, use_grn=True, drop_path_rate=0.1)
     sides = [25, 12, 6, 3]  # of an image of 100 pixels
     expected = sides[0] ** 2 * (4 * 4 * 3 * 8 + 5 * 8)  # the stem and its norm
@@ -19,7 +19,7 @@ def test_macs_are_those_of_products_and_norms_at_each_position():
     assert count_macs(network, 100) == expected
 
 
-def test_parameters_are_counted_without_the_counter_of_samples():
+def test_count_parameters_leaves_out_the_sample_counter():
     plain, random = (ConvNeXt(3, 5, DEPTHS, DIMS, drop_path_rate=rate) for rate in (0.0, 0.1))
     assert count_parameters(plain) == count_parameters(random)
     assert sum(p.size for p in random.get_parameters()) == count_parameters(plain) + 1

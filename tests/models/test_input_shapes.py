@@ -1,4 +1,4 @@
-"""What a network says when it is called with something that it cannot take, in every form that it has."""
+"""Every form of a network says what is wrong when it is called with an input that it does not support."""
 
 import os
 import tempfile
@@ -38,7 +38,7 @@ WRONG = [
 
 
 class Summed(nn.Cell):
-    """A network inside another, as in training: its own call is a part of the graph."""
+    """A network inside another cell, as in training, so that its call is a part of a larger graph."""
 
     def __init__(self, network):
         super().__init__()
@@ -72,7 +72,7 @@ def test_network_says_what_is_wrong_with_its_input(kernels, mode, form, tmp_path
 
 @pytest.mark.parametrize("form", ["training", "features"])
 def test_network_inside_another_graph_says_what_is_wrong(kernels, form, tmp_path, monkeypatch):
-    """The check is then a part of the compilation, after which MindSpore writes its analysis of the graph."""
+    """The check then runs during compilation. After a failed one MindSpore would write its analysis of the graph."""
     for name in ("work", "temporary"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -93,8 +93,8 @@ def test_forward_features_checks_its_input(kernels):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 63), (47, 95)])
-def test_odd_sizes_lose_what_fills_no_patch(size, kernels):
-    """As in the reference, whose convolutions round down: the rest of the image may be anything."""
+def test_network_ignores_border_pixels_that_fill_no_patch(size, kernels):
+    """The convolutions round the size down, as in the reference, so the remaining pixels do not matter."""
     network = ConvNeXt(**TINY).set_train(False)
     x = images(2, 3, *size)
     expected = network(x).asnumpy()
@@ -103,7 +103,7 @@ def test_odd_sizes_lose_what_fills_no_patch(size, kernels):
     assert np.isfinite(expected).all()
 
 
-def test_features_need_a_pixel_in_their_own_stages_only(kernels):
+def test_feature_network_needs_a_pixel_in_its_own_stages_only(kernels):
     network = ConvNeXtFeatures(ConvNeXt(**TINY).set_train(False), out_indices=[0, 1])
     assert [map.shape for map in network(images(1, 3, 8, 9))] == [(1, 8, 2, 2), (1, 16, 1, 1)]
     with pytest.raises(UserError, match="at least 8 pixels"):

@@ -1,4 +1,4 @@
-"""The networks in MindSpore's own tools: mixed precision, copies, files, graphs that change."""
+"""Networks work in MindSpore's own tools: mixed precision, copies, files and graphs that change."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ needs_kernels = pytest.mark.skipif(not is_available(), reason="the kernels are n
 
 
 class Around(nn.Cell):
-    """What users put around a network."""
+    """A cell that users may put around a network."""
 
     def __init__(self, network):
         super().__init__(auto_prefix=False)
@@ -40,7 +40,7 @@ def exact(images):
 
 
 def assert_half(logits, exact):
-    """Close to float32's, and not the same: something was computed in float16."""
+    """Check that logits are close to those of float32 but not equal, so that something was computed in float16."""
     logits = logits.asnumpy().astype(np.float32)
     np.testing.assert_allclose(logits, exact, atol=2e-2)
     assert (logits != exact).any()
@@ -93,7 +93,7 @@ def test_model_trains_with_amp_level(images, level):
 @pytest.mark.parametrize("level", ["O0", "O1", "O2", "O3"])
 @pytest.mark.parametrize("kernels", ["on", "off"])
 def test_packed_network_at_every_amp_level(monkeypatch, images, exact, level, kernels):
-    """As `validate.py` and `infer.py` build it."""
+    """`validate.py` and `infer.py` build a packed network in this way."""
     monkeypatch.setenv("MINDCV_KERNELS", kernels)
     logits = pack_for_inference(apply_amp(build(), level), keep_weights=False)(images)
     assert logits.dtype == ms.float32
@@ -112,7 +112,7 @@ def test_packed_network_with_bfloat16(images, exact):
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_deepcopy_is_a_network_of_its_own(both_modes, images, exact, is_packed):
+def test_deepcopy_of_a_network_shares_nothing_with_it(both_modes, images, exact, is_packed):
     network = pack_for_inference(build()) if is_packed else build()
     network(images)
     copied = copy.deepcopy(network)
@@ -123,7 +123,7 @@ def test_deepcopy_is_a_network_of_its_own(both_modes, images, exact, is_packed):
     np.testing.assert_array_equal(network(images).asnumpy(), exact)
 
 
-def test_deepcopy_keeps_drops_and_gradient_checkpointing(images):
+def test_deepcopy_of_a_network_keeps_drops_and_gradient_checkpointing(images):
     options = {"drop_path_rate": 0.5, "drop_rate": 0.2, "recompute_stages": (0, 1), "layer_scale_init_value": 0.5}
     network = ConvNeXt(3, 5, (1, 1, 1, 1), (8, 8, 8, 16), **options)
     copied = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""Wrong arguments of models: one sentence that names the argument, the value and what is expected."""
+"""Models refuse a wrong argument in one sentence that names the argument, its value and the expected values."""
 
 import re
 

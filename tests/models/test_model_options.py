@@ -1,4 +1,4 @@
-"""Options and methods of models that scripts for MindCV and timm use, and what wrong values say."""
+"""Models have the options and methods that scripts for MindCV and timm use, and refuse wrong values."""
 
 import mindspore as ms
 import numpy as np

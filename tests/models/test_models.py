@@ -1,4 +1,4 @@
-"""The registry, the factory and what networks can be asked for."""
+"""Tests of the registry of models, of `create_model` and of the methods of networks."""
 
 import mindspore as ms
 import numpy as np
@@ -15,7 +15,7 @@ from mindcv.utils.errors import UserError
 IMAGE = Tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32))
 
 
-def test_registry():
+def test_list_models_and_is_model_answer_for_the_registered_names():
     assert list_modules() == ["convnext"]
     names = list_models()
     assert names == sorted(names) and {"convnext_xlarge", "convnextv2_huge"} <= set(names)
@@ -28,12 +28,12 @@ def test_registry():
     assert model_entrypoint("convnext_tiny") is mindcv.convnext_tiny
 
 
-def test_unknown_model_names_the_nearest():
+def test_create_model_suggests_the_nearest_name_when_the_model_is_unknown():
     with pytest.raises(UserError, match="did you mean 'convnextv2_tiny'"):
         create_model("convnextv2_tinny")
 
 
-def test_a_new_model_can_be_registered_once():
+def test_register_model_adds_a_model_and_refuses_its_name_a_second_time():
     def my_convnext(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
         return ConvNeXt(in_channels, num_classes, (1, 1, 1, 1), (4, 4, 4, 4), **kwargs)
 
@@ -46,7 +46,7 @@ def test_a_new_model_can_be_registered_once():
         _entrypoints.pop("my_convnext", None)
 
 
-def test_head_and_features():
+def test_network_applies_forward_head_to_forward_features_and_reset_classifier_changes_the_head():
     network = create_model("convnextv2_atto", num_classes=7).set_train(False)
     features = network.forward_features(IMAGE)
     assert features.shape == (2, 320, 2, 2)
@@ -61,20 +61,20 @@ def test_head_and_features():
     assert [p.name for p in network.get_parameters()][-2:] == ["classifier.weight", "classifier.bias"]
 
 
-def test_no_classes_gives_pooled_features():
+def test_network_returns_pooled_features_when_num_classes_is_zero():
     network = create_model("convnext_atto", num_classes=0).set_train(False)
     assert network(IMAGE).shape == (2, 320)
     assert not [p.name for p in network.get_parameters() if "classifier" in p.name]
 
 
 @pytest.mark.parametrize("in_channels", [1, 4])
-def test_in_channels(in_channels):
+def test_create_model_builds_a_network_for_the_given_in_channels(in_channels):
     network = create_model("convnext_atto", in_channels=in_channels, num_classes=2)
     assert network(Tensor(np.zeros((1, in_channels, 32, 32), np.float32))).shape == (1, 2)
 
 
-def test_weights_from_a_file(tmp_path, capsys):
-    """The average of a file's weights, for grey images and other classes."""
+def test_create_model_loads_weights_or_their_average_from_a_checkpoint(tmp_path, capsys):
+    """The network takes the weights or their average, also for grey images and another number of classes."""
     saved = create_model("convnext_atto", num_classes=3)
     weights = {name: parameter.value() for name, parameter in weight_parameters(saved).items()}
     average = {f"ema.{name}": value + 1 for name, value in weights.items()}
@@ -106,7 +106,7 @@ def test_weights_from_a_file(tmp_path, capsys):
         create_model("convnext_atto", ema=True)
 
 
-def test_features_only():
+def test_create_model_returns_the_chosen_stages_when_features_only():
     full = create_model("convnext_atto").set_train(False)
     weights = {p.name: p for p in full.get_parameters()}
     network = create_model("convnext_atto", features_only=True, out_indices=[1, 2]).set_train(False)
@@ -124,12 +124,12 @@ def test_features_only():
 
 
 @pytest.mark.parametrize("out_indices", [[], [4], [2, 1], [1, 1], [-5]])
-def test_wrong_out_indices(out_indices):
+def test_create_model_refuses_wrong_out_indices(out_indices):
     with pytest.raises(ValueError, match="out_indices"):
         create_model("convnext_atto", features_only=True, out_indices=out_indices)
 
 
-def test_head_init_scale_and_initial_values():
+def test_create_model_draws_initial_values_and_scales_those_of_the_head():
     ms.set_seed(3)
     network = create_model("convnext_atto", head_init_scale=0.001)
     assert 1.5e-5 < network.classifier.weight.asnumpy().std() < 2.5e-5
@@ -138,7 +138,7 @@ def test_head_init_scale_and_initial_values():
     np.testing.assert_array_equal(network.classifier.bias.asnumpy(), 0)
 
 
-def test_initial_values_follow_the_seed():
+def test_create_model_draws_the_same_initial_values_when_the_seed_is_the_same():
     def draw(seed):
         ms.set_seed(seed)
         return create_model("convnext_atto").feature[3][0].pwconv2.weight.asnumpy()

@@ -127,7 +127,7 @@ def test_replacing_a_part_after_a_call_changes_the_graph(images, change):
 
 
 def as_theirs(dense):
-    """MindSpore's Dense with the same numbers."""
+    """Return MindSpore's Dense with the same weights."""
     outputs, inputs = dense.weight.shape
     return nn.Dense(inputs, outputs, weight_init=Tensor(dense.weight.asnumpy()), bias_init=Tensor(dense.bias.asnumpy()))
 

@@ -1,4 +1,4 @@
-"""What a network declares of its parameters, against the table of MindCV's names and by hand."""
+"""The roles that a network declares for its parameters are compared with MindCV's table of names and by hand."""
 
 import pytest
 from mindspore import nn
@@ -31,7 +31,7 @@ def build(**options):
 
 
 @pytest.mark.parametrize("use_grn", [False, True])
-def test_names_and_parts_are_those_of_the_table_of_mindcv(use_grn):
+def test_parameter_roles_agree_with_the_layout_table_of_mindcv(use_grn):
     network = build(use_grn=use_grn, drop_path_rate=0.2)
     roles = {name: role.part for name, role in network.parameter_roles().items()}
     missing = "layer scale" if use_grn else "grn"
@@ -41,7 +41,7 @@ def test_names_and_parts_are_those_of_the_table_of_mindcv(use_grn):
     assert weight_parameters(network).keys() == expected.keys()
 
 
-def test_stages_and_blocks():
+def test_parameter_roles_number_stages_and_blocks():
     roles = build().parameter_roles()
     places = {name: (role.stage, role.block) for name, role in roles.items()}
     assert places["feature.0.0.weight"] == (0, None)
@@ -52,7 +52,7 @@ def test_stages_and_blocks():
     assert blocks == {(stage, block) for stage, depth in enumerate(DEPTHS) for block in range(depth)}
 
 
-def test_replaced_layers_have_the_place_of_the_old_ones():
+def test_parameter_roles_of_replaced_layers_are_those_of_the_old_layers():
     network = build()
     network.classifier = nn.Dense(32, 9)
     network.feature[3][1].act = nn.PReLU()
@@ -62,7 +62,7 @@ def test_replaced_layers_have_the_place_of_the_old_ones():
     assert {roles[p.name].part for p in network.classifier.get_parameters()} == {"head"}
 
 
-def test_backbone_declares_the_parameters_that_are_left():
+def test_parameter_roles_of_a_backbone_cover_its_remaining_parameters():
     network = build(drop_path_rate=0.2)
     all_roles, backbone = network.parameter_roles(), ConvNeXtFeatures(network, [0, 1])
     roles = backbone.parameter_roles()

@@ -1,4 +1,4 @@
-"""The networks against recorded outputs of the reference implementation, for weights made by a rule."""
+"""Networks are compared with recorded outputs of the reference implementation. A rule makes the weights of both."""
 
 import gc
 
@@ -28,7 +28,7 @@ def build(reference, model):
 
 @pytest.fixture(params=[by_size(model) for model in ALL], scope="module")
 def filled(request, reference):
-    """(name, network) with the rule's weights; one network lives at a time."""
+    """Yield (name, network) with the weights of the rule. Only one network is in memory at a time."""
     network = build(reference, request.param)
     yield request.param, network
     del network
@@ -39,26 +39,26 @@ def cases_of(reference, model):
     return [(shape, f"{model}/{shape[0]}x{shape[2]}x{shape[3]}") for name, shape, _ in reference.cases if name == model]
 
 
-def test_all_variants_are_recorded(reference):
+def test_reference_has_recorded_outputs_of_every_variant(reference):
     missing = sorted(set(ALL) - set(reference.models))
     assert not missing, f"record them with: python tests/data/parity/record.py {missing[0]}"
     assert set(reference.models) == set(ALL) and len(ALL) >= 18
 
 
-def test_parameter_count(filled, reference):
+def test_network_has_the_number_of_parameters_of_the_reference(filled, reference):
     model, network = filled
     expected = {name: count for name, _, count in reference.cases}
     assert sum(parameter.size for parameter in network.get_parameters()) == expected[model]
 
 
-def test_logits(filled, reference):
+def test_network_gives_the_logits_of_the_reference(filled, reference):
     model, network = filled
     for shape, key in cases_of(reference, model):
         logits = network(ms.Tensor(reference.image(shape))).asnumpy()
         np.testing.assert_allclose(logits, reference.arrays[f"{key}/logits"], atol=2e-4, rtol=0, err_msg=key)
 
 
-def test_pre_logits_and_stages(filled, reference):
+def test_network_gives_the_pre_logits_and_stage_means_of_the_reference(filled, reference):
     model, network = filled
     shape, key = cases_of(reference, model)[-1]
     image = ms.Tensor(reference.image(shape))
@@ -71,7 +71,7 @@ def test_pre_logits_and_stages(filled, reference):
 
 
 @pytest.mark.parametrize("model", ["convnext_atto", "convnextv2_atto"])
-def test_graph_mode_gives_the_same(model, reference):
+def test_network_gives_the_logits_of_the_reference_in_graph_mode(model, reference):
     network = build(reference, model)
     shape, key = cases_of(reference, model)[0]
     image = ms.Tensor(reference.image(shape))
@@ -86,7 +86,7 @@ def test_graph_mode_gives_the_same(model, reference):
 
 @pytest.mark.parametrize("model", ["convnext_atto", "convnextv2_atto"])
 @pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow)])
-def test_gradients(model, mode, reference):
+def test_network_gives_the_loss_and_gradients_of_the_reference(model, mode, reference):
     ms.set_context(mode=mode)
     network = build(reference, model).set_train(True)
 

@@ -1,4 +1,4 @@
-"""Published weights: the table against hand-copied facts, the way of a file from a server or cache into a network."""
+"""Tests of the table of published weights, and of the way of a file from a server or cache into a network."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ URLS = {
 }
 
 
-def test_the_defaults_and_what_has_none():
+def test_pretrained_weights_without_a_tag_are_those_of_the_default_tag():
     assert {name: list_pretrained_tags(name)[0] for name in list_models(pretrained=True)} == DEFAULTS
     assert set(DEFAULTS) < set(list_models()) and not is_model_pretrained("convnextv2_small")
     for name, tag in DEFAULTS.items():
@@ -91,7 +91,7 @@ def test_the_defaults_and_what_has_none():
 
 
 @pytest.mark.parametrize("name, size, shorter, interpolation, top_1, license, num_classes", FACTS, ids=lambda v: str(v))
-def test_facts(name, size, shorter, interpolation, top_1, license, num_classes):
+def test_pretrained_table_has_the_published_facts(name, size, shorter, interpolation, top_1, license, num_classes):
     weights = pretrained_weights(name)
     images = weights.preprocessing
     assert (images.image_resize, images.interpolation, weights.top_1) == (size, interpolation, top_1)
@@ -100,7 +100,7 @@ def test_facts(name, size, shorter, interpolation, top_1, license, num_classes):
     assert (0 if squeezed else int(size / images.crop_pct)) == shorter
 
 
-def test_every_row():
+def test_pretrained_table_rows_are_unique_and_plausible():
     names = [weights.name for weights in PUBLISHED]
     assert len(set(names)) == len(names) > 80
     for weights in PUBLISHED:
@@ -121,8 +121,8 @@ def test_every_row():
 @pytest.mark.parametrize(
     "name", ["convnext_nano.r384_in12k", "convnext_tiny.in12k_ft_in1k_384", "convnext_tiny.tv_in1k"]
 )
-def test_preprocessing_as_pillow_does_it(name, tmp_path):
-    """Centre of 384, squeezed to 384, centre of 236: as the publishers' code does."""
+def test_pretrained_options_prepare_images_as_pillow_does(name, tmp_path):
+    """Each of the three weights has another way to resize and crop, as in the code of their publishers."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))
     image.save(tmp_path / "a.png")
     if name.endswith("in12k_ft_in1k_384"):
@@ -139,7 +139,7 @@ def test_preprocessing_as_pillow_does_it(name, tmp_path):
     np.testing.assert_allclose(found, wanted.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_names():
+def test_pretrained_names_are_known_with_and_without_a_tag():
     assert is_model("convnextv2_tiny.fcmae") and not is_model("convnextv2_tiny.fcma") and not is_model("convnet.fcmae")
     assert mindcv.models.is_model_in_modules("convnextv2_tiny.fcmae", ["convnext"])
     assert is_model_pretrained("convnext_tiny") and is_model_pretrained("convnext_tiny.tv_in1k")
@@ -149,7 +149,7 @@ def test_names():
         is_model_pretrained("convnext_tinny")
 
 
-def test_names_that_are_wrong():
+def test_create_model_refuses_names_without_published_weights():
     with pytest.raises(
         UserError, match=r"'fb_in1' is not known; did you mean 'fb_in1k'\? \(there are: .*mindcv_in1k, tv_in1k"
     ):
@@ -160,7 +160,7 @@ def test_names_that_are_wrong():
         create_model("convnextv2_tiny.fcmae")
 
 
-def test_the_configuration_under_mindcvs_names():
+def test_get_pretrained_cfg_has_the_keys_of_mindcv():
     known = get_pretrained_cfg("convnextv2_tiny.fcmae_ft_in1k")
     assert (known["image_resize"], known["crop_pct"], known["num_classes"]) == (224, 0.875, 1000)
     assert get_pretrained_cfg_value("convnext_tiny.tv_in1k", "sha256") == "983f1562"
@@ -170,12 +170,12 @@ def test_the_configuration_under_mindcvs_names():
         get_pretrained_cfg_value("convnext_tiny", "urll")
 
 
-def test_the_page_has_the_table():
+def test_pretrained_page_contains_the_generated_table():
     assert markdown_table() in (ROOT / "docs" / "reference" / "pretrained.md").read_text(encoding="utf-8")
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Serves `server.files` (path -> bytes) as Hugging Face does: a redirect that tells the digest, then the bytes."""
+    """Serve `server.files` (path -> bytes) as Hugging Face does: first a redirect with the digest, then the bytes."""
 
     def do_GET(self):
         self.server.seen.append((self.path, self.headers.get("Range")))
@@ -203,7 +203,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub of its own behind HF_ENDPOINT, empty caches, and a proxy for all else that nobody listens at."""
+    """Start a local hub at HF_ENDPOINT with empty caches. All other requests go to a proxy that does not exist."""
     monkeypatch.setattr(download, "_PAUSES", (0.0, 0.0, 0.0))
     for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("HF_")]:
         monkeypatch.delenv(name)
@@ -232,12 +232,14 @@ def bytes_of(arrays, tmp_path):
 
 @pytest.fixture
 def atto_on_hub(hub, reference, tmp_path):
-    """The weights of the recorded outputs, published as convnext_atto's."""
+    """Publish the weights of the recorded outputs as those of convnext_atto."""
     hub.files[path_on_hub(ATTO)] = bytes_of(reference.weights("convnext_atto"), tmp_path)
     return hub
 
 
-def test_from_the_hub_into_a_network(atto_on_hub, reference, tmp_path, capfd):
+def test_create_model_downloads_weights_once_and_gives_the_logits_of_the_reference(
+    atto_on_hub, reference, tmp_path, capfd
+):
     network = create_model("convnext_atto", pretrained=True).set_train(False)
     logits = network(Tensor(reference.image((2, 3, 64, 64)))).asnumpy()
     np.testing.assert_allclose(logits, reference.arrays["convnext_atto/2x64x64/logits"], atol=2e-4, rtol=0)
@@ -249,7 +251,7 @@ def test_from_the_hub_into_a_network(atto_on_hub, reference, tmp_path, capfd):
     assert len(atto_on_hub.seen) == 2 and "licence" not in capfd.readouterr().err
 
 
-def test_a_transfer_that_broke_off_goes_on_in_the_next_run(atto_on_hub, tmp_path):
+def test_fetch_pretrained_continues_an_interrupted_download(atto_on_hub, tmp_path):
     part = tmp_path / "mindcv" / "models" / f"{ATTO}.safetensors.part"
     part.parent.mkdir(parents=True)
     content = atto_on_hub.files[path_on_hub(ATTO)]
@@ -259,7 +261,7 @@ def test_a_transfer_that_broke_off_goes_on_in_the_next_run(atto_on_hub, tmp_path
     assert [asked for path, asked in atto_on_hub.seen if "cdn" in path] == ["bytes=1000-", "bytes=6000-"]
 
 
-def test_a_file_that_is_not_what_the_hub_says(atto_on_hub, tmp_path):
+def test_create_model_refuses_a_download_when_its_digest_differs(atto_on_hub, tmp_path):
     atto_on_hub.told = "0" * 64
     with pytest.raises(
         UserError, match=f"but it must be {'0' * 64}; put the file at .*{ATTO}.safetensors' by hand, or set"
@@ -281,14 +283,14 @@ def test_create_model_names_url_and_ways_out_when_weights_cannot_be_downloaded(h
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "True"])
-def test_nothing_is_asked_for_when_the_user_is_offline(atto_on_hub, monkeypatch, value):
+def test_create_model_sends_no_request_when_hf_hub_offline_is_set(atto_on_hub, monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     with pytest.raises(UserError, match="is in no cache, and HF_HUB_OFFLINE is set; put the file at"):
         create_model(ATTO, pretrained=True)
     assert atto_on_hub.seen == []
 
 
-def test_terms_are_told(hub, capfd):
+def test_fetch_pretrained_logs_a_non_commercial_licence(hub, capfd):
     hub.files[path_on_hub("convnextv2_atto.fcmae_ft_in1k")] = b"weights"
     fetch_pretrained(pretrained_weights("convnextv2_atto"))
     assert (
@@ -298,7 +300,7 @@ def test_terms_are_told(hub, capfd):
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"])
-def test_the_cache_of_hugging_face(hub, tmp_path, monkeypatch, variable):
+def test_fetch_pretrained_prefers_its_own_cache_to_that_of_hugging_face(hub, tmp_path, monkeypatch, variable):
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv(variable, str(tmp_path / "cache"))
     below = {"HF_HOME": "hub", "HF_HUB_CACHE": "", "XDG_CACHE_HOME": "huggingface/hub"}[variable]
@@ -318,8 +320,8 @@ def test_the_cache_of_hugging_face(hub, tmp_path, monkeypatch, variable):
     assert fetch_pretrained(pretrained_weights(ATTO)).read_bytes() == b"own" and hub.seen == []
 
 
-def test_files_with_a_published_digest(hub, tmp_path):
-    """MindCV's own cache serves, and a file there is not taken if it is another."""
+def test_fetch_pretrained_downloads_again_when_the_cached_file_has_another_digest(hub, tmp_path):
+    """A file in the cache is used only when its digest is the published one."""
     weights = pretrained_weights("convnext_tiny.mindcv_in1k")
     path = tmp_path / "mindcv" / "models" / "convnext_tiny-ae5ff8d7.ckpt"
     path.parent.mkdir(parents=True)
@@ -335,7 +337,7 @@ def test_files_with_a_published_digest(hub, tmp_path):
     assert len(hub.seen) == 1
 
 
-def test_other_heads_and_channels(hub, reference, tmp_path, capfd):
+def test_create_model_adapts_published_weights_to_other_heads_and_channels(hub, reference, tmp_path, capfd):
     arrays = reference.weights("convnextv2_atto")
     encoder = {name: array for name, array in arrays.items() if not name.startswith(("norm.", "head."))}
     hub.files[path_on_hub("convnextv2_atto.fcmae")] = bytes_of(encoder, tmp_path)
@@ -362,7 +364,7 @@ def test_other_heads_and_channels(hub, reference, tmp_path, capfd):
 
 @pytest.fixture
 def three_classes(hub, reference, tmp_path, monkeypatch):
-    """convnext_atto published with 3 classes, for images of 32 pixels of -1 to 1; and a folder of such images."""
+    """Publish convnext_atto with 3 classes for images of 32 pixels from -1 to 1, and return a folder of such images."""
     arrays = reference.weights("convnext_atto")
     arrays.update({"head.weight": arrays["head.weight"][:3], "head.bias": arrays["head.bias"][:3]})
     hub.files[path_on_hub(ATTO)] = bytes_of(arrays, tmp_path)
@@ -382,7 +384,7 @@ def three_classes(hub, reference, tmp_path, monkeypatch):
 
 @pytest.fixture
 def script(monkeypatch):
-    """Runs a script of the repository in this process and gives its status."""
+    """Return a function that runs a script of the repository in this process and returns its exit status."""
 
     def run(name, *argv):
         monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
@@ -396,13 +398,13 @@ def script(monkeypatch):
 
 
 def logits_of(folder):
-    """Of the images below a folder, prepared by Pillow alone."""
+    """Compute the logits of the images below a folder, which Pillow alone prepares."""
     images = [np.asarray(Image.open(path).crop((4, 0, 36, 32)), np.float32) for path in sorted(folder.rglob("*.png"))]
     network = create_model(ATTO, pretrained=True, num_classes=3).set_train(False)
     return network(Tensor(np.stack(images).transpose(0, 3, 1, 2) / np.float32(127.5) - 1)).asnumpy()
 
 
-def test_validation_and_inference(three_classes, script):
+def test_scripts_evaluate_published_weights_with_their_preprocessing(three_classes, script):
     logits = logits_of(three_classes / "val")
     of_weights = ["--model", ATTO, "--pretrained", "True", "--mode", "1", "--batch_size", "4"]
     assert script("validate.py", *of_weights, "--data_dir", three_classes, "--results_json", "r.json") == 0
@@ -430,7 +432,7 @@ def test_validate_prefers_options_of_the_user_to_those_of_the_weights(three_clas
     assert capfd.readouterr().out.split("loss: ")[1][:6] != usual.split("loss: ")[1][:6]
 
 
-def test_fine_tuning(three_classes, script, capfd):
+def test_train_starts_from_published_weights_and_warns_of_other_preprocessing(three_classes, script, capfd):
     argv = ["--model", ATTO, "--pretrained", "True", "--data_dir", three_classes, "--mode", "1", "--epoch_size", "1"]
     argv += ["--batch_size", "3", "--warmup_epochs", "0", "--image_resize", "32", "--ckpt_save_dir", "run"]
     argv += ["--std", "127.5", "127.495", "127.505"]  # rounded otherwise, which is not worth a line
@@ -463,7 +465,9 @@ def test_fine_tuning(three_classes, script, capfd):
         ("infer.py", ["--model", "convnextv2_tiny", "--pretrained", "--image_path", "x"], 1, "the server answers 404"),
     ],
 )
-def test_mistakes_are_told_in_a_line(hub, script, tmp_path, monkeypatch, capfd, script_name, argv, status, message):
+def test_scripts_report_a_wrong_pretrained_option_in_one_line(
+    hub, script, tmp_path, monkeypatch, capfd, script_name, argv, status, message
+):
     monkeypatch.chdir(tmp_path)
     assert script(script_name, *argv) == status
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]

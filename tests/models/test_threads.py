@@ -1,4 +1,4 @@
-"""Networks and several Python threads, which MindSpore cannot serve at once."""
+"""Networks refuse calls of several Python threads at once, which MindSpore does not support."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Waiting(BaseNetwork):
-    """Stays inside its call until it is told to leave."""
+    """A network that stays inside its call until it is told to return."""
 
     in_channels, least_side = 3, 1
 
@@ -41,7 +41,7 @@ class Nested(BaseNetwork):
 
 
 def test_network_refuses_overlapping_calls_of_threads():
-    """And takes the next call of either thread; a network inside another is no second call."""
+    """A network takes the next call of either thread. The call of a network inside another one is not a second call."""
     network, other = Waiting(), Waiting()
     images = Tensor(np.zeros((1, 3, 1, 1), np.float32))
     results = []

@@ -11,7 +11,7 @@ def random(rng, *shape):
 
 
 def fill(rng, cell):
-    """Random parameters; returns them as float64 arrays by name."""
+    """Set random parameters and return them as float64 arrays by name."""
     for parameter in cell.get_parameters():
         parameter.set_data(Tensor(random(rng, *parameter.shape)))
     return {
@@ -20,7 +20,7 @@ def fill(rng, cell):
 
 
 def convolve(x, weight, bias, stride, pad, groups):
-    """A convolution of [N, H, W, C] by its definition."""
+    """Compute the convolution of [N, H, W, C] by its definition."""
     x = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     out, inner, k, _ = weight.shape
     n, h, w, c = x.shape
@@ -44,7 +44,7 @@ def grn(x, gamma, beta):
 
 
 def phi(x):
-    """The normal distribution function, by the C library's erfc, exact in the tail."""
+    """Compute the normal distribution function by the C library's erfc, which is exact in the tail."""
     return np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)))(x.astype(np.float64))
 
 

@@ -1,4 +1,4 @@
-"""Random drops: against the hash written again in NumPy, and as statistics."""
+"""Random drops are compared with the hash written again in NumPy, and checked by their statistics."""
 
 import zlib
 
@@ -21,7 +21,7 @@ def mix(x):
 
 
 def kept(samples, rate, layer, seed, width=1):
-    """Which of `width` places of each sample, given by its number in the run, stay: by unsigned arithmetic."""
+    """Return which of the `width` places of each sample are kept. A sample is given by its number in the run."""
     key = np.uint32(zlib.crc32(f"{seed}:{layer}".encode()))
     x = mix(np.asarray(samples, np.uint32)[:, None] + key)
     x = mix(x ^ np.arange(width, dtype=np.uint32) ^ key)
@@ -60,7 +60,7 @@ def test_drop_path_resumes_from_its_count():
     assert (run[3] != run[4]).any()
 
 
-def test_processes_share_out_the_drops_of_the_whole_batch():
+def test_drop_path_of_each_process_has_its_share_of_the_drops_of_the_whole_batch():
     x = np.ones((12, 1), np.float32)
     alone = Counted(DropPath, 0.5).set_train(True)
     whole = [alone(Tensor(x)).asnumpy() for _ in range(2)]
@@ -72,7 +72,7 @@ def test_processes_share_out_the_drops_of_the_whole_batch():
         assert int(part.sample_counter.count.asnumpy()) == 24
 
 
-def test_smaller_batches_have_the_drops_of_the_large_one():
+def test_drop_path_drops_the_same_samples_when_the_batch_is_split():
     x = np.ones((12, 1), np.float32)
     alone, in_parts = (Counted(DropPath, 0.5).set_train(True) for _ in range(2))
     parts = [in_parts(Tensor(x[:count])).asnumpy() for count in (4, 5, 3)]
@@ -86,7 +86,7 @@ def test_drop_path_is_the_identity_in_evaluation():
     assert int(cell.sample_counter.count.asnumpy()) == 0
 
 
-def test_rates_and_independence():
+def test_drop_path_drops_at_its_rate_and_independently_for_each_layer_seed_and_step():
     draws = {}
     for layer in (0, 1):
         for seed in (0, 1):
@@ -109,7 +109,7 @@ def test_dropout_drops_single_elements():
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1])
-def test_wrong_rate(rate):
+def test_drop_path_refuses_a_rate_outside_0_to_1(rate):
     with pytest.raises(ValueError, match="rate"):
         Counted(DropPath, rate)
 
@@ -118,13 +118,13 @@ def small(**kwargs):
     return ConvNeXt(1, 3, (1, 1, 2, 1), (4, 4, 8, 8), use_grn=True, **kwargs)
 
 
-def test_rates_grow_linearly_over_the_blocks():
+def test_drop_path_rates_grow_linearly_over_the_blocks():
     network = small(drop_path_rate=0.4)
     scales = [cell.keep.scale for _, cell in network.cells_and_names() if isinstance(cell, DropPath)]
     np.testing.assert_allclose(scales, [1 / (1 - r) for r in (0.1, 0.2, 0.3, 0.4)])
 
 
-def test_recomputation_sees_the_same_drops(monkeypatch):
+def test_drop_path_drops_the_same_samples_when_blocks_are_recomputed(monkeypatch):
     calls, original = [], Block.construct
     monkeypatch.setattr(Block, "construct", lambda *args: calls.append(1) or original(*args))
     plain, again = small(drop_path_rate=0.5), small(drop_path_rate=0.5, recompute_stages=[0, 1, 2, 3])

@@ -1,4 +1,4 @@
-"""Layers against formulas in NumPy."""
+"""Layers are compared with formulas in NumPy."""
 
 import math
 
@@ -12,7 +12,7 @@ from mindcv.models.layers import GELU, GRN, Dense, LayerNorm, PatchConv
 
 
 @pytest.mark.parametrize(("height", "width", "kernel"), [(8, 8, 4), (11, 6, 4), (9, 7, 2), (5, 4, 2), (1, 1, 1)])
-def test_patch_conv(height, width, kernel, rng):
+def test_patch_conv_agrees_with_its_formula(height, width, kernel, rng):
     layer = PatchConv(3, 5, kernel)
     p = fill(rng, layer)
     x = random(rng, 2, height, width, 3)
@@ -20,14 +20,14 @@ def test_patch_conv(height, width, kernel, rng):
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), expected, atol=1e-5)
 
 
-def test_dense(rng):
+def test_dense_agrees_with_its_formula(rng):
     layer = Dense(5, 7)
     p = fill(rng, layer)
     x = random(rng, 2, 3, 4, 5)
     np.testing.assert_allclose(layer(Tensor(x)).asnumpy(), x @ p["weight"].T + p["bias"], atol=1e-5)
 
 
-def test_products_follow_the_input_type_and_keep_float32_weights(rng):
+def test_dense_computes_in_the_input_type_and_keeps_float32_weights(rng):
     layer = Dense(5, 7)
     p = fill(rng, layer)
     x = random(rng, 4, 5).astype(np.float16)
@@ -37,7 +37,7 @@ def test_products_follow_the_input_type_and_keep_float32_weights(rng):
     np.testing.assert_allclose(y.asnumpy(), x.astype(np.float64) @ p["weight"].T + p["bias"], atol=2e-2)
 
 
-def test_layer_norm(rng):
+def test_layer_norm_agrees_with_its_formula(rng):
     layer = LayerNorm(6)
     p = fill(rng, layer)
     x = 3 + 2 * random(rng, 2, 3, 4, 6)
@@ -53,7 +53,7 @@ def test_gelu_is_the_exact_form():
     np.testing.assert_allclose(GELU()(Tensor(x)).asnumpy(), expected, atol=2e-6)
 
 
-def test_grn(rng):
+def test_grn_agrees_with_its_formula(rng):
     layer = GRN(5)
     p = fill(rng, layer)
     x = random(rng, 3, 4, 6, 5)
@@ -65,7 +65,7 @@ def test_grn_starts_as_the_identity(rng):
     np.testing.assert_array_equal(GRN(4)(Tensor(x)).asnumpy(), x)
 
 
-def test_grn_of_a_dead_channel_has_finite_gradients(rng):
+def test_grn_gradients_are_finite_when_a_channel_is_zero(rng):
     layer = GRN(3)
     fill(rng, layer)
     x = random(rng, 2, 4, 4, 3)

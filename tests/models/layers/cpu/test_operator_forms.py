@@ -17,7 +17,7 @@ from mindcv.models.layers.depthwise import OperatorDepthwiseConv
 
 @pytest.mark.parametrize("form", [FourierDepthwiseConv, OperatorDepthwiseConv])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (9, 14), (1, 8)])
-def test_depthwise_conv(form, size, rng):
+def test_depthwise_forms_agree_with_the_formula(form, size, rng):
     layer = form(6, 7)
     p = fill(rng, layer)
     x = random(rng, 2, *size, 6)
@@ -48,7 +48,7 @@ def no_kernels(monkeypatch):
     monkeypatch.setenv("MINDCV_KERNELS", "off")
 
 
-def test_normal_cdf_makes_the_gelu_and_its_slope():
+def test_normal_cdf_gives_gelu_and_its_slope():
     x = np.linspace(-15, 15, 6001).astype(np.float32)
     cdf = NormalCdf()
     found = cdf(Tensor(x))
@@ -57,7 +57,7 @@ def test_normal_cdf_makes_the_gelu_and_its_slope():
     np.testing.assert_allclose(cdf.gelu_slope(Tensor(x), found).asnumpy(), phi(x) + x * density, atol=3e-6)
 
 
-def test_normal_cdf_far_out():
+def test_normal_cdf_is_exact_for_huge_infinite_and_nan_inputs():
     x = np.array([1e4, -1e4, 1e20, -1e20, np.inf, -np.inf, np.nan], np.float32)
     found = NormalCdf()(Tensor(x)).asnumpy()
     np.testing.assert_array_equal(found, np.array([1, 0, 1, 0, 1, 0, np.nan], np.float32))
@@ -80,7 +80,7 @@ def block_in_numpy(version, x, p):
 
 
 def make_block(rng, version, channels):
-    """A block with random parameters, and these in float64."""
+    """Return a block with random parameters, and its parameters in float64."""
     block = (ConvNeXtBlock if version == 1 else ConvNeXtV2Block)(channels, KeepPath())
     for parameter in block.get_parameters():
         parameter.set_data(Tensor(0.5 * random(rng, *parameter.shape)))
@@ -94,7 +94,7 @@ SHAPES = [(3, 1, 1, 5), (1, 2, 3, 8), (2, 9, 6, 4), (2, 3, 4, 12)]
 @pytest.mark.usefixtures("no_kernels", "both_modes")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_block_without_kernels(version, shape, rng):
+def test_block_without_kernels_agrees_with_the_formula(version, shape, rng):
     block, p = make_block(rng, version, shape[-1])
     x = random(rng, *shape)
     expected = block_in_numpy(version, x, p)
@@ -103,7 +103,7 @@ def test_block_without_kernels(version, shape, rng):
 
 
 class Gradients(nn.Cell):
-    """Of sum(cell(x) * weight): those of x and of the parameters."""
+    """Compute the gradients of sum(cell(x) * weight) with respect to x and to the parameters."""
 
     def __init__(self, cell):
         super().__init__()
@@ -120,8 +120,8 @@ class Gradients(nn.Cell):
 @pytest.mark.usefixtures("no_kernels", "both_modes")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_of_a_block_without_kernels(version, shape, rng):
-    """Along one random direction a parameter, against central differences of the formula in float64."""
+def test_block_without_kernels_has_the_gradients_of_the_formula(version, shape, rng):
+    """The gradients are compared along one random direction for each parameter, with central differences in float64."""
     block, p = make_block(rng, version, shape[-1])
     x, weight = random(rng, *shape), random(rng, *shape)
     of_x, of_parameters = Gradients(block)(Tensor(x), Tensor(weight))
@@ -156,7 +156,7 @@ def test_block_has_the_gradients_of_pynative_mode_in_graph_mode(version, rng):
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_block_without_kernels_propagates_nan_and_infinity(version, value, rng):
-    """The image with it has NaN, the other has not."""
+    """Only the image that holds the value has NaN in its output. The other image stays finite."""
     block, _ = make_block(rng, version, 6)
     x = random(rng, 2, 5, 4, 6)
     x[0, 2, 1, 3] = value
@@ -166,7 +166,7 @@ def test_block_without_kernels_propagates_nan_and_infinity(version, value, rng):
 
 
 @pytest.mark.usefixtures("no_kernels", "both_modes")
-def test_dead_channel_has_finite_gradients_without_kernels(rng):
+def test_block_without_kernels_has_finite_gradients_when_channels_are_zero(rng):
     block, _ = make_block(rng, 2, 4)
     block.pwconv1.weight.set_data(Tensor(np.zeros((16, 4), np.float32)))
     block.pwconv1.bias.set_data(Tensor(np.zeros(16, np.float32)))
@@ -176,8 +176,8 @@ def test_dead_channel_has_finite_gradients_without_kernels(rng):
 
 
 @pytest.mark.usefixtures("no_kernels")
-def test_layer_norm_without_kernels_far_from_zero(rng):
-    """Mean a thousand deviations out: the variance is that of what is left when the mean is taken off."""
+def test_layer_norm_without_kernels_is_exact_far_from_zero(rng):
+    """The mean is a thousand standard deviations, so the variance must be computed after its subtraction."""
     layer = LayerNorm(6)
     p = fill(rng, layer)
     x = 1000 + random(rng, 7, 6)
@@ -186,7 +186,7 @@ def test_layer_norm_without_kernels_far_from_zero(rng):
 
 
 @pytest.mark.usefixtures("no_kernels", "both_modes")
-def test_recomputed_block_without_kernels(rng):
+def test_block_without_kernels_has_the_same_gradients_when_recomputed(rng):
     block, _ = make_block(rng, 2, 6)
     x, weight = Tensor(random(rng, 2, 4, 5, 6)), Tensor(random(rng, 2, 4, 5, 6))
     kept = Gradients(block)(x, weight)

@@ -25,6 +25,6 @@ def test_models_reach_kernels_and_operator_forms_through_the_selector(path):
         assert forms <= {"mindcv.models.layers.cpu.select"}
 
 
-def test_network_imports_no_form():
+def test_convnext_module_imports_no_form():
     assert {"mindcv.models.layers", "mindcv.models.registry"} <= imported("convnext.py")
     assert not any(name.startswith(("mindcv.kernels", "mindcv.models.layers.")) for name in imported("convnext.py"))
