@@ -15,20 +15,20 @@ from parity import Reference
 
 from mindcv.kernels import status
 
-# A process of the tests grows to some 4 GB: MindSpore keeps what it has compiled.
+# A test process grows to about 4 GB, because MindSpore keeps compiled graphs.
 MEMORY_OF_A_WORKER = 4 << 30
 
 
-@pytest.hookimpl(optionalhook=True)  # without xdist nobody calls it
+@pytest.hookimpl(optionalhook=True)  # pytest calls it only when xdist is installed
 def pytest_xdist_auto_num_workers(config):
-    """How many processes `pytest -n auto` starts: one for each processor, if memory allows."""
+    """Return how many processes `pytest -n auto` starts: one for each processor if there is enough memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)), memory // MEMORY_OF_A_WORKER))
 
 
 @pytest.fixture(autouse=True)
 def mode():
-    """PyNative unless a test asks for graph mode with `ms.set_context`; put back after each test."""
+    """Set PyNative mode before and after each test. A test that needs graph mode calls `ms.set_context`."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -42,47 +42,47 @@ MODES = [
 
 @pytest.fixture(params=MODES)
 def both_modes(request):
-    """PyNative mode, and graph mode in `make test-slow`: compiling is most of the time that such tests take.
+    """Run a test in PyNative mode, and in `make test-slow` in graph mode too, because compiling takes most of the time.
 
-    What a test of a family of operators shows in graph mode, one test of that family shows in `make test` as well.
+    For each family of operators, one test runs in graph mode in `make test` as well.
     """
     ms.set_context(mode=request.param)
     return request.param
 
 
 def seed_of(*names):
-    """A seed that is a function of the names alone."""
+    """Return a seed that depends on the names alone."""
     return zlib.crc32("::".join(names).encode())
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_fixture_setup(fixturedef):
-    """A fixture that several tests share draws the same numbers whichever test needs it first."""
+    """Seed each shared fixture by its name, so that it draws the same numbers whichever test needs it first."""
     if fixturedef.scope != "function":
         ms.set_seed(seed_of(fixturedef.baseid, fixturedef.argname))
     yield
 
 
 def seed_of_test(request):
-    """All parameters of a test share a seed, so that every instruction set computes with the same inputs."""
+    """Return one seed for all parameters of a test, so that every instruction set computes with the same inputs."""
     return seed_of(request.path.name, request.node.originalname)
 
 
 @pytest.fixture(autouse=True)
 def _seed(request):
-    """Seeds MindSpore and NumPy (from which initial weights come) by the test's name, whatever ran before it."""
+    """Seed MindSpore and NumPy, which draw initial weights, by the name of the test."""
     ms.set_seed(seed_of_test(request))
 
 
 @pytest.fixture
 def rng(request):
-    """Random numbers of the test's own: they depend on its name, and not on other tests or their order."""
+    """Return a generator of random numbers that depend on the name of the test and not on other tests."""
     return np.random.default_rng(seed_of_test(request))
 
 
 @pytest.fixture
 def kernel_calls(monkeypatch):
-    """Names of the library's functions that the network calls (PyNative mode) or compiles (graph mode).
+    """Record the library's functions that the network calls (PyNative mode) or compiles (graph mode).
 
     A test that compares a kernel with other operators uses it to show that both forms ran.
     """
@@ -98,14 +98,14 @@ def kernel_calls(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cells_at_exit():
-    """Cells that live until the interpreter ends print hundreds of lines."""
+    """Delete cells before the interpreter ends, because MindSpore would print hundreds of lines for them."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="module")
 def tools():
-    """The folder of the tools where Python looks for modules, as it is when one is run."""
+    """Let Python find modules in the folder of the tools, as it does when a tool runs."""
     folder = str(Path(__file__).parents[1] / "tools")
     sys.path.insert(0, folder)
     yield
@@ -116,7 +116,7 @@ def tools():
 
 @pytest.fixture(params=["on", "off"])
 def kernels(request, monkeypatch):
-    """With the C++ kernels and without: a test runs twice."""
+    """Run a test twice: with the C++ kernels and without them."""
     monkeypatch.setenv("MINDCV_KERNELS", request.param)
     if request.param == "on" and shutil.which("g++") is None:
         pytest.skip("there is no C++ compiler, so there are no kernels")
@@ -126,14 +126,14 @@ def kernels(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def reference():
-    """The recorded outputs of the reference implementation, and the weights they were made with."""
+    """Return the recorded outputs of the reference implementation and the weights that they belong to."""
     return Reference()
 
 
 class FakeProcesses:
-    """Stands in for `ops` where AllReduce is used: what each rank sends is added up in float32, as on CPU.
+    """A stand-in for `ops` with an AllReduce that adds up the arrays of all ranks in float32, as on CPU.
 
-    `sent` holds the arrays that the rank under way has sent; `answers` the sum for each of its calls, None at first.
+    `sent` holds the arrays that the current rank has sent. `answers` holds the sum for each call, or None at first.
     """
 
     def __init__(self):
@@ -149,7 +149,7 @@ class FakeProcesses:
         return tensor if self.answers is None else ms.Tensor(self.answers[len(self.sent) - 1])
 
     def run(self, of_rank, size):
-        """`of_rank(rank)` for every rank: once to learn what is sent, once more with the sum as the answer."""
+        """Call `of_rank(rank)` for every rank, first to record the sent arrays, then with their sums as answers."""
         calls = []
         for rank in range(size):
             self.sent = []

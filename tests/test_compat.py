@@ -1,4 +1,4 @@
-"""MindCV's import lines, and its helpers that this library keeps."""
+"""Tests of MindCV's import lines and of its helpers that this library has."""
 
 import importlib
 import logging
@@ -17,7 +17,7 @@ from mindcv.models.convnext import ConvNeXt
 
 ROOT = Path(__file__).parents[1]
 
-# From MindCV's documents, scripts and tests.
+# These lines come from MindCV's documents, scripts and tests.
 LINES = """
 from mindcv.data import create_dataset, create_loader, create_transforms, get_dataset_download_root
 from mindcv.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -47,20 +47,20 @@ import mindcv.utils.amp
 """.strip().splitlines()
 
 
-def test_import_lines_of_mindcv_work():
-    """In a new process, where nothing has been imported by another test."""
+def test_compat_accepts_the_import_lines_of_mindcv():
+    """The lines run in a new process, where no other test has imported anything."""
     run = subprocess.run([sys.executable, "-c", "\n".join(LINES)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("module", ALIASES)
-def test_aliases_exist(module):
+def test_compat_aliases_exist(module):
     for name in ALIASES[module]:
         assert getattr(importlib.import_module(module), name) is not None
 
 
 @pytest.mark.parametrize("module", INSTEAD)
-def test_names_that_are_missing_say_what_to_use(module):
+def test_compat_names_a_replacement_for_a_missing_name(module):
     for name, use in INSTEAD[module].items():
         with pytest.raises(ImportError, match=f"{name} is MindCV's, and this library has none: use"):
             exec(f"from {module} import {name}")
@@ -69,7 +69,7 @@ def test_names_that_are_missing_say_what_to_use(module):
         exec(f"from {module} import nothing")
 
 
-def test_the_page_for_users_of_mindcv_lists_every_name():
+def test_compat_names_are_listed_on_the_page_for_mindcv_users():
     page = (ROOT / "docs" / "how-to" / "from_mindcv.md").read_text(encoding="utf-8")
     for names in (*ALIASES.values(), *INSTEAD.values()):
         missing = [name for name in names if f"`{name}`" not in page]
@@ -98,7 +98,7 @@ def test_set_logger_writes_to_a_file_of_its_rank(tmp_path):
         found.removeHandler(handler)
 
 
-def test_checkpoint_manager_keeps_what_its_policy_says(tmp_path):
+def test_compat_checkpoint_manager_keeps_the_checkpoints_of_its_policy(tmp_path):
     from mindcv.utils import CheckpointManager
 
     network = nn.Dense(2, 2)
@@ -122,7 +122,7 @@ def test_create_finetune_optimizer_lowers_the_rate_of_early_layers():
     assert scales["feature.0.0.weight"] < scales["feature.7.0.dwconv.weight"] < scales["classifier.weight"] == 1.0
 
 
-def test_detect_file_type():
+def test_detect_file_type_splits_off_archive_and_compression():
     from mindcv.utils.path import detect_file_type
 
     assert detect_file_type("a.tar.gz") == (".tar.gz", ".tar", ".gz")
@@ -131,7 +131,7 @@ def test_detect_file_type():
     assert detect_file_type("a.bz2") == (".bz2", None, ".bz2")
 
 
-def test_the_classifier_of_a_model_is_found_as_in_the_how_to_of_mindcv():
+def test_model_pretrained_cfgs_name_the_classifier_as_mindcv_does():
     from mindcv.models.registry import _model_pretrained_cfgs
 
     head = _model_pretrained_cfgs["convnext_tiny"]["classifier"]

@@ -1,4 +1,4 @@
-"""train.py with a compile cache that runs of other options have filled: what MindSpore's own would get wrong."""
+"""train.py uses a compile cache that runs with other options have filled, and still gives the right weights."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ CHANGES = {
 
 
 def train(folder, name, options, cache=None, **variables):
-    """The weights that a run comes to, byte for byte, and what it said."""
+    """Return the bytes of the weights after a run, and its log."""
     argv = [*OPTIONS.split(), *options.split(), "--ckpt_save_dir", str(folder / name)]
     argv += ["--compile_cache_dir", str(cache)] if cache else []
     done = subprocess.run(
@@ -42,7 +42,7 @@ def train(folder, name, options, cache=None, **variables):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """The cache of a run as the recipe has it."""
+    """Return the compile cache of a run with the options of the recipe."""
     folder = tmp_path_factory.mktemp("filled")
     train(folder, "run", "", folder / "cache")
     return folder / "cache"
@@ -50,7 +50,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_cached_run_is_the_run(cache, tmp_path, change):
+def test_compile_cache_leaves_the_weights_of_a_run_unchanged(cache, tmp_path, change):
     without, _ = train(tmp_path, "without", CHANGES[change])
     for name, is_taken in (("first", change == "nothing"), ("second", True)):
         weights, said = train(tmp_path, name, CHANGES[change], cache)
@@ -59,7 +59,7 @@ def test_a_cached_run_is_the_run(cache, tmp_path, change):
 
 
 @pytest.mark.slow
-def test_kernels_on_and_off_keep_steps_apart(cache, tmp_path):
+def test_compile_cache_separates_steps_with_and_without_kernels(cache, tmp_path):
     without, _ = train(tmp_path, "without", "", MINDCV_KERNELS="off")
     weights, said = train(tmp_path, "with", "", cache, MINDCV_KERNELS="off")
     assert "Use the compilation cache" not in said

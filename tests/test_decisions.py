@@ -1,4 +1,4 @@
-"""The records of decisions: their form, their index, and the places that cite them."""
+"""Tests of the form of decision records, of their index and of the places that cite them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files_that_may_cite() -> list[Path]:
 
 
 def cited_decisions(text: str) -> set[str]:
-    """The numbers of decisions in a text, such as 0012 in "decision 0012", also across the lines of a comment."""
+    """Return the numbers of decisions in a text, such as 0012 in "decision 0012", also across lines of a comment."""
     gap = r"(?:[\s,#/*]|\band\b|\bto\b)+"
     lists = re.findall(rf"\bdecisions?(?:\]\([^)]*\))?[\s#/*]+(\d{{4}}\b(?:{gap}\d{{4}}\b)*)", text, flags=re.I)
     paths = re.findall(r"\bdecisions/(\d{4})\b", text)
@@ -31,7 +31,7 @@ def cited_decisions(text: str) -> set[str]:
 
 
 def prose_of(text: str) -> list[str]:
-    """The lines of a page without its tables and its code."""
+    """Return the lines of a page without its tables and its code."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     return [line for line in text.splitlines() if not line.startswith(("|", "    "))]
 
@@ -81,7 +81,7 @@ def test_cited_decisions_are_found_in_comments_and_links():
     assert cited_decisions("decision 12, and a decision of 2024") == set()
 
 
-def test_every_cited_decision_exists():
+def test_cited_decisions_exist():
     numbers = {path.name[:4] for path in RECORDS}
     cited = {
         (path.relative_to(ROOT).as_posix(), number)

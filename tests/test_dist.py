@@ -1,4 +1,4 @@
-"""What the source distribution and the wheel hold, and that they work where there is no compiler."""
+"""Tests of the files in the source distribution and the wheel, and of the wheel on a machine without a compiler."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_sdist_holds_every_file_of_the_clone_but_its_ci(sdist):
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
-    """Made from the source distribution, with this machine's compiler."""
+    """Build a wheel from the source distribution with the compiler of this machine."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, sdist]
     subprocess.run(command, capture_output=True, text=True, check=True)

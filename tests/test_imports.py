@@ -1,4 +1,4 @@
-"""What may import what, read from the source; and what each module says it offers."""
+"""Tests of the directions of imports, which are read from the sources, and of `__all__` in each module."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "tools").rglob("*.py"))]
 
 DOMAINS = {"data", "loss", "optim", "scheduler"}
 BUILT = DOMAINS | {"models", "kernels", "convert", "utils"}
-# A package or module of mindcv -> what else of mindcv it may import.
+# A package or module of mindcv -> the other parts of mindcv that it may import.
 MAY_IMPORT = {
     "utils": set(),
     "convert": {"utils"},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "resume": {"recipe", "recipe_data", "engine", "config", "data", "utils"},
-    "compat": BUILT | {"engine"},  # MindCV's names for what is there
+    "compat": BUILT | {"engine"},  # aliases with MindCV's names
     "__init__": BUILT | {"compat", "engine"},
 }
 # The modules of mindcv.config, each of which imports only those before it.
@@ -44,7 +44,7 @@ def shown(path):
 
 
 def imported(path):
-    """Full names of the modules a file imports, at its top or inside functions."""
+    """Yield the full names of the modules that a file imports, at its top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,7 +59,7 @@ def part_of(path):
     return path.relative_to(ROOT / "mindcv").with_suffix("").parts[0]
 
 
-def test_there_is_something_to_read():
+def test_import_tests_find_modules_and_scripts():
     assert len(MODULES) > 50 and {"train.py", "validate.py", "infer.py"} <= {path.name for path in SCRIPTS}
 
 
@@ -80,11 +80,11 @@ def test_imports_inside_config_point_one_way():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=shown)
-def test_all_is_there_and_true(path):
+def test_all_of_each_module_lists_existing_public_names(path):
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", "")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.stem == "__init__" and len(tree.body) == 1:
-        return  # a docstring alone
+        return  # the module holds only a docstring
     module = importlib.import_module(name)
     assert len(set(module.__all__)) == len(module.__all__)
     missing = [public for public in module.__all__ if not hasattr(module, public)]
@@ -101,12 +101,12 @@ def test_modules_do_not_print_except_through_the_logger(path):
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *sorted((ROOT / "configs").rglob("*.yaml"))], ids=shown)
-def test_no_path_of_one_machine(path):
+def test_sources_hold_no_path_of_one_machine(path):
     text = path.read_text(encoding="utf-8")
     assert not re.findall(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt|usr)/\S*", text)
 
 
-def test_the_star_import_is_what_all_says():
+def test_star_import_gives_the_documented_names():
     names = {}
     exec("from mindcv import *", names)
     listed = "create_model create_dataset create_transforms create_loader create_loss create_optimizer " + (
@@ -116,7 +116,7 @@ def test_the_star_import_is_what_all_says():
     assert set(listed.split()) <= names.keys()
 
 
-def test_numpy_2_is_refused_in_one_sentence(tmp_path):
+def test_import_refuses_numpy_2_in_one_sentence(tmp_path):
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("__version__ = '2.1.0'\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -127,7 +127,7 @@ def test_numpy_2_is_refused_in_one_sentence(tmp_path):
     assert 'pip install "numpy<2"' in last and run.stderr.count("Traceback") == 1
 
 
-def test_files_of_mindcv_in_the_package_are_refused_in_one_sentence(tmp_path):
+def test_import_refuses_files_of_mindcv_in_the_package_in_one_sentence(tmp_path):
     assert not (ROOT / "mindcv" / "version.py").exists()
     (tmp_path / "mindcv").mkdir()
     for name in ("__init__.py", "version.py"):  # the second as MindCV has it
@@ -141,7 +141,7 @@ def test_files_of_mindcv_in_the_package_are_refused_in_one_sentence(tmp_path):
 
 
 def test_tools_take_the_package_beside_them_when_mindcv_is_installed(tmp_path):
-    """By an installed package that cannot be imported."""
+    """The installed package raises an error when it is imported."""
     (tmp_path / "mindcv").mkdir()
     (tmp_path / "mindcv" / "__init__.py").write_text("raise RuntimeError('another library')\n")
     code = "import own_mindcv, mindcv.utils.errors; print(mindcv.__file__)"
@@ -158,7 +158,7 @@ def test_tools_import_the_package_beside_them(path):
     assert not others or names.index("own_mindcv") < names.index(others[0])
 
 
-def test_the_collector_rests_during_the_import_and_is_left_as_it_was():
+def test_import_pauses_the_garbage_collector_and_restores_its_state():
     code = """
 import gc
 import mindspore
@@ -176,8 +176,8 @@ print(passes.count(2), gc.isenabled())
         assert run.stdout.splitlines()[-1] == after
 
 
-def test_package_is_found_where_the_clone_is_a_folder_of_its_name(tmp_path):
-    """As after `git clone .../mindcv`, in the folder above: Python takes a folder without __init__.py for a package."""
+def test_import_finds_the_package_when_the_clone_is_in_the_working_folder(tmp_path):
+    """Without care, Python would take the folder of a clone, which has no __init__.py, for the package `mindcv`."""
     (tmp_path / "mindcv").symlink_to(ROOT)
     command = [sys.executable, "-c", "import mindcv; print(mindcv.create_model.__name__)"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

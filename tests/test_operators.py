@@ -13,7 +13,7 @@ PLATFORMS = re.compile(r"Supported Platforms:\s*\n\s*(.+)")
 
 
 def operators_in(path):
-    """(module, name) of each `ops.X` and `nn.X` in a file."""
+    """Return (module, name) of each `ops.X` and `nn.X` in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in MODULES:
             yield node.value.id, node.attr
@@ -24,12 +24,12 @@ FILES = sorted(
 )
 USED = sorted({operator for path in FILES for operator in operators_in(path)})
 
-# Not operators: base classes, containers and tools that build graphs and compute nothing themselves.
+# These are not operators, but base classes, containers and tools that build graphs and compute nothing themselves.
 STRUCTURE = {"Cell", "CellList", "SequentialCell", "Optimizer", "MultitypeFuncGraph", "HyperMap", "partial"}
 
 
 def platforms(module, name):
-    """The devices that MindSpore's documentation names, or None when it has no such line."""
+    """Return the devices that MindSpore's documentation names, or None when it has no such line."""
     found = PLATFORMS.search(getattr(MODULES[module], name).__doc__ or "")
     return set(re.findall(r"Ascend|GPU|CPU", found[1])) if found else None
 

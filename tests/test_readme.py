@@ -1,4 +1,4 @@
-"""What README.md and the model cards say is so."""
+"""The statements of README.md and of the model cards are true."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ CONFIGS = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": I
 
 
 def commands():
-    """(script, arguments) of each script's command in the pages and the recipes' headers."""
+    """Yield (script, arguments) of each command in the pages and in the headers of recipes."""
     pages = [ROOT / page for page in PAGES]
     for path in [*pages, *(ROOT / "configs").rglob("*.yaml")]:
         text = path.read_text().replace("\\\n#", " ").replace("\\\n", " ")
@@ -24,13 +24,13 @@ def commands():
 
 
 @pytest.mark.parametrize(("script", "arguments"), list(commands()))
-def test_commands_parse(script, arguments, monkeypatch):
+def test_documented_commands_are_accepted_by_parse_args(script, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     parse_args(arguments, CONFIGS[script])
 
 
 def launches():
-    """The words of each msrun command in the pages and the recipes' headers."""
+    """Yield the words of each msrun command in the pages and in the headers of recipes."""
     for path in [
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
@@ -43,8 +43,8 @@ def launches():
 
 
 @pytest.mark.parametrize("words", list(launches()))
-def test_msrun_commands_start_the_processes_they_wait_for(words, monkeypatch):
-    """By msrun's own reading of its options, whose defaults are 8 local workers and not to wait for them."""
+def test_documented_msrun_commands_start_the_processes_that_they_wait_for(words, monkeypatch):
+    """msrun's own parser reads the options. By default, msrun starts 8 local workers and does not wait for them."""
     from mindspore.parallel.cluster.run import get_args
 
     monkeypatch.setattr("sys.argv", ["msrun", *words])
@@ -56,15 +56,15 @@ def test_msrun_commands_start_the_processes_they_wait_for(words, monkeypatch):
         assert options.node_rank >= 0 and options.master_addr != "127.0.0.1"
 
 
-def test_there_are_launches():
+def test_documented_msrun_commands_are_found():
     assert len(list(launches())) >= 30
 
 
-def test_there_are_commands():
+def test_documented_commands_are_found():
     assert len(list(commands())) >= 10
 
 
-# As in timm's benchmark tables (results/benchmark-infer-*.csv), which count with fvcore.
+# These figures are in timm's benchmark tables (results/benchmark-infer-*.csv), which count with fvcore.
 PUBLISHED_GMACS = {
     "atto": 0.55,
     "femto": 0.79,
@@ -80,7 +80,7 @@ PUBLISHED_GMACS = {
 
 
 def variants():
-    """Name -> (parameters, GMACs) in the table of README.md."""
+    """Return name -> (parameters, GMACs) from the table of README.md."""
     rows = re.findall(r"(convnext\w*_\w+) \| ([\d,]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text())
     return {model: (int(count.replace(",", "")), float(gmacs)) for model, count, gmacs in rows}
 
@@ -97,7 +97,7 @@ def test_table_of_variants_has_the_published_gmacs():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_named_exist(page):
+def test_documented_links_lead_to_existing_files(page):
     path = ROOT / page
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
     for link in links:

@@ -1,4 +1,4 @@
-"""What scripts share before anything is built."""
+"""Tests of the steps that all scripts take before they build anything."""
 
 import pytest
 
@@ -25,14 +25,14 @@ VALIDATE = ["--ckpt_path", "a.ckpt", "--mode", "1"]
         (ValidateConfig, VALIDATE, None),
     ],
 )
-def test_float16_on_a_cpu_is_warned_of_once(monkeypatch, capsys, config_class, argv, slow):
+def test_prepare_device_warns_once_of_float16_on_cpu(monkeypatch, capsys, config_class, argv, slow):
     monkeypatch.setattr("mindcv.recipe.set_device", lambda target: "CPU")
     prepare_device(parse_args(argv, config_class))
     lines = [line for line in capsys.readouterr().err.splitlines() if "float16" in line]
     assert len(lines) == (slow is not None) and all(line.endswith(f": give {slow}") for line in lines)
 
 
-def test_float16_on_another_device_is_not_warned_of(monkeypatch, capsys):
+def test_prepare_device_does_not_warn_of_float16_on_ascend(monkeypatch, capsys):
     monkeypatch.setattr("mindcv.recipe.set_device", lambda target: "Ascend")
     assert prepare_device(parse_args([*TRAIN, "--amp_level", "O2"], TrainConfig)) == "Ascend"
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""What is checked about the data of a run before it begins, and what its user is told."""
+"""Tests of the checks of a run's data before the run begins, and of their messages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def paths(dataset):
     return {dataset.describe(index) for index in range(len(dataset))}
 
 
-# A share held out
+# Training images that are held out for validation
 
 
 def test_val_fraction_trains_and_validates_on_different_images(root, log):
@@ -85,7 +85,7 @@ def test_validate_uses_the_images_that_training_held_out(root, log):
 
 
 def test_validate_uses_a_folder_for_validation_where_the_training_images_are_not(root, log):
-    """A checkpoint that was trained on one folder, measured on a data set with splits."""
+    """The checkpoint was trained on one folder and is measured on a data set with splits."""
     metadata = {"model": "convnext_atto", "val_fraction": 0.25, "seed": 5, "train_split": ""}
     for class_to_idx in ({"cat": 0, "dog": 1}, {"cat": 0, "dog": 1, "train": 2, "val": 3}):
         config = validate_config(root).completed(metadata)
@@ -97,7 +97,7 @@ def test_validate_uses_a_folder_for_validation_where_the_training_images_are_not
         build_evaluation_loader(config, Group(), {"cat": 0, "dog": 1}, "")
 
 
-def test_classes_with_one_image_are_named_when_a_share_is_held_out(root, log):
+def test_val_fraction_warns_of_classes_with_one_image(root, log):
     Image.new("RGB", (9, 9)).save(root / "train" / "emu.png")
     (root / "train" / "emu").mkdir()
     (root / "train" / "emu.png").rename(root / "train" / "emu" / "0.png")
@@ -110,7 +110,7 @@ def test_classes_with_one_image_are_named_when_a_share_is_held_out(root, log):
     )
 
 
-def test_metadata_says_nothing_of_a_share_when_none_is_held_out(root):
+def test_metadata_holds_no_val_fraction_when_no_images_are_held_out(root):
     config = train_config(root)
     train, _ = build_training_loader(config, Group())
     metadata = checkpoint_metadata(config, train)
@@ -123,25 +123,25 @@ def test_val_fraction_and_val_split_exclude_each_other_on_the_command_line(root)
         train_config(root, "--val_fraction", "0.1", "--val_split", "val")
 
 
-# Which images validation uses, and of which classes
+# Images and classes that validation uses
 
 
 @pytest.mark.parametrize("splits", [["", ""], ["train", "train"], ["train", "./train/"]])
-def test_validation_on_the_training_images_is_warned_of(root, log, splits):
+def test_training_warns_when_it_validates_on_the_training_images(root, log, splits):
     folder = root if splits[0] else root / "train"
     argv = ["--train_split", splits[0], "--val_split", splits[1]]
     build_training_loader(train_config(folder, *argv, "--val_while_train"), Group())
     assert any("validation uses the training images" in line and "--val_fraction 0.1" in line for line in log())
 
 
-def test_validation_on_other_images_is_not_warned_of(root, log):
+def test_training_does_not_warn_when_it_validates_on_other_images(root, log):
     held_out = ["--train_split", "val", "--val_while_train", "--val_fraction", "0.1", "--drop_remainder", "False"]
     for argv in (["--val_while_train"], ["--val_split", "train"], held_out):
         build_training_loader(train_config(root, *argv), Group())
     assert not any("validation uses the training images" in line for line in log())
 
 
-def test_classes_without_validation_images_are_named(root, log):
+def test_validation_warns_of_classes_without_images(root, log):
     (root / "val" / "dog").rename(root / "dog")
     train, _ = build_training_loader(train_config(root), Group())
     build_evaluation_loader(train_config(root), Group(), train.class_to_idx)
@@ -161,7 +161,7 @@ def test_training_without_a_folder_for_validation_says_what_to_do(root):
         build_evaluation_loader(train_config(root), Group(), {"cat": 0, "dog": 1})
 
 
-def test_a_folder_without_splits_names_the_option_to_give(root):
+def test_data_folder_without_splits_is_refused_with_the_option_to_give(root):
     flat = root / "train"
     train, validate, advice = (
         train_config(flat),
@@ -186,7 +186,7 @@ def test_a_folder_without_splits_names_the_option_to_give(root):
         ("images/train/cat", "", "has no class folders"),
     ],
 )  # fmt: skip
-def test_folders_that_are_not_classes_are_refused(root, folder, split, message):
+def test_data_folders_that_are_not_classes_are_refused(root, folder, split, message):
     (root / "d" / "images").mkdir(parents=True)
     for name in ("train", "val"):
         (root / name).rename(root / "d" / "images" / name)
@@ -194,7 +194,7 @@ def test_folders_that_are_not_classes_are_refused(root, folder, split, message):
         build_training_loader(train_config(os.path.join(root / "d", folder), "--train_split", split), Group())
 
 
-def test_a_single_class_is_refused(root):
+def test_data_folder_with_a_single_class_is_refused(root):
     (root / "train" / "dog").rename(root / "dog")
     with pytest.raises(DataError, match="needs two classes or more; there are no other folders of classes below it"):
         build_training_loader(train_config(root), Group())
@@ -202,7 +202,7 @@ def test_a_single_class_is_refused(root):
     assert len(build_evaluation_loader(validate_config(root, "--val_split", "train"), Group(), {"cat": 0, "x": 1})[0])
 
 
-def test_a_data_dir_that_is_a_file_is_said_to_be_one(root):
+def test_data_dir_that_is_a_file_is_refused(root):
     with pytest.raises(DataError, match="0.jpg' is a file, but the data set needs a folder"):
         build_training_loader(train_config(root / "train" / "cat" / "0.jpg"), Group())
 
@@ -214,7 +214,7 @@ def imagenet_config(root, *argv):
     return validate_config(root, *argv).completed({"model": "convnext_atto", "num_classes": 1000})
 
 
-def test_folders_of_some_imagenet_classes_keep_their_labels(root, log):
+def test_class_folders_of_some_imagenet_classes_keep_their_labels(root, log):
     (root / "val" / "cat").rename(root / "val" / "n02123045")
     (root / "val" / "dog").rename(root / "val" / "golden_retriever")
     for argv, told in (
@@ -229,7 +229,7 @@ def test_folders_of_some_imagenet_classes_keep_their_labels(root, log):
     assert counted_classes(imagenet_config(root, "--restrict_classes"), dataset).tolist() == [207, 281]
 
 
-def test_folders_named_by_numbers_are_labels_of_imagenet(root, log):
+def test_class_folders_named_by_numbers_are_labels_of_imagenet(root, log):
     (root / "val" / "cat").rename(root / "val" / "10")
     (root / "val" / "dog").rename(root / "val" / "9")
     config = imagenet_config(root)
@@ -242,7 +242,7 @@ def test_folders_named_by_numbers_are_labels_of_imagenet(root, log):
     assert find_class_numbers(imagenet_config(root, "--class_names_file", ""), {"class_to_idx": {"a": 0}}) == {"a": 0}
 
 
-def test_folders_that_are_no_imagenet_classes_are_not_taken_for_some(root):
+def test_class_folders_that_are_no_imagenet_classes_are_refused(root):
     config = imagenet_config(root)
     assert find_class_numbers(config, {}) is None, "'cat' and 'dog' are no classes of ImageNet-1k"
     with pytest.raises(DataError, match="1000 classes without names.*has 2 classes: 'cat', 'dog'.*--class_names_file"):
@@ -271,7 +271,7 @@ def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
 
 
 @pytest.mark.parametrize("given", [[], ["--num_parallel_workers", "8"]])
-def test_number_of_workers_above_the_cores_is_told_only_when_it_was_given(root, log, monkeypatch, given):
+def test_loader_warns_of_more_workers_than_cores_only_when_the_number_is_given(root, log, monkeypatch, given):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     _log_clamped_workers.cache_clear()
     small = ["--model", "convnext_atto", "--image_resize", "32", "--batch_size", "4", "--data_dir", str(root)]
@@ -310,7 +310,7 @@ def damage(root):
     truncated.write_bytes(truncated.read_bytes()[:-200])
 
 
-def test_unreadable_validation_images_are_named_before_the_work(root):
+def test_validation_refuses_unreadable_images_before_it_begins(root):
     damage(root)
     for level, count, names in (("header", 1, "cat/1.jpg': the file is empty"), ("full", 2, "cat/1.jpg.*dog/0.jpg")):
         with pytest.raises(DataError, match=f"{count} of the 5 validation images cannot be read: .*{names}"):
@@ -318,7 +318,7 @@ def test_unreadable_validation_images_are_named_before_the_work(root):
     build_evaluation_loader(train_config(root, "--check_val_images", "off"), Group())
 
 
-def test_unreadable_validation_images_are_left_out_when_asked(root, log):
+def test_validation_leaves_out_unreadable_images_when_skip_corrupt(root, log):
     damage(root)
     dataset, loader = build_evaluation_loader(validate_config(root, "--skip_corrupt"), Group())
     assert len(dataset) == 3 and sum(len(labels) for _, labels in loader.batches()) == 3

@@ -1,4 +1,4 @@
-"""Every recipe of the repository is a valid configuration, and says in its header how to run it."""
+"""Every recipe of the repository is a valid configuration, and its header says how to run it."""
 
 from pathlib import Path
 
@@ -17,18 +17,18 @@ ASCEND = {
 }
 
 
-def test_there_are_recipes():
+def test_recipes_are_found():
     assert len(RECIPES) >= len(ASCEND)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_valid(recipe):
+def test_recipe_is_accepted_by_parse_args(recipe):
     config = parse_args(["--config", str(ROOT / recipe)])
     assert config.model in recipe
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_header_tells_how_to_run_it(recipe):
+def test_recipe_header_has_command_devices_and_expected_results(recipe):
     header = (ROOT / recipe).read_text(encoding="utf-8").split("\n\n")[0]
     assert recipe in header, "the command names another file"
     for part in ("# Command:", "# Devices:", "# Expected:"):
@@ -60,7 +60,7 @@ def test_ascend_recipes_keep_the_published_settings(model):
     assert config.weight_decay_filter == "auto"
 
 
-# What MindSpore's page for its ConvNeXt lists, under this library's names.
+# Settings of MindSpore's page for its ConvNeXt, with the names of this library.
 MODEL_PAGE = {
     "model": "convnext_tiny",
     "dataset": "imagenet",
@@ -68,7 +68,7 @@ MODEL_PAGE = {
     "image_resize": 224,
     "mixup": 0.8,
     "cutmix": 1.0,
-    "cutmix_prob": 1.0,  # the page's mixup_prob: of mixing by either
+    "cutmix_prob": 1.0,  # the page calls it mixup_prob, the probability of mixing by either
     "mixup_switch_prob": 0.5,
     "mixup_mode": "batch",
     "auto_augment": "rand-m9-mstd0.5-inc1",
@@ -99,7 +99,7 @@ MODEL_PAGE = {
 }
 
 
-def test_the_model_page_of_mindspore():
+def test_mindspore_recipe_keeps_the_settings_of_the_model_page():
     config = parse_args(["-c", str(ROOT / "configs/convnext/convnext_tiny_mindspore_ascend.yaml")])
     found = {name: getattr(config, name) for name in MODEL_PAGE}
     assert {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()} == MODEL_PAGE

@@ -1,4 +1,4 @@
-"""Recipes build what they name and train two steps on made images."""
+"""Recipes build their networks and train some steps on made images."""
 
 import gc
 from pathlib import Path
@@ -20,13 +20,13 @@ from mindcv.utils.distributed import Group
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
-# One for `make test`. Half precision takes more than a minute on CPU, whatever the size of the model.
+# `make test` runs this recipe only. Half precision takes more than a minute on CPU, whatever the size of the model.
 QUICK = "configs/convnext/convnext_atto_scratch.yaml"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of three classes with eight noisy images each, in training and validation."""
+    """Return a folder of three classes, each with eight noisy images for training and for validation."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 def small(recipe, folder):
-    """The recipe on the made images: as it is but for where the data are and how large everything is."""
+    """Return the configuration of a recipe with other data and smaller sizes."""
     data = ["--dataset", "folder", "--data_dir", str(folder), "--num_classes", "3", "--in_channels", "3"]
     size = ["--image_resize", "32", "--batch_size", "8", "--epoch_size", "1"]
     here = ["--mode", "1", "--distribute", "False", "--device_target", "auto", "--num_parallel_workers", "2"]
@@ -73,17 +73,17 @@ def test_two_steps(recipe, folder):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_schedule_spans_the_run(recipe):
+def test_recipe_schedule_spans_the_run(recipe):
     config = parse_args(["--config", str(ROOT / recipe)])
-    config.lr_base_batch_size = None  # lr as it stands, whatever the batch
+    config.lr_base_batch_size = None  # do not scale lr by the batch size
     table = build_lr_table(config, 10, Group())
     assert len(table) == 10 * config.epoch_size
     assert max(table) == pytest.approx(config.lr, rel=0.02)
     assert 0 <= table[-1] - config.min_lr < 0.01 * config.lr
 
 
-def test_a_rate_for_a_batch_grows_with_it():
-    """lr is for 256 images a step; a step has 8 of 3 processes, twice."""
+def test_build_lr_table_scales_the_rate_by_the_batch_size():
+    """The rate is for 256 images in a step. A step has two batches of 8 images from each of 3 processes."""
     argv = ["--model", "convnext_atto", "--batch_size", "8", "--gradient_accumulation_steps", "2", "--lr", "0.4"]
     rest = ["--scheduler", "constant", "--warmup_epochs", "0", "--epoch_size", "1"]
     plain = build_lr_table(parse_args([*argv, *rest]), 2, Group(1, 3))
@@ -91,7 +91,7 @@ def test_a_rate_for_a_batch_grows_with_it():
     assert plain == [0.4, 0.4] and scaled == pytest.approx([0.4 * 48 / 256] * 2)
 
 
-def test_every_variant_with_published_weights_has_a_recipe():
+def test_recipes_cover_every_variant_with_published_weights():
     from mindcv import list_models
 
     models = {parse_args(["--config", str(ROOT / recipe)]).model for recipe in RECIPES}
