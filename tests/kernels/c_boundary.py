@@ -24,14 +24,14 @@ class Library:
         self._library.mindcv_kernels_threads(count)
 
     def signature(self, name):
-        """Its text, or None."""
+        """Return the signature of an operator as text, or None."""
         text = self._library.mindcv_signature(name.encode())
         return None if text is None else text.decode()
 
     def shapes(self, name, symbols, rests=((),)):
-        """Names and shapes of the inputs and of the outputs of an operator.
+        """Return the names and shapes of the inputs and of the outputs of an operator.
 
-        `rests` is what `...` stands for: one shape for arguments that are not repeated, else one a repetition.
+        `rests` holds the shapes that `...` stands for: one shape, or one for each repetition of an argument.
         """
         is_bf16 = name.endswith("Bf16")
 
@@ -58,7 +58,7 @@ class Library:
         return found, [argument(text, rests[0]) for text in outputs.split(" ")]
 
     def call(self, name, arrays, shapes=None, types=None):
-        """Call an operator; the reason why it refused, or None. `shapes` and `types` may tell lies about the arrays."""
+        """Call an operator and return why it refused, or None. `shapes` and `types` may differ from the arrays."""
         shapes = [array.shape for array in arrays] if shapes is None else shapes
         types = [str(array.dtype) for array in arrays] if types is None else types
         count = len(arrays)
@@ -72,7 +72,7 @@ class Library:
         return self._library.mindcv_last_error().decode()
 
     def image_kernel_refuses(self, name, arguments):
-        """Whether an image kernel refuses its arguments with a reason; `image_functions` are those with their types."""
+        """Return whether an image kernel refuses its arguments. `image_functions` holds functions and their types."""
         status = getattr(self.image_functions, f"mindcv_{name}")(*arguments)
         return status == 2 and self._library.mindcv_last_error().decode().startswith("an image kernel got ")
 

@@ -1,4 +1,4 @@
-"""The instruction sets that the kernels are tested with: what the processor has, and what it can be made to emulate."""
+"""Kernels are tested with the instruction sets that the processor has and with those that it can emulate."""
 
 import platform
 import shutil
@@ -20,7 +20,7 @@ PARAMS += [pytest.param((name, True), marks=pytest.mark.slow) for name in EMULAT
 
 
 class Library(NamedTuple):
-    """Kernels, and the name of the instruction set that MINDCV_KERNELS_ISA is to choose in them."""
+    """A library of kernels, and the name of the instruction set that MINDCV_KERNELS_ISA selects in it."""
 
     path: Path
     isa: str
@@ -35,14 +35,14 @@ def _needs_kernels():
 
 @pytest.fixture(scope="session")
 def emulating_library(tmp_path_factory):
-    """Kernels whose AVX-512 and AMX are plain C++, which any x86-64 processor with AVX2 runs."""
+    """Build kernels with AVX-512 and AMX in plain C++, which any x86-64 processor with AVX2 can run."""
     path = tmp_path_factory.mktemp("emulated") / "kernels.so"
     build_emulating(path)
     return path
 
 
 def build_emulating(path, *flags):
-    """Build such kernels, with more flags for the compiler."""
+    """Build emulating kernels with additional flags for the compiler."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("emulation stands on x86-64's own types")
     header = Path(__file__).with_name("emulated.h")
@@ -70,7 +70,7 @@ def library(request):
 
 
 def has_set(name):
-    """Whether the processor has the instruction set, by what Linux says of it."""
+    """Return whether the processor has the instruction set, as Linux reports it."""
     if name == "generic":
         return True
     lines = Path("/proc/cpuinfo").read_text().splitlines()

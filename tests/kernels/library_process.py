@@ -1,4 +1,4 @@
-"""Operators of a kernel library in a process of their own, which has neither MindSpore nor another instruction set.
+"""Run operators of a kernel library in a separate process without MindSpore, with one instruction set.
 
 A library chooses its instruction set once, when a process loads it, so each set needs a process. `LibraryProcess`
 starts this file as one and keeps it for any number of calls:
@@ -30,7 +30,7 @@ class LibraryProcess:
         self.isa = self._answer()
 
     def run(self, calls, threads=2):
-        """For each call, a tuple (name, inputs, shapes of the outputs): its outputs, and its inputs as it left them."""
+        """Return outputs and changed inputs of each call, which is a tuple (name, inputs, shapes of outputs)."""
         pickle.dump((threads, calls), self._process.stdin)
         self._process.stdin.flush()
         return self._answer()
@@ -47,7 +47,7 @@ class LibraryProcess:
 
 @cache
 def process_of(path, isa):
-    """The process of a library and an instruction set, started by the first test that needs it."""
+    """Return the process of a library and an instruction set. The first test that needs it starts it."""
     return LibraryProcess(path, isa)
 
 

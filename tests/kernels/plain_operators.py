@@ -1,4 +1,4 @@
-"""The kernels' operators by their definitions, in NumPy and float64, for random calls.
+"""Operators of the kernels by their definitions in NumPy and float64, for random calls.
 
 The formulas take arrays, or `Sized` numbers, which also tell how large a rounding error may be.
 """
@@ -11,7 +11,7 @@ from sized import Sized, gelu, gelu_slope, pad, sqrt
 
 
 def inputs_for(rng, library, name, shapes, symbols, has_special=False):
-    """Random inputs, and the same with each packed weight as it was before the library packed it.
+    """Return random inputs, and the same inputs with weights that are not packed.
 
     The library also runs the forward pass of a gradient. With `has_special` one number is large or not finite.
     """
@@ -53,7 +53,7 @@ def plant_special(rng, arrays):
 
 
 def block_length(is_v2):
-    """The number of a block's parameters."""
+    """Return the number of parameters of a block."""
     return 10 if is_v2 else 9
 
 
@@ -70,7 +70,7 @@ def packed(library, name, weight, like):
 
 
 def expected(name, inputs, symbols):
-    """The outputs of an operator as `Sized` numbers, None for one that only the library can read.
+    """Return the outputs of an operator as `Sized` numbers, or None for an output that only the library can read.
 
     Packed weights are given unpacked. The packing itself has no formula: products with packed weights show whether it
     is right.
@@ -115,7 +115,7 @@ def block(inputs, is_v2):
 
 
 def block_steps(inputs, is_v2):
-    """A block from the inputs x, parameters, keep: each step under its name in csrc/network/block.h."""
+    """Compute the steps of a block from x, parameters and keep. Each step has its name in csrc/network/block.h."""
     x, dw, dw_bias, gamma, beta, w1, b1, *rest = inputs
     n, h, w, c = x.shape
     padded = pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
@@ -137,7 +137,7 @@ def block_steps(inputs, is_v2):
 
 
 def block_grad(inputs, dout, is_v2):
-    """The gradients of sum(block * dout) for x and the parameters, in the order of the inputs."""
+    """Compute the gradients of sum(block * dout) for x and the parameters, in the order of the inputs."""
     x, dw, _, gamma, _, w1, _, *rest, keep = inputs
     steps, pixels = block_steps(inputs, is_v2), (0, 1, 2)
     n, h, w, c = x.shape
@@ -177,7 +177,7 @@ def stage(inputs, is_v2):
 
 
 def patches(x, k, is_stem):
-    """[N * (H / k) * (W / k), I * k * k]."""
+    """Return the patches of a map as rows: [N * (H / k) * (W / k), I * k * k]."""
     x = x if is_stem else x.transpose(0, 3, 1, 2)
     n, c, h, w = x.shape
     rows, cols = h // k, w // k

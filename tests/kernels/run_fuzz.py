@@ -1,8 +1,8 @@
-"""Calls every function of a kernel library with random arguments, right and wrong ones, in a process without MindSpore.
+"""Call every function of a kernel library with random right and wrong arguments, in a process without MindSpore.
 
 python run_fuzz.py LIBRARY SEED CALLS; MINDCV_KERNELS_ISA names the instruction set. The library may be built with
 sanitizers, which then end the process at the first fault. Every call must give numbers close to those of NumPy, or
-refuse its arguments with one sentence. Arrays lie in memory so that what is beyond their ends belongs to nobody.
+refuse its arguments with one sentence. The memory beyond the ends of each array belongs to no other array.
 """
 
 import importlib
@@ -28,7 +28,7 @@ TOLERANCE, BF16_TOLERANCE = 128, 48 * 2**15
 
 
 def image_kernels(path):
-    """The module `mindcv.kernels.images` on a library of its own: importing its package would load MindSpore."""
+    """Load the module `mindcv.kernels.images` without its package, whose import would load MindSpore."""
     for name in ("mindcv", "mindcv.kernels"):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(ROOT.joinpath(*name.split(".")))]
@@ -39,7 +39,7 @@ def image_kernels(path):
 
 
 def sizes(rng):
-    """Of an operator's letters: mostly small, now and then past a tile, a vector or what is taken at once."""
+    """Choose sizes for the letters of an operator: mostly small ones, and some beyond a tile, a vector or a task."""
     most = {"N": 4, "H": 12, "W": 12, "C": 70, "I": 20, "O": 110, "k": 4, "n": 3}
     found = {letter: int(rng.integers(1, limit + 1)) for letter, limit in most.items()}
     kind = rng.integers(8)
@@ -61,7 +61,7 @@ def rests(rng, name, repetitions):
 
 
 def wrong(rng, shapes, kinds):
-    """One argument is lied about: its shape, its rank, its type; or there is one too few."""
+    """Change the stated shape, rank or type of one argument, or leave one argument out."""
     shapes, kinds, index = list(shapes), list(kinds), int(rng.integers(len(shapes)))
     shape, lie = list(shapes[index]), rng.integers(5)
     if lie == 0 and shape:
@@ -80,7 +80,7 @@ def wrong(rng, shapes, kinds):
 
 
 def check_operator(rng, library):
-    """Gives 1 for a call that was right, 0 for one that was refused."""
+    """Return 1 for a call with correct results, and 0 for one that was refused."""
     name = str(rng.choice(NAMES))
     symbols = sizes(rng)
     inputs, outputs = library.shapes(name, symbols, rests(rng, name, symbols["n"]))
@@ -118,7 +118,7 @@ def check_operator(rng, library):
 
 
 def check_results(name, symbols, written, expected):
-    """Each value is the formula's, up to some times the error that rounding each of the formula's operations leaves."""
+    """Check each value. Its error may be some times the error of rounding in all operations of the formula."""
     tolerance = BF16_TOLERANCE if name.endswith("Bf16") else TOLERANCE
     assert len(written) == len(expected), name
     for place, (found, wanted) in enumerate(zip(written, expected)):
@@ -135,7 +135,7 @@ def assert_sentence(reason, name):
 
 
 def image(rng, channels):
-    """uint8, now and then with gaps, turned around, or of another rank or type."""
+    """Return a uint8 image, which sometimes has gaps, reversed axes, or another rank or type."""
     height, width = (int(size) for size in rng.integers(1, 40, 2))
     pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
     kind = rng.integers(12)
@@ -157,7 +157,7 @@ def image(rng, channels):
 
 
 def image_calls(rng, images):
-    """One random call for each image kernel: its name, and the call."""
+    """Yield the name of each image kernel and one random call of it."""
     source = image(rng, int(rng.choice([1, 4, 4, 3])))
     planes = 1 if source.shape[-1] == 1 else 3
     height, width = (*source.shape, 1)[:2]
@@ -190,7 +190,7 @@ def image_calls(rng, images):
 
 
 def check_images(rng, images):
-    """Gives the numbers of calls that ran and that were refused."""
+    """Return how many calls ran and how many were refused."""
     ran = refused = 0
     for name, call in image_calls(rng, images):
         try:
@@ -203,7 +203,7 @@ def check_images(rng, images):
 
 
 def check_image_boundary(rng, library):
-    """The C functions with numbers that Python never gives them: they are refused before memory is touched."""
+    """Call the C functions with numbers that Python never passes. They must refuse them before they use memory."""
     sides = [8, 8, 0, 8, 0, 8, 8, 0, 8, 0]
     place = int(rng.choice([0, 1, 2, 3, 5, 6, 7, 8]))
     sides[place] = int(rng.choice([-1, -(2**31), 2**31 - 1] + ([0] if place % 5 != 2 else [])))

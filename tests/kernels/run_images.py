@@ -1,4 +1,4 @@
-"""Compares the image kernels of one instruction set with Pillow and NumPy, bit for bit, in a process of its own.
+"""Compare the image kernels of one instruction set with Pillow and NumPy, bit for bit, in a separate process.
 
 python run_images.py LIBRARY SEED; MINDCV_KERNELS_ISA names the instruction set. Prints the numbers of comparisons.
 """
@@ -17,7 +17,7 @@ SIZES = ((1, 9), (1, 70), (20, 600))
 
 
 def picture(rng, width, height, channels):
-    """Noise, or nothing but black and white, which overshoots."""
+    """Return an image of noise, or of black and white pixels only, where interpolation overshoots."""
     pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
     if rng.random() < 0.3:
         pixels = (pixels > 127).astype(np.uint8) * 255
@@ -25,13 +25,13 @@ def picture(rng, width, height, channels):
 
 
 def raw(image):
-    """The pixels as the kernels take them."""
+    """Return the pixels in the form that the kernels take."""
     values = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "L")
     return np.frombuffer(values, np.uint8).reshape(image.height, image.width, -1)
 
 
 def amid_others(rng, pixels):
-    """The same pixels as a part of a larger image, so that there are gaps between rows."""
+    """Return the same pixels as a part of a larger image, so that there are gaps between rows."""
     (top, bottom), (left, right) = rng.integers(0, 5, (2, 2))
     larger = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), constant_values=255)
     return larger[top : top + pixels.shape[0], left : left + pixels.shape[1]]
@@ -42,7 +42,7 @@ def as_pillow_has_it(image, found):
 
 
 def in_order(image, size, resample, down_first):
-    """One side after the other, each by a call of Pillow's that has but one side to resize."""
+    """Resize one side after the other, each by a call of Pillow that resizes only this side."""
     between = (image.width, size[1]) if down_first else (size[0], image.height)
     return image.resize(between, resample).resize(size, resample)
 
@@ -58,7 +58,7 @@ def lengths(rng, number):
 
 
 def check_weights(rng):
-    """Images large enough that a weight wrong in its last bit, which moves few pixels, shows."""
+    """Resize images so large that a weight with a wrong last bit, which changes few pixels, is found."""
     for new_size in ((150, 131), (97, 350), (500, 90)):
         image = picture(rng, 400, 400, 3)
         sides = [Side(400, new, 0, new) for new in new_size]
@@ -74,7 +74,7 @@ def part(rng, length):
 
 
 def check_resize(rng):
-    """Whole images, and parts of them turned around; in both orders."""
+    """Resize whole images and reversed parts of images, with both orders of the two sides."""
     count = 0
     for number in range(240):
         size, new_size = lengths(rng, number)
@@ -144,7 +144,7 @@ def check_planes(rng):
 
 
 def check_look_up(rng):
-    """Against NumPy's indexing."""
+    """Compare look-up tables with the indexing of NumPy."""
     count = 0
     for number in range(60):
         channels = 1 if number % 4 == 0 else 3
@@ -159,7 +159,7 @@ def check_look_up(rng):
 
 
 def check_enhancements(rng):
-    """Small images, whose border is all there is, and large ones; factors on both sides of 0..1."""
+    """Enhance small images, which consist of their border, and large ones, with factors inside and outside of 0..1."""
     count = 0
     for number in range(80):
         image = picture(rng, *rng.integers(1, (5, 90)[number % 2], 2).tolist(), 1 if number % 4 == 0 else 3)
@@ -174,7 +174,7 @@ def check_enhancements(rng):
 
 
 def check_blur(rng):
-    """Every sum of nine values that there can be, each against the rounded quotient."""
+    """Compare the blur of every possible sum of nine values with the rounded quotient."""
     for total in range(13 * 255 + 1):
         around, middle = total, 0
         while around > 8 * 255:
@@ -188,7 +188,7 @@ def check_blur(rng):
 
 
 def check_mix(rng):
-    """Against NumPy's own steps, each of which rounds; the last pairs are of an image with itself."""
+    """Compare mixing with the steps of NumPy, each of which rounds. The last pairs mix an image with itself."""
     count = 0
     for number in range(60):
         shape = (int(rng.integers(1, 4)), *rng.integers(1, 30, 2).tolist())

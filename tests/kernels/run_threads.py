@@ -1,4 +1,4 @@
-"""Calls the kernels from several threads at once and compares every result with that of one thread, bit for bit.
+"""Call the kernels from several threads at once and compare each result with that of one thread, bit for bit.
 
 python run_threads.py LIBRARY THREADS ROUNDS; MINDCV_KERNELS_ISA names the instruction set. ctypes releases Python's
 lock, so the calls overlap. Prints the number of calls.

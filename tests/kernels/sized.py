@@ -11,7 +11,7 @@ __all__ = ["Sized", "gelu", "gelu_slope", "pad", "sqrt"]
 
 
 class Sized:
-    """An array and the size of its rounding error, both of one shape.
+    """An array and the size of its rounding error, which have the same shape.
 
     Where every operation is rounded with the relative error eps, the values are wrong by about eps * size: sizes follow
     the errors to first order, and errors of different terms are independent, so that their squares add up. A sum whose
@@ -25,7 +25,7 @@ class Sized:
         self.size = np.maximum(np.abs(self.value), size)
 
     def error_of(self, found):
-        """The largest error of `found`, which should hold these numbers, in units of eps * size with eps of float32."""
+        """Return the largest error of `found` in units of eps * size, with eps of float32."""
         assert found.shape == self.shape
         errors = np.abs(found - self.value) / np.maximum(self.size, 1e-30)
         return errors.max(initial=0) * 2.0**24
@@ -94,7 +94,7 @@ def _sized(a):
 
 
 def _mapped(function, slope, a, least_size=lambda v: 0.0):
-    """function(a), whose derivative is `slope`, and whose own terms are of the size `least_size`."""
+    """Return function(a), where `slope` is its derivative and `least_size` the size of its own terms."""
     if not isinstance(a, Sized):
         return function(a)
     return Sized(function(a.value), np.hypot(slope(a.value) * a.size, least_size(a.value)))
@@ -105,7 +105,7 @@ def sqrt(a):
 
 
 def gelu(a):
-    """v / 2 + v / 2 * erf(v / sqrt(2)): below 0 the two terms cancel."""
+    """Compute v / 2 + v / 2 * erf(v / sqrt(2)). Below 0 the two terms cancel."""
     return _mapped(lambda v: v * _cdf(v), _gelu_slope, a, np.abs)
 
 
@@ -115,7 +115,7 @@ def gelu_slope(a):
 
 
 def pad(a, widths):
-    """With zeros."""
+    """Pad the array with zeros."""
     if not isinstance(a, Sized):
         return np.pad(a, widths)
     return Sized(np.pad(a.value, widths), np.pad(a.size, widths))

@@ -1,4 +1,4 @@
-"""What the kernels are called with is checked in Python and again at the C boundary, argument by argument."""
+"""Every argument of a kernel is checked in Python and again at the C boundary."""
 
 import inspect
 import math
@@ -33,7 +33,7 @@ def shapes_of(boundary, name):
 
 
 def wrong_shapes(shape):
-    """Of another rank, and with one dimension changed, empty or negative."""
+    """Yield shapes of another rank, and shapes with one dimension that is changed, empty or negative."""
     yield (*shape, 1)
     if shape:
         yield shape[1:]
@@ -57,7 +57,7 @@ def test_signature_gives_output_shapes(boundary, name):
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_signature_leaves_unknown_dimensions_open(boundary, name):
-    """As in a graph that is compiled for any batch, or for any rank."""
+    """A graph may be compiled for any batch size or any rank."""
     inputs, outputs = shapes_of(boundary, name)
     signature = signature_of(name)
     found = signature.output_shapes(tuple((-1,) * len(shape) for _, shape in inputs))
@@ -70,8 +70,8 @@ def test_signature_leaves_unknown_dimensions_open(boundary, name):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_wrong_argument_is_refused_by_name(boundary, name):
-    """By the C boundary, and by Python where the inputs alone show it."""
+def test_kernel_refuses_every_wrong_argument_by_its_name(boundary, name):
+    """The C boundary refuses every wrong argument. Python refuses those that the inputs alone show to be wrong."""
     inputs, outputs = shapes_of(boundary, name)
     labels, shapes = zip(*inputs, *outputs)
     arrays = c_boundary.arrays_for([(math.prod(shape) + 64,) for shape in shapes])
@@ -92,7 +92,7 @@ def test_every_wrong_argument_is_refused_by_name(boundary, name):
 
 
 def python_refuses(name, shapes, num_inputs):
-    """Whether the inputs are an error, or ask for other outputs, which MindSpore then makes."""
+    """Return whether the inputs raise an error, or give other output shapes, which MindSpore then allocates."""
     try:
         found = signature_of(name).output_shapes(tuple(shapes[:num_inputs]))
     except ValueError as error:
@@ -100,7 +100,7 @@ def python_refuses(name, shapes, num_inputs):
     return list(found) != list(shapes[num_inputs:])
 
 
-def test_number_of_arguments_is_checked(boundary):
+def test_kernel_refuses_a_wrong_number_of_arguments(boundary):
     for name in OPERATORS:
         inputs, outputs = shapes_of(boundary, name)
         arrays = c_boundary.arrays_for([shape for _, shape in (*inputs, *outputs)])
@@ -111,8 +111,8 @@ def test_number_of_arguments_is_checked(boundary):
             signature_of(name).output_shapes(tuple(shape for _, shape in inputs[:-1]))
 
 
-def test_sizes_that_overflow_are_refused(boundary):
-    """Products of sizes that are not negative each, at the C boundary, before anything is read."""
+def test_kernel_refuses_sizes_that_overflow(boundary):
+    """The C boundary refuses non-negative sizes whose product overflows, before it reads any array."""
     for name in OPERATORS:
         inputs, outputs = shapes_of(boundary, name)
         shapes = [shape for _, shape in (*inputs, *outputs)]
@@ -122,7 +122,7 @@ def test_sizes_that_overflow_are_refused(boundary):
                 wrong = (huge,) * max(len(shape), 1)
                 given = [*shapes[:i], wrong, *shapes[i + 1 :]]
                 assert boundary.call(name, arrays, given) is not None, (name, i, huge)
-    # All of them agree, and their bytes are 0 modulo 2^64.
+    # These sizes agree with each other, and their number of bytes is 0 modulo 2^64.
     shapes = [(2**62, 4), (2**62,), (4,), (2**62, 4), (2**62, 4), (4,), (4,)]
     reason = boundary.call("NormGrad", c_boundary.arrays_for([(64,)] * 7), shapes)
     assert reason == f"the kernel NormGrad got xhat of shape [{2**62}, 4]; it expects sizes from 0 to what memory holds"
@@ -133,7 +133,7 @@ def random(*shape):
 
 
 def wrong_calls():
-    """Kernels with wrong inputs, and what the message says."""
+    """Yield kernels, wrong inputs and the expected message."""
     conv = PatchConvKernel(images=True)
     weight, bias = Tensor(random(8, 3, 4, 4)), Tensor(random(8))
     yield conv, (Tensor(random(1, 4, 8, 8)), weight, bias), "Stem got weight of shape .*beside x of shape"
@@ -168,7 +168,7 @@ def wrong_calls():
         ),
     ],
 )
-def test_wrong_shape_names_the_first_argument_only_when_it_helps(name, shapes, message):
+def test_kernel_error_for_a_wrong_shape_names_the_first_argument_only_when_it_helps(name, shapes, message):
     with pytest.raises(ValueError) as caught:
         signature_of(name).output_shapes(tuple(shapes))
     assert str(caught.value) == message
@@ -207,7 +207,7 @@ def test_block_kernel_reads_its_weights_by_name(kernel):
         return value.asnumpy(), dict(zip(["x", *names], grads))
 
     names = list(given)
-    assert {"norm.gamma", "norm.beta"} <= {*names}  # of one shape
+    assert {"norm.gamma", "norm.beta"} <= {*names}  # both have the same shape
     (value, grads), (other_value, other_grads) = run(names), run(names[::-1])
     np.testing.assert_array_equal(value, other_value)
     assert grads.keys() == other_grads.keys()
@@ -227,7 +227,7 @@ def test_order_of_a_gradient_in_python_is_compared_with_the_table():
 
 
 class Lying(nn.Cell):
-    """A kernel behind an operator that checks nothing in Python."""
+    """An operator that calls a kernel without the checks in Python."""
 
     def __init__(self, name, shape):
         super().__init__()
@@ -245,12 +245,12 @@ def test_reason_of_the_c_boundary_reaches_the_user(mode):
     assert lying(images, weight, bias).asnumpy().shape == (1, 2, 2, 8)
     with pytest.raises(RuntimeError, match="the kernel Stem got weight of shape .*8, 3, 4, 4.*beside x of shape"):
         lying(Tensor(random(1, 64, 8, 8)), weight, bias).asnumpy()
-    # The error left nothing behind.
+    # The next call works after the error.
     assert np.isfinite(lying(images, weight, bias).asnumpy()).all()
 
 
-def test_lack_of_memory_is_said_and_survived():
-    """On one thread and on workers' threads; afterwards a small call gives its usual result."""
+def test_kernel_reports_lack_of_memory_and_can_be_called_again():
+    """The error is reported from one thread and from worker threads. Afterwards a small call gives its usual result."""
     code = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
@@ -277,7 +277,7 @@ assert library.call("BlockV1", small) is None and (small[-1] == expected).all()
         assert run.returncode == 0, run.stderr
 
 
-def test_calls_from_several_threads_give_the_bits_of_one(library):
+def test_kernel_gives_the_same_bits_when_several_threads_call_it(library):
     command = [sys.executable, Path(__file__).with_name("run_threads.py"), library.path, "4", "40"]
     environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)

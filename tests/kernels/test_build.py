@@ -1,4 +1,4 @@
-"""Building the kernels: what is an error, what is left out, and what the library says about itself."""
+"""Tests of how kernels are built: which failures are errors, what is left out, and the stamp of the library."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ x86_only = pytest.mark.skipif(not IS_X86, reason="other processors have one inst
 
 @pytest.fixture
 def small_sources(tmp_path, monkeypatch):
-    """Stands in for csrc: files in the same folders that compile in no time."""
+    """Replace csrc by small files in the same folders, which compile quickly."""
     folder = tmp_path / "csrc"
     for name in ("image/image.cc", "network/operator.cc", "runtime/dispatch.cc"):
         (folder / name).parent.mkdir(parents=True)
@@ -31,7 +31,7 @@ def small_sources(tmp_path, monkeypatch):
 
 
 def compiler_script(tmp_path, text):
-    """A compiler that does what `text` says, else what g++ does."""
+    """Write a compiler script that runs `text` first and then g++."""
     path = tmp_path / "compiler"
     path.write_text(f'#!/bin/sh\n{text}\nexec g++ "$@"\n')
     path.chmod(0o755)
@@ -75,7 +75,7 @@ def test_build_fails_when_the_compiler_compiles_nothing(small_sources, tmp_path)
         build.build([compiler], tmp_path / "kernels.so")
 
 
-def test_stamp_changes_with_sources_and_flags(small_sources, tmp_path, monkeypatch):
+def test_stamp_of_the_library_changes_with_sources_and_flags(small_sources, tmp_path, monkeypatch):
     stamp = build.build(["g++"], tmp_path / "kernels.so")
     assert build.read_stamp(tmp_path / "kernels.so") == stamp
     assert stamp.sources == build.sources()
@@ -94,7 +94,7 @@ def units():
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("unit", units(), ids=lambda unit: unit.name)
-def test_sources_compile_without_warnings(compiler, unit):
+def test_kernel_sources_compile_without_warnings(compiler, unit):
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler}")
     command = [compiler, *build._WARNINGS, "-Werror", *unit.flags, "-fsyntax-only", unit.source]
@@ -104,7 +104,7 @@ def test_sources_compile_without_warnings(compiler, unit):
 
 @pytest.mark.slow
 def test_library_compiles_without_warnings_when_optimised(tmp_path):
-    """Some warnings need the optimiser."""
+    """The compiler gives some warnings only when it optimises."""
     build.build([*build.compiler(), "-Werror"], tmp_path / "kernels.so")
 
 

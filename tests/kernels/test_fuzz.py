@@ -1,4 +1,4 @@
-"""Random calls of all operators and image kernels, on every instruction set; the slow ones under sanitizers."""
+"""All operators and image kernels are called with random arguments on every instruction set, also under sanitizers."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ SEEDS = (1, 2, 3)
 
 
 def fuzz(path, isa, seed, calls, **environment):
-    """The numbers of operator calls, and of calls of image kernels, that ran and that were refused."""
+    """Return how many calls of operators and of image kernels ran, and how many were refused."""
     command = [sys.executable, "-W", "ignore", FOLDER / "run_fuzz.py", path, str(seed), str(calls)]
     run = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "MINDCV_KERNELS_ISA": isa, **environment}
@@ -28,7 +28,7 @@ def fuzz(path, isa, seed, calls, **environment):
     return [int(count) for count in counts]
 
 
-def test_random_calls_are_right_or_refused(library):
+def test_random_kernel_calls_give_correct_results_or_are_refused(library):
     counts = fuzz(library.path, library.isa, 0, 120)
     assert min(counts) > 20, counts
 
@@ -39,7 +39,7 @@ SANITIZED_SETS += [(name, True) for name in EMULATED]
 
 @pytest.fixture(scope="module")
 def sanitized_library(tmp_path_factory):
-    """Builds kernels with checks of addresses and of undefined behaviour, once with emulation and once without."""
+    """Return a function that builds kernels with sanitizers for addresses and undefined behaviour."""
 
     @cache
     def built(is_emulated):
@@ -60,7 +60,7 @@ def sanitized_library(tmp_path_factory):
 @pytest.mark.parametrize(
     ("isa", "is_emulated"), SANITIZED_SETS, ids=[f"{name}-emulated" if is_e else name for name, is_e in SANITIZED_SETS]
 )
-def test_random_calls_pass_sanitizers(sanitized_library, isa, is_emulated):
+def test_random_kernel_calls_pass_sanitizers(sanitized_library, isa, is_emulated):
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("the instruction sets are those of x86-64")
     if not is_emulated and not has_set(isa):
@@ -69,7 +69,7 @@ def test_random_calls_pass_sanitizers(sanitized_library, isa, is_emulated):
         subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
         for name in ("libasan.so", "libstdc++.so.6")
     ]
-    environment = {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}  # Python's own are not ours
+    environment = {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}  # ignore leaks of Python
     for seed in SEEDS:
         counts = fuzz(sanitized_library(is_emulated), isa, seed, 150, **environment)
         assert min(counts) > 30, counts

@@ -1,6 +1,6 @@
-"""Random calls of the layers through MindSpore: with kernels a call gives what the plain operators give, or an error.
+"""Layers are called at random through MindSpore. With kernels, a call agrees with plain operators or raises an error.
 
-The inputs are views into larger or turned tensors, and so are the gradients that come back from behind the layer.
+The inputs are views into larger or transposed tensors, and so are the gradients of the layer's output.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ def whole(x):
 
 
 def turned(x):
-    """All axes in the reverse order."""
+    """Return the tensor with all axes in the reverse order."""
     return ops.transpose(x, tuple(range(x.ndim))[::-1])
 
 
@@ -106,7 +106,7 @@ PACKED = {
 
 
 class Loss(nn.Cell):
-    """A loss of what the layer makes of a view, and the output itself."""
+    """A loss of a layer's output for a view, and the output itself."""
 
     def __init__(self, layer, view, loss):
         super().__init__()
@@ -118,7 +118,7 @@ class Loss(nn.Cell):
 
 
 def pair_of(rng, make, is_training, monkeypatch):
-    """Two layers with the same weights: with kernels, and of plain operators."""
+    """Return two layers with the same weights, one with kernels and one of plain operators."""
     monkeypatch.setenv("MINDCV_KERNELS", "off")
     plain = make()
     monkeypatch.setenv("MINDCV_KERNELS", "on")
@@ -130,7 +130,7 @@ def pair_of(rng, make, is_training, monkeypatch):
 
 
 def results(layer, view, loss, x, w, has_gradients):
-    """The output, and the gradients of the tensor behind the view and of the parameters; or the error."""
+    """Return the output and the gradients of the parameters and of the tensor behind the view, or the error."""
     cell = Loss(layer, view, loss).set_train(layer.training)
     try:
         if not has_gradients:
@@ -143,13 +143,13 @@ def results(layer, view, loss, x, w, has_gradients):
 
 
 def drain_errors():
-    """MindSpore's operators run later than they are called: an error of one that is still queued comes up elsewhere."""
+    """Wait for queued operators, because MindSpore would raise their errors in a later call."""
     with suppress(Exception):
         _pynative_executor.sync()
 
 
 def wrong_shape(rng, shape):
-    """A shape with an axis more or less, or with one that is empty or too long."""
+    """Return a shape with one axis more or less, or with an axis that is empty or too long."""
     axis, kind = int(rng.integers(4)), rng.integers(3)
     if kind == 0:
         return shape[1:]
@@ -159,7 +159,7 @@ def wrong_shape(rng, shape):
 
 
 def check_call(rng, monkeypatch, kind):
-    """One random call of a kind of layer; gives 'right', or the first line of the error."""
+    """Make one random call of a kind of layer and return 'right' or the first line of the error."""
     view, loss = list(VIEWS)[rng.integers(len(VIEWS))], LOSSES[rng.integers(len(LOSSES))]
     channels, kernel = int(rng.choice([8, 17, 33])), int(rng.integers(1, 5))
     height, width = (int(size) for size in rng.integers(4, 9, 2))
@@ -197,7 +197,7 @@ def check_call(rng, monkeypatch, kind):
 
 
 def check_calls(rng, monkeypatch, kernel_calls, rounds):
-    """Each kind of layer once a round."""
+    """Call each kind of layer once in each round."""
     kinds = [*LAYERS, *PACKED]
     outcomes = [(kind, check_call(rng, monkeypatch, kind)) for _ in range(rounds) for kind in kinds]
     assert sum(outcome == "right" for _, outcome in outcomes) > len(outcomes) / 2, outcomes

@@ -1,4 +1,4 @@
-"""The kernels for images give Pillow's and NumPy's bits, on every instruction set; tests/data has their pipelines."""
+"""Image kernels give the bits of Pillow and NumPy on every instruction set. tests/data tests their pipelines."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def test_bits(library, tmp_path):
+def test_image_kernels_give_the_bits_of_pillow_and_numpy(library, tmp_path):
     command = [sys.executable, FOLDER / "run_images.py", library.path, "0"]
     environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
-    # Comparisons of resizing, affine maps, normalisation, blending, tables and enhancements.
+    # The numbers count comparisons of resizing, affine maps, normalisation, blending, tables and enhancements.
     assert run.stdout.split() == ["2400", "1620", "120", "60", "60", "480", "1"]

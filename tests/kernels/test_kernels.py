@@ -1,4 +1,4 @@
-"""The C++ kernels against NumPy in float64, against the layers that they replace, and against themselves."""
+"""The C++ kernels are compared with NumPy in float64, with the layers that they replace, and with themselves."""
 
 import math
 import os
@@ -24,7 +24,7 @@ from mindcv.models.convnext import ConvNeXt, ConvNeXtBlock, ConvNeXtV2Block
 from mindcv.models.layers import DropPath, KeepPath, LayerNorm, PatchConv, SampleCounter, StemConv
 
 FOLDER = Path(__file__).parent
-# Channels that are no multiple of a vector or of a tile, odd sizes, single pixels, more images than one group, and more
+# The shapes have channels that are no multiple of a vector or tile, odd sizes, single pixels, many images, and more
 # pixels than one part.
 MAPS = [(2, 9, 11, 40), (1, 1, 1, 8), (5, 2, 3, 3), (1, 5, 20, 33), (70, 7, 7, 24), (2, 14, 14, 96), (2, 21, 20, 20)]
 
@@ -34,7 +34,7 @@ def random(rng, *shape, scale=1.0):
 
 
 def block_inputs(rng, n, h, w, c, is_v2):
-    """x, the parameters in the order of the forward pass, and keep, where one image in three is dropped."""
+    """Return x, the parameters in the order of the forward pass, and keep, which drops one image in three."""
     inputs = [random(rng, n, h, w, c), random(rng, c, 1, 7, 7, scale=0.1), random(rng, c, scale=0.1)]
     inputs += [1 + random(rng, c, scale=0.1), random(rng, c, scale=0.1), random(rng, 4 * c, c, scale=c**-0.5)]
     inputs += [random(rng, 4 * c, scale=0.1)]
@@ -52,7 +52,7 @@ def block_in_numpy(inputs, is_v2):
 
 
 def run_library(calls, library, threads=2):
-    """Outputs of `calls`, tuples (name, inputs, shapes of outputs), by the kernels of `library`."""
+    """Return the outputs of `calls`, which are tuples (name, inputs, shapes of outputs), with kernels of `library`."""
     return [outputs for outputs, _ in process_of(*library).run(calls, threads)]
 
 
@@ -61,7 +61,7 @@ BLOCK_KERNELS = {False: ("BlockV1", "BlockV1Saving", "BlockV1Grad"), True: ("Blo
 
 
 def block_calls(inputs, is_v2):
-    """Of the forward pass alone, and the one that saves. The gradient needs what the latter gives."""
+    """Return calls of the forward pass alone and of the one that saves arrays for the gradient."""
     n, h, w, c = inputs[0].shape
     saved = [(n, h, w, c), (n * h * w,), (n, h, w, 4 * c)] + ([(n, 4 * c)] if is_v2 else [])
     forward, saving, _ = BLOCK_KERNELS[is_v2]
@@ -81,7 +81,7 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
-def test_block_and_its_gradients_are_their_formulas(library, is_v2, rng):
+def test_block_kernel_and_its_gradients_agree_with_their_formulas(library, is_v2, rng):
     for shape in MAPS:
         inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
         out, grads = block_and_gradients(inputs, is_v2, dout, library)
@@ -93,7 +93,7 @@ def test_block_and_its_gradients_are_their_formulas(library, is_v2, rng):
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
 def test_block_gradient_formula_is_the_slope_of_the_block_formula(is_v2, rng):
-    """Every part of the gradient, along a random direction."""
+    """Every part of the gradient is compared along a random direction."""
     shape = (3, 4, 5, 6)
     inputs, dout = [a.astype(np.float64) for a in block_inputs(rng, *shape, is_v2)], random(rng, *shape)
     grads = plain_operators.block_grad([Sized(a) for a in inputs], Sized(dout), is_v2)
@@ -109,8 +109,8 @@ def test_block_gradient_formula_is_the_slope_of_the_block_formula(is_v2, rng):
         assert abs((grad.value * direction).sum() - slope) < 1e-8 * size, f"input {i}"
 
 
-def test_gelu_over_its_range(library, tmp_path):
-    # Of a block whose weights are zeros, and ones that pick the first quarter of the wide map: GELU of the first bias.
+def test_block_kernel_gives_gelu_over_its_range(library, tmp_path):
+    # The weights are zeros, and ones that select the first quarter of the wide map, so the output is GELU(first bias).
     c = 512
     z = np.concatenate([np.linspace(-9, 9, c - 6), [-1e30, -1e3, -13, 13, 1e3, 1e30]]).astype(np.float32)
     zeros = [np.zeros(shape, np.float32) for shape in [(1, 1, 1, c), (c, 1, 7, 7), c, c, c, (4 * c, c)]]
@@ -124,8 +124,8 @@ def test_gelu_over_its_range(library, tmp_path):
 
 
 @pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
-def test_threads_do_not_change_a_bit(library, is_v2, rng):
-    """Of few threads each makes its own rows of the products; with 400 channels these are computed in parts."""
+def test_block_kernel_gives_the_same_bits_with_any_number_of_threads(library, is_v2, rng):
+    """With few threads, each computes its own rows of the products. With 400 channels it computes them in parts."""
     for shape in ((5, 14, 14, 72), (2, 12, 12, 400), (2, 21, 20, 20)):
         inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
         runs = [block_and_gradients(inputs, is_v2, dout, library, threads) for threads in (1, 2, 3)]
@@ -135,7 +135,7 @@ def test_threads_do_not_change_a_bit(library, is_v2, rng):
                 np.testing.assert_array_equal(grad, first)
 
 
-def test_threads_do_not_change_a_bit_beside_special_values(library, rng):
+def test_block_kernel_gives_the_same_bits_with_any_number_of_threads_beside_nan(library, rng):
     inputs = block_inputs(rng, 2, 12, 12, 400, False)
     inputs[0][0, 5, 5, 7], inputs[7][3, 900] = np.nan, np.inf
     calls = block_calls(inputs, False)[:1]
@@ -147,9 +147,10 @@ def test_threads_do_not_change_a_bit_beside_special_values(library, rng):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38])
-def test_special_values_pass_through(library, value, rng):
-    """Where the formula gives a finite number, an infinity or NaN, so does the kernel."""
-    # x, pwconv1's weight, pwconv2's weight, its bias. In the others the largest number overflows float32, not float64.
+def test_block_kernel_propagates_nan_infinity_and_overflow(library, value, rng):
+    """The kernel gives finite numbers, infinities and NaN in the same places as the formula."""
+    # The places are x, the weights of pwconv1 and pwconv2, and the bias of pwconv2. Elsewhere the largest number
+    # overflows float32 but not float64.
     for place in (0, 5, 7, 8) if not np.isfinite(value) else (5,):
         inputs = block_inputs(rng, 2, 3, 5, 24, False)
         inputs[3], inputs[4] = inputs[3] / 100, inputs[4] / 100
@@ -182,7 +183,7 @@ def make_block(rng, is_v2, drop_path):
 @pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE], ids=["pynative", "graph"])
 @pytest.mark.parametrize("is_training", [False, True])
 def test_block_kernel_agrees_with_layers(is_v2, mode, is_training, rng, kernel_calls, monkeypatch):
-    """Values and all gradients of a block with its kernel and of its layers, dropped paths too."""
+    """A block gives the same values and gradients with its kernel and with its layers, also when paths are dropped."""
     ms.set_context(mode=mode)
     block = make_block(rng, is_v2, DropPath(0.5, 0, 0, SampleCounter().count))
     block.set_train(is_training)
@@ -205,7 +206,7 @@ def test_block_kernel_agrees_with_layers(is_v2, mode, is_training, rng, kernel_c
 
 
 def test_kernels_take_only_float32(rng):
-    """Half precision goes through the layers; so does a product that mixed precision sets to another type."""
+    """A block computes half precision with its layers, and its kernel refuses it."""
     block = make_block(rng, True, KeepPath())
     x = random(rng, 2, 5, 7, 24)
     expected = block(Tensor(x)).asnumpy()
@@ -216,7 +217,7 @@ def test_kernels_take_only_float32(rng):
         block.float32_form(Tensor(x.astype(np.float16)), block.named_weights(), block.drop_path.scale(2))
 
 
-def test_views_are_read_right(rng):
+def test_block_kernel_reads_transposed_and_sliced_views(rng):
     block = make_block(rng, False, KeepPath())
     x = random(rng, 2, 24, 5, 7)
     view = ops.transpose(Tensor(x), (0, 2, 3, 1))
@@ -226,7 +227,7 @@ def test_views_are_read_right(rng):
 
 
 def output_and_gradients(layer, x, dout):
-    """The output of a layer, and the gradients of sum(output * dout) with respect to x and to the parameters."""
+    """Return the output of a layer, and the gradients of sum(output * dout) with respect to x and to the parameters."""
     _, (dx, grads) = ms.value_and_grad(lambda x: (layer(x) * dout).sum(), 0, layer.trainable_params())(x)
     return [layer(x).asnumpy(), dx.asnumpy(), *(gradient.asnumpy() for gradient in grads)]
 
@@ -253,7 +254,7 @@ def test_patch_conv_kernel_agrees_with_operators(height, width, channels, kernel
 def test_stem_kernel_agrees_with_operators_on_transposed_images(
     height, width, channels, kernel, rng, kernel_calls, monkeypatch
 ):
-    """Channels-first images give what their transposed form gives to a patch convolution without kernels."""
+    """The stem kernel gives the result of a patch convolution, without kernels, of the transposed images."""
     x = random(rng, 3, channels, height, width)
     dout = Tensor(random(rng, 3, height // kernel, width // kernel, 24))
     stem = StemConv(channels, 24, kernel)
@@ -271,8 +272,8 @@ def test_stem_kernel_agrees_with_operators_on_transposed_images(
         assert relative(ours, theirs) < 2e-6
 
 
-def test_a_forked_process_has_a_pool_of_its_own():
-    """Data workers are forked from a process whose pool's threads do not come along."""
+def test_kernel_library_works_in_a_forked_process():
+    """Data-loader workers are forked, and a forked process has no threads of the pool of its parent."""
     code = f"""
 import os, sys, numpy as np
 sys.path.insert(0, {str(FOLDER)!r})
@@ -299,7 +300,7 @@ sys.exit(0 if same and status == 0 else 1)
 
 @pytest.mark.parametrize("shape", [(3, 40), (2, 3, 5, 17), (1, 1)])
 def test_layer_norm_kernel_agrees_with_its_formula(shape, rng, kernel_calls):
-    """Values and gradients against float64; MindSpore's own operator is compared in tests/models."""
+    """Values and gradients are compared with float64. tests/models compares them with MindSpore's operator."""
     layer = LayerNorm(shape[-1])
     layer.gamma.set_data(Tensor(random(rng, shape[-1])))
     layer.beta.set_data(Tensor(random(rng, shape[-1])))
@@ -314,13 +315,13 @@ def test_layer_norm_kernel_agrees_with_its_formula(shape, rng, kernel_calls):
 
 
 def as_bf16(a):
-    """The nearest bfloat16, ties to even, as a float32."""
+    """Round to the nearest bfloat16, ties to even, and return it as float32."""
     bits = np.ascontiguousarray(a, np.float32).view(np.uint32).astype(np.uint64)
     return (((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32)).view(np.float32)
 
 
-def test_bfloat16_products(library, rng):
-    """A patch convolution is one product: of rounded numbers, summed in float32."""
+def test_patch_conv_kernel_in_bfloat16_agrees_with_products_of_rounded_numbers(library, rng):
+    """A patch convolution is one matrix product, here of rounded numbers that are accumulated in float32."""
     x, weight, bias = random(rng, 2, 12, 8, 5), random(rng, 40, 5, 4, 4), random(rng, 40)
     found = run_library([("PatchBf16", [x, weight, bias], [(2, 3, 2, 40)])], library)
     rounded = [as_bf16(a).astype(np.float64) for a in (x, weight)]
@@ -329,14 +330,14 @@ def test_bfloat16_products(library, rng):
     assert relative(found[0][0], expected) < 1e-6
 
 
-# A scalar, none, one vector's part, and more than what a thread takes at once.
+# A scalar, no elements, a part of one vector, and more elements than one task of a thread.
 ADAMW_SHAPES = [(), (0,), (7,), (3, 11_111), (40, 1, 7, 7)]
 ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-3
 ADAMW_RATES, ADAMW_DECAYS = [0.1, 0.0, 0.02, 0.03, 0.0], [0.0, 0.3, 0.3, 0.5, 0.1]
 
 
 def adamw_step(state, library, threads=2):
-    """Weights, first and second moments after the first step, from these and gradients, each a list."""
+    """Return the lists of weights, first and second moments after the first step."""
     beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
     root = math.sqrt(1 - beta2)
     constants = np.array([beta1, beta2, ADAMW_EPS * root, root / (1 - beta1)], np.float32)
@@ -355,7 +356,7 @@ def adamw_state(rng):
     return weights, moments1, moments2, gradients
 
 
-def test_adamw_is_its_formula(library, rng):
+def test_adamw_kernel_agrees_with_its_formula(library, rng):
     state = adamw_state(rng)
     found = adamw_step(state, library)
     beta1, beta2 = (float(np.float32(beta)) for beta in ADAMW_BETAS)
@@ -369,8 +370,8 @@ def test_adamw_is_its_formula(library, rng):
             np.testing.assert_allclose(found[part][i], expected, rtol=2e-6, atol=2e-6)
 
 
-def test_adamw_on_any_threads_and_beside_nan(library, rng):
-    """The same bits; and what is not finite stays where it is."""
+def test_adamw_kernel_gives_the_same_bits_with_any_number_of_threads_and_beside_nan(library, rng):
+    """The bits are the same with any number of threads, and NaN stays in its element."""
     state = adamw_state(rng)
     runs = [adamw_step(state, library, threads) for threads in (1, 2, 3)]
     state[3][3][1, 500] = np.nan
@@ -386,8 +387,8 @@ def test_adamw_on_any_threads_and_beside_nan(library, rng):
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_atto"])
-def test_packed_weights_give_the_same_bits(name, bf16, rng, kernel_calls):
-    """At two sizes, since few rows and many take different ways; and there is nothing left to load or train."""
+def test_packed_network_gives_the_same_bits_without_its_weights(name, bf16, rng, kernel_calls):
+    """Two sizes are compared, because few rows and many take different paths. No weights are left to train."""
     network = create_model(name, num_classes=3).set_train(False)
     for parameter in network.get_parameters():
         parameter.set_data(Tensor(parameter.asnumpy() + random(rng, *parameter.shape, scale=0.05)))
@@ -411,7 +412,7 @@ def kernel_classes(cell):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_network_has_no_kernel_when_kernels_are_off(version, monkeypatch, rng, kernel_calls):
-    """By the classes of its cells and by what it calls. With kernels, the same network has and calls all kinds."""
+    """The test looks at classes of cells and at calls. With kernels, the network has and calls all kinds."""
     build = partial(ConvNeXt, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), use_grn=version == 2)
     x = Tensor(random(rng, 1, 3, 32, 32))
     network = build()
@@ -431,7 +432,7 @@ def tell(**environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_the_command_says_what_is_in_use():
+def test_kernels_command_reports_the_settings_in_use():
     told = tell(OMP_NUM_THREADS="", MINDCV_KERNELS_THREADS="3", MINDCV_KERNELS_ISA="generic")
     assert told.returncode == 0
     assert "in use: yes" in told.stdout and "set: generic" in told.stdout and "threads: 3" in told.stdout

@@ -1,4 +1,4 @@
-"""Which library file is used: only one that was built from this package's sources, wherever it lies."""
+"""The package uses only a library that was built from its own sources, in the package or in an installed one."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """The package lies in a clone without a library, and Python looks for installed packages in one folder."""
+    """Put the package into a clone without a library, and let Python look for installed packages in one folder."""
     folder = tmp_path / "clone" / "mindcv" / "kernels"
     folder.mkdir(parents=True)
     (tmp_path / "clone" / "setup.py").touch()
@@ -37,7 +37,7 @@ def put_library(root, digest):
     return path
 
 
-def test_library_of_the_package_is_used(clone, tmp_path):
+def test_library_of_the_imported_package_is_used_before_another_installed_one(clone, tmp_path):
     put_library(tmp_path / "site-packages", sources())
     path = put_library(clone, sources())
     assert library._find() == path
@@ -69,7 +69,7 @@ def test_library_without_a_stamp_is_refused(clone):
         library._find()
 
 
-def test_missing_library_is_said_with_what_builds_one(clone, monkeypatch):
+def test_missing_library_is_reported_with_the_command_that_builds_one(clone, monkeypatch):
     with pytest.raises(library._NoLibraryError, match="no library was built for '.*'; to build it, run: .* -m pip"):
         library._find()
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -135,14 +135,14 @@ def test_instruction_set_of_the_processor_is_no_error(wanted, monkeypatch):
 
 
 def test_script_in_a_clone_uses_the_kernels_of_the_installed_package(tmp_path):
-    """What `pip install .` leaves: the clone's package comes first and has no library."""
+    """After `pip install .`, Python finds the package of the clone first, which has no library."""
     shutil.copytree(
         ROOT / "mindcv", tmp_path / "clone" / "mindcv", ignore=shutil.ignore_patterns("*.so", "__pycache__")
     )
     installed = tmp_path / "site-packages" / "mindcv" / "kernels"
     installed.mkdir(parents=True)
     shutil.copy(library.library_path(), installed)
-    # This environment's own folders first but for the project's, so that no other library is found.
+    # The folders of this environment come first, without those of the project, so that no other library is found.
     code = "import mindcv.kernels as k; print(k.__file__); print(k.status().path)"
     others = [entry for entry in sys.path if entry and not (Path(entry) / "mindcv").exists()]
     path = os.pathsep.join([str(tmp_path / "site-packages"), *others])
