@@ -1,4 +1,4 @@
-"""Mixed precision: close to float32, and truly in another format."""
+"""Mixed precision computes close to float32, and really in another format."""
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +12,7 @@ from mindcv.utils.errors import UserError
 
 
 def build():
-    """The same weights each time, of a size that makes every layer matter."""
+    """Build a network with the same weights each time, which are so large that every layer matters."""
     network = ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), layer_scale_init_value=0.5).set_train(False)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
@@ -34,7 +34,7 @@ def exact(images):
 @pytest.mark.parametrize(
     ("level", "cast_list"), [("O1", ()), ("O1", ["Dense"]), ("O1", ["PatchConv"]), ("O2", ()), ("O3", ())]
 )
-def test_logits_are_close_and_not_equal(images, exact, level, cast_list):
+def test_apply_amp_computes_logits_near_to_those_of_float32_and_not_equal(images, exact, level, cast_list):
     network = build()
     logits = apply_amp(network, level, cast_list)(images)
     assert logits.dtype == ms.float32
@@ -44,15 +44,15 @@ def test_logits_are_close_and_not_equal(images, exact, level, cast_list):
 
 
 @pytest.mark.parametrize("cast_list", [["FourierDepthwiseConv"], ["Dense", "FourierDepthwiseConv"]])
-def test_part_of_a_block(images, exact, cast_list):
-    """A kernel that runs a whole block must not hide that one of its layers is to be cast."""
+def test_apply_amp_casts_a_listed_layer_inside_a_block(images, exact, cast_list):
+    """The kernel of a whole block must not run when one layer of the block is cast."""
     logits = apply_amp(build(), "O1", cast_list)(images).asnumpy()
     np.testing.assert_allclose(logits, exact, atol=1e-2)
     assert (logits != exact).any()
 
 
-def test_bfloat16(images, exact):
-    """About 8 bits are kept: further off than float32, and not by much."""
+def test_apply_amp_with_bfloat16_keeps_about_8_bits(images, exact):
+    """The error is larger than that of float32, but not much larger than 8 bits allow."""
     logits = apply_amp(build(), "O1", dtype="bfloat16")(images)
     assert logits.dtype == ms.float32
     error = np.abs(logits.asnumpy() - exact).max() / np.abs(exact).max()
@@ -61,13 +61,13 @@ def test_bfloat16(images, exact):
 
 @pytest.mark.skipif(not is_available(), reason="the kernels are not in use")
 @pytest.mark.parametrize("level", ["O2", "O3"])
-def test_bfloat16_on_cpu_is_o1_at_every_level(images, capsys, level):
+def test_apply_amp_with_bfloat16_on_cpu_is_o1_at_every_level(images, capsys, level):
     logits = apply_amp(build(), level, dtype="bfloat16")(images)
     assert f"amp_level {level} with bfloat16 is computed as O1" in capsys.readouterr().err
     np.testing.assert_array_equal(logits.asnumpy(), apply_amp(build(), "O1", dtype="bfloat16")(images).asnumpy())
 
 
-def test_bfloat16_where_it_is_not(monkeypatch):
+def test_apply_amp_refuses_bfloat16_where_it_is_unavailable(monkeypatch):
     with pytest.raises(UserError, match="bfloat16 on CPU goes without amp_cast_list"):
         apply_amp(build(), "O1", ["Dense"], dtype="bfloat16")
     with pytest.raises(UserError, match="amp_dtype 'bfloat61' is not known; did you mean 'bfloat16'"):
@@ -77,19 +77,19 @@ def test_bfloat16_where_it_is_not(monkeypatch):
         apply_amp(build(), "O1", dtype="bfloat16")
 
 
-def test_o0_changes_nothing(images, exact):
+def test_apply_amp_o0_changes_nothing(images, exact):
     network = build()
     assert apply_amp(network, "O0") is network
     np.testing.assert_array_equal(network(images).asnumpy(), exact)
 
 
-def test_a_cast_list_names_what_is_cast():
+def test_apply_amp_casts_only_the_layers_of_the_cast_list():
     network = apply_amp(build(), "O1", ["Dense"])
     types = {type(cell).__name__: getattr(cell, "compute_type", None) for _, cell in network.cells_and_names()}
     assert types["Dense"] == ms.float16 and types["PatchConv"] is None
 
 
-def test_wrong_names():
+def test_apply_amp_refuses_unknown_levels_and_layers():
     for level, cast_list, says in [
         ("O4", (), r"amp_level 'O4' is not known.*\(there are: O0, O1, O2, O3\)"),
         ("O2", ["Dense"], "amp_cast_list goes with amp_level O1, not O2"),

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, and that none is ever half there."""
+"""The manager keeps the checkpoints of its policy, and no checkpoint is ever written in part."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def network():
 
 @pytest.fixture
 def weights(network):
-    """Of `network`, by name."""
+    """Return the weights of `network` by name."""
     return {"weight": network.weight, "bias": network.bias}
 
 
@@ -28,7 +28,7 @@ def files(folder):
     return sorted(os.listdir(folder))
 
 
-def test_names_and_contents(tmp_path, network, weights):
+def test_checkpoint_manager_names_the_file_by_epoch_and_step_and_saves_weights_and_metadata(tmp_path, network, weights):
     manager = CheckpointManager(tmp_path, "convnext_tiny")
     path = manager.save(weights, {"epoch": 3}, 3, 250)
     assert path == tmp_path / "convnext_tiny-3_250.ckpt" and files(tmp_path) == [path.name]
@@ -38,7 +38,7 @@ def test_names_and_contents(tmp_path, network, weights):
     np.testing.assert_array_equal(arrays["weight"], network.weight.asnumpy())
 
 
-def test_latest_k(tmp_path, weights):
+def test_checkpoint_manager_keeps_the_newest_files_with_latest_k(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "latest_k", keep_max=2)
     (tmp_path / "m-0_9.ckpt").write_bytes(b"of another run")
     for epoch in range(1, 6):
@@ -46,14 +46,14 @@ def test_latest_k(tmp_path, weights):
     assert files(tmp_path) == ["m-0_9.ckpt", "m-4_9.ckpt", "m-5_9.ckpt"]
 
 
-def test_a_file_written_again_counts_once(tmp_path, weights):
+def test_checkpoint_manager_counts_a_file_written_again_once(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "latest_k", keep_max=2)
     for epoch in (1, 2, 2, 2):
         manager.save(weights, {}, epoch, 9)
     assert files(tmp_path) == ["m-1_9.ckpt", "m-2_9.ckpt"]
 
 
-def test_top_k_keeps_the_newer_of_equals(tmp_path, weights):
+def test_checkpoint_manager_keeps_the_newer_of_equal_scores_with_top_k(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m", "top_k", keep_max=2)
     kept = []
     for epoch, score in enumerate([0.5, 0.3, 0.5, 0.4, 0.5, 0.7], start=1):
@@ -63,7 +63,7 @@ def test_top_k_keeps_the_newer_of_equals(tmp_path, weights):
 
 
 @pytest.mark.parametrize("policy", ["latest_k", "top_k"])
-def test_the_best_is_kept_besides(tmp_path, network, weights, policy):
+def test_checkpoint_manager_keeps_the_best_in_a_file_of_its_own(tmp_path, network, weights, policy):
     manager = CheckpointManager(tmp_path, "m", policy, keep_max=1)
     best = []
     for epoch, score in enumerate([0.2, 0.6, 0.6, 0.1], start=1):
@@ -75,7 +75,7 @@ def test_the_best_is_kept_besides(tmp_path, network, weights, policy):
     assert best == [1, 2, 2, 2]
 
 
-def test_without_scores_there_is_no_best(tmp_path, weights):
+def test_checkpoint_manager_saves_no_best_and_refuses_top_k_without_scores(tmp_path, weights):
     CheckpointManager(tmp_path, "m").save(weights, {}, 1, 1)
     assert files(tmp_path) == ["m-1_1.ckpt"]
     with pytest.raises(UserError, match="top_k ranks by validation"):
@@ -83,7 +83,7 @@ def test_without_scores_there_is_no_best(tmp_path, weights):
     assert files(tmp_path) == ["m-1_1.ckpt"]
 
 
-def test_a_failed_write_loses_nothing(tmp_path, weights, monkeypatch):
+def test_checkpoint_manager_loses_no_file_when_a_write_fails(tmp_path, weights, monkeypatch):
     manager = CheckpointManager(tmp_path, "m", keep_max=1)
     manager.save(weights, {}, 1, 1)
     before = (tmp_path / "m-1_1.ckpt").read_bytes()
@@ -100,7 +100,7 @@ def test_a_failed_write_loses_nothing(tmp_path, weights, monkeypatch):
         assert files(tmp_path) == ["m-1_1.ckpt"] and (tmp_path / "m-1_1.ckpt").read_bytes() == before
 
 
-def test_an_old_file_goes_only_when_the_next_is_there(tmp_path, weights, monkeypatch):
+def test_checkpoint_manager_removes_an_old_file_only_after_saving_the_next(tmp_path, weights, monkeypatch):
     manager = CheckpointManager(tmp_path, "m", keep_max=1)
     manager.save(weights, {}, 1, 1)
     save = ms.save_checkpoint
@@ -114,7 +114,7 @@ def test_an_old_file_goes_only_when_the_next_is_there(tmp_path, weights, monkeyp
     assert files(tmp_path) == ["m-2_1.ckpt"]
 
 
-def test_wrong_options(tmp_path):
+def test_checkpoint_manager_refuses_wrong_options(tmp_path):
     with pytest.raises(UserError, match=r"ckpt_save_policy 'top' is not known.*latest_k, top_k"):
         CheckpointManager(tmp_path, "m", "top")
     with pytest.raises(UserError, match="keep_checkpoint_max must be at least 1, not 0"):
@@ -122,7 +122,7 @@ def test_wrong_options(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_lost_weights_take_no_good_ones_place(tmp_path, network, weights, bad):
+def test_checkpoint_manager_refuses_to_save_weights_that_are_not_finite(tmp_path, network, weights, bad):
     manager = CheckpointManager(tmp_path, "m", keep_max=1)
     manager.save(weights, {}, 1, 1, 0.5)
     network.bias.set_data(Tensor(np.float32([0, bad, 0])))
@@ -132,8 +132,8 @@ def test_lost_weights_take_no_good_ones_place(tmp_path, network, weights, bad):
 
 
 @pytest.mark.parametrize("policy", ["latest_k", "top_k"])
-def test_a_restored_manager_goes_on(tmp_path, weights, policy):
-    """Files and the best score are those of the run, whichever process wrote them."""
+def test_checkpoint_manager_continues_after_restore_as_without_interruption(tmp_path, weights, policy):
+    """The files and the best score belong to the run, whichever process wrote them."""
     folders, scores = [tmp_path / "one", tmp_path / "two"], [0.5, 0.9, 0.1, 0.6, 0.7]
     for folder in folders:
         folder.mkdir()
@@ -154,7 +154,7 @@ def test_a_restored_manager_goes_on(tmp_path, weights, policy):
     assert read_ckpt(folders[1] / "m_best.ckpt")[1] == {"epoch": 2}
 
 
-def test_the_best_is_saved_between_two_saves_too(tmp_path, weights):
+def test_checkpoint_manager_saves_the_best_between_two_saves(tmp_path, weights):
     manager = CheckpointManager(tmp_path, "m")
     for epoch, score in enumerate([0.2, 0.9, None, 0.9], start=1):
         manager.save_best(weights, {"epoch": epoch}, epoch, score)
@@ -162,7 +162,7 @@ def test_the_best_is_saved_between_two_saves_too(tmp_path, weights):
     assert (manager.best_epoch, manager.best_score) == (2, 0.9)
 
 
-def test_best_with_a_weight_that_is_not_finite_is_refused(tmp_path, network, weights):
+def test_checkpoint_manager_refuses_a_best_with_weights_that_are_not_finite(tmp_path, network, weights):
     manager = CheckpointManager(tmp_path, "m")
     network.weight.set_data(Tensor(np.full((3, 4), np.nan), ms.float32))
     with pytest.raises(UserError, match="weight"):
@@ -172,7 +172,7 @@ def test_best_with_a_weight_that_is_not_finite_is_refused(tmp_path, network, wei
 
 @pytest.fixture
 def moved(tmp_path, weights):
-    """A manager in another folder than that of the run that it goes on with."""
+    """Return a manager that continues a run in a new folder."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     before = CheckpointManager(tmp_path / "old", "m")
@@ -182,7 +182,7 @@ def moved(tmp_path, weights):
     return manager
 
 
-def test_the_best_moves_with_a_run(tmp_path, moved, weights):
+def test_checkpoint_manager_copies_the_best_when_the_run_moves_to_another_folder(tmp_path, moved, weights):
     moved.take_best_from(tmp_path / "old")
     moved.save(weights, {"epoch": 2}, 2, 1, 0.5)
     assert files(tmp_path / "new") == ["m-2_1.ckpt", "m_best.ckpt"]
@@ -190,7 +190,7 @@ def test_the_best_moves_with_a_run(tmp_path, moved, weights):
     assert files(tmp_path / "old") == ["m-1_1.ckpt", "m_best.ckpt"]
 
 
-def test_a_best_that_is_gone_is_said_and_chosen_anew(tmp_path, moved, weights, capsys):
+def test_checkpoint_manager_warns_and_chooses_a_new_best_when_the_old_one_is_missing(tmp_path, moved, weights, capsys):
     (tmp_path / "old" / "m_best.ckpt").unlink()
     moved.take_best_from(tmp_path / "old")
     assert "m_best.ckpt', the best checkpoint of the resumed run, is gone" in capsys.readouterr().err
@@ -198,8 +198,8 @@ def test_a_best_that_is_gone_is_said_and_chosen_anew(tmp_path, moved, weights, c
     assert read_ckpt(tmp_path / "new" / "m_best.ckpt")[1] == {"epoch": 2}
 
 
-def test_files_of_another_folder_take_no_places(tmp_path, weights):
-    """Of the two that the run keeps, none is in the new folder."""
+def test_checkpoint_manager_does_not_count_files_of_another_folder(tmp_path, weights):
+    """The two files that the run keeps are both in the old folder."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     before = CheckpointManager(tmp_path / "old", "m", "top_k", keep_max=2)
@@ -212,7 +212,7 @@ def test_files_of_another_folder_take_no_places(tmp_path, weights):
     assert files(tmp_path / "new") == ["m-3_1.ckpt", "m-4_1.ckpt"]
 
 
-def test_a_run_that_did_not_save_the_best_epoch_is_restored(tmp_path):
+def test_checkpoint_manager_restores_a_run_whose_best_epoch_was_not_saved(tmp_path):
     manager = CheckpointManager(tmp_path, "m")
     manager.restore({"best_score": 0.5, "kept": []})
     assert (manager.best_score, manager.best_epoch) == (0.5, None)

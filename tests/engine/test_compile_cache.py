@@ -1,5 +1,7 @@
-"""The folder of compiled training steps. What MindSpore would write is written by the tests; the real thing is in
-tests/test_compile_cache.py."""
+"""Tests of the folder of compiled training steps. They write the files that MindSpore would write.
+
+tests/test_compile_cache.py compiles real training steps.
+"""
 
 import json
 import os
@@ -21,14 +23,14 @@ KEY = {"options": {"lr": 0.1, "betas": (0.9, 0.999)}, "num_classes": 10}
 
 
 class Processes(Group):
-    """A group of which the others have what this process has."""
+    """A group whose other processes have the same entries as this process."""
 
     def sum_integers(self, values):
         return np.asarray(values) * self.size
 
 
 class Unlike(Group):
-    """A group of which only this process may have something."""
+    """A group whose other processes have no entries."""
 
     def sum_integers(self, values):
         return np.asarray(values)
@@ -36,7 +38,7 @@ class Unlike(Group):
 
 @pytest.fixture(autouse=True)
 def graph_mode(monkeypatch):
-    """As in a process of its own for each run that a test makes."""
+    """Set graph mode, and forget that this process has used a cache."""
     monkeypatch.setattr(CompileCache, "_has_served", False)
     monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE", raising=False)
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -48,7 +50,7 @@ def folder(tmp_path):
 
 
 class Run:
-    """A process that trains: `cells` are compiled in turn, each into one file, unless that is there already."""
+    """A process that trains. It compiles `cells` in turn, each into one file, unless the file exists already."""
 
     def __init__(self, folder, key=KEY, arguments=(IMAGES, LABELS), cells=1, channels=3, group=Group()):  # noqa: B008
         CompileCache._has_served = False
@@ -70,7 +72,7 @@ class Run:
         assert "MS_COMPILER_CACHE_PATH" not in os.environ
 
     def found_by(self):
-        """What files there were for each cell before it was compiled."""
+        """Compile all cells and return the text of the file that each of them found."""
         for number in range(len(self.cells)):
             self.compile(number)
         return self.found
@@ -80,14 +82,14 @@ def entries(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_second_run_finds_what_the_first_compiled(folder):
+def test_compile_cache_serves_the_second_run_with_the_graph_of_the_first(folder):
     assert Run(folder).found_by() == [None]
     assert len(entries(folder)) == 1
     assert Run(folder).found_by() == ["graph 0"]
     assert len(entries(folder)) == 1
 
 
-def test_two_graphs_are_one_entry_that_appears_with_the_second(folder):
+def test_compile_cache_creates_an_entry_only_when_all_graphs_are_compiled(folder):
     run = Run(folder, cells=2)
     run.compile(0)
     assert [name for name in entries(folder) if not name.startswith(".")] == []
@@ -108,14 +110,14 @@ def test_two_graphs_are_one_entry_that_appears_with_the_second(folder):
     ],
     ids=["rate", "betas", "process", "dtype", "batch", "parameter"],
 )
-def test_another_step_has_another_entry(folder, change):
+def test_compile_cache_makes_another_entry_when_the_step_differs(folder, change):
     Run(folder).found_by()
     assert Run(folder, **change).found_by() == [None]
     assert len(entries(folder)) == 2
     assert Run(folder).found_by() == ["graph 0"]
 
 
-def test_all_processes_take_theirs_or_none(folder):
+def test_compile_cache_serves_no_process_when_one_has_no_entry(folder):
     Run(folder, group=Processes(0, 2)).found_by()
     assert Run(folder, group=Unlike(0, 2)).found_by() == [None]
     assert Run(folder, group=Processes(0, 2)).found_by() == ["graph 0"]
@@ -123,22 +125,22 @@ def test_all_processes_take_theirs_or_none(folder):
 
 
 @pytest.mark.parametrize("name", ["MINDCV_KERNELS", "MS_DEV_ANYTHING"])
-def test_another_environment_has_another_entry(folder, monkeypatch, name):
+def test_compile_cache_makes_another_entry_when_the_environment_differs(folder, monkeypatch, name):
     Run(folder).found_by()
     monkeypatch.setenv(name, "off")
     assert Run(folder).found_by() == [None]
 
 
-def test_another_meeting_place_is_the_same_step(folder, monkeypatch):
-    """Ports and addresses of a job are others each time it is started."""
+def test_compile_cache_ignores_the_address_of_the_scheduler(folder, monkeypatch):
+    """Each start of a job may use another port and another address."""
     Run(folder).found_by()
     monkeypatch.setenv("MS_SCHED_PORT", "8119")
     monkeypatch.setenv("MS_NODE_ID", "0")
     assert Run(folder).found_by() == ["graph 0"]
 
 
-def test_changed_code_has_another_entry(folder, tmp_path, monkeypatch):
-    """Of a module that is imported from elsewhere than where packages are installed, as a user's own model is."""
+def test_compile_cache_makes_another_entry_when_code_changes(folder, tmp_path, monkeypatch):
+    """The changed module is imported from a user's folder, not from an installed package."""
     code = tmp_path / "my_own_model.py"
     code.write_text("DEPTH = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -150,7 +152,7 @@ def test_changed_code_has_another_entry(folder, tmp_path, monkeypatch):
     assert Run(folder).found_by() == [None]
 
 
-def test_the_package_and_its_library_are_part_of_the_code():
+def test_compile_cache_key_includes_the_package_and_the_sources_of_its_kernels():
     files = module._code_files()
     package = Path(module.__file__).parents[1]
     assert {str(package / "models" / "convnext.py"), str(package / "kernels" / "csrc" / "network" / "gelu.h")} <= files
@@ -159,8 +161,8 @@ def test_the_package_and_its_library_are_part_of_the_code():
 
 
 @pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
-def test_packages_of_another_environment_are_not_part_of_the_code(tmp_path, monkeypatch, name):
-    """A .pth file may add them to the path of this one."""
+def test_compile_cache_key_leaves_out_packages_of_another_environment(tmp_path, monkeypatch, name):
+    """A .pth file may add packages of another environment to the path of this one."""
     folder = tmp_path / "other" / "lib" / name
     folder.mkdir(parents=True)
     (folder / "package_of_another_environment.py").write_text("")
@@ -172,7 +174,7 @@ def test_packages_of_another_environment_are_not_part_of_the_code(tmp_path, monk
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "more", "no manifest", "broken manifest"])
-def test_a_damaged_entry_is_compiled_anew(folder, damage):
+def test_compile_cache_compiles_again_when_an_entry_is_damaged(folder, damage):
     Run(folder).found_by()
     (entry,) = folder.iterdir()
     (graph,) = entry.rglob("*.mindir")
@@ -193,8 +195,8 @@ def test_a_damaged_entry_is_compiled_anew(folder, damage):
     assert Run(folder).found_by() == ["graph 0"]
 
 
-def test_the_entry_of_another_key_is_not_taken_for_the_names_sake(folder):
-    """Names are 128 bits of a digest; what is inside says all of it."""
+def test_compile_cache_refuses_an_entry_whose_manifest_holds_another_key(folder):
+    """The name of an entry is only a digest of 128 bits. Its manifest holds the whole key."""
     Run(folder).found_by()
     (entry,) = folder.iterdir()
     manifest = json.loads((entry / "entry.json").read_text())
@@ -203,7 +205,7 @@ def test_the_entry_of_another_key_is_not_taken_for_the_names_sake(folder):
     assert Run(folder).found_by() == [None]
 
 
-def test_a_failed_compilation_leaves_nothing(folder):
+def test_compile_cache_leaves_no_entry_when_compilation_fails(folder):
     run = Run(folder)
     with pytest.raises(RuntimeError), run.cache.compiling(run.arguments):
         raise RuntimeError("no such operator")
@@ -212,13 +214,13 @@ def test_a_failed_compilation_leaves_nothing(folder):
     assert entries(folder) == []
 
 
-def test_nothing_is_kept_when_mindspore_has_written_nothing(folder, capsys):
+def test_compile_cache_warns_and_keeps_no_entry_when_mindspore_writes_no_graph(folder, capsys):
     Run(folder).compile(0, text=None)
     assert entries(folder) == []
     assert "has not written" in capsys.readouterr().err
 
 
-def test_the_faster_of_two_runs_is_kept(folder, capsys):
+def test_compile_cache_keeps_the_entry_of_the_faster_of_two_runs(folder, capsys):
     slow = Run(folder)
     with slow.cache.compiling(slow.arguments):
         graph = Path(os.environ["MS_COMPILER_CACHE_PATH"]) / "compile_cache_0.mindir"
@@ -240,25 +242,25 @@ def test_compile_cache_removes_old_folders_of_killed_processes(folder):
     assert ".part-old" not in entries(folder)
 
 
-def test_a_process_has_one_cached_step(folder):
+def test_compile_cache_refuses_a_second_step_in_one_process(folder):
     Run(folder)
     with pytest.raises(UserError, match="one cached training step"):
         CompileCache(str(folder), KEY).serve(nn.Dense(2, 2))
 
 
-def test_mindspores_own_cache_is_not_taken_over(folder, monkeypatch):
+def test_compile_cache_refuses_to_replace_the_cache_of_mindspore(folder, monkeypatch):
     monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
     with pytest.raises(UserError, match="MS_COMPILER_CACHE_ENABLE"):
         CompileCache(str(folder), KEY)
 
 
-def test_only_graph_mode_compiles(folder):
+def test_compile_cache_refuses_pynative_mode(folder):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     with pytest.raises(UserError, match="graph mode"):
         CompileCache(str(folder), KEY)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_compile_cache_names_a_folder_that_it_cannot_create(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to folder"):
         CompileCache(str(tmp_path / "file" / "cache"), KEY)

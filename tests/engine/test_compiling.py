@@ -1,4 +1,4 @@
-"""What is said before a graph is compiled."""
+"""Messages are logged before a graph is compiled."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,9 @@ from mindcv.engine import Callback, ProgressLog, Trainer, Validation, compiling,
         ("Ascend", False, "compiling the step, which may take minutes\n"),
     ],
 )
-def test_the_usual_time_depends_on_the_device_and_the_kernels(monkeypatch, capsys, device, has_kernels, words):
+def test_say_compiling_gives_the_usual_time_of_the_device_and_the_kernels(
+    monkeypatch, capsys, device, has_kernels, words
+):
     context = {"mode": ms.GRAPH_MODE, "device_target": device}
     monkeypatch.setattr(compiling, "ms", SimpleNamespace(get_context=context.get, GRAPH_MODE=ms.GRAPH_MODE))
     monkeypatch.setattr(compiling, "status", lambda: SimpleNamespace(is_used=has_kernels))
@@ -26,7 +28,7 @@ def test_the_usual_time_depends_on_the_device_and_the_kernels(monkeypatch, capsy
     assert capsys.readouterr().err.startswith(words)
 
 
-def test_nothing_is_said_in_pynative_mode(capsys):
+def test_say_compiling_logs_nothing_in_pynative_mode(capsys):
     say_compiling("the step")
     assert capsys.readouterr().err == ""
 
@@ -56,7 +58,7 @@ class Loader:
         yield np.ones((2, 3), np.float32), np.zeros(2, np.int32)
 
 
-def test_the_step_and_the_network_for_validation_are_announced_once(monkeypatch):
+def test_trainer_announces_the_compilation_of_step_and_validation_once(monkeypatch):
     said, network = [], nn.Dense(3, 3)
     monkeypatch.setattr("mindcv.engine.callbacks.say_compiling", said.append)
 

@@ -1,4 +1,4 @@
-"""Distillation of a linear student against its gradient written in NumPy."""
+"""Distillation of a linear student is compared with its gradient written in NumPy."""
 
 import mindspore as ms
 import numpy as np
@@ -39,7 +39,7 @@ def softmax(logits):
 
 
 def by_hand(logits, teacher_logits, kind, alpha, tau):
-    """(loss, its gradient to the student's logits) with a smoothed cross-entropy for the base."""
+    """Return (loss, its gradient with respect to the student's logits). The base is a smoothed cross-entropy."""
     size, shares = len(logits), softmax(logits)
     targets = (1 - EPS) * np.eye(3)[LABELS] + EPS / 3
     loss = (1 - alpha) * -(targets * np.log(shares)).sum() / size
@@ -54,7 +54,7 @@ def by_hand(logits, teacher_logits, kind, alpha, tau):
 
 @MODES
 @KINDS
-def test_one_step(mode_, kind, tau):
+def test_distillation_step_updates_the_student_by_the_formula(mode_, kind, tau):
     ms.set_context(mode=mode_)
     student, teacher = linear(1), linear(2)
     (weight, bias), before = weights(student), weights(teacher)
@@ -72,7 +72,7 @@ def test_one_step(mode_, kind, tau):
         np.testing.assert_array_equal(now, then)
 
 
-def test_whose_parameters_are_whose():
+def test_distillation_network_trains_only_parameters_of_the_student():
     student, teacher = linear(1), linear(2)
     network = DistillationNetwork(student, teacher)
     assert [parameter.name for parameter in student.get_parameters()] == ["weight", "bias"]
@@ -86,14 +86,14 @@ def test_whose_parameters_are_whose():
 
 
 class Switch(nn.Cell):
-    """Ones in training, zeros in evaluation."""
+    """A cell that returns ones in training and zeros in evaluation."""
 
     def construct(self, x):
         return ops.ones_like(x) if self.training else ops.zeros_like(x)
 
 
 @MODES
-def test_the_teacher_stays_in_evaluation_mode(mode_):
+def test_distillation_network_keeps_the_teacher_in_evaluation_mode(mode_):
     ms.set_context(mode=mode_)
     network = DistillationNetwork(Switch(), nn.SequentialCell(Switch()))
     outputs = nn.SequentialCell(network).set_train(True)(Tensor(IMAGES))
@@ -103,7 +103,7 @@ def test_the_teacher_stays_in_evaluation_mode(mode_):
 
 
 @MODES
-def test_no_gradient_reaches_the_teacher(mode_):
+def test_distillation_loss_sends_no_gradient_to_the_teacher(mode_):
     ms.set_context(mode=mode_)
     teacher = linear(2)
     network = DistillationNetwork(linear(1), teacher).set_train(True)
@@ -119,7 +119,7 @@ def test_no_gradient_reaches_the_teacher(mode_):
 
 @MODES
 @KINDS
-def test_extreme_and_half_precision_logits(mode_, kind, tau):
+def test_distillation_loss_is_exact_and_finite_for_extreme_float16_logits(mode_, kind, tau):
     ms.set_context(mode=mode_)
     loss = DistillationLoss(create_loss("CE"), kind, tau=tau)
     logits = Tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [2.0, 2.0, 2.0]], ms.float16)
@@ -136,7 +136,7 @@ def test_extreme_and_half_precision_logits(mode_, kind, tau):
 
 
 @MODES
-def test_of_a_tuple_the_main_head_learns_from_the_teacher(mode_, rng):
+def test_distillation_loss_teaches_only_the_main_head_of_a_tuple(mode_, rng):
     ms.set_context(mode=mode_)
     main, aux, teacher = (rng.standard_normal((6, 3)) for _ in range(3))
     loss = DistillationLoss(create_loss("CE", label_smoothing=EPS, aux_factor=0.4), alpha=0.3, tau=2.0)
@@ -147,8 +147,8 @@ def test_of_a_tuple_the_main_head_learns_from_the_teacher(mode_, rng):
     np.testing.assert_allclose(found.asnumpy(), expected, rtol=1e-5)
 
 
-def test_a_trainer_of_convnexts():
-    """Networks of the same names, one of them in float16, in graph mode."""
+def test_trainer_distils_a_convnext_in_graph_mode():
+    """Student and teacher have the same parameter names, and the teacher computes in float16."""
     ms.set_context(mode=ms.GRAPH_MODE)
     student, teacher = (ConvNeXt(1, 3, (1, 1, 1, 1), (4, 4, 8, 8), use_grn=True, drop_path_rate=0.5) for _ in range(2))
     before = weights(teacher)
@@ -163,7 +163,7 @@ def test_a_trainer_of_convnexts():
         np.testing.assert_array_equal(now, then)
 
 
-def test_one_network_cannot_be_both():
+def test_distillation_network_refuses_one_network_as_student_and_teacher():
     student = linear(1)
     with pytest.raises(UserError, match="network of its own"):
         DistillationNetwork(student, nn.SequentialCell(student))
@@ -179,6 +179,6 @@ def test_one_network_cannot_be_both():
         ({"base": create_loss("CE", reduction="sum")}, "reduction 'mean', not 'sum'"),
     ],
 )
-def test_wrong_options(wrong, words):
+def test_distillation_loss_refuses_wrong_options(wrong, words):
     with pytest.raises(UserError, match=words):
         DistillationLoss(**{"base": create_loss("CE"), **wrong})

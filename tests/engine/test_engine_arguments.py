@@ -1,4 +1,4 @@
-"""Wrong arguments of training and evaluation: one sentence that names the argument, the value and what is expected."""
+"""Training and evaluation refuse a wrong argument in one sentence with its name, its value and the expected values."""
 
 import re
 
@@ -27,18 +27,18 @@ def dataset():
 
 
 @pytest.mark.parametrize("num_epochs", [1.5, "1", None, -1, True])
-def test_train_names_a_number_of_epochs_that_is_none(num_epochs, dataset):
+def test_train_refuses_a_wrong_number_of_epochs(num_epochs, dataset):
     with refused(f"num_epochs must be a whole number of at least 0, got {num_epochs!r}"):
         Trainer(None).train(num_epochs, create_loader(dataset, 8))
 
 
 @pytest.mark.parametrize("callbacks", [ProgressLog(), [print], "callbacks", None])
-def test_train_names_callbacks_that_are_none(callbacks, dataset):
+def test_train_refuses_objects_that_are_not_callbacks(callbacks, dataset):
     with refused("callbacks must be a list of callbacks of mindcv.engine, got "):
         Trainer(None).train(1, create_loader(dataset, 8), callbacks)
 
 
-def test_a_data_set_in_place_of_a_loader_is_named(dataset):
+def test_train_and_evaluate_refuse_a_data_set_in_place_of_a_loader(dataset):
     with refused(f"{NO_LOADER} a value of type ImageDataset"):
         Trainer(None).train(1, dataset)
     with refused(f"{NO_LOADER} a value of type ImageDataset"):

@@ -1,4 +1,4 @@
-"""Evaluation: every image once, whatever the batches."""
+"""Evaluation counts every image once, whatever the batch size is."""
 
 import importlib
 import signal
@@ -14,7 +14,7 @@ from mindcv.utils.errors import DataError, Interrupted, UserError
 
 
 class Loader:
-    """Arrays in batches, the last one smaller."""
+    """A loader of arrays, whose last batch may be smaller."""
 
     def __init__(self, images, labels, batch_size):
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -32,7 +32,7 @@ class Loader:
 
 
 class Linear(nn.Cell):
-    """[B, 4] to [B, 3]; notes the shapes it is given, and is only right in evaluation mode."""
+    """A network from [B, 4] to [B, 3]. It records the shapes of its inputs and is correct in evaluation mode only."""
 
     def __init__(self, weight):
         super().__init__()
@@ -52,7 +52,7 @@ def data():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 11, 64])
-def test_batches_do_not_matter(data, batch_size):
+def test_evaluate_counts_every_image_once_for_any_batch_size(data, batch_size):
     images, labels, weight = data
     network = Linear(weight).set_train(True)
     result = evaluate(network, Loader(images, labels, batch_size), 3, Group())
@@ -87,7 +87,7 @@ def test_evaluate_counts_among_the_given_classes_alone(data):
     assert result.counts.confusion.shape == (2, 2) and result.counts.confusion.sum(axis=1).tolist() == [6, 5]
 
 
-def test_processes_count_together(data, processes):
+def test_evaluate_adds_up_the_counts_of_all_processes(data, processes):
     images, labels, weight = data
     loaders = [Loader(images[rank::3], labels[rank::3], 2) for rank in range(3)]
     results = processes.run(lambda rank: evaluate(Linear(weight), loaders[rank], 3, Group(rank, 3)), 3)
@@ -95,8 +95,8 @@ def test_processes_count_together(data, processes):
     assert [(r.counts.num_images, r.counts.num_top1) for r in results] == [(11, hits)] * 3
 
 
-def test_an_image_that_one_process_cannot_read_ends_all(data, processes):
-    """The others do not wait for its counts."""
+def test_evaluate_fails_in_every_process_when_one_cannot_read_an_image(data, processes):
+    """The other processes must not wait for the counts of the process that failed."""
     images, labels, weight = data
     loaders = [Loader(images[rank::3], labels[rank::3], 2) for rank in range(3)]
 
@@ -116,7 +116,7 @@ def test_an_image_that_one_process_cannot_read_ends_all(data, processes):
     assert processes.run(failure, 3) == [other, "cannot decode 'x.jpg'", other]
 
 
-def test_speed_leaves_out_the_first_batch(data, monkeypatch):
+def test_evaluate_measures_the_speed_without_the_first_batch(data, monkeypatch):
     images, labels, weight = data
     ticks = iter([0.0, 100.0, 104.0])  # the start, the end of the first batch, the end
     module = importlib.import_module("mindcv.engine.evaluate")  # the package has a function of that name
@@ -133,7 +133,7 @@ def test_predict_gives_logits_of_the_images_alone(data):
     assert found.shape == (2, 3) and found.dtype == np.float32 and network.shapes == {(5, 4)}
 
 
-def test_a_signal_stops_after_the_batch(data):
+def test_evaluate_stops_after_the_batch_in_which_a_signal_arrives(data):
     images, labels, weight = data
     network, interruption = Linear(weight), Interruption()
     loader = Loader(images, labels, 2)

@@ -1,4 +1,4 @@
-"""Letters in pictures: each from a font that has it."""
+"""Pictures show each letter in a font that has it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drawn(painter, text):
 
 @pytest.fixture
 def few_fonts(monkeypatch):
-    """A machine whose first font is poor, with DejaVu Sans installed."""
+    """Simulate a machine whose first font has few letters, and which has DejaVu Sans as well."""
     monkeypatch.setattr(fonts, "_first_font", lambda: ROMAN)
     monkeypatch.setattr(fonts, "_system_fonts", lambda: (str(FOLDER / "missing.ttf"), DEJAVU))
     monkeypatch.setattr(fonts, "_missing", [])
@@ -55,7 +55,7 @@ def test_text_painter_takes_each_letter_from_a_font_that_has_it(few_fonts):
     assert (both[:, int(widths[0]) + 2 :] < 128).any()
 
 
-def test_letters_that_no_font_has_are_told_of_once(few_fonts, caplog):
+def test_font_file_for_warns_once_of_letters_that_no_font_has(few_fonts, caplog):
     logger.addHandler(caplog.handler)
     with caplog.at_level(logging.WARNING, "mindcv"):
         assert font_file_for("\u732b") is None and font_file_for("\u72d7") is None
@@ -76,6 +76,6 @@ def test_text_painter_shortens_at_the_end_or_in_the_middle():
     assert painter.shortened(text, 1) == "..."
 
 
-def test_printable_escapes_what_is_no_text():
+def test_printable_escapes_control_characters_and_bytes_that_are_not_utf8():
     assert printable("Kätzchen \u732b $5") == "Kätzchen \u732b $5"
     assert printable("a\nb\t\udcff\x1b") == "a\\nb\\t\\udcff\\x1b"

@@ -1,4 +1,4 @@
-"""Classes of single images: which files, which probabilities, and how they are written."""
+"""Tests of the classification of single images and of the files that hold the results."""
 
 import csv
 import io
@@ -45,13 +45,13 @@ class Linear(nn.Cell):
 
 
 def mean_colour(encoded):
-    """[3, 2, 2]: a stand-in for preprocessing."""
+    """Replace preprocessing: return the mean colour of an image as an array [3, 2, 2]."""
     values = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"), np.float32).mean(axis=(0, 1)) / 255
     return np.broadcast_to(values[:, None, None], (3, 2, 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_probabilities(folder, batch_size):
+def test_classify_gives_the_most_probable_classes_by_the_softmax_formula(folder, batch_size):
     paths = find_images([str(folder)])
     weight = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32) * 3
     names = ["ant", "bee", "cat", "dog"]
@@ -66,7 +66,7 @@ def test_probabilities(folder, batch_size):
         np.testing.assert_allclose(prediction.probabilities, shares[order], rtol=1e-4)
 
 
-def test_fewer_classes_than_asked_for(folder):
+def test_classify_gives_all_classes_when_top_k_exceeds_their_number(folder):
     (found,) = classify(Linear(np.ones((3, 2), np.float32)), [str(folder / "b.png")], mean_colour, ["x", "y"], 5, 8)
     assert found.indices == (0, 1) and found.probabilities == (0.5, 0.5)
 
@@ -110,7 +110,7 @@ def predictions(folder):
     ]
 
 
-def test_csv(predictions, tmp_path):
+def test_write_predictions_writes_a_csv_row_for_each_rank(predictions, tmp_path):
     write_predictions(predictions, tmp_path / "new" / "p.CSV")
     with open(tmp_path / "new" / "p.CSV", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -122,7 +122,7 @@ def test_csv(predictions, tmp_path):
     assert [(r["image"], int(r["rank"]), int(r["class"]), r["name"], float(r["probability"])) for r in rows] == flat
 
 
-def test_json(predictions, tmp_path):
+def test_write_predictions_writes_a_json_entry_for_each_image(predictions, tmp_path):
     write_predictions(predictions, tmp_path / "p.json")
     found = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert [entry["image"] for entry in found] == [p.path for p in predictions]
@@ -130,7 +130,7 @@ def test_json(predictions, tmp_path):
     assert found[1]["predictions"][1] == {"class": 1, "name": "bee", "probability": 1e-9}
 
 
-def test_results_hold_file_names_that_are_not_utf8(tmp_path):
+def test_write_predictions_keeps_file_names_that_are_not_utf8(tmp_path):
     path = os.fsdecode(b"caf\xe9.png")
     found = [Prediction(path, (0,), ("ant",), (1.0,))]
     write_predictions(found, tmp_path / "p.json")
@@ -139,13 +139,13 @@ def test_results_hold_file_names_that_are_not_utf8(tmp_path):
     assert "caf\\udce9.png,1,0,ant,1.0" in (tmp_path / "p.csv").read_text(encoding="utf-8")
 
 
-def test_other_formats(predictions, tmp_path):
+def test_write_predictions_refuses_other_formats(predictions, tmp_path):
     with pytest.raises(UserError, match=r"written as \.csv or \.json, not '.*p\.txt'"):
         write_predictions(predictions, tmp_path / "p.txt")
     assert not (tmp_path / "p.txt").exists()
 
 
-def test_classes_of_folders_are_the_true_ones_where_a_name_says_so():
+def test_classes_of_folders_finds_true_classes_by_folder_names():
     names = ["ant", "bee"]
     paths = ["x/ant/1.png", "x/bee/deep/2.png", "x/cat/3.png", "x/4.png"]
     assert classes_of_folders(paths, names) == {"x/ant/1.png": 0, "x/bee/deep/2.png": 1}
@@ -155,12 +155,12 @@ def test_classes_of_folders_are_the_true_ones_where_a_name_says_so():
     assert classes_of_folders(imagenet, imagenet_class_names()) == dict(zip(imagenet[:2] + imagenet[3:], (0, 0, 1)))
 
 
-def test_captions_tell_files_of_one_name_apart():
+def test_captions_show_folders_when_files_have_the_same_name():
     assert _captions(["a/x/1.png", "b/x/1.png", "b/2.png"]) == ["a/x/1.png", "b/x/1.png", "2.png"]
     assert _captions(["a/1.png", "a/1.png"]) == ["1.png", "1.png"]
 
 
-def test_the_picture_shows_true_classes_in_colour(predictions, tmp_path):
+def test_draw_predictions_colours_right_and_wrong_classes(predictions, tmp_path):
     (first, second), green, red = predictions, (26, 127, 55), (207, 34, 46)
     for name, truth, colours in (
         ("right", {first.path: first.names[0]}, [green]),
@@ -173,7 +173,7 @@ def test_the_picture_shows_true_classes_in_colour(predictions, tmp_path):
         assert [colour for colour in (red, green) if colour in there] == colours
 
 
-def test_the_picture_shows_names_that_are_not_utf8(folder, tmp_path):
+def test_draw_predictions_accepts_names_that_are_not_utf8(folder, tmp_path):
     path = os.path.join(folder, os.fsdecode(b"caf\xe9\n.png"))
     Image.new("RGB", (5, 5)).save(os.fsencode(path))
     draw_predictions([Prediction(path, (0,), ("a\nb",), (1.0,))], tmp_path / "p.png")
@@ -181,7 +181,7 @@ def test_the_picture_shows_names_that_are_not_utf8(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (24, 6, 4), (30, 6, 4)])
-def test_the_picture_has_a_tile_an_image(predictions, tmp_path, count, columns, rows):
+def test_draw_predictions_draws_one_tile_for_each_image(predictions, tmp_path, count, columns, rows):
     draw_predictions((predictions * 15)[:count], tmp_path / "p.png")
     draw_predictions(predictions[:1], tmp_path / "one.png")
     with Image.open(tmp_path / "p.png") as sheet, Image.open(tmp_path / "one.png") as tile:

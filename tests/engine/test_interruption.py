@@ -1,4 +1,4 @@
-"""Signals are noted once, and then do what they did before."""
+"""The first signal is recorded, and the next one has its usual effect."""
 
 import os
 import pty
@@ -13,7 +13,7 @@ from mindcv.engine import Interruption
 
 @pytest.fixture
 def handled():
-    """The signals that reach handlers set before; what was there is put back."""
+    """Return the signals that reach the handlers of this fixture. It restores the original handlers afterwards."""
     came = []
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
@@ -23,7 +23,7 @@ def handled():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_is_noted_and_the_second_is_not(handled, capsys, number):
+def test_interruption_records_the_first_signal_and_passes_on_the_second(handled, capsys, number):
     interruption = Interruption()
     with interruption.listening():
         assert interruption.signal is None
@@ -35,8 +35,8 @@ def test_the_first_is_noted_and_the_second_is_not(handled, capsys, number):
     assert line == f"{number.name}: finishing this step, then saving; once more stops at once"
 
 
-def test_sighup_is_noted_and_ends_nothing_when_it_comes_again(handled, capsys):
-    """A shell whose terminal is closed sends it to its jobs, and so does the system; msrun's end sends a SIGTERM."""
+def test_interruption_records_sighup_and_ignores_its_repetition(handled, capsys):
+    """When a terminal is closed, SIGHUP comes from the shell and from the system. The end of msrun sends a SIGTERM."""
     interruption = Interruption()
     with interruption.listening():
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
@@ -51,8 +51,8 @@ def test_sighup_is_noted_and_ends_nothing_when_it_comes_again(handled, capsys):
     assert second == "SIGTERM: finishing this step, then saving; once more stops at once"
 
 
-def test_sighup_that_is_ignored_stays_ignored(handled):
-    """As `nohup` has it."""
+def test_interruption_leaves_sighup_ignored_when_it_was_ignored_before(handled):
+    """`nohup` starts a program in which SIGHUP is ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interruption = Interruption()
     with interruption.listening():
@@ -60,8 +60,8 @@ def test_sighup_that_is_ignored_stays_ignored(handled):
     assert interruption.signal is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_lines_go_nowhere_when_the_terminal_is_closed(handled, monkeypatch):
-    """An error of the terminal in the middle of a step would leave that half done."""
+def test_interruption_discards_output_when_the_terminal_is_closed(handled, monkeypatch):
+    """An error of the terminal in the middle of a step would leave the step incomplete."""
     keyboard, screen = pty.openpty()
     with open(screen, "w", buffering=1) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
@@ -75,7 +75,7 @@ def test_lines_go_nowhere_when_the_terminal_is_closed(handled, monkeypatch):
     assert interruption.signal is signal.SIGHUP
 
 
-def test_afterwards_all_is_as_before(handled):
+def test_interruption_restores_the_handlers_afterwards(handled):
     interruption = Interruption()
     with interruption.listening():
         pass
@@ -86,7 +86,7 @@ def test_afterwards_all_is_as_before(handled):
     assert handled == [signal.SIGTERM, signal.SIGINT] and interruption.signal is None
 
 
-def test_a_signal_from_another_process_is_noted(handled):
+def test_interruption_records_a_signal_from_another_process(handled):
     interruption, heard = Interruption(), threading.Event()
     with interruption.listening():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -94,8 +94,8 @@ def test_a_signal_from_another_process_is_noted(handled):
         assert interruption.signal is signal.SIGTERM
 
 
-def test_in_another_thread_nothing_is_noted(handled):
-    """Python allows handlers in the main thread alone; training elsewhere works without."""
+def test_interruption_installs_no_handler_outside_the_main_thread(handled):
+    """Python allows signal handlers in the main thread only. Training in another thread works without them."""
     found = []
 
     def listen():

@@ -1,4 +1,4 @@
-"""Loss scales against the rule played by hand."""
+"""Loss scales are compared with their rule in plain Python."""
 
 import mindspore as ms
 import numpy as np
@@ -24,7 +24,7 @@ def by_hand(scale, window, events):
 
 @pytest.mark.parametrize("window", [1, 2, 3])
 @pytest.mark.parametrize("initial", [1.0, 8.0])
-def test_halving_and_doubling(initial, window):
+def test_dynamic_loss_scale_halves_after_an_overflow_and_doubles_after_a_window(initial, window):
     events = [True, True, False, True, False, False, False, False, True, True, True, True, True, True, True]
     scale = DynamicLossScale(initial, window)
     found = []
@@ -35,7 +35,7 @@ def test_halving_and_doubling(initial, window):
 
 
 @pytest.mark.parametrize("scale", [FixedLossScale(1024.0), DynamicLossScale(1024.0)])
-def test_unscaled_gradient_is_float32_without_the_factor(scale):
+def test_loss_scale_unscales_a_gradient_to_float32(scale):
     assert scale(Tensor(3.0, ms.float32)).asnumpy() == 3072
     gradient = scale.unscale(Tensor([1024.0, 1e-4], ms.float16))
     assert gradient.dtype == ms.float32
@@ -54,25 +54,25 @@ def test_unscaled_gradient_is_float32_without_the_factor(scale):
         ("dynamic", 256.0, True, True, 256),
     ],
 )
-def test_flags(kind, value, is_float16, is_dynamic, expected):
+def test_create_loss_scale_chooses_kind_and_factor_by_its_options(kind, value, is_float16, is_dynamic, expected):
     scale = create_loss_scale(kind, value, is_float16)
     assert scale.is_dynamic == is_dynamic and float(scale(Tensor(1.0))) == expected
 
 
-def test_loss_scale_defaults():
+def test_loss_scale_has_documented_defaults():
     assert FixedLossScale().value == 1 and FixedLossScale().is_one and not FixedLossScale(2.0).is_one
     scale = DynamicLossScale()
     assert float(scale.value.asnumpy()) == 65536 and scale.window == 2000
     assert int(scale.good_steps.asnumpy()) == 0
 
 
-def test_dynamic_loss_scale_is_state_and_not_trained():
+def test_dynamic_loss_scale_has_parameters_that_are_not_trainable():
     scale = DynamicLossScale()
     assert not scale.trainable_params()
     assert {parameter.name for parameter in scale.get_parameters()} == {"loss_scale", "loss_scale_good_steps"}
 
 
-def test_wrong_flags():
+def test_create_loss_scale_refuses_wrong_options():
     with pytest.raises(UserError, match="loss_scale must be a number above 0, got 0"):
         create_loss_scale("fixed", 0.0, False)
     with pytest.raises(UserError, match=r"loss_scale_type 'dynamc' is not known; did you mean 'dynamic'"):

@@ -1,4 +1,4 @@
-"""Counts against loops over single images."""
+"""Counts are compared with loops over single images."""
 
 import math
 
@@ -12,12 +12,12 @@ from mindcv.utils.errors import UserError
 
 def batch(count, num_classes, seed=0):
     rng = np.random.default_rng(seed)
-    # Few distinct values, so that ties are common.
+    # There are few distinct values, so that ties are common.
     return rng.integers(-2, 3, (count, num_classes)).astype(np.float32), rng.integers(0, num_classes, count)
 
 
 def brute_force(logits, labels):
-    """(top-1 hits, top-5 hits, sum of the cross entropy, confusion as a dictionary)."""
+    """Return (top-1 hits, top-5 hits, sum of the cross-entropy, confusion matrix as a dictionary)."""
     top1 = top5 = 0
     loss, confusion = 0.0, {}
     for row, label in zip(logits.tolist(), labels.tolist()):
@@ -30,7 +30,7 @@ def brute_force(logits, labels):
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5, 6, 40])
-def test_counts(num_classes):
+def test_classification_counts_agree_with_a_loop_over_single_images(num_classes):
     counts = ClassificationCounts(num_classes)
     logits, labels = batch(200, num_classes)
     for start in (0, 70, 71, 200):
@@ -45,14 +45,14 @@ def test_counts(num_classes):
         assert counts.top5 == 1
 
 
-def test_equal_logits_rank_by_class_number():
+def test_classification_counts_rank_equal_logits_by_class_number():
     counts = ClassificationCounts(7)
     counts.update(np.zeros((7, 7), np.float32), np.arange(7))
     assert (counts.num_top1, counts.num_top5) == (1, 5)  # class 0; classes 0 to 4
     assert counts.confusion[:, 0].tolist() == [1] * 7
 
 
-def test_large_logits_neither_overflow_nor_round():
+def test_classification_counts_neither_overflow_nor_round_large_logits():
     counts = ClassificationCounts(2)
     counts.update(np.float16([[60000, -60000], [1, 1]]), np.array([1, 0]))
     assert counts.loss_sum == pytest.approx(120000 - 32 * 0 + math.log(2), abs=64)  # float16 has 60000 only nearly
@@ -60,14 +60,14 @@ def test_large_logits_neither_overflow_nor_round():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite(bad):
+def test_classification_counts_refuse_logits_that_are_not_finite(bad):
     counts = ClassificationCounts(3)
     with pytest.raises(UserError, match="logits are not finite"):
         counts.update(np.float32([[0, 1, 2], [0, bad, 2]]), np.array([0, 1]))
     assert counts.num_images == 0 and not counts.confusion.any()
 
 
-def test_processes_add_up_to_one(processes):
+def test_classification_counts_of_several_processes_add_up_to_those_of_one(processes):
     logits, labels = batch(101, 6)
     one = ClassificationCounts(6)
     one.update(logits, labels)
@@ -81,7 +81,7 @@ def test_processes_add_up_to_one(processes):
         assert found.loss_sum == pytest.approx(one.loss_sum, abs=3 * 2**-21)
 
 
-def test_sums_are_exact_beyond_float32(processes):
+def test_classification_counts_are_summed_exactly_beyond_float32(processes):
     shares = []
     for rank in range(4):
         share = ClassificationCounts(2, 2**24 + rank, 2**24 - 1, 2**24 + 1, 1e7 + 2**-10)
@@ -93,6 +93,6 @@ def test_sums_are_exact_beyond_float32(processes):
     assert found.loss_sum == 4e7 + 2**-8
 
 
-def test_one_process_sends_nothing(processes):
+def test_classification_counts_send_nothing_when_there_is_one_process(processes):
     counts = ClassificationCounts(2)
     assert counts.summed(Group()) is counts and not processes.sent

@@ -1,4 +1,4 @@
-"""Pictures are whole files that show what they are of."""
+"""Plots are complete image files that show their data."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ def pixels(path):
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def test_confusion_matrix(tmp_path):
+def test_confusion_matrix_draws_large_counts_as_dark_cells(tmp_path):
     shown = {}
     for name, confusion in {"right": [[9, 0], [0, 9]], "wrong": [[0, 9], [9, 0]]}.items():
         draw_confusion_matrix(np.array(confusion), ["cat", "dog"], tmp_path / f"{name}.png")
@@ -36,7 +36,7 @@ def test_confusion_matrix(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 def test_confusion_matrix_shows_any_name_as_it_is(tmp_path):
-    """A dollar begins no formula; a letter without a font, and a byte that is no text, end no run."""
+    """A dollar sign starts no formula. A letter without a font or an invalid byte raises no error."""
     names = ["$5_$bill", "K\u00e4tzchen", "\u732b", "caf\udce9\n"]
     draw_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "m.svg")
     text = (tmp_path / "m.svg").read_text(encoding="utf-8")
@@ -69,14 +69,14 @@ def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(monkeypatc
     assert plots._families_for(["cat"]) == ["DejaVu Sans"]
 
 
-def test_many_classes_and_empty_rows(tmp_path):
+def test_confusion_matrix_draws_many_classes_and_empty_rows(tmp_path):
     for count in (26, 60):
         draw_confusion_matrix(np.zeros((count, count), int), [f"class {i}" for i in range(count)], tmp_path / "x.png")
         assert pixels(tmp_path / "x.png").shape[0] > 400
 
 
 @pytest.mark.parametrize("with_validation", [False, True])
-def test_learning_curve(tmp_path, with_validation):
+def test_learning_curve_is_drawn_with_and_without_validation(tmp_path, with_validation):
     rows = [{"epoch": e, "lr": 0.1 / e, "train_loss": 1.0 / e} for e in range(1, 6)]
     if with_validation:
         rows[-1].update(val_loss=0.5, top_1=0.7, top_5=0.9)
@@ -85,7 +85,7 @@ def test_learning_curve(tmp_path, with_validation):
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
 
 
-def test_matplotlib_is_an_extra(monkeypatch):
+def test_require_matplotlib_names_the_extra_when_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r'need matplotlib: pip install "mindcv\[plots\]"'):
         require_matplotlib()

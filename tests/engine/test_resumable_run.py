@@ -1,4 +1,4 @@
-"""A run taken from its objects, put back into others, goes on as if nothing had been."""
+"""A run that is captured and restored into new objects continues as without interruption."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ LABELS = RNG.integers(0, 3, (8, 4)).astype(np.int32)
 
 
 class Loader:
-    """An epoch of all images; `num` batches."""
+    """A loader whose epochs have `num` batches."""
 
     drop_remainder = True
 
@@ -40,7 +40,7 @@ class Loader:
 
 
 class Network(nn.Cell):
-    """Images [B, 6] to logits [B, 3], by way of random drops, of which the count of samples is the state."""
+    """A network from images [B, 6] to logits [B, 3] with random drops, whose state is the count of samples."""
 
     def __init__(self, width):
         super().__init__()
@@ -55,7 +55,7 @@ class Network(nn.Cell):
 
 
 class Run:
-    """A small network, and everything that has a state of its own."""
+    """A small network and all objects of its training that have a state."""
 
     def __init__(self, opt="adamw", ema=True, scale="dynamic", accumulation=2, width=8, callbacks=(), started=1.0):
         self.network = Network(width)
@@ -81,7 +81,7 @@ class Run:
         self.run.restore(snapshot, progress, self.callbacks)
 
     def arrays(self, progress):
-        """Copies: what is captured is the parameters' own memory."""
+        """Return copies of the captured arrays, because a snapshot shares the memory of the parameters."""
         return {name: array.copy() for name, array in self.capture(progress).arrays.items()}
 
 
@@ -92,7 +92,7 @@ def through_a_file(tmp_path, snapshot):
 
 
 @pytest.mark.parametrize("opt", ["adamw", "momentum", "lamb", "adan"])
-def test_restored_run_continues_bit_for_bit(tmp_path, opt):
+def test_resumable_run_continues_bit_for_bit_after_restore(tmp_path, opt):
     whole = Run(opt)
     end = whole.trainer.train(1, Loader())
     first = Run(opt)
@@ -140,7 +140,7 @@ class Counting(Callback):
         self.count = saved["count"]
 
 
-def test_callbacks_get_back_their_own(tmp_path):
+def test_resumable_run_restores_each_callback_by_its_class(tmp_path):
     run = Run(callbacks=[Counting(3), EarlyStopping(1)])
     captured = run.capture(run.trainer.begin(1, Loader()))
     callbacks = [EarlyStopping(2), Callback(), Counting()]
@@ -149,8 +149,8 @@ def test_callbacks_get_back_their_own(tmp_path):
     assert callbacks[2].count == 3 and callbacks[0].patience == 2
 
 
-def test_later_snapshot_is_newer():
-    """Also when a run goes on from an older file, or the clock has been set back."""
+def test_resumable_run_gives_a_later_snapshot_a_start_that_is_not_earlier():
+    """This also holds when a run continues from an older file, or when the clock was set back."""
     captured = Run(started=5.0).capture(Run().trainer.begin(1, Loader()))
     for started, expected in ((7.0, 7.0), (3.0, 5.0)):
         run = Run(started=started)
@@ -168,7 +168,7 @@ def test_later_snapshot_is_newer():
         ({"width": 9}, r"classifier\.\w+, .*differ"),
     ],
 )
-def test_another_run_is_refused_and_nothing_is_changed(other, named):
+def test_resumable_run_refuses_another_run_and_changes_nothing(other, named):
     captured = Run().capture(RunProgress(1, 4, 8, epoch=1, step=2, global_step=2))
     run = Run(**other)
     state = run.trainer.begin(2, Loader(6))
@@ -180,8 +180,8 @@ def test_another_run_is_refused_and_nothing_is_changed(other, named):
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_other_batches_move_the_schedule(capsys, tmp_path):
-    """Half of an epoch of four steps is one of two: the optimizer reads the rate of that step."""
+def test_resumable_run_moves_the_schedule_when_the_batch_size_differs(capsys, tmp_path):
+    """Half of an epoch is two of four steps or one of two. The optimizer reads the learning rate of that step."""
     run = Run(accumulation=1)
     middle = run.trainer.begin(2, Loader(4))
     middle.begin_epoch()
@@ -198,7 +198,7 @@ def test_other_batches_move_the_schedule(capsys, tmp_path):
     assert line == ("an epoch has 2 steps of 8 images, not 4 of 4: step 2 becomes 1, and the schedule goes with it")
 
 
-def test_lost_weights_are_not_saved():
+def test_resumable_run_refuses_to_capture_averages_that_are_not_finite():
     run = Run()
     state = run.trainer.begin(1, Loader())
     run.capture(state)
@@ -207,7 +207,7 @@ def test_lost_weights_are_not_saved():
         run.capture(state)
 
 
-def test_weights_and_averages_in_one_file_of_weights(tmp_path):
+def test_weights_to_save_holds_weights_and_their_averages(tmp_path):
     run = Run()
     run.trainer.train(1, Loader(4))
     weights = weights_to_save(run.network, run.trainer.step)

@@ -1,4 +1,4 @@
-"""Which files of a folder are those of runs."""
+"""Tests of how the files of runs are found in a folder, removed and marked."""
 
 from mindcv.engine import RemovalOfEarlierRun, SnapshotWriter, remove_runs
 from mindcv.engine.progress import RunProgress
@@ -14,13 +14,13 @@ def fill(folder, names):
         (folder / name).write_bytes(b"")
 
 
-def test_checkpoints_and_saved_runs_are_found(tmp_path):
+def test_find_checkpoints_finds_checkpoints_and_snapshots_of_runs(tmp_path):
     fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv"])
     assert [path.name for path in find_checkpoints(tmp_path)] == sorted(OF_RUNS)
     assert find_checkpoints(tmp_path / "gone") == []
 
 
-def test_only_files_of_runs_are_removed(tmp_path, capsys):
+def test_remove_runs_removes_only_files_of_runs(tmp_path, capsys):
     fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv", "learning_curve.png"])
     remove_runs(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(OTHERS)
@@ -29,7 +29,7 @@ def test_only_files_of_runs_are_removed(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_earlier_run_is_removed_after_the_first_step_of_the_new_one(tmp_path):
+def test_removal_of_earlier_run_waits_for_the_first_step_of_the_new_run(tmp_path):
     fill(tmp_path, OF_RUNS)
     callback, state = RemovalOfEarlierRun(tmp_path), RunProgress(1, 2, 4)
     callback.on_train_begin(state)
@@ -42,7 +42,7 @@ def test_earlier_run_is_removed_after_the_first_step_of_the_new_one(tmp_path):
     assert find_checkpoints(tmp_path), "these are the new run's own"
 
 
-def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):
+def test_snapshot_writer_marks_the_folder_until_the_first_snapshot(tmp_path):
     assert not is_without_state(tmp_path)
     files = SnapshotWriter(tmp_path, "m")
     files.begin()
@@ -51,7 +51,7 @@ def test_a_folder_is_marked_until_the_run_is_saved(tmp_path):
     assert not is_without_state(tmp_path)
 
 
-def test_mark_goes_when_a_run_ends_before_its_first_step(tmp_path):
+def test_snapshot_writer_removes_its_mark_when_a_run_ends_before_its_first_step(tmp_path):
     files = SnapshotWriter(tmp_path, "m")
     files.begin()
     files.end_without_save()

@@ -1,4 +1,4 @@
-"""Saved runs: whole or refused, and the newest of them found."""
+"""Snapshots are read completely or refused, and the newest one is found."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ ARRAYS = {"w": np.float32([[1.5, -2.0], [0.0, np.inf]]), "count": np.array(7, np
 
 
 def snapshot(started=1.0, step=1, is_done=False, place=(1, 1)):
-    """A snapshot of a run whose values are hard to write down."""
+    """Return a snapshot whose values are hard to write as text."""
     config = {"rate": 0.1 + 0.2, "nan": float("nan"), "name": "grün", "list": [1, None]}
     progress = RunProgress(9, 900, 4, *place, global_step=step, is_epoch_done=is_done)
     return Snapshot(ARRAYS, RunDescription(started, config), progress, {"Callback": {"best": 0.5}})
@@ -30,7 +30,7 @@ def write(folder, name, *args):
     return path
 
 
-def test_snapshot_is_read_as_it_was_written(tmp_path):
+def test_snapshot_round_trip_keeps_arrays_and_record(tmp_path):
     found = read_snapshot(write(tmp_path, "a"))
     arrays = found.arrays
     assert arrays.keys() == ARRAYS.keys()
@@ -41,14 +41,14 @@ def test_snapshot_is_read_as_it_was_written(tmp_path):
     assert os.listdir(tmp_path) == [f"a{SUFFIX}"]
 
 
-def test_others_read_it(tmp_path):
+def test_snapshot_is_readable_by_the_safetensors_package(tmp_path):
     found = pytest.importorskip("safetensors.numpy").load_file(write(tmp_path, "a"))
     assert found.keys() == ARRAYS.keys() and found["count"] == 7
     np.testing.assert_array_equal(found["w"], ARRAYS["w"])
 
 
-def test_any_bit_tells(tmp_path):
-    """Wherever in the file a bit is another, it is refused and named."""
+def test_read_snapshot_refuses_a_file_with_any_flipped_bit(tmp_path):
+    """Whichever bit of the file is flipped, the error names the file."""
     path = write(tmp_path, "a")
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -61,7 +61,7 @@ def test_any_bit_tells(tmp_path):
     read_snapshot(path)
 
 
-def test_any_cut_tells(tmp_path):
+def test_read_snapshot_refuses_a_truncated_or_extended_file(tmp_path):
     path = write(tmp_path, "a")
     whole = path.read_bytes()
     for size in (*range(0, len(whole), 7), len(whole) - 1):
@@ -73,16 +73,16 @@ def test_any_cut_tells(tmp_path):
         read_snapshot(path)
 
 
-def test_the_digest_is_of_the_record_too(tmp_path):
-    """Not only of the arrays: an epoch that is another in whole JSON."""
+def test_read_snapshot_refuses_a_changed_record(tmp_path):
+    """The digest covers the record, too: the changed number of steps is still valid JSON."""
     path = write(tmp_path, "a")
     path.write_bytes(path.read_bytes().replace(b'\\"global_step\\": 1', b'\\"global_step\\": 2'))
     with pytest.raises(CheckpointError, match="is damaged: its digest does not match its contents"):
         read_snapshot(path)
 
 
-def test_a_run_that_version_0_1_0_saved_is_read_and_checked(tmp_path):
-    """The digest was another entry of the same metadata, written down here as that version made it."""
+def test_read_snapshot_reads_and_checks_a_snapshot_of_version_0_1_0(tmp_path):
+    """That version stored its digest in another entry of the metadata. The test computes the digest in the same way."""
     texts = {"mindcv_metadata": "{}", "mindcv_run": json.dumps(snapshot().record)}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name in sorted(ARRAYS):
@@ -97,7 +97,7 @@ def test_a_run_that_version_0_1_0_saved_is_read_and_checked(tmp_path):
         read_snapshot(path)
 
 
-def test_snapshot_with_a_field_of_another_version_is_refused(tmp_path):
+def test_read_snapshot_refuses_a_field_of_another_version(tmp_path):
     record = snapshot().record
     record["state"]["num_moons"] = 3
     write_safetensors(tmp_path / f"a{SUFFIX}", ARRAYS, {"mindcv_run": json.dumps(record)})
@@ -105,7 +105,7 @@ def test_snapshot_with_a_field_of_another_version_is_refused(tmp_path):
         read_snapshot(tmp_path / f"a{SUFFIX}")
 
 
-def test_other_files_are_no_runs(tmp_path):
+def test_read_snapshot_refuses_files_that_are_not_snapshots(tmp_path):
     write_safetensors(tmp_path / "weights.safetensors", {"w": np.zeros(2)}, {"sha256": hashlib.sha256().hexdigest()})
     with pytest.raises(CheckpointError, match="weights.safetensors' holds no run to resume"):
         read_snapshot(tmp_path / "weights.safetensors")
@@ -113,9 +113,9 @@ def test_other_files_are_no_runs(tmp_path):
         read_snapshot(tmp_path / f"gone{SUFFIX}")
 
 
-def test_the_newest_is_found(tmp_path):
+def test_find_newest_finds_the_newest_snapshot_by_its_contents(tmp_path):
     assert find_newest(tmp_path) is None and find_newest(tmp_path / "gone") is None
-    # Names say nothing: the last in the alphabet is the oldest.
+    # The names do not matter: the last one in the alphabet is the oldest.
     for name, *age in (("d", 1.0, 900, True), ("c", 2.0, 4), ("b", 2.0, 8), ("a", 2.0, 8, True)):
         path = write(tmp_path, name, *age)
         assert find_newest(tmp_path)[0] == path
@@ -124,7 +124,7 @@ def test_the_newest_is_found(tmp_path):
         (tmp_path / f"{newest}{SUFFIX}").unlink()
 
 
-def test_damaged_ones_are_named_and_passed_over(tmp_path, capsys):
+def test_find_newest_names_and_skips_damaged_snapshots(tmp_path, capsys):
     good, cut, flipped = (write(tmp_path, name, 1.0, step) for name, step in (("a", 1), ("b", 2), ("c", 3)))
     cut.write_bytes(cut.read_bytes()[:-1])
     changed = bytearray(flipped.read_bytes())
@@ -148,7 +148,7 @@ def names(folder):
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir())
 
 
-def test_the_newest_two_are_kept(tmp_path):
+def test_snapshot_writer_keeps_the_newest_two(tmp_path):
     files, kept = SnapshotWriter(tmp_path, "m"), []
     for place in ((1, 5), (2, 1), (2, 1), (2, 3), (2, 5)):
         assert files.save(snapshot(place=place)).name == f"m-{place[0]}_{place[1]}{SUFFIX}"
@@ -156,8 +156,8 @@ def test_the_newest_two_are_kept(tmp_path):
     assert kept == [["m-1_5"], ["m-1_5", "m-2_1"], ["m-1_5", "m-2_1"], ["m-2_1", "m-2_3"], ["m-2_3", "m-2_5"]]
 
 
-def test_those_of_earlier_processes_go_when_there_are_enough(tmp_path):
-    """Not before: until then they may be the only whole ones. Another model's are another's."""
+def test_snapshot_writer_removes_snapshots_of_earlier_processes_after_its_second(tmp_path):
+    """Until the second snapshot, the earlier files may be the only complete ones. Files of other models are kept."""
     for name in ("m-1_1", "m-1_2", "mm-1_1", "other-1_1"):
         write(tmp_path, name)
     (tmp_path / "m-1_1.ckpt").write_bytes(b"weights")
@@ -168,8 +168,8 @@ def test_those_of_earlier_processes_go_when_there_are_enough(tmp_path):
     assert names(tmp_path) == ["m-1_1.ckpt", "m-1_3", "m-1_4", "mm-1_1", "other-1_1"]
 
 
-def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
-    """At the write or at the sync, where some file systems tell of it first."""
+def test_snapshot_writer_loses_no_file_when_the_disk_is_full(tmp_path, monkeypatch):
+    """The error may come from the write or from the sync, where some file systems report it first."""
     files = SnapshotWriter(tmp_path, "m")
     files.save(snapshot(place=(1, 1)))
     files.save(snapshot(place=(1, 2)))
@@ -189,7 +189,7 @@ def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_an_old_one_goes_only_when_the_next_is_there(tmp_path, monkeypatch):
+def test_snapshot_writer_removes_an_old_snapshot_only_after_writing_the_next(tmp_path, monkeypatch):
     files, seen = SnapshotWriter(tmp_path, "m"), []
     files.save(snapshot(place=(1, 1)))
     files.save(snapshot(place=(1, 2)))

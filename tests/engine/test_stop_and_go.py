@@ -1,4 +1,4 @@
-"""Steps of several batches, and runs that stop in between and go on."""
+"""Tests of steps of several batches, and of runs that stop and continue."""
 
 import json
 import math
@@ -35,7 +35,7 @@ from mindcv.utils.errors import DataError, Interrupted, UserError
 
 
 class Loader:
-    """Epochs of `size` batches of 4 images [4], which are the number of their batch, from 1."""
+    """A loader with epochs of `size` batches of 4 images [4]. The pixels hold the number of the batch, from 1."""
 
     def __init__(self, size, drop_remainder=True):
         self.size, self.drop_remainder = size, drop_remainder
@@ -61,7 +61,7 @@ class Loader:
 
 
 class Step:
-    """Gives the losses of a list, and writes down which batches make each step."""
+    """A training step that returns the losses of a list and records which batches make each step."""
 
     def __init__(self, losses):
         self.losses = iter(losses)
@@ -84,7 +84,7 @@ class Step:
 
 
 class Diary(Callback):
-    """Writes down what it is told."""
+    """A callback that records its calls."""
 
     def __init__(self):
         self.entries = []
@@ -116,21 +116,21 @@ class Diary(Callback):
         (True, 1, 2, [[1], [2]]),
     ],
 )
-def test_several_batches_make_a_step(drop_remainder, accumulation, size, steps):
+def test_trainer_accumulates_several_batches_into_a_step(drop_remainder, accumulation, size, steps):
     step, loader = Step([1.0] * 3), Loader(size, drop_remainder)
     state = Trainer(step, accumulation=accumulation).train(1, loader)
     assert step.steps == steps and not step.parts and loader.open == 0
     assert (state.step, state.steps_per_epoch, state.images_per_step) == (len(steps), len(steps), 4 * accumulation)
 
 
-def test_an_epoch_must_have_a_step():
+def test_steps_per_epoch_refuses_an_epoch_without_a_full_step():
     assert steps_per_epoch(Loader(7), 3) == 2 and steps_per_epoch(Loader(7, False), 3) == 3
     with pytest.raises(UserError, match="gradient_accumulation_steps is 3, and an epoch has 2 batches"):
         steps_per_epoch(Loader(2), 3)
 
 
-def test_accumulation_is_the_larger_batch():
-    """The trainer that `create_trainer` makes for two batches a step, and a plain one for batches twice as large."""
+def test_trainer_with_accumulation_gives_the_weights_of_the_larger_batch():
+    """`create_trainer` makes one trainer for two batches a step, and another for batches twice as large."""
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((12, 4)).astype(np.float32), rng.integers(0, 3, 12).astype(np.int32)
     start, found = rng.standard_normal((3, 4)).astype(np.float32), []
@@ -157,11 +157,11 @@ def test_accumulation_is_the_larger_batch():
     assert np.abs(one["w"] - start).max() > 0.01
 
 
-# Stopping in between, and going on
+# Runs that stop and continue
 
 
 class Stop(Callback):
-    """Plays a signal after so many steps in all."""
+    """A callback that simulates a signal after the given number of steps."""
 
     def __init__(self, interruption, after):
         self.interruption, self.after = interruption, after
@@ -172,13 +172,13 @@ class Stop(Callback):
 
 
 def saved(progress):
-    """A copy as a file gives it."""
+    """Return the progress as it is saved in a file and read again."""
     return RunProgress(**json.loads(json.dumps(progress.as_dict())))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("after", [1, 2, 3, 5, 6])
-def test_a_run_that_was_stopped_goes_on_where_it_was(after, accumulation):
+def test_trainer_continues_a_stopped_run_as_without_interruption(after, accumulation):
     losses, table, size = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 3 * accumulation
     whole, whole_step = Diary(), Step(losses)
     Trainer(whole_step, table, accumulation=accumulation).train(2, Loader(size), [whole])
@@ -201,8 +201,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(after, accumulation):
     assert loader.asked == [(0, 0), (1, 0)][: epoch + 1] + [(epoch, (place + 1) * accumulation), (1, 0)][: 2 - epoch]
 
 
-def test_a_signal_in_another_process_stops_this_one(monkeypatch):
-    """Of three processes the second has it; what the sum over all of them gives is played."""
+def test_trainer_stops_when_another_process_gets_a_signal(monkeypatch):
+    """The second of three processes has the signal. The test replaces the sum over all processes."""
     asked, diary = [], Diary()
 
     def sum_integers(group, values):
@@ -220,11 +220,11 @@ def test_a_signal_in_another_process_stops_this_one(monkeypatch):
     )
 
 
-# Errors in between
+# Errors during training
 
 
 class Broken(Loader):
-    """Its batch number `bad`, from 1, cannot be read in the epoch that `bad_epoch` counts from 0."""
+    """A loader that cannot read batch `bad` (counted from 1) in epoch `bad_epoch` (counted from 0)."""
 
     def __init__(self, size, bad, bad_epoch=0):
         super().__init__(size)
@@ -239,7 +239,7 @@ class Broken(Loader):
 
 
 class Raise(Callback):
-    """Fails at the end of one epoch."""
+    """A callback that fails at the end of one epoch."""
 
     def __init__(self, epoch, error):
         self.epoch, self.error = epoch, error
@@ -251,8 +251,8 @@ class Raise(Callback):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("bad_step", [2, 3])
-def test_training_saves_before_a_data_error_ends_it(accumulation, bad_step):
-    """Then it goes on from there, where the image can be read, as if nothing had been."""
+def test_trainer_tells_callbacks_of_a_data_error_and_the_run_can_be_continued(accumulation, bad_step):
+    """When the image can be read again, the run continues as without interruption."""
     losses, table, size = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 3 * accumulation
     whole, first, second = Diary(), Diary(), Diary()
     Trainer(Step(losses), table, accumulation=accumulation).train(2, Loader(size), [whole])
@@ -271,7 +271,7 @@ def test_training_saves_before_a_data_error_ends_it(accumulation, bad_step):
 
 
 class Counting(nn.Cell):
-    """Logits of images [N, 4] that count their samples, as a network with stochastic depth does."""
+    """A network that counts its samples, as a network with stochastic depth does."""
 
     def __init__(self):
         super().__init__()
@@ -281,8 +281,8 @@ class Counting(nn.Cell):
         return self.dense(self.counter(x))
 
 
-def test_samples_of_an_unfinished_step_are_not_counted():
-    """A part of the second step is accumulated when the other part cannot be read."""
+def test_trainer_does_not_count_samples_of_an_unfinished_step():
+    """One batch of the second step is accumulated when its other batch cannot be read."""
     network = Counting()
     optimizer = create_optimizer(network, "sgd", lr=0.1)
     trainer = create_trainer(network, create_loss("CE"), optimizer, gradient_accumulation_steps=2)
@@ -291,7 +291,7 @@ def test_samples_of_an_unfinished_step_are_not_counted():
     assert network.counter.count.asnumpy() == 8
 
 
-def test_an_epoch_end_that_fails_comes_again(tmp_path):
+def test_trainer_repeats_the_end_of_an_epoch_after_it_failed(tmp_path):
     """The table gets no second row of the epoch, and early stopping does not count it twice."""
 
     class Worse(Callback):
@@ -313,7 +313,7 @@ def test_an_epoch_end_that_fails_comes_again(tmp_path):
 
 
 class Saver:
-    """Stands in for the files of runs."""
+    """A stand-in for the writer of snapshots."""
 
     def __init__(self, error=None):
         self.error, self.places = error, []
@@ -335,8 +335,8 @@ def snapshots_into(files):
     return Snapshots(files, lambda progress: progress, interval=9)
 
 
-def test_a_run_without_a_step_is_not_saved(capsys):
-    """Neither a new one nor one that was resumed: there is nothing new."""
+def test_snapshots_callback_saves_no_run_without_a_new_step(capsys):
+    """Neither a new run nor a resumed run is saved, because nothing has changed."""
     files, trainer = Saver(), Trainer(Step([1.0] * 4))
     broken = Broken(4, 2)
     state = trainer.begin(1, broken)
@@ -347,21 +347,21 @@ def test_a_run_without_a_step_is_not_saved(capsys):
     assert capsys.readouterr().err == "saved 1_1, from which --resume auto goes on\n"
 
 
-def test_a_run_that_fails_before_its_first_step_leaves_no_mark():
+def test_snapshots_callback_removes_its_mark_when_the_run_fails_before_its_first_step():
     files = Saver()
     with pytest.raises(DataError):
         Trainer(Step([1.0] * 4)).train(1, Broken(4, 1), [snapshots_into(files)])
     assert files.places == [] and not files.is_marked
 
 
-def test_the_error_is_told_where_saving_fails_too(capsys):
+def test_trainer_raises_the_first_error_when_saving_fails_too(capsys):
     with pytest.raises(DataError):
         Trainer(Step([1.0] * 4)).train(1, Broken(4, 2), [snapshots_into(Saver(UserError("no space left")))])
     assert capsys.readouterr().err == "the run could not be saved: no space left\n"
 
 
-def test_a_step_that_breaks_is_not_saved(capsys):
-    """Some of its weights may have been updated."""
+def test_snapshots_callback_saves_nothing_after_a_step_that_raises(capsys):
+    """Some of the weights may have been updated by the step that failed."""
 
     class Breaking(Step):
         def __call__(self, images, labels):
@@ -377,8 +377,8 @@ def test_a_step_that_breaks_is_not_saved(capsys):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_training_does_not_save_a_run_whose_loss_is_not_finite(loss, capsys):
-    """--resume auto would go on from it, past the last good step."""
+def test_snapshots_callback_saves_nothing_when_the_loss_is_not_finite(loss, capsys):
+    """Otherwise `--resume auto` would continue from the bad step and not from the last good one."""
     files = Saver()
     with pytest.raises(UserError, match="training stops"):
         Trainer(Step([1.0, loss])).train(1, Loader(4), [snapshots_into(files)])
@@ -386,8 +386,8 @@ def test_training_does_not_save_a_run_whose_loss_is_not_finite(loss, capsys):
     assert "because its weights come from a loss that is not finite" in capsys.readouterr().err
 
 
-def test_training_closes_the_progress_bar_when_the_loss_is_not_finite(monkeypatch):
-    """The error would stand behind the bar, on one line of the terminal."""
+def test_progress_log_closes_its_bar_when_the_loss_is_not_finite(monkeypatch):
+    """Otherwise the terminal would show the error on the line of the bar."""
     bars = []
     monkeypatch.setattr("mindcv.engine.callbacks.tqdm", lambda **options: bars.append(Mock()) or bars[-1])
     progress = ProgressLog()
@@ -399,8 +399,8 @@ def test_training_closes_the_progress_bar_when_the_loss_is_not_finite(monkeypatc
 
 
 @pytest.mark.parametrize("is_here", [True, False])
-def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
-    """Of two processes one cannot read its second batch. Both are told before the step in which they would wait."""
+def test_trainer_ends_all_processes_when_one_has_an_error(monkeypatch, is_here):
+    """One of two processes cannot read its second batch. Both fail before the step in which one would wait."""
     asked, diary, step = [], Diary(), Step([1.0] * 4)
 
     def sum_integers(group, values):
@@ -416,7 +416,7 @@ def test_an_error_in_one_process_ends_all(monkeypatch, is_here):
     assert asked == [[0], [0], [0] * len(SIGNALS), [is_here], [0]], "the last is the wait for the one that saves"
 
 
-def test_a_finished_run_does_nothing_more(capsys):
+def test_trainer_takes_no_step_when_the_run_is_finished(capsys):
     loader, diary = Loader(2), Diary()
     trainer = Trainer(Step([1.0] * 4))
     state = trainer.train(2, loader)
@@ -427,8 +427,8 @@ def test_a_finished_run_does_nothing_more(capsys):
     assert capsys.readouterr().err == "nothing is left to do: the run ended with epoch 2 of 2\n"
 
 
-def test_a_run_past_its_epochs_is_told(capsys):
-    """--epoch_size may be less than what a resumed run has behind it."""
+def test_trainer_logs_when_a_run_is_past_its_number_of_epochs(capsys):
+    """A resumed run may have trained more epochs than --epoch_size."""
     for is_epoch_done, words in (
         (True, "nothing is left to do: the run has trained 2 epochs already, and epoch_size is 1\n"),
         (False, "the run ends with epoch 2, which it was in, and epoch_size is 1\n"),
@@ -440,7 +440,7 @@ def test_a_run_past_its_epochs_is_told(capsys):
         assert capsys.readouterr().err == words
 
 
-def test_a_finished_run_can_be_made_longer():
+def test_trainer_continues_a_finished_run_with_more_epochs():
     loader = Loader(2)
     state = Trainer(Step([1.0] * 4)).train(2, loader)
     again = Trainer(Step([])).begin(3, loader)
@@ -449,8 +449,8 @@ def test_a_finished_run_can_be_made_longer():
     assert [epoch for epoch, _ in loader.asked] == [0, 1, 2]
 
 
-def test_a_run_made_shorter_ends_with_its_epoch_and_saves_it(tmp_path):
-    """Stopped in its third epoch, it is given two."""
+def test_trainer_completes_and_saves_the_epoch_of_a_shortened_run(tmp_path):
+    """The run was stopped in its third epoch and is resumed with two epochs."""
     state = RunProgress(4, 2, 4, epoch=3, step=1, global_step=5, is_epoch_done=False)
     again = RunProgress(2, 2, 4)
     again.restore(saved(state))
@@ -468,7 +468,7 @@ def test_a_run_made_shorter_ends_with_its_epoch_and_saves_it(tmp_path):
         (4, 8, (2, 4, 8)),  # fewer images than were done
     ],
 )
-def test_a_place_among_other_batches(steps, images, place):
+def test_run_progress_restores_its_place_when_the_batch_size_differs(steps, images, place):
     before = RunProgress(3, 10, 8, epoch=2, step=5, global_step=15, loss_sum=10.0, is_epoch_done=False)
     state = RunProgress(3, steps, images)
     state.restore(saved(before))

@@ -1,4 +1,4 @@
-"""Training steps of a linear classifier against its gradient written in NumPy."""
+"""Training steps of a linear classifier are compared with its gradient written in NumPy."""
 
 import mindspore as ms
 import numpy as np
@@ -28,7 +28,7 @@ def weights(network):
 
 
 def build(loss_scale=None, in_parts=False, reduction="mean", ema=None, **options):
-    """A step of SGD for a network whose weights are always the same; `ema`: decay and warm-up of an average."""
+    """Build an SGD step of a network with the same weights each time. `ema` is (decay, warm-up) of an average."""
     rng = np.random.default_rng(1)
     network = nn.Dense(4, 3)
     network.weight.set_data(Tensor(rng.standard_normal((3, 4)).astype(np.float32)))
@@ -42,7 +42,7 @@ def build(loss_scale=None, in_parts=False, reduction="mean", ema=None, **options
 
 
 def by_hand(network, images, labels, clip_norm=np.inf):
-    """(loss, new weight, new bias) in float64: softmax minus target is the logits' gradient."""
+    """Return (loss, new weight, new bias) in float64. The gradient of the logits is softmax minus target."""
     weight, bias = (array.astype(np.float64) for array in weights(network))
     logits = images @ weight.T + bias
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -65,15 +65,15 @@ def check(network, step, data, clip_norm=np.inf):
 
 
 @MODES
-def test_two_steps_of_sgd(data, mode_):
+def test_train_step_follows_the_formula_of_sgd(data, mode_):
     ms.set_context(mode=mode_)
     network, step = build()
     check(network, step, data)
     check(network, step, data)
 
 
-def test_cells_are_told_of_a_graph_once(data):
-    """That is, not at each step, which takes longer than some steps."""
+def test_train_step_sets_the_compile_phase_of_cells_once_for_each_graph(data):
+    """Setting it at each step would take longer than some steps."""
     ms.set_context(mode=ms.GRAPH_MODE)
     images, labels = data
     network, step = build()
@@ -88,7 +88,7 @@ def test_cells_are_told_of_a_graph_once(data):
 
 
 @pytest.mark.parametrize("scale", [FixedLossScale(1024.0), DynamicLossScale(1024.0)], ids=["fixed", "dynamic"])
-def test_a_scale_changes_nothing(data, scale):
+def test_train_step_gives_the_same_weights_with_a_loss_scale(data, scale):
     plain, step = build()
     step(*map(Tensor, data))
     scaled, scaled_step = build(scale, skip_overflow=True)
@@ -98,7 +98,7 @@ def test_a_scale_changes_nothing(data, scale):
 
 
 @pytest.mark.parametrize("clip_norm", [0.01, 100.0])
-def test_clipping_bounds_the_global_norm(data, clip_norm):
+def test_train_step_clips_gradients_by_their_global_norm(data, clip_norm):
     network, step = build(FixedLossScale(1024.0), clip_norm=clip_norm)
     before = weights(network)
     check(network, step, data, clip_norm)
@@ -107,7 +107,7 @@ def test_clipping_bounds_the_global_norm(data, clip_norm):
 
 
 @MODES
-def test_an_overflow_is_skipped_and_halves_the_scale(data, mode_):
+def test_train_step_skips_an_overflow_and_halves_the_scale(data, mode_):
     ms.set_context(mode=mode_)
     scale = DynamicLossScale(8.0, window=2)
     network, step = build(scale, skip_overflow=True, clip_norm=1.0)
@@ -125,7 +125,7 @@ def test_an_overflow_is_skipped_and_halves_the_scale(data, mode_):
         assert scale.value.asnumpy() == expected
 
 
-def test_without_skipping_an_overflow_reaches_the_weights(data):
+def test_train_step_updates_weights_on_an_overflow_without_skip_overflow(data):
     network, step = build()
     step(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(data[1]))
     assert not np.isfinite(network.weight.asnumpy()).all()
@@ -133,7 +133,7 @@ def test_without_skipping_an_overflow_reaches_the_weights(data):
 
 @MODES
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_parts_add_up_to_the_large_batch(data, mode_, reduction):
+def test_accumulated_step_adds_up_parts_to_the_large_batch(data, mode_, reduction):
     ms.set_context(mode=mode_)
     images, labels = data
     whole, whole_step = build(FixedLossScale(8.0), reduction=reduction, clip_norm=0.3)
@@ -149,7 +149,7 @@ def test_parts_add_up_to_the_large_batch(data, mode_, reduction):
             np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_an_overflow_in_a_part_is_that_of_the_update(data):
+def test_accumulated_step_skips_the_update_when_a_part_overflows(data):
     scale = DynamicLossScale(8.0)
     network, step = build(scale, True, skip_overflow=True)
     before, (images, labels) = weights(network), data
@@ -164,7 +164,7 @@ def test_an_overflow_in_a_part_is_that_of_the_update(data):
 
 @MODES
 @pytest.mark.parametrize("warmup", [0, 3])
-def test_the_average_follows_the_weights(data, mode_, warmup):
+def test_weight_average_follows_the_weights_by_its_decay(data, mode_, warmup):
     ms.set_context(mode=mode_)
     network, step, average = build(ema=(0.75, warmup))
     expected = weights(network)[0].astype(np.float64)
@@ -177,7 +177,7 @@ def test_the_average_follows_the_weights(data, mode_, warmup):
     assert np.abs(expected - weights(network)[0]).max() > 1e-3
 
 
-def test_the_average_stands_still_when_a_step_is_skipped(data):
+def test_weight_average_is_unchanged_when_a_step_is_skipped(data):
     network, step, average = build(DynamicLossScale(8.0), ema=(0.5, 0), skip_overflow=True)
     before = average.averages["weight"].asnumpy().copy()
     step(Tensor(np.full((6, 4), np.inf, np.float32)), Tensor(data[1]))
@@ -191,8 +191,8 @@ def test_weight_average_refuses_arguments_out_of_range(decay, warmup, named):
         WeightAverage(nn.Dense(4, 3), decay, warmup)
 
 
-def test_modes_agree_on_a_convnext():
-    """One step, all of it: random drops, GRN, scaling, clipping. (A second one would be compiled again here.)"""
+def test_train_step_of_a_convnext_agrees_in_pynative_and_graph_mode():
+    """One step has random drops, GRN, loss scaling and clipping. A second step would be compiled again here."""
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((2, 1, 32, 32)).astype(np.float32), np.int32([0, 2])
     start, found = None, []

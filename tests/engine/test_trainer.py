@@ -1,4 +1,4 @@
-"""The order of things in training, and what callbacks make of it."""
+"""Tests of the order of events in training, and of the callbacks."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ from mindcv.utils.errors import UserError
 
 
 class Step:
-    """Gives the losses of a list, one after the other."""
+    """A training step that returns the losses of a list."""
 
     def __init__(self, losses):
         self.losses = iter(losses)
@@ -49,7 +49,7 @@ class Step:
 
 
 class Loader:
-    """Epochs of `size` batches of 4 images [4]."""
+    """A loader with epochs of `size` batches of 4 images [4]."""
 
     drop_remainder = True
 
@@ -74,7 +74,7 @@ class Loader:
 
 
 class Diary(Callback):
-    """Writes down what it is told, with its name."""
+    """A callback that records its calls, together with its name."""
 
     def __init__(self, name, entries):
         self.name, self.entries = name, entries
@@ -95,7 +95,7 @@ class Diary(Callback):
         self._write("end", state)
 
 
-def test_callbacks_are_told_in_order():
+def test_trainer_calls_callbacks_in_order():
     entries, loader = [], Loader(2)
     Trainer(Step([1.0] * 4)).train(2, loader, [Diary("a", entries), Diary("b", entries)])
     expected = [("begin", 0, 0, 0, False)]
@@ -105,7 +105,7 @@ def test_callbacks_are_told_in_order():
     assert loader.epochs == [0, 1] and loader.open == 0
 
 
-def test_the_state_has_the_figures_of_the_epoch(processes):
+def test_run_progress_has_the_figures_of_the_epoch(processes):
     seen = []
 
     class Look(Callback):
@@ -120,14 +120,14 @@ def test_the_state_has_the_figures_of_the_epoch(processes):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_training_stops_where_the_loss_is_lost(bad):
+def test_trainer_stops_when_the_loss_is_not_finite(bad):
     entries = []
     with pytest.raises(UserError, match=f"the loss is {bad} at epoch 2, step 1: training stops"):
         Trainer(Step([1.0, 1.0, bad, 1.0])).train(2, Loader(2), [Diary("a", entries)])
     assert [entry[1] for entry in entries] == ["begin", "step", "step", "epoch"]
 
 
-def test_speed_leaves_out_the_first_step():
+def test_run_progress_measures_the_speed_without_untimed_steps():
     state = RunProgress(2, 5, 8)
     state.begin_epoch()
     state.count_step(1.0, 0.1, 60.0, is_timed=False)
@@ -142,8 +142,8 @@ def test_speed_leaves_out_the_first_step():
     assert (state.epoch, state.step, state.global_step) == (2, 5, 10)
 
 
-def test_the_trainer_times_all_but_its_first_step(monkeypatch):
-    """Begin, end of each step; again in the second epoch."""
+def test_trainer_times_all_steps_except_its_first(monkeypatch):
+    """The clock is read at the start of an epoch and at the end of each step."""
     ticks = iter([0.0, 100.0, 101.0, 103.0, 200.0, 202.0, 204.0, 206.0])
     monkeypatch.setattr("mindcv.engine.trainer.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     speeds = []
@@ -156,7 +156,7 @@ def test_the_trainer_times_all_but_its_first_step(monkeypatch):
     assert speeds == [(2 * 4 / 3, 103.0), (3 * 4 / 6, 6.0)]
 
 
-def test_progress_writes_lines_without_a_terminal(capsys):
+def test_progress_log_writes_lines_without_a_terminal(capsys):
     Trainer(Step([2.0, 1.0, 0.5, 0.5]), [0.1] * 4).train(1, Loader(4), [ProgressLog(log_interval=2)])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
@@ -165,7 +165,7 @@ def test_progress_writes_lines_without_a_terminal(capsys):
 
 
 def test_progress_log_and_table_leave_out_the_speed_after_the_first_step(tmp_path, capsys):
-    """After the first step of a process there is no speed to tell: no nan, no question mark, an empty field."""
+    """The speed is unknown after the first step, so the line leaves it out and the field of the table is empty."""
     Trainer(Step([2.0, 1.0]), [0.1] * 2).train(2, Loader(1), [ProgressLog(log_interval=1), MetricsTable(tmp_path)])
     first, second = capsys.readouterr().err.splitlines()
     assert first == "epoch 1/2 step 1/1  loss 2.0000  lr 1.00e-01"
@@ -174,7 +174,7 @@ def test_progress_log_and_table_leave_out_the_speed_after_the_first_step(tmp_pat
 
 
 class Alternating(nn.Cell):
-    """Logits that are the bias alone."""
+    """A network whose logits are its bias."""
 
     def __init__(self):
         super().__init__()
@@ -215,7 +215,7 @@ def test_checkpoints_are_saved_when_due(tmp_path, capsys):
 
 
 class Measure(Callback):
-    """Stands in for validation, every other epoch."""
+    """A stand-in for validation in every second epoch."""
 
     def on_epoch_end(self, state):
         if state.epoch % 2 == 0:
@@ -227,7 +227,7 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
-def test_metrics_table(tmp_path):
+def test_metrics_table_writes_a_row_for_each_epoch_and_the_learning_curve(tmp_path):
     Trainer(Step([4.0, 2.0, 1.0, 0.5]), [0.1, 0.2, 0.3, 0.4]).train(2, Loader(2), [Measure(), MetricsTable(tmp_path)])
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
     assert header == "epoch,step,lr,train_loss,val_loss,top_1,top_5,images_per_s,seconds"
@@ -244,7 +244,7 @@ def test_metrics_table(tmp_path):
         assert picture.format == "PNG" and picture.width > 400 and len(picture.getcolors(2**24)) > 10
 
 
-def test_an_earlier_table_is_kept(tmp_path, capsys):
+def test_metrics_table_renames_an_earlier_table(tmp_path, capsys):
     for text in ("first\n", "second\n"):
         (tmp_path / "metrics.csv").write_text(text)
         Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
@@ -255,7 +255,7 @@ def test_an_earlier_table_is_kept(tmp_path, capsys):
 
 
 class Figures(Callback):
-    """Stands in for validation: gives the figures of a list, one an epoch; None for no validation."""
+    """A stand-in for validation that takes the metric of each epoch from a list. None means no validation."""
 
     def __init__(self, name, values):
         self.name, self.values = name, iter(values)
@@ -266,7 +266,7 @@ class Figures(Callback):
 
 
 def epochs_until_stop(name, values, num_epochs=9, **options):
-    """How many epochs a run takes when validation gives `values`, the last of them for ever."""
+    """Return how many epochs a run takes when validation gives `values`, of which the last one is repeated."""
     values = [*values, *values[-1:] * num_epochs]
     stopping = EarlyStopping(metric=name, **options)
     return Trainer(Step([1.0] * num_epochs)).train(num_epochs, Loader(1), [Figures(name, values), stopping]).epoch
@@ -287,7 +287,7 @@ def epochs_until_stop(name, values, num_epochs=9, **options):
         ("top_1", [0.5], {"patience": 8}, 9),  # due in the last epoch
     ],
 )
-def test_early_stopping(name, values, options, epochs):
+def test_early_stopping_stops_after_patience_validations_without_improvement(name, values, options, epochs):
     assert epochs_until_stop(name, values, **options) == epochs
 
 
@@ -306,7 +306,7 @@ def test_early_stopping_logs_why_training_stops(capsys):
     assert "early stopping saw no validation" in capsys.readouterr().err
 
 
-def test_a_stopped_run_leaves_what_a_finished_one_leaves(tmp_path, capsys):
+def test_early_stopping_leaves_the_same_files_as_a_finished_run(tmp_path, capsys):
     weights, entries, loader = weight_parameters(nn.Dense(4, 3)), [], Loader(2)
     callbacks = [
         Figures("top_1", [0.5, 0.4, 0.3, 0.2]),
@@ -336,12 +336,12 @@ def test_a_stopped_run_leaves_what_a_finished_one_leaves(tmp_path, capsys):
         ({"patience": 1, "metric": "top1"}, "'top1' is not known; did you mean 'top_1'.*top_1, val_loss"),
     ],
 )
-def test_wrong_options_of_early_stopping(options, words):
+def test_early_stopping_refuses_wrong_options(options, words):
     with pytest.raises(UserError, match=words):
         EarlyStopping(**options)
 
 
-def test_without_matplotlib_there_is_a_table_and_a_word(tmp_path, monkeypatch, capsys):
+def test_metrics_table_warns_and_draws_no_curve_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
@@ -349,7 +349,7 @@ def test_without_matplotlib_there_is_a_table_and_a_word(tmp_path, monkeypatch, c
     assert line.startswith("learning_curve.png will not be drawn: ") and 'pip install "mindcv[plots]"' in line
 
 
-def test_a_trainer_of_parts_learns():
+def test_create_trainer_makes_a_trainer_whose_loss_falls():
     network = nn.Dense(4, 3)
     optimizer = create_optimizer(network, "sgd", lr=0.5, momentum=0.0)
     trainer = create_trainer(network, create_loss("CE"), optimizer, loss_scale_type="dynamic", clip_grad=True)
@@ -375,7 +375,7 @@ def test_training_in_float16_works_after_an_exception_inside_another_gradient():
     assert math.isfinite(state.loss) and state.global_step == 2
 
 
-def test_a_trainer_cannot_take_no_batches():
+def test_create_trainer_refuses_zero_gradient_accumulation_steps():
     network = nn.Dense(4, 3)
     with pytest.raises(UserError, match="gradient_accumulation_steps must be a whole number of at least 1, got 0"):
         create_trainer(
@@ -404,8 +404,8 @@ def test_create_trainer_refuses_parts_that_do_not_belong_together():
             create_trainer(*parts)
 
 
-def test_callbacks_give_back_what_they_took(tmp_path):
-    """Early stopping counts on, and the table has the rows of before and those that come."""
+def test_early_stopping_and_metrics_table_continue_after_restore(tmp_path):
+    """Early stopping continues its count, and the table has the rows of before and after the restore."""
     values = [0.5, 0.4, 0.3, 0.2]
     stopping, table = EarlyStopping(3), MetricsTable(tmp_path)
     Trainer(Step([1.0] * 2)).train(2, Loader(1), [Figures("top_1", values), stopping, table])
