@@ -1,4 +1,4 @@
-"""Losses of classification."""
+"""Loss functions for image classification."""
 
 from mindcv.loss.asymmetric import AsymmetricLossMultilabel, AsymmetricLossSingleLabel
 from mindcv.loss.binary_cross_entropy import BinaryCrossEntropySmooth

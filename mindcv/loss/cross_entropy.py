@@ -1,4 +1,4 @@
-"""Softmax cross-entropy."""
+"""Softmax cross-entropy with label smoothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["CrossEntropySmooth"]
 
 
 class CrossEntropySmooth(ClassificationLoss):
-    """`-sum_k weight_k * target_k * log_softmax(logits)_k` of each sample, (B,); see `ClassificationLoss`.
+    """Softmax cross-entropy with label smoothing; see `ClassificationLoss`. Unreduced losses are (B,).
 
-    The mean is over samples. With class weights and class numbers for labels it is the weighted mean: the sum divided
-    by the sum of the weights of the samples' classes. Both as PyTorch's cross_entropy.
+    The loss of a sample is `-sum_k weight_k * target_k * log_softmax(logits)_k`. The mean is over samples. If there are
+    class weights and the labels are class numbers, it is the weighted mean: the sum of the losses divided by the sum
+    of the weights of the samples' classes. Both equal PyTorch's cross_entropy.
     """
 
     def loss_of(self, logits, labels):

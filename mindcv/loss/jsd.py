@@ -1,4 +1,4 @@
-"""Cross-entropy, and agreement among differently augmented copies of each image."""
+"""Cross-entropy plus the Jensen-Shannon divergence between differently augmented copies of each image."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["JSDCrossEntropy"]
 
 
 class JSDCrossEntropy(ClassificationLoss):
-    """Cross-entropy of the first split plus `alpha` times the splits' Jensen-Shannon divergence; single losses (B,).
+    """Cross-entropy of the first split plus `alpha` times the Jensen-Shannon divergence of all splits.
 
-    Of S copies of B images the logits are (S * B, K): all images' first copies, the clean ones, then all second ones
-    and so on. With p_s = softmax(logits of copy s) and m their mean, the divergence of an image is
-    `sum_s KL(p_s || m) / S`. Its mean is over images. The logarithm of m is exact, where timm stops m at 1e-7, a
-    difference of less than 4e-8 for each class.
+    The logits of S copies of B images are (S * B, K): first the first copy of every image, which is not augmented, then
+    the second copy of every image, and so on. Let p_s = softmax(logits of copy s), and let m be the mean of all p_s.
+    The divergence of an image is `sum_s KL(p_s || m) / S`, and its mean is over images. Unreduced losses are (B,). The
+    logarithm of m is exact; timm limits m to at least 1e-7, which makes a difference of less than 4e-8 for each class.
 
-    Labels are those of the first copies, (B,) or (B, K); of more only the first B are read.
+    The labels belong to the first copies and are (B,) or (B, K). If there are more labels, only the first B are used.
 
     Args:
-        num_splits: S, at least 2.
+        num_splits: number of copies S of each image, at least 2.
         alpha: weight of the divergence, at least 0.
-        smoothing: of the cross-entropy's targets.
-        weight: a factor for each class in the cross-entropy.
+        smoothing: label smoothing of the cross-entropy, in [0, 1).
+        weight: one factor for each class in the cross-entropy, shape (K,).
         reduction: see `ClassificationLoss`.
         **common: see `ClassificationLoss`.
 
@@ -37,8 +37,8 @@ class JSDCrossEntropy(ClassificationLoss):
     section 3.
 
     Raises:
-        UserError: an option out of its range.
-        ValueError: at the call, when the logits cannot be split evenly.
+        UserError: an option is out of its range.
+        ValueError: at the call, the number of rows of the logits is not a multiple of `num_splits`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class JSDCrossEntropy(ClassificationLoss):
     def loss_of(self, logits, labels):
         rows, num_classes = logits.shape
         if rows % self.num_splits:
-            raise ValueError(f"JSD: {rows} rows of logits cannot be split into {self.num_splits}")
+            raise ValueError(f"JSD: {rows} rows of logits cannot be split into {self.num_splits} equal parts")
         size = rows // self.num_splits  # B
         logs = ops.log_softmax(logits.astype(ms.float32), 1)
         logs = ops.reshape(logs, (self.num_splits, size, num_classes))  # (S, B, K)
@@ -70,11 +70,11 @@ class JSDCrossEntropy(ClassificationLoss):
 
 
 def _log_sum_exp(logs):
-    """The logarithm of the sum of exponentials over the first axis.
+    """Return the logarithm of the sum of exponentials over the first axis.
 
-    By log1p, since MindSpore's Log (and with it `ops.logsumexp`), Pow and Softplus on CPU try ways to split their work
-    over threads in their first calls, and the last bit of a value depends on the split: a resumed run would differ
-    (decision 0071).
+    It uses log1p. In their first calls on CPU, MindSpore's Log (which `ops.logsumexp` uses), Pow and Softplus try
+    several ways to split their work over threads, and the last bit of a value depends on the split. With them, a
+    resumed run would not be bit-identical (decision 0071).
     """
     top = ops.stop_gradient(ops.amax(logs, 0))
     return top + ops.log1p(ops.exp(logs - top).sum(0) - 1.0)

@@ -1,4 +1,4 @@
-"""Names of losses to losses."""
+"""Creates a loss from its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mindcv.utils.logger import logger
 
 __all__ = ["LOSS_NAMES", "create_loss"]
 
-# name -> (loss, keywords of its own)
+# name -> (class, keyword arguments that only this loss has)
 _LOSSES: dict[str, tuple[type[ClassificationLoss], tuple[str, ...]]] = {
     "CE": (CrossEntropySmooth, ()),
     "BCE": (BinaryCrossEntropySmooth, ("target_threshold",)),
@@ -36,29 +36,31 @@ def create_loss(
     aux_factor: float = 0.0,
     **kwargs: Any,
 ) -> ClassificationLoss:
-    """A loss by name, upper or lower case.
+    """Create a loss from its name.
 
     Args:
-        name: `CE` (softmax cross-entropy), `BCE` (sigmoid cross-entropy with logits), `asl_single_label` and
-            `asl_multi_label` (asymmetric losses on softmax and sigmoid), or `JSD` (cross-entropy and the divergence
-            among augmented copies).
-        weight: a factor for each class, shape (K,).
-        reduction: `mean`, `sum` or `none`. `asl_multi_label` takes `mean` for `sum`: see below.
-        label_smoothing: eps in [0, 1): targets become `(1 - eps) * target + eps / K`; `asl_multi_label` does not
-            smooth.
-        aux_factor: weight of each auxiliary head's loss, when the network returns a tuple of logits.
-        **kwargs: `target_threshold` (None) of `BCE`; `gamma_pos` (1) and `gamma_neg` (4) of both asymmetric losses and
-            `clip` (0.05) of `asl_multi_label`; `num_splits` (3) and `alpha` (12) of `JSD`. See the classes.
+        name: `CE` (softmax cross-entropy), `BCE` (sigmoid cross-entropy with logits), `asl_single_label` (asymmetric
+            loss with a softmax), `asl_multi_label` (asymmetric loss with a sigmoid), or `JSD` (cross-entropy plus the
+            divergence between augmented copies). Upper and lower case mean the same.
+        weight: one factor for each class, shape (K,).
+        reduction: `mean`, `sum` or `none`. `asl_multi_label` replaces `mean` with `sum`, see below.
+        label_smoothing: eps in [0, 1). Targets become `(1 - eps) * target + eps / K`. `asl_multi_label` ignores it.
+        aux_factor: weight of the loss of each auxiliary head, used if the network returns a tuple of logits.
+        **kwargs: options that only some losses have, with their defaults: `target_threshold` (None) for `BCE`;
+            `gamma_pos` (1) and `gamma_neg` (4) for both asymmetric losses; `clip` (0.05) for `asl_multi_label`;
+            `num_splits` (3) and `alpha` (12) for `JSD`. The classes describe them.
 
-    `asl_multi_label` is the sum over samples and classes without smoothing, as in MindCV's `create_loss`, which drops
-    both options: MindCV's callers leave them at values meant for other losses. One line in the log says so. To have
-    the mean, or smoothing, build `AsymmetricLossMultilabel(reduction="mean", smoothing=0.1)`.
+    `asl_multi_label` is the sum over samples and classes without label smoothing, as in MindCV. MindCV's `create_loss`
+    ignores both options for this loss, because its callers pass values that are meant for other losses. If options are
+    ignored, the log says so. To use the mean or label smoothing, create
+    `AsymmetricLossMultilabel(reduction="mean", smoothing=0.1)` yourself.
 
     Returns:
-        A Cell `(logits, labels) -> float32 scalar`; see `ClassificationLoss` for the shapes.
+        A Cell `(logits, labels) -> float32 scalar`, or unreduced losses if `reduction` is `none`. `ClassificationLoss`
+        describes the shapes.
 
     Raises:
-        UserError: an unknown name or keyword, or an option out of its range.
+        UserError: the name or a keyword is unknown, or an option is out of its range.
     """
     name = check_name("loss", name, _LOSSES, ignore_case=True)
     loss, own_keywords = _LOSSES[name]

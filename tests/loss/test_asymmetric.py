@@ -1,4 +1,4 @@
-"""The asymmetric losses against loops over their formulas in float64, and gradients against central differences."""
+"""Compares asymmetric losses with loops over their formulas in float64, and gradients with central differences."""
 
 import math
 
@@ -22,7 +22,7 @@ NAMES = ["asl_single_label", "asl_multi_label"]
 
 
 def multi_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, clip=0.05, eps=0.0, weight=None):
-    """(B, K) single losses."""
+    """Return the unreduced losses, (B, K)."""
     losses = np.zeros(logits.shape)
     for at in np.ndindex(logits.shape):
         y = targets[at] * (1 - eps) + eps / 2
@@ -35,7 +35,7 @@ def multi_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, clip=0.05, eps=0.
 
 
 def single_label(logits, targets, gamma_pos=1.0, gamma_neg=4.0, eps=0.0, weight=None):
-    """(B,) single losses."""
+    """Return the unreduced losses, (B,)."""
     losses = np.zeros(len(logits))
     for row, column in np.ndindex(logits.shape):
         t = targets[row, column]
@@ -52,7 +52,7 @@ FORMS = [(AsymmetricLossSingleLabel, single_label), (AsymmetricLossMultilabel, m
 
 
 def slopes(function, logits, step=1e-6):
-    """Central differences of the sum of `function`."""
+    """Return the gradient of the sum of `function` by central differences."""
     found = np.zeros(logits.shape)
     for at in np.ndindex(logits.shape):
         up, down = logits.copy(), logits.copy()
@@ -63,7 +63,7 @@ def slopes(function, logits, step=1e-6):
 
 
 def check(loss, logits, labels, formula):
-    """Value and gradient of a mean."""
+    """Compare the value and the gradient of a mean loss with the formula."""
     targets = np.eye(CLASSES)[labels] if labels.ndim == 1 else labels
     inputs = Tensor(logits, ms.float32), Tensor(labels, ms.int32 if labels.ndim == 1 else ms.float32)
     value, gradient = ms.value_and_grad(loss, 0)(*inputs)
@@ -83,26 +83,26 @@ OPTIONS = [
 
 @pytest.mark.parametrize("labels", [SEVERAL, SOFT], ids=["several", "soft"])
 @pytest.mark.parametrize("options", [*OPTIONS, {"clip": 0.0}, {"clip": 0.3}, {"clip": 0.0, "gamma_neg": 0.5}])
-def test_multi_label(both_modes, labels, options):
+def test_multi_label_loss_and_gradient_equal_the_formula(both_modes, labels, options):
     loss = AsymmetricLossMultilabel(reduction="mean", **options)
     check(loss, LOGITS, labels, lambda x, t: multi_label(x, t, **options))
 
 
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_single_label(both_modes, labels, options):
+def test_single_label_loss_and_gradient_equal_the_formula(both_modes, labels, options):
     loss = create_loss(NAMES[0], label_smoothing=0.1, **options)
     check(loss, LOGITS, labels, lambda x, t: single_label(x, t, eps=0.1, **options))
 
 
 @pytest.mark.parametrize(("loss_class", "formula"), FORMS)
-def test_smoothing_and_class_weights(both_modes, loss_class, formula):
+def test_asymmetric_losses_apply_smoothing_and_class_weights(both_modes, loss_class, formula):
     loss = loss_class(weight=Tensor(WEIGHT, ms.float32), smoothing=0.2, reduction="mean")
     check(loss, LOGITS, LABELS, lambda x, t: formula(x, t, eps=0.2, weight=WEIGHT))
 
 
 @pytest.mark.parametrize(("loss_class", "formula"), FORMS)
-def test_reductions(both_modes, loss_class, formula):
+def test_asymmetric_losses_apply_the_reduction(both_modes, loss_class, formula):
     expected = formula(LOGITS, np.eye(CLASSES)[LABELS], eps=0.1)
     for reduction, right in (("none", expected), ("sum", expected.sum()), ("mean", expected.mean())):
         loss = loss_class(reduction=reduction, smoothing=0.1)
@@ -111,8 +111,8 @@ def test_reductions(both_modes, loss_class, formula):
 
 
 @pytest.mark.parametrize("options", [{}, {"reduction": "mean", "label_smoothing": 0.1}, {"reduction": "sum"}])
-def test_create_loss_multi_label_is_the_sum_of_its_authors(options):
-    """Callers of MindCV give options for other losses, which its multi-label loss does not read."""
+def test_create_loss_multi_label_sums_and_does_not_smooth(options):
+    """MindCV's callers pass options that are meant for other losses. MindCV ignores them for this loss."""
     rng = np.random.default_rng(7)
     logits, targets = rng.normal(size=(3, 4)), rng.integers(0, 2, (3, 4))
     value = create_loss(NAMES[1], **options)(Tensor(logits, ms.float32), Tensor(targets, ms.int32))
@@ -121,7 +121,7 @@ def test_create_loss_multi_label_is_the_sum_of_its_authors(options):
     np.testing.assert_allclose(zeros.asnumpy(), 15 * 0.45**4 * -math.log(0.55), rtol=1e-5)
 
 
-def test_create_loss_multi_label_says_what_it_does_not_use(caplog, monkeypatch):
+def test_create_loss_multi_label_logs_the_options_it_ignores(caplog, monkeypatch):
     monkeypatch.setattr("mindcv.utils.logger.logger.propagate", True)
     create_loss(NAMES[1], label_smoothing=0.1)
     assert "sums over samples and classes" in caplog.text and "label_smoothing=0.1 are not used" in caplog.text
@@ -130,7 +130,7 @@ def test_create_loss_multi_label_says_what_it_does_not_use(caplog, monkeypatch):
     assert not caplog.text
 
 
-def test_create_loss_single_label_smooths_and_averages_as_its_authors():
+def test_create_loss_single_label_smooths_and_averages():
     rng = np.random.default_rng(8)
     logits, labels = rng.normal(size=(3, 5)), np.array([1, 1, 4])
     loss = create_loss(NAMES[0], label_smoothing=0.1, gamma_pos=0.0)
@@ -139,7 +139,7 @@ def test_create_loss_single_label_smooths_and_averages_as_its_authors():
     np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
-def test_without_focus_they_are_the_cross_entropies(both_modes):
+def test_asymmetric_losses_equal_cross_entropies_when_gammas_are_0(both_modes):
     logits, labels = Tensor(LOGITS, ms.float32), Tensor(LABELS, ms.int32)
     flat = {"gamma_pos": 0.0, "gamma_neg": 0.0}
     for one, other in (
@@ -151,7 +151,7 @@ def test_without_focus_they_are_the_cross_entropies(both_modes):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("gamma", "eps"), [(0.0, 0.0), (0.0, 0.1), (0.5, 0.0), (0.5, 0.1), (4.0, 0.0)])
-def test_extreme_and_equal_logits_stay_finite(both_modes, name, gamma, eps):
+def test_asymmetric_losses_are_finite_when_logits_are_extreme_or_equal(both_modes, name, gamma, eps):
     logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]])
     clips = [{}] if name == NAMES[0] else [{"clip": 0.0}, {"clip": 0.05}]
     for clip in clips:
@@ -161,8 +161,8 @@ def test_extreme_and_equal_logits_stay_finite(both_modes, name, gamma, eps):
         assert np.isfinite(gradient.asnumpy()).all()
 
 
-def test_a_class_missed_by_far_keeps_its_gradient(both_modes):
-    """timm stops the probability at 1e-8, a logit of -18: beyond, nothing pulls any more."""
+def test_multi_label_loss_keeps_its_gradient_when_a_probability_is_tiny(both_modes):
+    """timm limits the probability to at least 1e-8, a logit of -18. Below that its gradient is 0."""
     logits = np.array([[-1e4, 1e4]])
     value, gradient = ms.value_and_grad(create_loss(NAMES[1], reduction="sum", clip=0.0), 0)(
         Tensor(logits, ms.float32), Tensor([[1, 0]], ms.int32)
@@ -171,7 +171,7 @@ def test_a_class_missed_by_far_keeps_its_gradient(both_modes):
     np.testing.assert_allclose(gradient.asnumpy(), [[-1.0, 1.0]], rtol=1e-6)
 
 
-def test_half_precision_logits_are_computed_in_float32(both_modes):
+def test_asymmetric_losses_compute_in_float32_when_logits_are_float16(both_modes):
     half = LOGITS.astype(np.float16)
     for loss_class, formula in FORMS:
         value = loss_class(smoothing=0.1, reduction="mean")(Tensor(half), Tensor(LABELS, ms.int32))
@@ -179,7 +179,7 @@ def test_half_precision_logits_are_computed_in_float32(both_modes):
         np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
-def test_names():
+def test_create_loss_finds_asymmetric_losses_in_any_case():
     assert isinstance(create_loss("ASL_single_label"), AsymmetricLossSingleLabel)
     assert isinstance(create_loss("asl_multi_label"), AsymmetricLossMultilabel)
 
@@ -194,6 +194,6 @@ def test_names():
         (NAMES[1], {"gama_pos": 1.0}, "did you mean 'gamma_pos'"),
     ],
 )
-def test_wrong_options(name, options, words):
+def test_create_loss_refuses_wrong_options_of_asymmetric_losses(name, options, words):
     with pytest.raises(UserError, match=words):
         create_loss(name, **options)

@@ -1,4 +1,4 @@
-"""Cross-entropy with the divergence among copies against NumPy in float64."""
+"""Compares cross-entropy plus Jensen-Shannon divergence with NumPy formulas in float64."""
 
 import mindspore as ms
 import numpy as np
@@ -24,7 +24,7 @@ def entropy(shares):
 
 
 def parts(logits, eps=0.0, splits=3):
-    """Cross-entropy and divergence of each image, the latter as the entropy of the mean minus the mean entropy."""
+    """Return cross-entropy and divergence of each image; the divergence is entropy of the mean minus mean entropy."""
     shares = [softmax(logits[start : start + BATCH]) for start in range(0, splits * BATCH, BATCH)]
     targets = (1 - eps) * np.eye(CLASSES)[LABELS] + eps / CLASSES
     cross_entropy = -(targets * np.log(shares[0])).sum(1)
@@ -44,7 +44,7 @@ def slopes(function, logits, step=1e-6):
 @pytest.mark.parametrize(
     ("splits", "alpha", "eps"), [(3, 12.0, 0.0), (3, 12.0, 0.1), (2, 1.0, 0.1), (4, 0.0, 0.0)], ids=str
 )
-def test_value_and_gradient(both_modes, splits, alpha, eps, rng):
+def test_jsd_value_and_gradient_equal_the_formula(both_modes, splits, alpha, eps, rng):
     logits = rng.normal(scale=2, size=(splits * BATCH, CLASSES))
 
     def formula(logits):
@@ -58,7 +58,7 @@ def test_value_and_gradient(both_modes, splits, alpha, eps, rng):
     np.testing.assert_allclose(gradient.asnumpy(), slopes(formula, logits), atol=5e-6)
 
 
-def test_reductions_and_labels(both_modes, rng):
+def test_jsd_applies_the_reduction_to_every_form_of_labels(both_modes, rng):
     logits = rng.normal(scale=2, size=(3 * BATCH, CLASSES))
     cross_entropy, divergence = parts(logits)
     single = cross_entropy + 12 * divergence
@@ -70,7 +70,7 @@ def test_reductions_and_labels(both_modes, rng):
             np.testing.assert_allclose(value, right, rtol=2e-5)
 
 
-def test_class_weights_are_the_cross_entropys(both_modes, rng):
+def test_jsd_applies_class_weights_to_the_cross_entropy_only(both_modes, rng):
     logits = rng.normal(size=(3 * BATCH, CLASSES))
     cross_entropy, divergence = parts(logits)
     of_labels = WEIGHT[LABELS]
@@ -79,7 +79,7 @@ def test_class_weights_are_the_cross_entropys(both_modes, rng):
     np.testing.assert_allclose(value.asnumpy(), expected, rtol=1e-5)
 
 
-def test_equal_copies_do_not_diverge(both_modes, rng):
+def test_jsd_divergence_is_0_when_copies_are_equal(both_modes, rng):
     logits = np.tile(rng.normal(size=(BATCH, CLASSES)), (3, 1))
     inputs = Tensor(logits, ms.float32), Tensor(LABELS, ms.int32)
     value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(*inputs)
@@ -87,8 +87,8 @@ def test_equal_copies_do_not_diverge(both_modes, rng):
     np.testing.assert_allclose(gradient.asnumpy()[BATCH:], 0, atol=1e-5)
 
 
-def test_extreme_logits_stay_finite(both_modes):
-    """Three copies that are sure of three different classes: log 3, the most they can diverge."""
+def test_jsd_is_finite_when_logits_are_extreme(both_modes):
+    """Three copies predict three different classes with probability 1: the divergence is log 3, its largest value."""
     logits = Tensor(1e4 * (2 * np.eye(3) - 1), ms.float16)
     value, gradient = ms.value_and_grad(create_loss("JSD"), 0)(logits, Tensor([0], ms.int32))
     assert value.dtype == ms.float32
@@ -101,9 +101,9 @@ def test_extreme_logits_stay_finite(both_modes):
     assert np.isfinite(gradient.asnumpy()).all()
 
 
-def test_rows_that_cannot_be_split(both_modes, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where graph mode leaves its notes on a failure
-    with pytest.raises(ValueError, match="7 rows of logits cannot be split into 3"):
+def test_jsd_refuses_rows_that_are_not_a_multiple_of_num_splits(both_modes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # graph mode leaves a folder here when it fails
+    with pytest.raises(ValueError, match="7 rows of logits cannot be split into 3 equal parts"):
         create_loss("JSD")(Tensor(np.zeros((7, 2)), ms.float32), Tensor([0, 1], ms.int32))
 
 
@@ -116,15 +116,15 @@ def test_rows_that_cannot_be_split(both_modes, tmp_path, monkeypatch):
         ({"clip": 0.1}, "'JSD' has no keyword 'clip'.*it has: num_splits, alpha"),
     ],
 )
-def test_wrong_options(options, words):
+def test_create_loss_refuses_wrong_options_of_jsd(options, words):
     with pytest.raises(UserError, match=words):
         create_loss("JSD", **options)
     assert isinstance(create_loss("jsd"), JSDCrossEntropy)
 
 
 @pytest.mark.parametrize("batches", [(5,), pytest.param((6, 7), marks=pytest.mark.slow)], ids=len)
-def test_same_bits_at_every_call(both_modes, batches, rng):
-    """MindSpore's Log is split over threads otherwise in its first calls, if they come first in the process."""
+def test_jsd_gives_the_same_bits_at_every_call(both_modes, batches, rng):
+    """The first calls of MindSpore's Log in a process try other splits over threads, which change the last bit."""
     for batch in batches:
         logits = Tensor(rng.standard_normal((2 * batch, 20)).astype(np.float32))
         labels = Tensor(rng.integers(0, 20, batch).astype(np.int32))

@@ -1,4 +1,4 @@
-"""Losses in MindSpore's own training cells: ten steps on one batch lower them."""
+"""Trains with each loss in MindSpore's own training cells: ten steps on one batch must lower the loss."""
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +12,7 @@ BATCH, CLASSES = 6, 3
 RNG = np.random.default_rng(0)
 IMAGES = Tensor(RNG.normal(size=(BATCH, 8)), ms.float32)
 LABELS = np.array([0, 1, 2, 2, 1, 0])
-# The options that add most to the graph of each loss, then others.
+# First, for each loss, the options that add the most operators to its graph; the others are slow.
 CASES = [
     ("CE", 3, {"aux_factor": 0.4, "label_smoothing": 0.1}),
     ("BCE", 1, {"label_smoothing": 0.1, "target_threshold": 0.2}),
@@ -36,7 +36,7 @@ CASES += [
 
 
 class Heads(nn.Cell):
-    """One classifier, or several that give a tuple."""
+    """One classifier, or several classifiers whose logits form a tuple."""
 
     def __init__(self, count):
         super().__init__()
@@ -50,8 +50,8 @@ class Heads(nn.Cell):
 
 
 @pytest.mark.parametrize(("name", "heads", "options"), CASES)
-def test_ten_steps_lower_the_loss_alike_in_both_modes(name, heads, options):
-    """Each step's loss in graph mode is that of PyNative mode, whose values other tests compare with formulas."""
+def test_ten_steps_lower_the_loss_equally_in_both_modes(name, heads, options):
+    """The loss of each step is the same in both modes. Other tests compare PyNative mode with formulas."""
     is_hot = name in ("BCE", "asl_multi_label")
     labels = Tensor(np.eye(CLASSES)[LABELS], ms.float32) if is_hot else Tensor(LABELS, ms.int32)
     losses = []

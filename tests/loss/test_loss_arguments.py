@@ -1,4 +1,4 @@
-"""Wrong arguments and inputs of the losses: one sentence that names them, what was found and what is expected."""
+"""Checks the errors of the losses: one sentence names the wrong argument, the value found and the expected one."""
 
 import re
 
@@ -14,7 +14,7 @@ from mindcv.utils.errors import UserError
 NAMES = ("CE", "BCE", "asl_single_label", "asl_multi_label", "JSD")
 NAN = float("nan")
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-NUMBERS = {"CE": 6, "BCE": 6, "asl_single_label": 6, "asl_multi_label": 6, "JSD": 2}  # of labels
+NUMBERS = {"CE": 6, "BCE": 6, "asl_single_label": 6, "asl_multi_label": 6, "JSD": 2}  # number of labels for each loss
 
 
 def refused(sentence):
@@ -51,7 +51,7 @@ def test_create_loss_names_a_wrong_argument(wrong, sentence):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [ms.float32, ms.float16, ms.bool_])
-def test_class_numbers_that_are_no_integers_are_refused(name, dtype):
+def test_losses_refuse_class_numbers_that_are_not_integers(name, dtype):
     labels = Tensor(np.ones(NUMBERS[name]), dtype)
     shown = {ms.float32: "float32", ms.float16: "float16", ms.bool_: "bool"}[dtype]
     sentence = f"labels of shape (images,) are class numbers and must be of an integer type, got {shown}: convert them"
@@ -60,7 +60,7 @@ def test_class_numbers_that_are_no_integers_are_refused(name, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_class_numbers_of_every_integer_type_give_the_same_loss(name):
+def test_losses_are_equal_for_class_numbers_of_every_integer_type(name):
     labels, loss = np.arange(NUMBERS[name]) % 4, create_loss(name, label_smoothing=0.1)
     expected = loss(Tensor(LOGITS), Tensor(labels, ms.int32)).asnumpy()
     for dtype in (ms.int8, ms.int16, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64):
@@ -69,7 +69,7 @@ def test_class_numbers_of_every_integer_type_give_the_same_loss(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [ms.bool_, ms.uint8, ms.float16])
-def test_targets_of_0_and_1_of_any_type_give_the_same_loss(name, dtype):
+def test_losses_are_equal_for_targets_of_0_and_1_of_every_type(name, dtype):
     targets, loss = np.eye(4)[np.arange(NUMBERS[name]) % 4], create_loss(name)
     expected = loss(Tensor(LOGITS), Tensor(targets, ms.float32)).asnumpy()
     assert loss(Tensor(LOGITS), Tensor(targets, dtype)).asnumpy() == expected
@@ -91,36 +91,36 @@ def test_targets_of_0_and_1_of_any_type_give_the_same_loss(name, dtype):
     ],
     ids=["array", "array of labels", "no head", "integers", "one image"],
 )
-def test_logits_and_labels_that_are_no_batch_are_named(name, logits, labels, sentence):
+def test_losses_name_the_input_that_is_not_a_batch(name, logits, labels, sentence):
     with refused(sentence):
         create_loss(name)(logits, labels)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_labels_without_a_dimension_do_not_fit(name):
+def test_losses_refuse_labels_without_a_dimension(name):
     with pytest.raises(ValueError, match=r"^labels of shape \(\) do not fit logits of shape \(6, 4\)$"):
         create_loss(name)(Tensor(LOGITS), Tensor(1, ms.int32))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weight_of_another_number_of_classes_is_named(name):
-    """One factor would be broadcast over the classes: another loss in silence."""
+def test_losses_refuse_a_weight_of_another_number_of_classes(name):
+    """A single factor would broadcast over the classes and silently change the loss."""
     labels = Tensor([0] * NUMBERS[name], ms.int32)
     for count in (1, 3):
         loss = create_loss(name, weight=Tensor(np.ones(count), ms.float32))
-        with refused(f"weight has {count} factors, but the logits are of 4 classes"):
+        with refused(f"weight has {count} factors, but the logits have 4 classes"):
             loss(Tensor(LOGITS), labels)
 
 
 class Probe(ClassificationLoss):
-    """The smallest loss, whose graph compiles fast."""
+    """A very small loss, whose graph compiles quickly."""
 
     def loss_of(self, logits, labels):
         return logits.sum()
 
 
-def test_graph_mode_refuses_float_class_numbers_when_it_compiles(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph does not compile
+def test_losses_refuse_float_class_numbers_when_a_graph_compiles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder here when a graph does not compile
     ms.set_context(mode=ms.GRAPH_MODE)
     loss, labels = Probe(), Tensor([0] * 6, ms.int32)
     np.testing.assert_allclose(loss(Tensor(LOGITS), labels).asnumpy(), LOGITS.sum(), rtol=1e-5)

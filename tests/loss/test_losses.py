@@ -1,4 +1,4 @@
-"""The losses and their gradients against NumPy float64 formulas, in both modes."""
+"""Compares the losses and their gradients with NumPy formulas in float64, in both modes."""
 
 import mindspore as ms
 import numpy as np
@@ -29,7 +29,7 @@ def softmax(logits):
 
 
 def ce(logits, labels, eps=0.0, weight=None, reduction="mean"):
-    """Value and gradient."""
+    """Return the value and the gradient."""
     w = np.ones(CLASSES) if weight is None else weight
     weighted = w * targets_of(labels, eps)
     probs = softmax(logits)
@@ -61,7 +61,7 @@ def value_and_grad(loss, *inputs):
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
-def test_value_and_gradient(both_modes, name, formula, labels, eps, weight):
+def test_cross_entropy_values_and_gradients_equal_the_formulas(both_modes, name, formula, labels, eps, weight):
     class_weight = None if weight is None else Tensor(weight, ms.float32)
     loss = create_loss(name, weight=class_weight, label_smoothing=eps)
     value, grad = value_and_grad(loss, *tensors(LOGITS, labels))
@@ -72,7 +72,7 @@ def test_value_and_gradient(both_modes, name, formula, labels, eps, weight):
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
-def test_sum(both_modes, name, formula, labels):
+def test_cross_entropies_sum_when_the_reduction_is_sum(both_modes, name, formula, labels):
     value, grad = value_and_grad(create_loss(name, reduction="sum", label_smoothing=0.1), *tensors(LOGITS, labels))
     expected, expected_grad = formula(LOGITS, labels, 0.1, reduction="sum")
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -81,8 +81,11 @@ def test_sum(both_modes, name, formula, labels):
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["int", "soft"])
-def test_single_losses(both_modes, labels, weight):
-    """Cross-entropy one a sample, binary cross-entropy one a sample and class, weighted but not divided by anything."""
+def test_cross_entropies_are_not_reduced_when_the_reduction_is_none(both_modes, labels, weight):
+    """Cross-entropy gives one loss for each sample; binary cross-entropy gives one for each sample and class.
+
+    They are weighted but not divided by the weights.
+    """
     w = np.ones(CLASSES) if weight is None else weight
     options = {"reduction": "none", "label_smoothing": 0.1, "weight": Tensor(w, ms.float32)}
     targets, p = targets_of(labels, 0.1), 1 / (1 + np.exp(-LOGITS))
@@ -96,8 +99,8 @@ def test_single_losses(both_modes, labels, weight):
         np.testing.assert_allclose(value, right, rtol=2e-5)
 
 
-def test_binary_targets_above_a_threshold_count_as_present(both_modes, rng):
-    """An image of two classes mixed; the smoothed targets, by hand: 0.02 + 0.9 * (0.7, 0.3, 0) and so on for K = 5."""
+def test_bce_counts_targets_above_the_threshold_as_present(both_modes, rng):
+    """The first image mixes two classes. By hand, its smoothed targets are 0.02 + 0.9 * (0.7, 0.3, 0, 0, 0)."""
     logits = rng.normal(size=(2, 5))
     soft = np.array([[0.7, 0.3, 0.0, 0.0, 0.0], [0.0, 0.8, 0.0, 0.0, 0.2]])
     for threshold, eps, hard in (
@@ -113,17 +116,17 @@ def test_binary_targets_above_a_threshold_count_as_present(both_modes, rng):
 
 
 @pytest.mark.parametrize("name", ["CE", "BCE"])
-def test_equal_logits(both_modes, name):
+def test_cross_entropies_are_exact_when_logits_are_equal(both_modes, name):
     logits, labels = np.full((2, 4), 1e4 if name == "CE" else 0.0), np.array([0, 3])
     value, grad = value_and_grad(create_loss(name), *tensors(logits, labels, ms.float16))
     np.testing.assert_allclose(value, np.log(4) if name == "CE" else np.log(2), rtol=5e-6)
     share = 1 / 4 if name == "CE" else 1 / 2
     expected = (share - np.eye(4)[labels]) / (2 if name == "CE" else 8)
-    np.testing.assert_allclose(grad, expected, atol=1e-4)  # float16, like the logits
+    np.testing.assert_allclose(grad, expected, atol=1e-4)  # the gradient is float16, like the logits
 
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
-def test_auxiliary_heads(both_modes, name, formula):
+def test_cross_entropies_add_the_auxiliary_heads_times_aux_factor(both_modes, name, formula):
     loss = create_loss(name, aux_factor=0.4)
     main, labels = tensors(LOGITS, LABELS)
     value = loss((main, *(Tensor(aux, ms.float32) for aux in AUX)), labels).asnumpy()
@@ -132,7 +135,7 @@ def test_auxiliary_heads(both_modes, name, formula):
 
 
 @pytest.mark.parametrize(("name", "formula"), [("CE", ce), ("BCE", bce)])
-def test_half_precision_logits_are_computed_in_float32(both_modes, name, formula):
+def test_cross_entropies_compute_in_float32_when_logits_are_float16(both_modes, name, formula):
     half = LOGITS.astype(np.float16)
     value = create_loss(name, label_smoothing=0.1)(*tensors(half, LABELS, ms.float16))
     assert value.dtype == ms.float32
@@ -140,29 +143,29 @@ def test_half_precision_logits_are_computed_in_float32(both_modes, name, formula
 
 
 @pytest.mark.parametrize("name", ["CE", "BCE"])
-def test_extreme_logits_stay_finite_and_exact(both_modes, name):
+def test_cross_entropies_are_exact_when_logits_are_extreme(both_modes, name):
     logits = np.array([[1e4, -1e4, 0.0]])
     value, grad = value_and_grad(create_loss(name), *tensors(logits, np.array([1])))
-    # CE: log-sum-exp 1e4 minus -1e4. BCE: 1e4 + 1e4 + log 2 over three classes.
+    # CE is the log-sum-exp 1e4 minus -1e4. BCE is 1e4 + 1e4 + log 2, divided by three classes.
     np.testing.assert_allclose(value, 2e4 if name == "CE" else (2e4 + np.log(2)) / 3, rtol=1e-6)
     expected = [[1.0, -1.0, 0.0]] if name == "CE" else [[1 / 3, -1 / 3, 0.5 / 3]]
     np.testing.assert_allclose(grad, expected, atol=1e-6)
 
 
-def test_the_mean_is_over_the_batch_at_hand(both_modes):
+def test_bce_mean_is_over_the_current_batch_when_sizes_change(both_modes):
     loss = create_loss("BCE")
     for size in (5, 2, 3):
         _, grad = value_and_grad(loss, *tensors(LOGITS[:size], LABELS[:size]))
         np.testing.assert_allclose(grad, bce(LOGITS[:size], LABELS[:size])[1], atol=1e-6)
 
 
-def test_integer_one_hot_labels_count_as_targets(both_modes):
+def test_cross_entropy_reads_integer_one_hot_labels_as_targets(both_modes):
     hot = Tensor(np.eye(CLASSES, dtype=np.int32)[LABELS])
     value = create_loss("CE")(Tensor(LOGITS, ms.float32), hot)
     np.testing.assert_allclose(value.asnumpy(), ce(LOGITS, LABELS)[0], rtol=1e-6)
 
 
-def test_names():
+def test_create_loss_finds_names_in_any_case_and_lists_them_when_unknown():
     assert isinstance(create_loss("ce"), CrossEntropySmooth)
     assert isinstance(create_loss("bce"), BinaryCrossEntropySmooth)
     with pytest.raises(UserError, match="loss 'focal' is not known.*BCE, CE, JSD, asl_multi_label, asl_single_label"):
@@ -182,21 +185,21 @@ def test_names():
     ],
     ids=["reduction", "smoothing", "negative", "aux", "weight"],
 )
-def test_wrong_options(wrong):
+def test_create_loss_refuses_options_out_of_range(wrong):
     with pytest.raises(UserError):
         create_loss("CE", **wrong)
 
 
 @pytest.mark.parametrize(("eps", "threshold"), [(0.0, 1.0), (0.0, -0.1), (0.1, 0.0), (0.1, 0.95)])
-def test_thresholds_that_smoothing_alone_crosses(eps, threshold):
+def test_bce_refuses_thresholds_that_smoothing_alone_crosses(eps, threshold):
     with pytest.raises(UserError, match="target_threshold must be "):
         create_loss("BCE", label_smoothing=eps, target_threshold=threshold)
 
 
 @pytest.mark.parametrize("name", ["CE", "BCE", "asl_single_label", "asl_multi_label"])
 @pytest.mark.parametrize("shape", [(BATCH, 1), (BATCH + 1,), (BATCH, CLASSES + 1)])
-def test_labels_of_another_shape_than_the_logits_are_an_error(name, shape, both_modes, tmp_path, monkeypatch):
-    """Labels (B, 1) would broadcast over the classes: a wrong loss in silence."""
-    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder where a graph does not compile
+def test_losses_refuse_labels_whose_shape_does_not_fit_the_logits(name, shape, both_modes, tmp_path, monkeypatch):
+    """Labels (B, 1) would broadcast over the classes and silently give a wrong loss."""
+    monkeypatch.chdir(tmp_path)  # MindSpore leaves a folder here when a graph does not compile
     with pytest.raises(ValueError, match=r"labels of shape \(.*\) do not fit logits of shape \(5, 7\)"):
         create_loss(name)(Tensor(LOGITS, ms.float32), Tensor(np.zeros(shape), ms.int32))
