@@ -1,4 +1,4 @@
-"""The scripts as their users run them: a small training from end to end, and every way to get it wrong."""
+"""Tests of the scripts as users run them: a small training from end to end, and the mistakes of users."""
 
 import contextlib
 import csv
@@ -39,7 +39,7 @@ class Run:
 
 
 def load(script):
-    """A script as a module, loaded anew from its file."""
+    """Load a script from its file as a new module."""
     spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -47,7 +47,7 @@ def load(script):
 
 
 def run(script, *argv):
-    """A script in this process, loaded anew from its file."""
+    """Run a script in this process. It is loaded from its file each time."""
     out, err, arguments = io.StringIO(), io.StringIO(), sys.argv
     state = np.random.get_state()  # set_seed sets NumPy's as well
     sys.argv = [f"{script}.py", *map(str, argv)]
@@ -68,7 +68,7 @@ def process(cwd, script, *argv):
 
 
 def write_images(folder, counts, seed):
-    """Noisy images of one colour a class, 40 x 30, half of them JPEG."""
+    """Write noisy images of 40 x 30 pixels, with one colour for each class. Half of them are JPEG files."""
     rng = np.random.default_rng(seed)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -88,15 +88,15 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """Folder, outcome and working folder of a training of two epochs, 3 steps each, in graph mode.
+    """Return the folder, outcome and working folder of a training of two epochs of 3 steps in graph mode.
 
-    It is a process of its own: graph mode is what has MindSpore write files where it stands and complain at its end.
+    It runs in a separate process, because in graph mode MindSpore may write files and print warnings at its end.
     """
     root = tmp_path_factory.mktemp("run")
     (root / "cwd").mkdir()
     options = ["--mode", 0, "--epoch_size", 2, "--val_while_train", "--lr", 0.002, "--opt", "adamw", "--min_lr", 0.001]
     options += ["--layer_scale_init_value", 0.5, "--color_jitter", "None", "--scale", 0.5, 1]
-    # Preprocessing unlike the defaults: it must come out of the checkpoint again.
+    # The preprocessing differs from the defaults, so the scripts must read it from the checkpoint.
     options += ["--crop_pct", 1, "--interpolation", "bicubic", "--mean", 128, 120, 110, "--std", "[60, 62, 64]"]
     options += ["--ckpt_save_dir", root / "new" / "ckpt"]
     outcome = process(root / "cwd", "train", *SMALL, "--data_dir", data, *options)
@@ -111,13 +111,13 @@ def checkpoint(trained):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """An empty working folder: what a script drops there is seen."""
+    """Change to an empty working folder, so that a test sees every file that a script writes there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def val_images(data):
-    """(path, class) in the order of the folders."""
+    """Return (path, class) of the validation images in the order of the folders."""
     return [
         (path, label) for label, name in enumerate(sorted(CLASSES)) for path in sorted((data / "val" / name).iterdir())
     ]
@@ -125,7 +125,7 @@ def val_images(data):
 
 @pytest.fixture(scope="module")
 def own_logits(data, checkpoint):
-    """Logits of the validation images from MindSpore's own loader and Pillow alone."""
+    """Compute the logits of the validation images with Pillow and MindSpore's own reader of checkpoints."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = create_model("convnext_atto", num_classes=3).set_train(False)
     not_loaded, _ = ms.load_param_into_net(network, ms.load_checkpoint(str(checkpoint)))
@@ -146,10 +146,10 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-# What training leaves
+# Files that training writes
 
 
-def test_training_writes_its_files(trained, data):
+def test_train_writes_checkpoints_snapshots_metrics_and_learning_curve(trained, data):
     folder, outcome, _ = trained
     names = [f"convnext_atto-{epoch}_3.{kind}" for epoch in (1, 2) for kind in ("ckpt", "resume.safetensors")]
     names += ["convnext_atto_best.ckpt", "learning_curve.png", "metrics.csv"]
@@ -175,7 +175,7 @@ def test_training_writes_its_files(trained, data):
         assert part in outcome.err
 
 
-def test_training_leaves_nothing_else(trained):
+def test_train_leaves_no_other_files_and_no_warnings(trained):
     _, outcome, working_folder = trained
     assert not os.listdir(working_folder)
     for word in ("Exception ignored", "Traceback", "error", "[WARNING]"):
@@ -186,7 +186,7 @@ def test_training_leaves_nothing_else(trained):
 
 
 @pytest.mark.parametrize("batch_size", [4, 5, 64])
-def test_validation_counts_every_image_once(data, checkpoint, own_logits, elsewhere, batch_size):
+def test_validate_counts_every_image_once(data, checkpoint, own_logits, elsewhere, batch_size):
     results = ["--results_json", "r.json", "--per_class_csv", "c.csv", "--confusion_matrix", "m.png"]
     outcome = run(
         "validate", "--ckpt_path", checkpoint, "--data_dir", data, "--mode", 1, "--batch_size", batch_size, *results
@@ -211,7 +211,7 @@ def test_validation_counts_every_image_once(data, checkpoint, own_logits, elsewh
     assert sorted(os.listdir(elsewhere)) == ["c.csv", "m.png", "r.json"]
 
 
-def test_training_and_validation_agree(trained, data, checkpoint):
+def test_validate_gives_the_metrics_of_training(trained, data, checkpoint):
     outcome = run("validate", "--ckpt_path", checkpoint, "--data_dir", data, "--mode", 1)
     last = read_csv(trained[0] / "metrics.csv")[-1]
     found = re.search(r"Top_1_Accuracy: (\S+), .*loss: (\S+),", outcome.out)
@@ -219,8 +219,8 @@ def test_training_and_validation_agree(trained, data, checkpoint):
     assert float(found[2]) == pytest.approx(float(last["val_loss"]), abs=1e-4)
 
 
-def test_classes_keep_their_numbers_when_one_has_no_images(data, checkpoint, own_logits, elsewhere):
-    """A folder of fewer classes is numbered as the network learned them, not from 0."""
+def test_validate_keeps_class_numbers_when_a_class_has_no_images(data, checkpoint, own_logits, elsewhere):
+    """Classes in a folder with fewer classes have the numbers that the network was trained with."""
     for name in ("green", "red"):
         shutil.copytree(data / "val" / name, elsewhere / "val" / name)
     outcome = run("validate", "--ckpt_path", checkpoint, "--data_dir", ".", "--mode", 1, "--results_json", "r.json")
@@ -232,7 +232,7 @@ def test_classes_keep_their_numbers_when_one_has_no_images(data, checkpoint, own
 
 
 @pytest.mark.parametrize("num_left_out", [0, 2])
-def test_validation_tells_how_many_images_were_left_out(tmp_path, capsys, num_left_out):
+def test_validate_reports_how_many_images_were_left_out(tmp_path, capsys, num_left_out):
     counts = ClassificationCounts(2)
     counts.update(np.float32([[1, 0], [1, 0]]), np.array([0, 1]))
     config = ValidateConfig(results_json=str(tmp_path / "r.json"))
@@ -246,7 +246,7 @@ def test_validation_tells_how_many_images_were_left_out(tmp_path, capsys, num_le
 # Inference
 
 
-def test_inference_gives_what_validation_counts(data, checkpoint, own_logits, elsewhere):
+def test_infer_gives_the_classes_that_validate_counts(data, checkpoint, own_logits, elsewhere):
     options = ["--top_k", 2, "--results_file", "p.json", "--picture", "p.png", "--batch_size", 4, "--mode", 1]
     outcome = run("infer", "--ckpt_path", checkpoint, "--image_path", data / "val", *options)
     assert outcome.status == 0, outcome.err
@@ -263,7 +263,7 @@ def test_inference_gives_what_validation_counts(data, checkpoint, own_logits, el
     assert sorted(os.listdir(elsewhere)) == ["p.json", "p.png"]
 
 
-def test_inference_names_unreadable_images_and_classifies_the_others(data, checkpoint, elsewhere):
+def test_infer_names_unreadable_images_and_classifies_the_others(data, checkpoint, elsewhere):
     shutil.copytree(data, elsewhere, dirs_exist_ok=True)
     corrupt_val(elsewhere)
     (elsewhere / "val" / "red" / "gone.png").symlink_to("nowhere.png")
@@ -282,7 +282,7 @@ def test_inference_names_unreadable_images_and_classifies_the_others(data, check
     assert run(*argv, "--skip_corrupt", "True").status == 0
 
 
-def test_inference_prints_names_that_the_output_cannot_encode(data, checkpoint, elsewhere):
+def test_infer_escapes_names_that_the_output_cannot_encode(data, checkpoint, elsewhere):
     name = os.fsdecode("Kätzchen, ".encode() + b"\xe9.png")
     shutil.copy(data / "val" / "red" / "1.png", name)
     argv = [sys.executable, str(ROOT / "infer.py"), "--ckpt_path", str(checkpoint), "--mode", "1", "--image_path", name]
@@ -295,7 +295,7 @@ def test_inference_prints_names_that_the_output_cannot_encode(data, checkpoint, 
 # Starting from a checkpoint, and from MindCV's recipes
 
 
-def test_fine_tuning_leaves_the_head_out_and_says_so(data, checkpoint, elsewhere):
+def test_train_reports_that_fine_tuning_leaves_out_the_head(data, checkpoint, elsewhere):
     for name in ("green", "red"):
         shutil.copytree(data / "train" / name, elsewhere / "data" / "train" / name)
     options = ["--ckpt_path", checkpoint, "--epoch_size", 1, "--num_samples", 4, "--ckpt_save_dir", "out"]
@@ -306,8 +306,8 @@ def test_fine_tuning_leaves_the_head_out_and_says_so(data, checkpoint, elsewhere
     assert (elsewhere / "out" / "convnext_atto-1_1.ckpt").is_file()
 
 
-def test_a_recipe_of_mindcv_trains(data, elsewhere):
-    """Every key of the published recipe, at a size for a test."""
+def test_train_accepts_every_key_of_a_mindcv_recipe(data, elsewhere):
+    """The recipe has every key of the published one, and sizes for a test."""
     text = (ROOT / "configs" / "convnextv2" / "convnextv2_tiny_ascend.yaml").read_text(encoding="utf-8")
     small = {"model": "convnext_atto", "num_classes": 3, "batch_size": 4, "image_resize": 32, "epoch_size": 1}
     small.update(mode=1, loss="'ce'", lr="2e-3", min_lr="'3e-7'", data_dir=data, ckpt_save_dir="./out")
@@ -324,7 +324,7 @@ def test_a_recipe_of_mindcv_trains(data, elsewhere):
     assert np.isfinite(float(row["train_loss"])) and row["step"] == "2"
 
 
-def test_corrupt_images_are_replaced_when_asked_and_counted(data, elsewhere):
+def test_train_replaces_and_counts_corrupt_images_when_skip_corrupt(data, elsewhere):
     shutil.copytree(data / "train", elsewhere / "train")
     truncated_jpeg(elsewhere)
     empty_file(elsewhere)
@@ -335,7 +335,7 @@ def test_corrupt_images_are_replaced_when_asked_and_counted(data, elsewhere):
     assert all(name in outcome.err for name in ("blue/0.jpg", "red/1.png"))
 
 
-# What goes wrong: each makes a folder from the good data, and names what it must be told
+# Mistakes: each case changes a copy of the good data, and holds the words of the expected error
 
 
 def empty_class(root):
@@ -529,7 +529,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_told_in_a_line(case, data, checkpoint, elsewhere):
+def test_scripts_report_a_mistake_in_one_line(case, data, checkpoint, elsewhere):
     prepare, script, argv, status, parts = CASES[case]
     shutil.copytree(data, elsewhere, dirs_exist_ok=True)
     prepare(elsewhere)
@@ -545,11 +545,11 @@ def test_a_mistake_is_told_in_a_line(case, data, checkpoint, elsewhere):
     assert {path for path in elsewhere.rglob("*") if path.is_file()} == before, "files were left behind"
 
 
-# As processes of their own
+# Scripts in separate processes
 
 
 @pytest.mark.parametrize("script", ["train", "validate", "infer"])
-def test_help(tmp_path, script):
+def test_scripts_print_help_and_write_no_file(tmp_path, script):
     outcome = process(tmp_path, script, "--help")
     assert outcome.status == 0 and outcome.err == ""
     for part in ("--model: ", "--config: ", "--batch_size: ", "default 128"):
@@ -557,7 +557,7 @@ def test_help(tmp_path, script):
     assert not os.listdir(tmp_path)
 
 
-def test_unknown_flags(tmp_path):
+def test_train_names_unknown_flags(tmp_path):
     outcome = process(tmp_path, "train", "--model", "convnext_atto", "--bach_size", "4", "--modell=x")
     assert outcome.status == 2 and outcome.out == ""
     assert outcome.err.splitlines() == [
@@ -566,7 +566,7 @@ def test_unknown_flags(tmp_path):
     ]
 
 
-def test_a_device_that_is_not_there(tmp_path, data):
+def test_train_refuses_an_unsupported_device(tmp_path, data):
     if "GPU" in ms.get_context("device_target"):
         pytest.skip("there is a GPU")
     outcome = process(tmp_path, "train", *SMALL, "--data_dir", data, "--device_target", "GPU")

@@ -1,4 +1,4 @@
-"""Several real processes under msrun on this machine's CPU, against one."""
+"""Runs of several processes under msrun on CPU are compared with a run of one process."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def free_port():
 
 
 class Job:
-    """A script in `num` processes, started by msrun if there are several; `host` is the part of one of two hosts."""
+    """A script in `num` processes, which msrun starts if there are several. `host` is one of two simulated hosts."""
 
     def __init__(self, folder, num, script, *options, host=None):
         self.logs = folder / f"log-{num}-{time.monotonic_ns()}"
@@ -90,7 +90,7 @@ class Job:
             )
 
     def end(self):
-        """Wait, and return the status."""
+        """Wait for the end of the job and return its exit status."""
         try:
             return self.process.wait(240)
         finally:
@@ -108,7 +108,7 @@ class Job:
             time.sleep(0.05)
 
     def worker(self, rank):
-        """Process number of a rank."""
+        """Return the process id of a rank."""
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 try:
@@ -131,7 +131,7 @@ def train(folder, num, batch_size, *options, name="ckpt", host=None):
 
 
 def check_same(one, other, atol=1e-6):
-    """Two saved runs are one but for the order of sums, which AdamW's first steps make more of than it is."""
+    """Check that two snapshots differ only by the order of sums, whose effect the first steps of AdamW enlarge."""
     arrays, other_arrays = one.arrays, other.arrays
     assert arrays.keys() == other_arrays.keys()
     for name in arrays:
@@ -160,11 +160,11 @@ def alone(folder):
 def together(folder):
     job = train(folder, 2, 12, name="together")
     assert job.end() == 0, job.said() + job.said(0)
-    assert "epoch 2/2 step 4/4" in job.said(0) and "epoch" not in job.said(1)  # one of them speaks
+    assert "epoch 2/2 step 4/4" in job.said(0) and "epoch" not in job.said(1)  # only rank 0 logs progress
     return folder / "together"
 
 
-def test_two_processes_train_as_one(alone, together):
+def test_training_in_two_processes_gives_the_run_of_one(alone, together):
     for name in (MIDDLE, END):
         check_same(read_snapshot(alone / name), read_snapshot(together / name))
     assert sorted(path.name for path in together.iterdir()) == sorted(path.name for path in alone.iterdir())
@@ -174,7 +174,7 @@ def test_two_processes_train_as_one(alone, together):
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_stopped(folder, alone, together):
+def test_training_in_one_process_continues_a_run_of_two(folder, alone, together):
     job = train(folder, 1, 24, "--resume", str(together / MIDDLE), name="moved")
     assert job.end() == 0, job.said()
     assert "epoch 2/2 step 3/4" in job.said() and "epoch 1/2" not in job.said()
@@ -182,7 +182,7 @@ def test_one_process_goes_on_where_two_stopped(folder, alone, together):
 
 
 @pytest.mark.slow
-def test_two_processes_validate_as_one(folder, alone):
+def test_validation_in_two_processes_gives_the_counts_of_one(folder, alone):
     found = []
     for num in (1, 2):
         results = folder / f"results-{num}.json"
@@ -191,16 +191,16 @@ def test_two_processes_validate_as_one(folder, alone):
         assert job.end() == 0, job.said() + job.said(0)
         found.append(json.loads(results.read_text()))
     one, two = found
-    assert one["num_images"] == 359  # what the data set holds out; 360 with one image twice
+    assert one["num_images"] == 359  # the held-out images; 360 would count one image twice
     for name in ("num_images", "num_top_1", "num_top_5", "top_1", "top_5"):
         assert two[name] == one[name]
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_is_named(folder):
+def test_launcher_names_a_rank_that_was_killed(folder):
     job = train(folder, 2, 12, "--epoch_size", "50", name="killed")
-    job.wait_for("epoch 1/50 step 4/4", rank=0)  # so that one of the steps before has been saved
+    job.wait_for("epoch 1/50 step 4/4", rank=0)  # an earlier step has been saved by then
     os.kill(job.worker(1), signal.SIGKILL)
     assert job.end() not in (0, None)
     assert f"rank 1 was killed by SIGKILL; its log is {job.logs / 'worker_1.log'}" in job.said()
@@ -209,10 +209,10 @@ def test_a_rank_that_dies_is_named(folder):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_all_at_one_step(folder):
+def test_sigterm_to_one_rank_stops_all_ranks_at_the_same_step(folder):
     job = train(folder, 2, 12, "--epoch_size", "50", name="stopped")
     job.wait_for("epoch 1/50 step 1/4", rank=0)
-    os.kill(job.worker(1), signal.SIGTERM)  # one is told, and all stop
+    os.kill(job.worker(1), signal.SIGTERM)  # one rank gets the signal, and all ranks stop
     assert job.end() not in (0, None)
     assert "stopped: by SIGTERM after epoch" in job.said(0) and "stopped: by SIGTERM after epoch" in job.said(1)
     (line,) = (line for line in job.said(0).splitlines() if line.startswith("saved "))
@@ -221,15 +221,15 @@ def test_sigterm_saves_all_at_one_step(folder):
 
 
 @pytest.mark.slow
-def test_three_processes_train_as_one(folder, alone):
+def test_training_in_three_processes_gives_the_run_of_one(folder, alone):
     job = train(folder, 3, 8, name="three")
     assert job.end() == 0, job.said() + job.said(0)
     check_same(read_snapshot(alone / END), read_snapshot(folder / "three" / END))
 
 
 @pytest.mark.slow
-def test_each_rank_keeps_its_compiled_step(folder, together):
-    """Another run has the bits of that which compiled; where a rank has lost its entry, all compile."""
+def test_compile_cache_keeps_the_step_of_each_rank(folder, together):
+    """A second run takes the compiled steps and has the same bits. When one rank lost its entry, all ranks compile."""
     cache = folder / "cache"
     for name, num_taken in (("made", 0), ("taken", 2), ("half", 0)):
         job = train(folder, 2, 12, "--compile_cache_dir", str(cache), name=name)
@@ -245,7 +245,7 @@ def test_each_rank_keeps_its_compiled_step(folder, together):
 
 
 class Host:
-    """A network namespace with one end of a cable."""
+    """A simulated host: a network namespace with one end of a virtual cable."""
 
     def __init__(self, name, number):
         self.name = name
@@ -261,7 +261,7 @@ class Host:
 
 @pytest.fixture
 def hosts():
-    """Two namespaces joined by a pair of virtual interfaces, where the machine allows that."""
+    """Create two network namespaces that a pair of virtual interfaces connects, if the machine allows it."""
     if shutil.which("ip") is None:
         pytest.skip("there is no ip command")
     names = [f"mindcv{os.getpid()}{end}" for end in "ab"]
@@ -283,14 +283,14 @@ def hosts():
 
 
 @pytest.mark.slow
-def test_two_hosts_train_as_one(folder, alone, hosts):
+def test_training_on_two_hosts_gives_the_run_of_one_process(folder, alone, hosts):
     jobs = [train(folder, 2, 12, name="hosts", host=host) for host in hosts]
     assert [job.end() for job in jobs] == [0, 0], jobs[0].said() + jobs[1].said()
     check_same(read_snapshot(alone / END), read_snapshot(folder / "hosts" / END))
 
 
 @pytest.mark.slow
-def test_a_cut_cable_ends_both_hosts(folder, hosts):
+def test_training_ends_on_both_hosts_when_the_network_fails(folder, hosts):
     jobs = [train(folder, 2, 12, "--epoch_size", "50", name="cut", host=host) for host in hosts]
     jobs[0].wait_for("epoch 1/50 step 2/4", rank=0)
     subprocess.run(["ip", "-n", hosts[0].name, "link", "set", "e0", "down"], check=True)

@@ -1,4 +1,4 @@
-"""Training processes that are killed, and go on: to the same bits as one that never was."""
+"""Training processes that are killed and resumed give the same bits as an uninterrupted process."""
 
 import contextlib
 import csv
@@ -47,7 +47,7 @@ OPTIONS = (
 
 
 def write_images(folder, count, seed, classes=CLASSES):
-    """`count` noisy images of one colour for each class, 40 x 36."""
+    """Write `count` noisy images of 40 x 36 pixels for each class, with one colour for each class."""
     rng = np.random.default_rng(seed)
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
@@ -68,9 +68,9 @@ def data(tmp_path_factory):
 
 
 class Training:
-    """train.py in a process of its own, of which what it says is read line by line, or until it ends.
+    """A separate process that runs train.py. Its output is read line by line or until its end.
 
-    A `with` block ends it, whatever happens.
+    A `with` block ends the process in any case.
     """
 
     def __init__(self, cwd, argv):
@@ -88,7 +88,7 @@ class Training:
         self.process.stderr.close()
 
     def until(self, pattern):
-        """Reads up to the line that matches."""
+        """Read the output up to the line that matches."""
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
             if re.match(pattern, line):
@@ -96,12 +96,12 @@ class Training:
         raise AssertionError(f"{pattern!r} never came:\n" + "\n".join(self.lines))
 
     def end(self):
-        """Reads what is left; the status."""
+        """Read the rest of the output and return the exit status."""
         self.lines += self.process.stderr.read().splitlines()
         return self.process.wait()
 
     def kill_in_a_save(self, folder):
-        """SIGKILL while a run is being written; the side file that it leaves. A stop makes sure that it was in time."""
+        """Kill the process while it writes a snapshot, and return the temporary file that is left."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
             if list(folder.glob(".*.part-*.safetensors")):
@@ -117,7 +117,7 @@ class Training:
 
 
 def run_here(script, *argv):
-    """A script in this process, loaded anew from its file, operator by operator: nothing is compiled."""
+    """Run a script in this process in PyNative mode, so that nothing is compiled."""
     spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     out, err, arguments, state = io.StringIO(), io.StringIO(), sys.argv, np.random.get_state()
@@ -133,13 +133,13 @@ def run_here(script, *argv):
 
 
 def rows(folder):
-    """The table of figures, without the timings."""
+    """Return the rows of metrics.csv without the timings."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
 
 
 def without_timings(record):
-    """What a saved run tells of itself, but for when and how fast."""
+    """Return the record of a snapshot without times and speeds."""
     record = json.loads(json.dumps(record))
     del record["started"]
     for name in ("train_seconds", "timed_steps", "timed_seconds"):
@@ -155,7 +155,7 @@ def without_timings(record):
 def assert_same_run(folder, other):
     """Weights, optimizer, metrics and everything else that two runs leave are the same, bit for bit.
 
-    But for how many saved runs there are: a process that has saved once leaves those it found.
+    The number of snapshots may differ, because a process keeps earlier ones until it has saved twice.
     """
     (newest, snapshot), (other_newest, other_snapshot) = find_newest(folder), find_newest(other)
     expected, arrays = snapshot.arrays, other_snapshot.arrays
@@ -174,7 +174,7 @@ def assert_same_run(folder, other):
 
 
 def assert_something_is_whole(folder):
-    """What a kill leaves can be gone on with, and no file of weights is half there."""
+    """Check that a killed run can be resumed and that no file of weights is incomplete."""
     assert find_newest(folder) is not None
     for path in folder.glob("*.ckpt"):
         read_ckpt(path)
@@ -182,9 +182,9 @@ def assert_something_is_whole(folder):
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """The folders of a run that was never stopped and of one that was, three times, and what these processes said.
+    """Return the folders of an uninterrupted run and of one that was stopped three times, and the output of both.
 
-    The second keeps its compiled step, and its second and last process go on with that.
+    The stopped run caches its compiled step, which its second and its last process take from there.
     """
     root = tmp_path_factory.mktemp("runs")
     (root / "cwd").mkdir()
@@ -230,7 +230,7 @@ def runs(data, tmp_path_factory):
     return SimpleNamespace(whole=whole, stopped=stopped, cache=root / "cache", ends=ends, second=second)
 
 
-def test_a_killed_run_ends_as_one_that_never_was(runs):
+def test_killed_and_resumed_run_gives_the_bits_of_an_uninterrupted_run(runs):
     assert_same_run(runs.whole, runs.stopped)
     assert sorted(path.name for path in runs.stopped.glob(f"*{SUFFIX}")) == [OLDER, NEWEST]
     assert [row["step"] for row in rows(runs.whole)] == ["4", "8", "12"]
@@ -254,8 +254,8 @@ def test_resume_logs_the_run_and_the_compile_cache(runs):
     assert re.match(r"stopped: by SIGTERM (in a validation|after epoch 3, step 1 of 4); --resume auto ", told[-1])
 
 
-def test_a_second_run_in_the_folder_of_a_running_one_is_refused(runs):
-    """By one line, before it reads anything; the first goes on, as the tests above show."""
+def test_train_refuses_the_folder_of_a_running_run(runs):
+    """The second run ends with one line before it reads anything. The first run continues, as the tests above show."""
     process, host = runs.ends[0].process.pid, socket.gethostname()
     assert runs.second.status == 1
     assert runs.second.err == (
@@ -267,7 +267,7 @@ def test_a_second_run_in_the_folder_of_a_running_one_is_refused(runs):
 
 @pytest.fixture
 def copy(runs, tmp_path):
-    """The finished run in a folder that may be spoilt: links, which a write replaces."""
+    """Return a copy of the finished run that a test may change. It consists of links, which a write replaces."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for path in runs.stopped.iterdir():
@@ -276,7 +276,7 @@ def copy(runs, tmp_path):
 
 
 def spoil(path):
-    """The file with one bit of its middle the other way round, in the place of the link."""
+    """Replace the link by a file with one flipped bit in its middle."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.unlink()
@@ -284,7 +284,7 @@ def spoil(path):
 
 
 def resumed(monkeypatch, *argv):
-    """What the options of a command line come to."""
+    """Return the configuration and the snapshot for a command line."""
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
     try:
         return read_training_config()
@@ -292,7 +292,7 @@ def resumed(monkeypatch, *argv):
         release_folders()
 
 
-def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
+def test_resume_names_a_damaged_snapshot_and_uses_the_other_one(copy, monkeypatch, capsys):
     spoil(copy / NEWEST)
     _, saved = resumed(monkeypatch, "--resume", "auto", "--ckpt_save_dir", copy)
     assert saved.progress.step == 3
@@ -310,8 +310,8 @@ def test_a_damaged_file_is_named_and_the_other_used(copy, monkeypatch, capsys):
             resumed(monkeypatch, "--resume", where, "--ckpt_save_dir", copy)
 
 
-def test_the_options_are_those_of_the_run(copy, monkeypatch, capsys):
-    """All ways to name it, MindCV's among them, give its options without a word of them."""
+def test_resume_takes_the_options_of_the_saved_run(copy, monkeypatch, capsys):
+    """All ways to name the run, also that of MindCV, give its options without a warning."""
     ways = (
         ["--resume", copy],
         ["--resume", copy / NEWEST],
@@ -326,8 +326,8 @@ def test_the_options_are_those_of_the_run(copy, monkeypatch, capsys):
         assert not config.resume_opt or config.resume == ""
 
 
-def test_changed_options_are_told(copy, monkeypatch, capsys):
-    """But not those that change no number."""
+def test_resume_warns_of_changed_options(copy, monkeypatch, capsys):
+    """Options that change no numbers give no warning."""
     argv = ["--lr", "0.5", "--num_parallel_workers", "7", "--keep_checkpoint_max", "3", "--scale", "0.5", "1"]
     config, _ = resumed(monkeypatch, "--resume", copy, *argv)
     assert (config.lr, config.scale, config.num_parallel_workers) == (0.5, (0.5, 1.0), 7)
@@ -338,14 +338,14 @@ def test_changed_options_are_told(copy, monkeypatch, capsys):
     )
 
 
-def test_a_loss_that_is_not_steady_is_told(copy, monkeypatch, capsys):
+def test_resume_warns_of_a_loss_that_is_not_bit_reproducible(copy, monkeypatch, capsys):
     resumed(monkeypatch, "--resume", copy)
     assert "not steady" not in capsys.readouterr().err
     resumed(monkeypatch, "--resume", copy, "--loss", "asl_single_label")
     assert "the asymmetric losses are not steady to the last bit" in capsys.readouterr().err
 
 
-def test_a_run_that_is_not_there(copy, monkeypatch, tmp_path):
+def test_resume_refuses_a_path_without_a_saved_run(copy, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="folder '.*empty' holds no saved run"):
         resumed(monkeypatch, "--resume", tmp_path / "empty")
@@ -354,11 +354,11 @@ def test_a_run_that_is_not_there(copy, monkeypatch, tmp_path):
         resumed(monkeypatch, "--resume_opt", "--ckpt_path", copy / "convnextv2_atto-2_4.ckpt")
 
 
-def test_a_finished_run_does_nothing_more(copy, runs, data):
+def test_resume_of_a_finished_run_changes_nothing(copy, runs, data):
     outcome = run_here("train", "--resume", copy)
     assert outcome.status == 0, outcome.err
     assert "nothing is left to do: the run ended with epoch 3 of 3" in outcome.err
-    assert "mode: 0 -> 1" in outcome.err  # the one thing that is not as it was
+    assert "mode: 0 -> 1" in outcome.err  # the only option that differs
     assert_same_run(runs.stopped, copy)
 
 
@@ -379,7 +379,7 @@ def test_resume_refuses_another_model_optimizer_or_data_set(copy, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
 
-# A folder that holds a run, and another run that is to write there
+# New runs in the folder of an earlier run
 
 
 def hold_run(folder, *names):
@@ -392,7 +392,7 @@ def hold_run(folder, *names):
 NEW = ["--model", "convnext_atto", "--ckpt_save_dir"]
 
 
-def test_a_new_run_does_not_overwrite_another(tmp_path, monkeypatch):
+def test_train_refuses_the_folder_of_an_earlier_run_without_overwrite(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     words = rf"holds an earlier run \(m-3_4.ckpt and 2 more\).* \(--resume {folder}\), or .* --overwrite True"
     with pytest.raises(UserError, match=words):
@@ -405,7 +405,7 @@ def test_a_new_run_does_not_overwrite_another(tmp_path, monkeypatch):
 
 
 def save_run(folder, **options):
-    """A folder with a saved run of one step, of a model with these options."""
+    """Write a folder with a snapshot after one step, with the given options."""
     config = TrainConfig(model="convnext_atto", ckpt_save_dir=str(folder), **options)
     progress = RunProgress(1, 2, 4, epoch=1, step=1, global_step=1, is_epoch_done=False)
     folder.mkdir()
@@ -414,14 +414,14 @@ def save_run(folder, **options):
     return folder
 
 
-def test_a_run_that_is_resumed_is_not_overwritten_and_this_is_told(tmp_path, monkeypatch, capsys):
+def test_resume_warns_that_overwrite_removes_nothing(tmp_path, monkeypatch, capsys):
     folder = save_run(tmp_path / "run")
     config, saved = resumed(monkeypatch, "--ckpt_save_dir", folder, "--resume", "auto", "--overwrite", "True")
     assert saved is not None and not config.overwrite
     assert f"overwrite removes nothing: the run that '{folder}' holds is resumed" in capsys.readouterr().err
 
 
-def test_options_of_a_recipe_that_replace_saved_ones_are_told_in_a_short_line(tmp_path, monkeypatch, capsys):
+def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path, monkeypatch, capsys):
     folder, recipe = save_run(tmp_path / "run", lr=0.5, opt="lamb"), tmp_path / "recipe.yaml"
     recipe.write_text("lr: 0.001\nopt: adamw\nema: True\nmixup: 0.5\ncutmix: 0.5\nseed: 3\n")
     config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
@@ -434,15 +434,15 @@ def test_options_of_a_recipe_that_replace_saved_ones_are_told_in_a_short_line(tm
     assert capsys.readouterr().err.splitlines()[0].startswith("1 option is not as in the interrupted run, ")
 
 
-def test_a_run_to_go_on_with_that_is_not_there_overwrites_none(tmp_path, monkeypatch):
-    """`--resume auto` where the saved runs were deleted, or MindCV's files are."""
+def test_resume_auto_refuses_a_folder_with_checkpoints_and_no_snapshot(tmp_path, monkeypatch):
+    """The snapshots of the folder were deleted, or the checkpoints are from MindCV."""
     folder = hold_run(tmp_path / "run", "m-3_4.ckpt", "m_best.ckpt")
     with pytest.raises(UserError, match="holds an earlier run") as raised:
         resumed(monkeypatch, *NEW, folder, "--resume", "auto")
     assert "--resume" not in str(raised.value), "there is nothing to go on with"
 
 
-def test_a_run_killed_before_its_first_save_begins_again(tmp_path, monkeypatch):
+def test_resume_auto_starts_again_when_the_run_was_killed_before_its_first_save(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run", "m-3_4.ckpt", "m_best.ckpt", UNSAVED)
     config, saved = resumed(monkeypatch, *NEW, folder, "--resume", "auto")
     assert saved is None and config.overwrite
@@ -461,7 +461,7 @@ def test_a_run_killed_before_its_first_save_begins_again(tmp_path, monkeypatch):
     ],
     ids=["new", "overwrite", "auto", "folder", "file"],
 )
-def test_a_folder_in_use_is_refused_before_it_is_read(tmp_path, monkeypatch, capsys, argv):
+def test_train_refuses_a_folder_in_use_before_reading_it(tmp_path, monkeypatch, capsys, argv):
     folder = hold_run(tmp_path / "run")
     with open(folder / LOCK_FILE, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as another process: the system counts opened files
@@ -471,7 +471,7 @@ def test_a_folder_in_use_is_refused_before_it_is_read(tmp_path, monkeypatch, cap
     assert {path.name for path in folder.iterdir()} == {LOCK_FILE, "m-3_4.ckpt", f"m-3_4{SUFFIX}", "m_best.ckpt"}
 
 
-def test_options_that_show_something_do_not_hold_the_folder(tmp_path, monkeypatch):
+def test_print_options_do_not_lock_the_folder(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     with pytest.raises(SystemExit):
         resumed(monkeypatch, *NEW, folder, "--print_config", "True")
@@ -480,7 +480,7 @@ def test_options_that_show_something_do_not_hold_the_folder(tmp_path, monkeypatc
     assert LOCK_FILE not in os.listdir(folder) and not (tmp_path / "new").exists()
 
 
-def test_a_mistyped_run_to_resume_holds_no_folder(tmp_path, monkeypatch):
+def test_resume_locks_no_folder_when_the_run_does_not_exist(tmp_path, monkeypatch):
     held = []
     monkeypatch.setattr("mindcv.resume.hold_folder", lambda *arguments: held.append(arguments) or "")
     for path in ("none", "none/none.ckpt", "none.ckpt"):
@@ -489,15 +489,15 @@ def test_a_mistyped_run_to_resume_holds_no_folder(tmp_path, monkeypatch):
     assert held == [] and os.listdir(tmp_path) == []
 
 
-def test_overwriting_spares_the_weights_to_start_from(tmp_path, monkeypatch):
+def test_overwrite_is_refused_when_it_would_remove_ckpt_path(tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     argv = [*NEW, folder, "--overwrite", "True", "--ckpt_path", folder / "m_best.ckpt"]
     with pytest.raises(UserError, match="overwrite would remove ckpt_path '.*m_best.ckpt': give another ckpt_save_dir"):
         resumed(monkeypatch, *argv)
 
 
-def test_the_main_process_looks_into_the_folder_and_all_end(tmp_path, monkeypatch, processes):
-    """On other hosts the folder may be another. Before the group is joined, no process of it ends."""
+def test_check_save_dir_fails_in_all_processes_when_the_main_process_finds_a_run(tmp_path, monkeypatch, processes):
+    """The folder may differ between hosts. No process may end before it has joined the group."""
     monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     folder = hold_run(tmp_path / "run")
     config, saved = resumed(monkeypatch, *NEW, folder)
@@ -513,7 +513,7 @@ def test_the_main_process_looks_into_the_folder_and_all_end(tmp_path, monkeypatc
     assert "holds an earlier run" in said[0] and said[-1] == "1 of the 2 processes failed; their logs give the reason"
 
 
-def test_the_main_process_holds_the_folder_for_all(tmp_path, monkeypatch, processes):
+def test_check_save_dir_locks_the_folder_in_the_main_process_only(tmp_path, monkeypatch, processes):
     monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     config, saved = resumed(monkeypatch, *NEW, tmp_path / "run")
     assert not (tmp_path / "run").exists(), "before the group is joined no process holds it"
@@ -522,14 +522,14 @@ def test_the_main_process_holds_the_folder_for_all(tmp_path, monkeypatch, proces
     release_folders()
 
 
-def test_the_main_process_alone_overwrites(tmp_path, monkeypatch, processes):
+def test_check_save_dir_overwrites_in_the_main_process(tmp_path, monkeypatch, processes):
     monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     config, saved = resumed(monkeypatch, *NEW, hold_run(tmp_path / "run"), "--overwrite", "True")
     found = processes.run(lambda rank: check_save_dir(config, saved, Group(rank, 2)), 2)
     assert found[0].overwrite
 
 
-def test_a_run_is_not_resumed_into_the_folder_of_another(copy, tmp_path, monkeypatch):
+def test_resume_refuses_the_folder_of_another_run(copy, tmp_path, monkeypatch):
     folder = hold_run(tmp_path / "run")
     with pytest.raises(UserError, match="holds an earlier run"):
         resumed(monkeypatch, "--resume", copy, "--ckpt_save_dir", folder)
@@ -537,12 +537,12 @@ def test_a_run_is_not_resumed_into_the_folder_of_another(copy, tmp_path, monkeyp
     assert config.ckpt_save_dir == str(copy) and not config.overwrite, "a run that goes on removes nothing of its own"
 
 
-# The averaged weights of the files that the run has left
+# Averaged weights in the checkpoints of the run
 
 
 @pytest.fixture(scope="module")
 def averages(runs, tmp_path_factory):
-    """The averages of the last file as the weights of one of their own, made with MindSpore alone."""
+    """Write the averages of the last checkpoint as weights of another checkpoint, with MindSpore alone."""
     path = tmp_path_factory.mktemp("averages") / "averages.ckpt"
     arrays = ms.load_checkpoint(str(runs.whole / "convnextv2_atto-3_4.ckpt"))
     entries = [{"name": name[4:], "data": data} for name, data in arrays.items() if name.startswith("ema.")]
@@ -550,8 +550,8 @@ def averages(runs, tmp_path_factory):
     return path
 
 
-def test_validation_measures_the_weights_that_training_validated(runs, averages, data):
-    """Here the averages, if they are not refused."""
+def test_validate_uses_the_weights_that_training_validated(runs, averages, data):
+    """Training validated the averages. `--ema False` selects the weights of the last step."""
     checkpoint = runs.whole / "convnextv2_atto-3_4.ckpt"
     common = ["--data_dir", data, "--image_resize", 32, "--batch_size", 4]
     found = run_here("validate", "--ckpt_path", checkpoint, *common)
@@ -566,7 +566,7 @@ def test_validation_measures_the_weights_that_training_validated(runs, averages,
     assert outcome.status == 1 and "holds no moving average of its weights" in outcome.err
 
 
-def test_inference_takes_the_weights_that_training_validated(runs, averages, data, tmp_path):
+def test_infer_uses_the_weights_that_training_validated(runs, averages, data, tmp_path):
     checkpoint, found = runs.whole / "convnextv2_atto-3_4.ckpt", []
     (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
     bare = ["--model", "convnextv2_atto", "--num_classes", 3, "--class_names_file", tmp_path / "names.txt"]
@@ -579,7 +579,7 @@ def test_inference_takes_the_weights_that_training_validated(runs, averages, dat
     assert found[0] == found[1] != found[2]
 
 
-# Many kills of other runs: minutes
+# Many kills of runs with other options, which take minutes
 
 
 BASE = "--model convnextv2_atto --image_resize 32 --batch_size 4 --epoch_size 4 --warmup_epochs 0 --log_interval 1"
@@ -595,7 +595,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_many_kills(name, data, tmp_path):
+def test_run_killed_many_times_gives_the_bits_of_an_uninterrupted_run(name, data, tmp_path):
     argv = [*BASE.split(), *OTHERS[name].split(), "--data_dir", data]
     with Training(tmp_path, [*argv, "--ckpt_save_dir", tmp_path / "whole"]) as run:
         assert run.end() == 0, "\n".join(run.lines)
