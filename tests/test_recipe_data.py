@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.data.loader import _log_clamped_workers
+from mindcv.engine.progress import RunProgress
+from mindcv.engine.snapshot import Snapshot
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
 from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
 from mindcv.resume import check_classes, run_description
@@ -288,14 +291,16 @@ def test_loader_warns_of_more_workers_than_cores_only_when_the_number_is_given(r
 def test_check_classes_warns_when_the_number_of_training_images_changed(root, log):
     config = train_config(root)
     dataset, _ = build_training_loader(config, Group())
-    record = run_description(config, dataset, started=0.0)
+    description = run_description(config, dataset, started=0.0)
+    snapshot = Snapshot({}, description, RunProgress(1, 2, 4))
+    of_version_0_1_0 = replace(snapshot, description=replace(description, num_images=None))
     (root / "train" / "cat" / "0.jpg").unlink()
     fewer, _ = build_training_loader(config, Group())
     before = len(log())
-    check_classes(({}, record), dataset)
-    check_classes(({}, {name: value for name, value in record.items() if name != "num_images"}), fewer)
+    check_classes(snapshot, dataset)
+    check_classes(of_version_0_1_0, fewer)
     assert len(log()) == before
-    check_classes(({}, record), fewer)
+    check_classes(snapshot, fewer)
     assert log()[before:] == [
         "the training data had 16 images, and has 15 now: the resumed run will not be bit-identical to the original one"
     ]
