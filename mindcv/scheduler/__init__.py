@@ -1,4 +1,4 @@
-"""Learning-rate tables: one rate per training step, computed before training starts."""
+"""Learning-rate tables: one learning rate for each training step, computed before training starts."""
 
 from mindcv.scheduler.dynamic_lr import (
     constant_lr,

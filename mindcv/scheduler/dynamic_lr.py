@@ -1,11 +1,15 @@
-"""Learning-rate schedules as tables: pure functions that return one rate per training step.
+"""Learning-rate schedules as tables: pure functions that return one learning rate for each training step.
 
-Every function takes `steps_per_epoch` and `epochs` and returns a list of `steps_per_epoch * epochs` floats. The plain
-functions hold the rate for a whole epoch; those called `*_refined_lr`, and `cosine_annealing_warm_restarts_lr`,
-`one_cycle_lr` and `cyclic_lr`, change it at every step, reading the time in epochs as `step / steps_per_epoch`. Names
-and arguments are MindCV's, the values those of the PyTorch schedulers of the same names stepped once an epoch (or once
-a step). An argument of another type or out of its range is a UserError: rates and factors are numbers of at least 0,
-lengths that a function divides by are above 0, and `steps_per_epoch` and `epochs` are whole numbers.
+Each function takes `steps_per_epoch` and `epochs` and returns a list of `steps_per_epoch * epochs` floats. Most
+functions change the rate once per epoch. The functions `*_refined_lr`, `cosine_annealing_warm_restarts_lr`,
+`one_cycle_lr` and `cyclic_lr` change it at every step; their time in epochs is `step / steps_per_epoch`. In the
+docstrings, t is this time, and the time of the other functions is the epoch, from 0.
+
+Names and arguments are the same as in MindCV. The values equal those of the PyTorch schedulers of the same names,
+stepped once per epoch or once per step.
+
+An argument of the wrong type or out of its range raises a UserError. Rates and factors must be numbers of at least 0.
+Lengths that a function divides by must be above 0. `steps_per_epoch` and `epochs` must be whole numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +50,11 @@ __all__ = [
 
 
 def check_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
-    """The epochs of `multi_step_lr`, when they are whole numbers of at least 0 in rising order."""
+    """Return the milestones of `multi_step_lr`, in epochs, as a tuple.
+
+    Raises:
+        UserError: they are not whole numbers of at least 0 in rising order.
+    """
     epochs = check_ints("milestones", milestones, low=0)
     problem = milestones_problem(epochs)
     if problem:
@@ -67,24 +75,24 @@ def _check_span(steps_per_epoch: int, epochs: int) -> None:
 
 
 def _by_epoch(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
-    """`rate(epoch)`, held for the steps of each epoch."""
+    """Return `rate(epoch)` for each step; all steps of an epoch have the same rate."""
     _check_span(steps_per_epoch, epochs)
     return [value for epoch in range(epochs) for value in [rate(epoch)] * steps_per_epoch]
 
 
 def _by_step(rate: Callable[[float], float], steps_per_epoch: int, epochs: int) -> list[float]:
-    """`rate(time)` at each step, the time in epochs being a fraction."""
+    """Return `rate(time)` for each step, where `time` is the number of epochs and has a fraction."""
     _check_span(steps_per_epoch, epochs)
     return [rate(step / steps_per_epoch) for step in range(steps_per_epoch * epochs)]
 
 
 def _half_cosine(start: float, end: float, fraction: float) -> float:
-    """From `start` at fraction 0 to `end` at fraction 1 along half a cosine."""
+    """Return the value of a half cosine that goes from `start` at fraction 0 to `end` at fraction 1."""
     return end + (start - end) * (1.0 + math.cos(math.pi * fraction)) / 2.0
 
 
 def constant_lr(factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
-    """`lr * factor` for the first `total_iters` epochs, `lr` afterwards."""
+    """Return the table with `lr * factor` for the first `total_iters` epochs and `lr` after them."""
     check_not_negative(factor=factor, total_iters=total_iters, lr=lr)
     return _by_epoch(lambda t: lr * (factor if t < total_iters else 1.0), steps_per_epoch, epochs)
 
@@ -98,14 +106,17 @@ def _linear(start_factor: float, end_factor: float, total_iters: int, lr: float)
 def linear_lr(
     start_factor: float, end_factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """From `lr * start_factor` to `lr * end_factor` over `total_iters` epochs, an epoch at a time."""
+    """Return rates that go linearly from `lr * start_factor` to `lr * end_factor` in `total_iters` epochs.
+
+    The rate changes once per epoch and stays constant after `total_iters`.
+    """
     return _by_epoch(_linear(start_factor, end_factor, total_iters, lr), steps_per_epoch, epochs)
 
 
 def linear_refined_lr(
     start_factor: float, end_factor: float, total_iters: int, *, lr: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """`linear_lr`, a step at a time."""
+    """Return the same schedule as `linear_lr`, but the rate changes at every step."""
     return _by_step(_linear(start_factor, end_factor, total_iters, lr), steps_per_epoch, epochs)
 
 
@@ -116,31 +127,34 @@ def _polynomial(total_iters: int, power: float, lr: float) -> Callable[[float], 
 
 
 def polynomial_lr(total_iters: int, power: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
-    """From `lr` to 0 over `total_iters` epochs as `(1 - t / total_iters) ** power`, an epoch at a time."""
+    """Return rates that fall from `lr` to 0 in `total_iters` epochs, as `lr * (1 - t / total_iters) ** power`.
+
+    The rate changes once per epoch and stays 0 after `total_iters`.
+    """
     return _by_epoch(_polynomial(total_iters, power, lr), steps_per_epoch, epochs)
 
 
 def polynomial_refined_lr(
     total_iters: int, power: float, *, lr: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """`polynomial_lr`, a step at a time."""
+    """Return the same schedule as `polynomial_lr`, but the rate changes at every step."""
     return _by_step(_polynomial(total_iters, power, lr), steps_per_epoch, epochs)
 
 
 def exponential_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
-    """`lr * gamma ** epoch`."""
+    """Return the rates `lr * gamma ** t`, which change once per epoch."""
     check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma**t, steps_per_epoch, epochs)
 
 
 def exponential_refined_lr(gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
-    """`exponential_lr`, a step at a time."""
+    """Return the same schedule as `exponential_lr`, but the rate changes at every step."""
     check_not_negative(gamma=gamma, lr=lr)
     return _by_step(lambda t: lr * gamma**t, steps_per_epoch, epochs)
 
 
 def step_lr(step_size: int, gamma: float, *, lr: float, steps_per_epoch: int, epochs: int) -> list[float]:
-    """`lr`, multiplied by `gamma` after every `step_size` epochs."""
+    """Return rates that start at `lr` and are multiplied by `gamma` after every `step_size` epochs."""
     check_positive(step_size=step_size)
     check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma ** (t // step_size), steps_per_epoch, epochs)
@@ -149,7 +163,10 @@ def step_lr(step_size: int, gamma: float, *, lr: float, steps_per_epoch: int, ep
 def multi_step_lr(
     milestones: Sequence[int], gamma: float, *, lr: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """`lr`, multiplied by `gamma` at each epoch of `milestones`, which rise (twice at one that is listed twice)."""
+    """Return rates that start at `lr` and are multiplied by `gamma` at each epoch in `milestones`.
+
+    The milestones must be in rising order. A milestone that appears twice multiplies twice.
+    """
     milestones = check_milestones(milestones)
     check_not_negative(gamma=gamma, lr=lr)
     return _by_epoch(lambda t: lr * gamma ** sum(t >= epoch for epoch in milestones), steps_per_epoch, epochs)
@@ -158,7 +175,10 @@ def multi_step_lr(
 def cosine_annealing_lr(
     t_max: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """A cosine between `eta_max` and `eta_min` with a half period of `t_max` epochs; it rises again past `t_max`."""
+    """Return a cosine between `eta_max` and `eta_min` with a half period of `t_max` epochs.
+
+    The rate changes once per epoch. After `t_max` epochs it rises again.
+    """
     check_positive(t_max=t_max)
     check_not_negative(eta_min=eta_min, eta_max=eta_max)
     return _by_epoch(lambda t: _half_cosine(eta_max, eta_min, t / t_max), steps_per_epoch, epochs)
@@ -167,8 +187,11 @@ def cosine_annealing_lr(
 def cosine_annealing_warm_restarts_lr(
     te: int, tm: int, eta_min: float, *, eta_max: float, steps_per_epoch: int, epochs: int
 ) -> list[float]:
-    """SGDR (arXiv 1608.03983): half cosines from `eta_max` to `eta_min`, a step at a time; the first lasts `te` epochs,
-    each next `tm` times as long."""
+    """Return half cosines from `eta_max` to `eta_min` with warm restarts (SGDR, arXiv 1608.03983).
+
+    The first half cosine lasts `te` epochs, and each later one is `tm` times as long as the one before. The rate
+    changes at every step.
+    """
     check_positive(te=te)
     check_not_negative(eta_min=eta_min, eta_max=eta_max)
     check_int("tm", tm, 1)
@@ -208,9 +231,10 @@ def cosine_decay_lr(
     num_cycles: int = 1,
     cycle_decay: float = 1.0,
 ) -> list[float]:
-    """`num_cycles` half cosines of `decay_epochs` each from `eta_max` to `eta_min`, then `eta_min` to the end.
+    """Return `num_cycles` half cosines from `eta_max` to `eta_min`, then `eta_min` until the end.
 
-    The top of each cycle is `cycle_decay` times that of the one before. The rate changes once an epoch.
+    Each half cosine lasts `decay_epochs` epochs, and its first rate is `cycle_decay` times that of the one before. The
+    rate changes once per epoch.
     """
     return _by_epoch(_cosine_decay(decay_epochs, eta_min, eta_max, num_cycles, cycle_decay), steps_per_epoch, epochs)
 
@@ -225,7 +249,7 @@ def cosine_decay_refined_lr(
     num_cycles: int = 1,
     cycle_decay: float = 1.0,
 ) -> list[float]:
-    """`cosine_decay_lr`, a step at a time."""
+    """Return the same schedule as `cosine_decay_lr`, but the rate changes at every step."""
     return _by_step(_cosine_decay(decay_epochs, eta_min, eta_max, num_cycles, cycle_decay), steps_per_epoch, epochs)
 
 
@@ -240,20 +264,20 @@ def one_cycle_lr(
     steps_per_epoch: int,
     epochs: int,
 ) -> list[float]:
-    """The one-cycle policy (arXiv 1708.07120), a step at a time.
+    """Return the rates of the one-cycle policy (arXiv 1708.07120), which change at every step.
 
     Args:
-        max_lr: the peak, reached after `pct_start` of the steps.
-        pct_start: the rising part of the whole, from 0 to 1.
-        anneal_strategy: `"cos"` (half cosines) or `"linear"`.
+        max_lr: highest rate, reached after the share `pct_start` of the steps.
+        pct_start: share of the steps in which the rate rises, from 0 to 1.
+        anneal_strategy: shape of the rise and the fall, `"cos"` (half cosines) or `"linear"`.
         div_factor: the first rate is `max_lr / div_factor`.
-        final_div_factor: the last rate is the first one divided by this.
-        three_phase: mirror the rise down to the first rate before the final descent.
-        steps_per_epoch: training steps an epoch.
+        final_div_factor: the last rate is the first rate divided by this factor.
+        three_phase: after the rise, fall back to the first rate in as many steps, then fall to the last rate.
+        steps_per_epoch: number of training steps per epoch.
         epochs: length of the table in epochs.
 
     Raises:
-        UserError: `anneal_strategy` is neither of the two, or another argument is out of its range.
+        UserError: `anneal_strategy` has another value, or another argument is out of its range.
     """
     check_name("anneal_strategy", anneal_strategy, ("cos", "linear"))
     check_not_negative(max_lr=max_lr)
@@ -264,7 +288,8 @@ def one_cycle_lr(
     anneal = _half_cosine if anneal_strategy == "cos" else lambda start, end, f: start + (end - start) * f
     total = steps_per_epoch * epochs
     first, rise_end = max_lr / div_factor, pct_start * total - 1
-    # (last step, rate there) of each phase, starting from `first` at step 0.
+    # Each phase is (its last step, the rate at that step). The first phase starts at step 0 with
+    # the rate `first`.
     if three_phase:
         phases = [(rise_end, max_lr), (2 * rise_end, first), (total - 1, first / final_div_factor)]
     else:
@@ -278,7 +303,7 @@ def one_cycle_lr(
             start_step, start = end_step, end
         else:
             end_step, end = phases[-1]
-        # A phase without length is over at once.
+        # A phase of zero length ends immediately.
         return anneal(start, end, (step - start_step) / (end_step - start_step) if end_step > start_step else 1.0)
 
     return [rate(step) for step in range(total)]
@@ -297,23 +322,23 @@ def cyclic_lr(
     steps_per_epoch: int,
     epochs: int,
 ) -> list[float]:
-    """Cyclical rates (arXiv 1506.01186): up from `base_lr` to `max_lr` and down again, a step at a time.
+    """Return cyclical rates (arXiv 1506.01186), which rise from `base_lr` to `max_lr` and fall again, step by step.
 
     Args:
-        base_lr: the bottom.
-        max_lr: the top of the first cycle.
-        step_size_up: steps of the rise.
-        step_size_down: steps of the descent; as many as up when None.
-        mode: `"triangular"` (equal cycles), `"triangular2"` (each half as high) or `"exp_range"` (the height times
-            `gamma ** step`). Of no effect when `scale_fn` is given.
-        gamma: the base of `"exp_range"`.
-        scale_fn: factor of the height, a function of the cycle (from 1) or of the step.
-        scale_mode: what `scale_fn` gets, `"cycle"` or `"iterations"`.
-        steps_per_epoch: training steps an epoch.
+        base_lr: lowest rate.
+        max_lr: highest rate of the first cycle.
+        step_size_up: number of steps in which the rate rises.
+        step_size_down: number of steps in which the rate falls; None means `step_size_up`.
+        mode: height of the cycles: `"triangular"` (all equal), `"triangular2"` (each half as high as the one before) or
+            `"exp_range"` (multiplied by `gamma ** step`). It has no effect if `scale_fn` is given.
+        gamma: base of the power in `"exp_range"`.
+        scale_fn: function that returns the factor of the height from the number of the cycle (from 1) or of the step.
+        scale_mode: argument of `scale_fn`: `"cycle"` passes the cycle, `"iterations"` the step.
+        steps_per_epoch: number of training steps per epoch.
         epochs: length of the table in epochs.
 
     Raises:
-        UserError: `mode` or `scale_mode` is none of the above, or another argument is out of its range.
+        UserError: `mode` or `scale_mode` has another value, or another argument is out of its range.
     """
     check_not_negative(base_lr=base_lr, max_lr=max_lr, gamma=gamma)
     _check_span(steps_per_epoch, epochs)

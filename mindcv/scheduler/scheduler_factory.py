@@ -1,4 +1,4 @@
-"""Names of schedules to tables of learning rates."""
+"""Creates a table of learning rates from the name of a schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["SCHEDULER_NAMES", "create_scheduler", "lr_at", "min_lr_problem", "wa
 
 @dataclass(frozen=True)
 class _Main:
-    """What the part after the warm-up is made from; the fields are `create_scheduler`'s arguments."""
+    """Arguments of `create_scheduler` that the schedule after the warm-up needs.
+
+    `epochs` is the number of epochs after the warm-up.
+    """
 
     lr: float
     min_lr: float
@@ -89,7 +92,7 @@ _SCHEDULES: dict[str, Callable[[_Main], list[float]]] = {
     "cyclic": _cyclic,
 }
 SCHEDULER_NAMES = tuple(_SCHEDULES)
-# Schedules that include their own warm-up and change the rate at every step.
+# These schedules include their own warm-up and change the rate at every step.
 _WITHOUT_WARMUP = ("one_cycle", "cyclic")
 
 
@@ -109,41 +112,49 @@ def create_scheduler(
     lr_epoch_stair: bool = False,
     warmup_lr: Optional[float] = None,
 ) -> list[float]:
-    """The learning rate of every step of a training: warm-up, then a schedule, cut at `num_epochs`.
+    """Return the learning rate of every training step: a warm-up, then a schedule, cut after `num_epochs` epochs.
 
-    Times count from the end of the warm-up, as in MindCV: with 3 warm-up epochs, milestone 30 is epoch 33. A consumer
-    that steps past the end stays at the last rate (`lr_at`; the optimizers of `create_optimizer` do so).
+    As in MindCV, epochs of the schedule count from the end of the warm-up: with 3 warm-up epochs, milestone 30 is
+    epoch 33. After the end of the table, `lr_at` and the optimizers of `create_optimizer` keep the last rate.
 
-    The papers' schedule is `cosine_decay` with `decay_epochs = num_epochs - warmup_epochs`: step i of the n after the
-    warm-up has the rate `min_lr + (lr - min_lr) (1 + cos(pi i / n)) / 2`, and the w steps of warm-up rise by `lr / w`
-    each, as in the code of ConvNeXt V2; that of ConvNeXt rises by `lr / (w - 1)`. MindSpore's own trainer of
-    ConvNeXt warms up from a rate (`warmup_lr`), then lets the cosine fall to 0 and lifts whatever is below `min_lr`, in
-    the warm-up too: at most `min_lr` away from the table made here.
+    The papers use `cosine_decay` with `decay_epochs = num_epochs - warmup_epochs`. Of the n steps after the warm-up,
+    step i then has the rate `min_lr + (lr - min_lr) (1 + cos(pi i / n)) / 2`. In a warm-up of w steps the rate rises by
+    `lr / w` per step, as in the code of ConvNeXt V2; in the code of ConvNeXt it rises by `lr / (w - 1)`. MindSpore's
+    trainer of ConvNeXt starts the warm-up at a given rate (`warmup_lr`). Its cosine then falls to 0, and it replaces
+    every rate below `min_lr` with `min_lr`, also in the warm-up. Its rates differ from this table by at most `min_lr`.
 
     Args:
-        steps_per_epoch: training steps an epoch.
-        scheduler: `constant`, `cosine_decay` (`num_cycles` times `decay_epochs`, then `min_lr`), `exponential_decay`
-            (`decay_rate` an epoch), `polynomial_decay` (power `decay_rate`, to 0 at the end), `step_decay`
-            (`decay_rate` every `decay_epochs`), `multi_step_decay` (`decay_rate` at each of `milestones`),
-            `one_cycle` (rises to `lr`, ends at `min_lr`) or `cyclic` (`num_cycles` triangles from `min_lr` to `lr`).
-        lr: the rate after the warm-up, or the peak.
-        min_lr: the lowest rate of `cosine_decay`, `one_cycle` and `cyclic`; the others have no floor.
-        warmup_epochs: epochs of linear rise to `lr`; must be 0 for `one_cycle` and `cyclic`.
-        warmup_factor: the rise starts at `lr * warmup_factor`, unless `warmup_lr` says where.
-        decay_epochs: see `scheduler`.
-        decay_rate: see `scheduler`.
-        milestones: see `scheduler`; in rising order.
-        num_epochs: length of the table in epochs.
-        num_cycles: see `scheduler`.
-        cycle_decay: each cosine cycle starts at this fraction of the one before.
-        lr_epoch_stair: change the rate once an epoch (and not at every step), in the warm-up too.
-        warmup_lr: the rate that the rise starts at; excludes `warmup_factor`.
+        steps_per_epoch: number of training steps per epoch.
+        scheduler: name of the schedule after the warm-up:
+
+            - `constant`: the rate stays at `lr`.
+            - `cosine_decay`: `num_cycles` half cosines of `decay_epochs` epochs from `lr` to `min_lr`, then `min_lr`.
+            - `exponential_decay`: multiplies the rate by `decay_rate` in each epoch.
+            - `polynomial_decay`: falls to 0 at the end of training, as a polynomial of power `decay_rate`.
+            - `step_decay`: multiplies the rate by `decay_rate` after every `decay_epochs` epochs.
+            - `multi_step_decay`: multiplies the rate by `decay_rate` at each epoch in `milestones`.
+            - `one_cycle`: rises to `lr`, then falls to `min_lr`.
+            - `cyclic`: `num_cycles` triangles from `min_lr` to `lr` and back.
+        lr: learning rate after the warm-up; the highest rate of `one_cycle` and `cyclic`.
+        min_lr: lowest rate of `cosine_decay`, `one_cycle` and `cyclic`. The other schedules ignore it.
+        warmup_epochs: number of epochs in which the rate rises linearly to `lr`. It must be 0 for `one_cycle` and
+            `cyclic`.
+        warmup_factor: the warm-up starts at `lr * warmup_factor`, unless `warmup_lr` is given.
+        decay_epochs: number of epochs, see `scheduler`.
+        decay_rate: factor or power, see `scheduler`.
+        milestones: epochs in rising order, see `scheduler`.
+        num_epochs: length of the table in epochs, with the warm-up.
+        num_cycles: number of cycles, see `scheduler`.
+        cycle_decay: each cosine cycle starts at this fraction of the first rate of the cycle before.
+        lr_epoch_stair: change the rate once per epoch instead of at every step, also in the warm-up.
+        warmup_lr: learning rate at the start of the warm-up; it cannot be combined with `warmup_factor`.
 
     Returns:
-        `steps_per_epoch * num_epochs` rates.
+        A list of `steps_per_epoch * num_epochs` learning rates.
 
     Raises:
-        UserError: an unknown schedule, a value of another type or out of its range, or two that exclude each other.
+        UserError: the schedule is unknown, a value has the wrong type or is out of its range, or two arguments cannot
+            be combined.
     """
     name = check_name("scheduler", scheduler, _SCHEDULES, ignore_case=True)
     counts = {"steps_per_epoch": steps_per_epoch, "num_epochs": num_epochs}
@@ -177,7 +188,7 @@ def create_scheduler(
     planned = warmup_epochs + (num_cycles * decay_epochs if name == "cosine_decay" else 0)
     if planned > num_epochs:
         logger.warning(
-            f"warm-up and decay take {planned} epochs, the training has {num_epochs}: the schedule is cut there"
+            f"warm-up and decay take {planned} epochs, but training ends after {num_epochs}: the schedule is cut there"
         )
     if warmup_epochs and lr_epoch_stair and not first_rate:
         logger.warning("the whole first epoch has learning rate 0 (lr_epoch_stair with a warm-up from 0)")
@@ -186,7 +197,7 @@ def create_scheduler(
 
 
 def lr_at(table: Sequence[float], step: int) -> float:
-    """The rate of `step` (from 0): that of the table, or its last one past the end."""
+    """Return the rate of `step`, counted from 0. After the end of the table it is the last rate."""
     return table[min(step, len(table) - 1)]
 
 
@@ -194,7 +205,7 @@ def _warmup(main: _Main, warmup_epochs: int, first_rate: float) -> list[float]:
     if not warmup_epochs:
         return []
     rise = dynamic_lr.linear_lr if main.lr_epoch_stair else dynamic_lr.linear_refined_lr
-    # Rates in place of factors of a rate of 1: `lr` may be 0.
+    # The factors multiply a rate of 1, so they are the rates themselves: `lr` may be 0.
     return rise(first_rate, main.lr, warmup_epochs, lr=1.0, steps_per_epoch=main.steps_per_epoch, epochs=warmup_epochs)
 
 
@@ -232,4 +243,4 @@ def warmup_start_problem(warmup_factor: float, warmup_lr: Optional[float]) -> st
 
 def min_lr_problem(scheduler: str, min_lr: float) -> str:
     """Return a clause that says why a schedule does not accept `min_lr`, or '' if it does."""
-    return "one_cycle ends at it, so it must be above 0" if scheduler == "one_cycle" and min_lr <= 0 else ""
+    return "one_cycle ends at this rate, so it must be above 0" if scheduler == "one_cycle" and min_lr <= 0 else ""

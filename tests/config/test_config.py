@@ -269,7 +269,7 @@ def test_parse_args_accepts_all_spellings_on_the_command_line(argv, name, expect
         (["--ckpt_save_policy", "top_k"], "ckpt_save_policy: top_k keeps the checkpoints that validate best"),
         (["--ckpt_save_dir", ""], "ckpt_save_dir: is empty"),
         (["--scheduler", "one_cycle"], "scheduler: one_cycle and cyclic need warmup_epochs: 0"),
-        (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at it"),
+        (["--scheduler", "one_cycle", "--warmup_epochs", "0", "--min_lr", "0"], "min_lr: one_cycle ends at this rate"),
         (["--lr", "1e-7"], "min_lr: is above lr"),
         (["--multi_step_decay_milestones", "60", "30"], "multi_step_decay_milestones: the epochs must be in rising"),
         (["--opt", "adamw", "--use_nesterov"], "use_nesterov: only sgd, momentum, adam and nadam"),

@@ -1,4 +1,4 @@
-"""Schedules against tables written by hand and against the formulas of their papers."""
+"""Compares the schedules with tables written by hand and with the formulas of their papers."""
 
 import math
 
@@ -19,39 +19,39 @@ def held(per_epoch, steps=2):
     return np.repeat(per_epoch, steps)
 
 
-def test_constant():
+def test_constant_lr_multiplies_the_first_epochs_by_the_factor():
     close(s.constant_lr(0.5, 2, lr=0.2, **SPAN), held([0.1, 0.1, 0.2, 0.2]))
 
 
-def test_linear():
+def test_linear_lr_interpolates_between_the_factors():
     close(s.linear_lr(0.0, 1.0, 2, lr=0.2, **SPAN), held([0.0, 0.1, 0.2, 0.2]))
     close(s.linear_refined_lr(0.0, 1.0, 2, lr=0.2, **SPAN), [0.0, 0.05, 0.1, 0.15, 0.2, 0.2, 0.2, 0.2])
     close(s.linear_lr(1.0, 0.5, 4, lr=0.8, **SPAN), held([0.8, 0.7, 0.6, 0.5]))
 
 
-def test_polynomial():
+def test_polynomial_lr_falls_to_0_with_the_power():
     close(s.polynomial_lr(2, 2.0, lr=0.4, **SPAN), held([0.4, 0.1, 0.0, 0.0]))
     close(s.polynomial_refined_lr(2, 2.0, lr=1.6, **SPAN), [1.6, 0.9, 0.4, 0.1, 0, 0, 0, 0])
 
 
-def test_exponential():
+def test_exponential_lr_multiplies_by_gamma_per_epoch():
     close(s.exponential_lr(0.25, lr=1.0, **SPAN), held([1, 1 / 4, 1 / 16, 1 / 64]))
     close(s.exponential_refined_lr(0.25, lr=1.0, **SPAN), [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128])
 
 
-def test_step_and_multi_step():
+def test_step_lr_and_multi_step_lr_multiply_by_gamma_at_their_epochs():
     close(s.step_lr(2, 0.1, lr=1.0, steps_per_epoch=2, epochs=5), held([1, 1, 0.1, 0.1, 0.01]))
     close(s.multi_step_lr([1, 3], 0.1, lr=1.0, **SPAN), held([1, 0.1, 0.1, 0.01]))
     close(s.multi_step_lr([1, 1, 3], 0.1, lr=1.0, **SPAN), held([1, 0.01, 0.01, 0.001]))
     close(s.multi_step_lr([], 0.1, lr=1.0, **SPAN), held([1, 1, 1, 1]))
 
 
-def test_cosine_annealing_rises_again():
+def test_cosine_annealing_lr_rises_again_after_t_max():
     actual = s.cosine_annealing_lr(2, 0.2, eta_max=1.0, steps_per_epoch=2, epochs=5)
     close(actual, held([1.0, 0.6, 0.2, 0.6, 1.0]))
 
 
-def test_warm_restarts():
+def test_cosine_annealing_warm_restarts_lr_restarts_with_longer_cycles():
     actual = s.cosine_annealing_warm_restarts_lr(2, 2, 0.0, eta_max=1.0, steps_per_epoch=1, epochs=8)
     quarter = math.cos(math.pi / 8) ** 2, 0.5 + math.sqrt(0.5) / 2, 0.5 - math.sqrt(0.5) / 2
     close(actual, [1.0, 0.5, 1.0, quarter[1], 0.5, quarter[2], 1.0, 0.5 * (1 + math.cos(math.pi / 8))])
@@ -61,14 +61,14 @@ def test_warm_restarts():
         s.cosine_annealing_warm_restarts_lr(2, 0, 0.1, eta_max=1.0, **SPAN)
 
 
-def test_cosine_decay():
+def test_cosine_decay_lr_stays_at_eta_min_after_decay_epochs():
     close(s.cosine_decay_lr(2, 0.2, eta_max=1.0, **SPAN), held([1.0, 0.6, 0.2, 0.2]))
     time = np.arange(8) / 2
     expected = np.where(time < 3, 0.2 + 0.4 * (1 + np.cos(np.pi * time / 3)), 0.2)
     close(s.cosine_decay_refined_lr(3, 0.2, eta_max=1.0, **SPAN), expected)
 
 
-def test_cosine_cycles():
+def test_cosine_decay_lr_starts_each_cycle_lower_by_cycle_decay():
     actual = s.cosine_decay_lr(2, 0.1, eta_max=1.0, steps_per_epoch=2, epochs=7, num_cycles=3, cycle_decay=0.5)
     close(actual, held([1.0, 0.55, 0.5, 0.3, 0.25, 0.175, 0.1]))
     refined = s.cosine_decay_refined_lr(2, 0.1, eta_max=1.0, steps_per_epoch=2, epochs=5, num_cycles=2, cycle_decay=0.5)
@@ -76,8 +76,8 @@ def test_cosine_cycles():
     assert refined[1] == pytest.approx(0.1 + 0.45 * (1 + math.sqrt(0.5)))
 
 
-def test_one_cycle():
-    # 10 steps: the peak is at step 0.3 * 10 - 1 = 2, the end at step 9.
+def test_one_cycle_lr_rises_and_falls_as_its_strategy_and_phases_say():
+    # Of 10 steps, the highest rate is at step 0.3 * 10 - 1 = 2 and the last rate at step 9.
     actual = s.one_cycle_lr(1.0, div_factor=10.0, final_div_factor=100.0, steps_per_epoch=5, epochs=2)
     down = 0.001 + 0.999 * (1 + np.cos(np.pi * np.arange(1, 8) / 7)) / 2
     close(actual, [0.1, 0.55, 1.0, *down])
@@ -94,7 +94,7 @@ def test_one_cycle():
         s.one_cycle_lr(1.0, anneal_strategy="poly", **SPAN)
 
 
-def test_cyclic():
+def test_cyclic_lr_scales_its_triangles_by_mode_or_scale_fn():
     close(s.cyclic_lr(0.1, 0.5, 2, **SPAN), [0.1, 0.3, 0.5, 0.3, 0.1, 0.3, 0.5, 0.3])
     close(s.cyclic_lr(0.1, 0.5, 1, 3, **SPAN), [0.1, 0.5, 0.1 + 0.8 / 3, 0.1 + 0.4 / 3] * 2)
     close(s.cyclic_lr(0.1, 0.5, 2, mode="triangular2", **SPAN), [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3, 0.2])
@@ -121,6 +121,6 @@ def test_cyclic():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_lengths_of_0(call, name):
+def test_schedules_refuse_lengths_of_0(call, name):
     with pytest.raises(ValueError, match=f"{name} must be a number above 0"):
         call()

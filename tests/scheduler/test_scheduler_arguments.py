@@ -1,4 +1,4 @@
-"""Wrong arguments of the schedules: one sentence that names the argument, the value and what is expected."""
+"""Checks the errors of the schedules: one sentence names the argument, the value found and the expected one."""
 
 import re
 
@@ -42,7 +42,7 @@ def test_create_scheduler_names_a_wrong_argument(wrong, sentence):
         s.create_scheduler(**{"steps_per_epoch": 2, "scheduler": "multi_step_decay", **wrong})
 
 
-def test_create_scheduler_takes_the_numbers_of_numpy():
+def test_create_scheduler_accepts_numpy_numbers():
     plain = s.create_scheduler(2, "multi_step_decay", lr=0.5, warmup_epochs=1, milestones=[1, 1, 2], num_epochs=4)
     of_numpy = s.create_scheduler(
         np.int64(2),
@@ -102,6 +102,6 @@ def test_create_scheduler_takes_the_numbers_of_numpy():
         ),
     ],
 )
-def test_a_schedule_names_a_wrong_argument(call, sentence):
+def test_schedules_name_a_wrong_argument(call, sentence):
     with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
         call()

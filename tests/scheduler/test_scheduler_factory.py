@@ -1,4 +1,4 @@
-"""The whole table of a training: warm-up, schedule, end."""
+"""Checks the whole table of learning rates of a run: the warm-up, the schedule and the end."""
 
 import logging
 
@@ -12,7 +12,7 @@ from mindcv.utils.logger import logger
 
 @pytest.fixture
 def lines():
-    """What was logged; the package's logger does not propagate to pytest's."""
+    """Return the logged messages. The logger of the package does not propagate to the logger of pytest."""
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
@@ -21,8 +21,8 @@ def lines():
     logger.removeHandler(handler)
 
 
-def test_the_ascend_recipe(lines):
-    """lr 0.002, 20 epochs of warm-up from 3.5e-8, 430 of cosine to 3e-7."""
+def test_create_scheduler_equals_the_ascend_recipe(lines):
+    """20 epochs of warm-up go from 3.5e-8 to 0.002, then a cosine of 430 epochs goes to 3e-7."""
     table = create_scheduler(
         10,
         "cosine_decay",
@@ -42,8 +42,8 @@ def test_the_ascend_recipe(lines):
     assert not lines
 
 
-def test_the_papers_schedule():
-    """40 epochs of warm-up from 0, a half cosine to min_lr over the rest: the code of ConvNeXt V2, step by step."""
+def test_create_scheduler_equals_the_schedule_of_the_papers():
+    """A warm-up of 40 epochs from 0, then a half cosine to min_lr, step by step as in the code of ConvNeXt V2."""
     steps, epochs, warmup, lr, min_lr = 7, 300, 40, 8e-4, 1e-6
     table = create_scheduler(
         steps,
@@ -62,15 +62,15 @@ def test_the_papers_schedule():
         else:
             expected.append(min_lr + (lr - min_lr) * 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup))))
     np.testing.assert_allclose(table, expected, rtol=1e-12)
-    # The code of ConvNeXt counts the same steps after the warm-up one by one.
+    # The code of ConvNeXt computes the same rates from the number of the step after the warm-up.
     i = np.arange(steps * (epochs - warmup))
     decay = min_lr + 0.5 * (lr - min_lr) * (1 + np.cos(np.pi * i / len(i)))
     np.testing.assert_allclose(table[steps * warmup :], decay, rtol=1e-12)
 
 
 @pytest.mark.parametrize("stairs", [False, True])
-def test_warmup_from_a_rate(stairs):
-    """The figures of MindSpore's page of ConvNeXt: from 7e-8 over 20 epochs to 5e-4, a cosine to 6e-6 over 280."""
+def test_create_scheduler_starts_the_warmup_at_warmup_lr(stairs):
+    """The values of MindSpore's ConvNeXt page: 20 epochs from 7e-8 to 5e-4, then a cosine of 280 epochs to 6e-6."""
     options = {"lr": 5e-4, "min_lr": 6e-6, "warmup_epochs": 20, "decay_epochs": 280, "num_epochs": 300}
     table = create_scheduler(4, "cosine_decay", warmup_lr=7e-8, lr_epoch_stair=stairs, **options)
     epoch = np.arange(1200) // 4 if stairs else np.arange(1200) / 4
@@ -79,7 +79,7 @@ def test_warmup_from_a_rate(stairs):
     np.testing.assert_allclose(table, np.where(epoch < 20, rise, decay), rtol=1e-12)
     factor = create_scheduler(4, "cosine_decay", warmup_factor=7e-8 / 5e-4, lr_epoch_stair=stairs, **options)
     np.testing.assert_allclose(table, factor, rtol=1e-12)
-    # MindSpore's trainer: a cosine to 0, and nothing below the floor.
+    # In MindSpore's trainer the cosine falls to 0, and lower rates are raised to the minimum.
     clipped = np.maximum(np.where(epoch < 20, rise, 5e-4 * (1 + np.cos(np.pi * (epoch - 20) / 280)) / 2), 6e-6)
     assert np.abs(table - clipped).max() <= 6e-6
 
@@ -96,8 +96,8 @@ def test_warmup_from_a_rate(stairs):
     ],
 )
 @pytest.mark.parametrize("stairs", [False, True])
-def test_every_schedule_follows_its_warmup(name, options, expected, stairs):
-    """The rates at the start of each epoch are the same with stairs and without."""
+def test_create_scheduler_starts_each_schedule_after_the_warmup(name, options, expected, stairs):
+    """The first rate of each epoch is the same with and without stairs."""
     table = create_scheduler(
         3, name, lr=1.0, warmup_epochs=2, warmup_lr=0.5, num_epochs=6, lr_epoch_stair=stairs, **options
     )
@@ -108,14 +108,14 @@ def test_every_schedule_follows_its_warmup(name, options, expected, stairs):
         np.testing.assert_allclose(table[:6], 0.5 + 0.5 * np.arange(6) / 6)
 
 
-def test_min_lr_to_the_end():
+def test_create_scheduler_stays_at_min_lr_after_the_decay():
     table = create_scheduler(
         2, "cosine_decay", lr=1.0, min_lr=0.1, warmup_epochs=1, warmup_factor=0.5, decay_epochs=1, num_epochs=4
     )
     np.testing.assert_allclose(table, [0.5, 0.75, 1.0, 0.55, 0.1, 0.1, 0.1, 0.1])
 
 
-def test_stairs():
+def test_create_scheduler_changes_the_rate_once_per_epoch_when_lr_epoch_stair():
     table = create_scheduler(
         2,
         "cosine_decay",
@@ -142,47 +142,47 @@ def test_stairs():
         ("STEP_DECAY", {"decay_epochs": 3, "decay_rate": 0.1}, [1, 1, 1, 0.1]),
     ],
 )
-def test_by_epoch(name, options, expected):
+def test_create_scheduler_table_equals_one_rate_per_epoch(name, options, expected):
     table = create_scheduler(3, name, lr=1.0, warmup_epochs=0, num_epochs=4, **options)
     np.testing.assert_allclose(table, np.repeat(expected, 3))
 
 
-def test_by_step():
+def test_create_scheduler_changes_the_rate_at_every_step():
     table = create_scheduler(2, "exponential_decay", lr=1.0, warmup_epochs=0, num_epochs=2, decay_rate=0.25)
     np.testing.assert_allclose(table, [1, 0.5, 0.25, 0.125])
     table = create_scheduler(2, "polynomial_decay", lr=1.0, warmup_epochs=0, num_epochs=2, decay_rate=1.0)
     np.testing.assert_allclose(table, [1, 0.75, 0.5, 0.25])
 
 
-def test_milestones_count_from_the_end_of_the_warmup():
+def test_create_scheduler_counts_milestones_from_the_end_of_the_warmup():
     table = create_scheduler(1, "multi_step_decay", lr=1.0, warmup_epochs=2, num_epochs=5, milestones=[1])
     np.testing.assert_allclose(table, [0, 0.5, 1.0, 0.9, 0.9])
 
 
-def test_one_cycle():
+def test_create_scheduler_one_cycle_peaks_at_lr_and_ends_at_min_lr():
     table = create_scheduler(5, "one_cycle", lr=1.0, min_lr=0.001, warmup_epochs=0, num_epochs=2)
     assert (table[0], table[2], table[9]) == pytest.approx((0.04, 1.0, 0.001))
 
 
-def test_cyclic():
+def test_create_scheduler_cyclic_repeats_num_cycles_triangles():
     table = create_scheduler(4, "cyclic", lr=1.0, min_lr=0.2, warmup_epochs=0, num_epochs=2, num_cycles=2)
     np.testing.assert_allclose(table, [0.2, 0.6, 1.0, 0.6] * 2)
 
 
-def test_too_long_a_plan_warns_once_and_is_cut(lines):
+def test_create_scheduler_warns_once_and_cuts_a_plan_that_is_too_long(lines):
     table = create_scheduler(2, "cosine_decay", lr=1.0, min_lr=0.0, warmup_epochs=1, decay_epochs=4, num_epochs=3)
     full = create_scheduler(2, "cosine_decay", lr=1.0, min_lr=0.0, warmup_epochs=1, decay_epochs=4, num_epochs=5)
     assert table == full[:6]
-    assert lines == ["warm-up and decay take 5 epochs, the training has 3: the schedule is cut there"]
+    assert lines == ["warm-up and decay take 5 epochs, but training ends after 3: the schedule is cut there"]
     assert create_scheduler(2, lr=1.0, warmup_epochs=4, num_epochs=2) == [0.0, 0.125, 0.25, 0.375]
 
 
-def test_a_first_epoch_at_rate_0_is_said(lines):
+def test_create_scheduler_warns_when_the_first_epoch_has_rate_0(lines):
     create_scheduler(2, "constant", warmup_epochs=1, num_epochs=3, lr_epoch_stair=True)
     assert len(lines) == 1 and "learning rate 0" in lines[0]
 
 
-def test_lr_at():
+def test_lr_at_keeps_the_last_rate_after_the_end():
     assert [lr_at([0.1, 0.2, 0.3], step) for step in (0, 2, 3, 99)] == [0.1, 0.3, 0.3, 0.3]
 
 
@@ -208,6 +208,6 @@ def test_lr_at():
         ({"scheduler": "cyclic", "warmup_epochs": 0, "num_cycles": 1000}, "too few"),
     ],
 )
-def test_errors(wrong, message):
+def test_create_scheduler_refuses_wrong_values(wrong, message):
     with pytest.raises(UserError, match=message):
         create_scheduler(**{"steps_per_epoch": 2, **wrong})
