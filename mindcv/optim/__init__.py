@@ -1,4 +1,4 @@
-"""Optimizers by name, what they decay, how fast each layer learns, and what is not trained."""
+"""Optimizers, their weight-decay and layer-decay groups, learning-rate tables and frozen parameters."""
 
 from mindcv.optim.adam import Adam, NAdam
 from mindcv.optim.adamw import AdamW

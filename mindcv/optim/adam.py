@@ -1,4 +1,4 @@
-"""Adam and NAdam as published, with the weight decay added to the gradient."""
+"""Adam and NAdam as in their papers. The weight decay is added to the gradient."""
 
 from __future__ import annotations
 
@@ -38,16 +38,18 @@ def _nadam_one(common, lr, param, moment1, moment2, gradient):  # noqa: ANN001, 
 
 
 class Adam(MomentOptimizer):
-    """Adam, algorithm 1 of arXiv 1412.6980; equal to PyTorch's.
+    """Adam, algorithm 1 of arXiv 1412.6980. It equals PyTorch's Adam.
 
-    `nn.Adam` adds eps to the root of the uncorrected second moment; here the fused operator gets `eps * sqrt(1 -
-    beta2^t)`, which comes to the paper's eps after the correction. The weight decay is added to the gradient.
+    `nn.Adam` adds eps to the root of the second moment before the bias correction. Here the fused operator gets
+    `eps * sqrt(1 - beta2^t)`, which equals the paper's eps after the correction. The weight decay is added to the
+    gradient.
 
-    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8 that is
-    added to the root of the corrected second moment. And:
+    `MomentOptimizer` describes the arguments that are not listed here.
 
     Args:
-        use_nesterov: MindSpore's look-ahead form: `beta1 m + (1 - beta1) g` in place of `m` in the update.
+        betas: decay rates of the first and the second moment; None for (0.9, 0.999).
+        eps: number that is added to the root of the corrected second moment; None for 1e-8.
+        use_nesterov: use MindSpore's Nesterov form, which replaces `m` with `beta1 m + (1 - beta1) g` in the update.
     """
 
     moment_names = ("adam_m", "adam_v")
@@ -68,7 +70,7 @@ class Adam(MomentOptimizer):
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
-        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        """Update the parameters. `gradients` holds one gradient per parameter, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(self.decay_weight(gradients)))
         lr, powers = self.begin_step()
         common = (self.adam,) + powers + self.betas + (self.eps * ops.sqrt(1.0 - powers[1]),)
@@ -78,17 +80,19 @@ class Adam(MomentOptimizer):
 class NAdam(MomentOptimizer):
     """Adam with Nesterov's momentum and a momentum schedule (Dozat, "Incorporating Nesterov Momentum into Adam", 2016).
 
-    Equal to PyTorch's NAdam: with `mu_t = beta1 (1 - 0.5 * 0.96^(t schedule_decay))` and their product `M_t`,
-    `w -= lr (now g + ahead m) / (sqrt(v / (1 - beta2^t)) + eps)`, where `now = (1 - mu_t) / (1 - M_t)` and
-    `ahead = mu_{t+1} / (1 - M_{t+1})`. The weight decay is added to the gradient.
+    It equals PyTorch's NAdam. Let `mu_t = beta1 (1 - 0.5 * 0.96^(t schedule_decay))`, and let `M_t` be the product of
+    `mu_1` to `mu_t`. The update is `w -= lr (now g + ahead m) / (sqrt(v / (1 - beta2^t)) + eps)`, where
+    `now = (1 - mu_t) / (1 - M_t)` and `ahead = mu_{t+1} / (1 - M_{t+1})`. The weight decay is added to the gradient.
 
-    Two calls of the fused `ops.Adam` a parameter. The first one's beta1 is `blend = beta1 ahead / (now + ahead)`, which
-    makes of m `(now g + ahead m_t) / (now + ahead)`, what the weight needs; the second moves nothing but m, and with
-    the beta1 of `beta1 / blend`, which is above 1, makes `m_t` of it.
+    The implementation calls the fused `ops.Adam` twice for each parameter. The first call has the beta1
+    `blend = beta1 ahead / (now + ahead)`. It changes m to `(now g + ahead m_t) / (now + ahead)`, which the update of
+    the weight needs. The second call changes only m: with the beta1 `beta1 / blend`, which is above 1, m becomes `m_t`.
 
-    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8. And:
+    `MomentOptimizer` describes the arguments that are not listed here.
 
     Args:
+        betas: decay rates of the first and the second moment; None for (0.9, 0.999).
+        eps: number that is added to the root of the corrected second moment; None for 1e-8.
         schedule_decay: speed of the momentum schedule, at least 0.
     """
 
@@ -110,12 +114,12 @@ class NAdam(MomentOptimizer):
         self.momentum_product = Parameter(Tensor(1.0, ms.float32), name="momentum_product")
 
     def momentum_at(self, step: Tensor) -> Tensor:
-        """`mu` of a step, from 1 (float32, 0-D)."""
+        """Return `mu` of a step, float32 and 0-D. Steps count from 1."""
         return self.betas[0] * (1.0 - 0.5 * ops.exp(step * self.log_speed))
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
-        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        """Update the parameters. `gradients` holds one gradient per parameter, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(self.decay_weight(gradients)))
         step = ops.reshape(ops.cast(self.global_step, ms.float32), ()) + 1.0
         lr, powers = self.begin_step()

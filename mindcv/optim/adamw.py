@@ -1,4 +1,4 @@
-"""AdamW as published, which MindSpore has no fast form of."""
+"""AdamW as in its paper. MindSpore has no fast implementation of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _as_type = ops.MultitypeFuncGraph("as_type")
 def _update_one(common, lr, decay, param, moment1, moment2, gradient):  # noqa: ANN001, ANN202
     beta1, beta2, eps, correction = common
     gradient = ops.cast(gradient, param.dtype)
-    # The decay is part of the update that the operator multiplies by the corrected rate: take the correction out.
+    # The operator multiplies the decay by the corrected rate too, so divide it by the correction.
     _step(param, moment1, moment2, lr * correction, beta1, beta2, eps, decay / correction, gradient)
     return True
 
@@ -37,14 +37,15 @@ def _as_type_one(param, gradient):  # noqa: ANN001, ANN202
 class AdamW(MomentOptimizer):
     """Decoupled weight decay with bias-corrected moments ("Decoupled Weight Decay Regularization", arXiv 1711.05101).
 
-    Equal to PyTorch's AdamW. Of MindSpore's own, `nn.AdamWeightDecay` has no bias correction, `nn.Adam` couples the
-    decay with the gradient, and `mint.optim.AdamW` has no CPU kernel. The corrections are scalars: with
+    It equals PyTorch's AdamW. MindSpore's own optimizers differ: `nn.AdamWeightDecay` has no bias correction, `nn.Adam`
+    adds the decay to the gradient, and `mint.optim.AdamW` has no CPU kernel. The bias corrections are scalars: with
     `c = sqrt(1 - beta2^t) / (1 - beta1^t)`, the update is `lr (c m / (sqrt(v) + eps sqrt(1 - beta2^t)) + decay w)`.
-    That is one kernel for all parameters on CPU, and elsewhere one call of the fused `ops.AdamWeightDecay` a parameter,
-    which gets the rate `lr c` and the decay `weight_decay / c`. Decision 0058 has the times of the forms.
 
-    Arguments: those of `MomentOptimizer`, with `betas` (0.9, 0.999) for the two moments, and an `eps` of 1e-8 that is
-    added to the root of the corrected second moment.
+    On CPU, one kernel updates all parameters. Elsewhere, the fused `ops.AdamWeightDecay` is called once per parameter
+    with the rate `lr c` and the decay `weight_decay / c`. Decision 0058 compares the times of both.
+
+    `MomentOptimizer` describes the arguments. `betas` is (0.9, 0.999) by default, for the first and the second moment.
+    `eps` is 1e-8 by default and is added to the root of the corrected second moment.
     """
 
     moment_names = ("adam_m", "adam_v")
@@ -65,7 +66,7 @@ class AdamW(MomentOptimizer):
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
-        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        """Update the parameters. `gradients` holds one gradient per parameter, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(gradients))
         lr, powers = self.begin_step()
         root = ops.sqrt(1.0 - powers[1])

@@ -1,4 +1,4 @@
-"""What the optimizers of this library share: groups, rates of their own for each parameter, moments."""
+"""Base classes of the optimizers: parameter groups, a learning rate for each parameter, and moments."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ def _grow_one(power, beta):  # noqa: ANN001, ANN202
 
 
 def as_list(name: str, parameters: Any) -> list[Union[Parameter, dict[str, Any]]]:
-    """The parameters, or groups, as a list.
+    """Return parameters or parameter groups as a list.
+
+    Args:
+        name: name of the argument, for the message.
+        parameters: the parameters or groups.
 
     Raises:
-        UserError: they are neither.
+        UserError: `parameters` is neither a list of parameters nor a list of groups.
     """
     expected = f"{name} must be a list of parameters, or of groups such as {{'params': parameters, 'lr': 0.1}}"
     if not isinstance(parameters, Iterable) or isinstance(parameters, (str, dict, Tensor, nn.Cell)):
@@ -52,30 +56,32 @@ def as_list(name: str, parameters: Any) -> list[Union[Parameter, dict[str, Any]]
 
 
 class GroupOptimizer(nn.Optimizer):
-    """`nn.Optimizer` with the traps taken out and one key of a group more.
+    """Base class of all optimizers of this library. It changes `nn.Optimizer` in four ways.
 
-    - Groups may have `lr_scale`, a constant that their rate is multiplied by. The rate is computed once a step and
-      multiplied as one vector: of a schedule Cell a group `nn.Optimizer` compiles one evaluation a parameter.
-    - Bare parameters are all decayed; `nn.Optimizer` leaves out whatever has beta or gamma in its name.
-    - Tables of rates hold their last rate past the end, and are not part of the state.
-    - `grad_centralization` works on every device, and on every parameter of more than one axis ("Gradient
-      Centralization", arXiv 2004.01461); MindSpore's operator has no CPU kernel, and skips in silence what has a
-      second axis that 16 does not divide (decision 0059).
+    - A group can have an `lr_scale`, a constant factor of its learning rate. The rate is computed once per step and
+      multiplied as one vector. If each group has its own schedule Cell, `nn.Optimizer` evaluates the Cell of a group
+      once for each parameter.
+    - All parameters that are not in groups are decayed. `nn.Optimizer` does not decay parameters whose name contains
+      beta or gamma.
+    - A table of learning rates keeps its last rate after its end, and it is not part of the state.
+    - `grad_centralization` ("Gradient Centralization", arXiv 2004.01461) works on every device and for every parameter
+      with more than one axis. MindSpore's operator has no CPU kernel, and it silently skips parameters whose second
+      axis is not a multiple of 16 (decision 0059).
 
     Args:
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
-        parameters: parameters, or groups with `params` and, if they are to differ, `lr`, `lr_scale`, `weight_decay` and
-            `grad_centralization`; a last group may hold `order_params` alone.
-        weight_decay: coefficient, at least 0, of groups that have none of their own.
-        loss_scale: the gradients arrive multiplied by this; above 0.
+        learning_rate: a learning rate, a table with one rate per step, or a schedule Cell.
+        parameters: parameters, or groups. A group has the key `params` and optionally `lr`, `lr_scale`, `weight_decay`
+            and `grad_centralization`. The last group can hold only `order_params`.
+        weight_decay: coefficient, at least 0, for groups that do not have their own.
+        loss_scale: factor, above 0, that the incoming gradients were multiplied by.
 
     Attributes:
-        lr_scales: what each parameter's rate is multiplied by.
-        weight_decays: the coefficient of each parameter.
+        lr_scales: factor of the learning rate for each parameter.
+        weight_decays: coefficient of the weight decay for each parameter.
 
     Raises:
-        UserError: a value of another type or out of its range, such as a weight decay that changes over time.
-        ValueError, TypeError, KeyError, RuntimeError: groups that are not well formed (from `nn.Optimizer`).
+        UserError: a value has the wrong type or is out of its range, such as a weight decay that changes over time.
+        ValueError, TypeError, KeyError, RuntimeError: `nn.Optimizer` finds groups that are not well formed.
     """
 
     def __init__(
@@ -89,7 +95,8 @@ class GroupOptimizer(nn.Optimizer):
         check_positive(loss_scale=loss_scale)
         groups, scales = _split_scales(parameters)
         super().__init__(as_rate(learning_rate), groups, float(weight_decay), float(loss_scale))
-        # nn.Optimizer multiplies its weight decay by the loss scale, meaning to add it to gradients that are scaled.
+        # nn.Optimizer multiplies its weight decay by the loss scale, because it adds the decay to
+        # scaled gradients.
         self.weight_decays = tuple(value / self.loss_scale for value in self.group_weight_decay)
         self.lr_scales = tuple(scales[id(parameter)] for parameter in self.parameters)
         self.has_centralization = any(self.grad_centralization_flags)
@@ -106,7 +113,7 @@ class GroupOptimizer(nn.Optimizer):
         return nn.CellList(rates, auto_prefix=False) if self.dynamic_lr else ParameterTuple(rates)
 
     def get_lr(self) -> Union[Tensor, tuple[Tensor, ...]]:
-        """The rate of this step, or one for each parameter when `is_group_lr`; scalars."""
+        """Return the learning rate of this step as a scalar, or one scalar per parameter if `is_group_lr` is true."""
         if not self.is_group_lr:
             return self.learning_rate(self.global_step).reshape(()) if self.dynamic_lr else self.learning_rate
         rates = ()
@@ -116,11 +123,11 @@ class GroupOptimizer(nn.Optimizer):
         return ops.unstack(ops.gather(ops.stack(rates), self.rate_index, 0) * self.scale_vector)
 
     def rate_vector(self, lr: Union[Tensor, tuple[Tensor, ...]]) -> Tensor:
-        """What `get_lr` gives as one rate for each parameter, [P]."""
+        """Return the result of `get_lr` as a vector with one learning rate per parameter, [P]."""
         return ops.stack(lr) if self.is_group_lr else ops.tile(ops.reshape(lr, (1,)), (len(self.parameters),))
 
     def gradients_centralization(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The gradients; those of groups that ask for it less their mean over all axes but the first."""
+        """Subtract from each gradient its mean over all axes but the first, in groups with `grad_centralization`."""
         if self.has_centralization:
             gradients = self.hyper_map(_centralize, self.grad_centralization_flags, gradients)
         return gradients
@@ -128,37 +135,37 @@ class GroupOptimizer(nn.Optimizer):
     def update_each(
         self, update: Callable[..., Any], common: tuple[Tensor, ...], lr: Union[Tensor, tuple[Tensor, ...]], *each: Any
     ) -> Any:
-        """`update(common, rate, *parts)` of every parameter.
+        """Call `update(common, rate, *values)` for every parameter.
 
         Args:
             update: a MultitypeFuncGraph.
-            common: what is the same for all parameters.
-            lr: the rate or rates, see `get_lr`.
-            *each: tuples with a part for each parameter.
+            common: arguments that are the same for all parameters.
+            lr: the learning rate or rates, see `get_lr`.
+            *each: tuples with one value per parameter.
         """
-        # Mapped: as a Python loop, 200 parameters take 14 s to compile, not 1 s. And not over a tuple of the one rate:
-        # 200 copies of it take 4 s more.
+        # With a Python loop instead of a map, 200 parameters take 14 s to compile instead of 1 s. A
+        # single rate is passed on its own, because a tuple of 200 copies takes 4 s more.
         if self.is_group_lr:
             return self.hyper_map(ops.partial(update, common), lr, *each)
         return self.hyper_map(ops.partial(update, common, lr), *each)
 
 
 class MomentOptimizer(GroupOptimizer):
-    """An optimizer with moving averages of the gradients. A subclass names them, and gives the formula.
+    """Base class of optimizers that keep moving averages (moments). A subclass names them and defines the update.
 
-    An average is a tuple with a tensor for each parameter, in the attribute of its name; those tensors are called
-    `<name>.<parameter>` and start at 0.
+    For each name in `moment_names` there is an attribute with this name. It is a tuple with one tensor per parameter,
+    called `<name>.<parameter>`. All moments start at 0.
 
     Args:
         params: parameters or groups, see `GroupOptimizer`.
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
-        betas: decay rates of the averages, each in (0, 1), as many as `default_betas` has; None for those.
-        eps: above 0; None for `default_eps`. The subclass says what it is added to.
-        weight_decay: coefficient, at least 0, of groups that have none of their own.
-        loss_scale: the gradients arrive multiplied by this; above 0.
+        learning_rate: a learning rate, a table with one rate per step, or a schedule Cell.
+        betas: decay rates of the moments, each in (0, 1), as many as in `default_betas`; None for `default_betas`.
+        eps: small number above 0 that keeps a divisor from 0, see the subclass; None for `default_eps`.
+        weight_decay: coefficient, at least 0, for groups that do not have their own.
+        loss_scale: factor, above 0, that the incoming gradients were multiplied by.
 
     Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
+        UserError, ValueError: a value is out of its range, see `GroupOptimizer`.
     """
 
     moment_names: tuple[str, ...] = ()
@@ -183,10 +190,11 @@ class MomentOptimizer(GroupOptimizer):
             setattr(self, name, self._parameters.clone(prefix=name, init="zeros"))
         self.betas = tuple(Tensor(beta, ms.float32) for beta in betas)
         self.eps = Tensor(eps, ms.float32)
-        # For the fused operators: with a beta of 1 they leave a moment as it is, with a rate of 0 the parameter, bit
-        # for bit.
+        # Arguments of the fused operators: with a beta of 1 they do not change a bit of the moment,
+        # with a rate of 0 not a bit of the parameter.
         self.zero, self.one = Tensor(0.0, ms.float32), Tensor(1.0, ms.float32)
-        # Running products, as in nn.Adam: pow() is inexact on some devices, where 1 - beta^t would lose its digits.
+        # The powers are running products, as in nn.Adam: pow() is inexact on some devices, and
+        # 1 - beta^t would lose its digits there.
         self.beta_powers = ParameterTuple(
             [Parameter(Tensor(1.0, ms.float32), name=f"beta{i}_power") for i in range(1, len(betas) + 1)]
         )
@@ -194,7 +202,7 @@ class MomentOptimizer(GroupOptimizer):
         self.decays = tuple(decays[value] for value in self.weight_decays)
 
     def begin_step(self) -> tuple[Union[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        """Move on a step: its rate (or rates, see `get_lr`), and each beta to the power of the step, from 1."""
+        """Start step t, from 1: return its learning rate or rates (see `get_lr`) and each beta to the power t."""
         lr = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         return lr, self.hyper_map(_grow, self.beta_powers, self.betas)
@@ -203,7 +211,7 @@ class MomentOptimizer(GroupOptimizer):
 def _split_scales(
     parameters: Union[Sequence[Parameter], Sequence[dict[str, Any]]],
 ) -> tuple[list[Any], dict[int, float]]:
-    """Groups as `nn.Optimizer` takes them, and the rate's factor of each parameter by its id."""
+    """Return groups that `nn.Optimizer` accepts, and the factor of the learning rate by the id of each parameter."""
     items = as_list("params", parameters)
     if not items:
         raise UserError("the optimizer got no parameters to train")

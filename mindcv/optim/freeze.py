@@ -1,4 +1,4 @@
-"""Parameters that are not trained, by patterns of names."""
+"""Freezes parameters whose names match patterns, so that they are not trained."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["freeze"]
 
 
 def freeze(model: nn.Cell, patterns: Sequence[str]) -> list[str]:
-    """Leave parameters out of the training: sets `requires_grad` to False.
+    """Exclude parameters from training by setting `requires_grad` to False.
 
-    To be called before `create_optimizer`, which takes what is trainable then.
+    Call it before `create_optimizer`, which uses the parameters that are trainable at that time.
 
     Args:
         model: the network.
-        patterns: shell patterns of parameter names: `feature.0.*` is the stem, `feature.*` all but the last norm
-            and the classifier. A `*` matches dots too.
+        patterns: shell patterns of parameter names. `feature.0.*` matches the stem; `feature.*` matches everything
+            except the last norm and the classifier. A `*` also matches dots.
 
     Returns:
-        The names that a pattern matches, in the network's order.
+        The names that match a pattern, in the order of the network.
 
     Raises:
-        UserError: a pattern that matches nothing, or nothing left to train; the model is then as it was.
+        UserError: a pattern matches no parameter, or no parameter is left to train. The model is then unchanged.
     """
     check_network("model", model)
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
@@ -47,6 +47,6 @@ def freeze(model: nn.Cell, patterns: Sequence[str]) -> list[str]:
 
 
 def _suggestions(names: Sequence[str]) -> list[str]:
-    """The names, and a pattern for each module above them."""
+    """Return the names, and a pattern for each module that contains them."""
     modules = {".".join(parts[:i]) for parts in (name.split(".") for name in names) for i in range(1, len(parts))}
     return [*names, *(f"{module}.*" for module in sorted(modules))]

@@ -1,4 +1,4 @@
-"""The optimizers that are MindSpore's own, with the groups of this library."""
+"""MindSpore's own optimizers with the parameter groups of this library."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _Params = Union[Sequence[Parameter], Sequence[dict[str, Any]]]
 
 
 class SGD(nn.SGD, GroupOptimizer):
-    """`v = momentum v + (1 - dampening) g`, `w -= lr v`, or with Nesterov `w -= lr (g + momentum v)`.
+    """SGD with momentum: `v = momentum v + (1 - dampening) g`, `w -= lr v`; with Nesterov `w -= lr (g + momentum v)`.
 
-    `v` starts as the first `g`. The formula is PyTorch's. The weight decay is added to the gradient. Arguments:
-    `nn.SGD`'s.
+    `v` starts as the first `g`. The formula equals PyTorch's SGD. The weight decay is added to the gradient. `nn.SGD`
+    describes the arguments.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class SGD(nn.SGD, GroupOptimizer):
 
 
 class Momentum(nn.Momentum, GroupOptimizer):
-    """`v = momentum v + g`, `w -= lr v`, with one buffer a parameter where `SGD` keeps two.
+    """Momentum: `v = momentum v + g`, `w -= lr v`. It keeps one buffer for each parameter, while `SGD` keeps two.
 
-    The weight decay is added to the gradient. Not for Nesterov: `nn.Momentum` ignores it on CPU, and `SGD` does not.
-    Arguments: `nn.Momentum`'s.
+    The weight decay is added to the gradient. For the Nesterov form use `SGD`, because `nn.Momentum` ignores
+    `use_nesterov` on CPU. `nn.Momentum` describes the arguments.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Momentum(nn.Momentum, GroupOptimizer):
 
 
 class Adagrad(nn.Adagrad, GroupOptimizer):
-    """`s = s + g^2`, `w -= lr g / sqrt(s)`; `s` starts at `accum` ("Adaptive Subgradient Methods", JMLR 12, 2011).
+    """Adagrad: `s = s + g^2`, `w -= lr g / sqrt(s)` ("Adaptive Subgradient Methods", JMLR 12, 2011).
 
-    There is no eps: `accum` keeps the root from 0. The weight decay is added to the gradient. Arguments:
-    `nn.Adagrad`'s.
+    `s` starts at `accum`, which keeps the root from being 0, so there is no eps. The weight decay is added to the
+    gradient. `nn.Adagrad` describes the arguments.
     """
 
     def __init__(

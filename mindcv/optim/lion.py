@@ -1,4 +1,4 @@
-"""Lion, which MindSpore lacks."""
+"""Lion, which MindSpore does not have."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def _update_one(gains, lr, decay, param, moment, gradient):  # noqa: ANN001, ANN
 
 
 class Lion(MomentOptimizer):
-    """Signs of an interpolated momentum ("Symbolic Discovery of Optimization Algorithms", arXiv 2302.06675).
+    """Lion, algorithm 2 of "Symbolic Discovery of Optimization Algorithms" (arXiv 2302.06675).
 
-    Its algorithm 2: `w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w)`, then `m = beta2 m + (1 - beta2) g`. The
-    paper takes rates 3 to 10 times below AdamW's, and weight decays as much above.
+    The update is the sign of an interpolated momentum: `w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w)`, then
+    `m = beta2 m + (1 - beta2) g`. In the paper the learning rates are 3 to 10 times lower than for AdamW, and the
+    weight decays are 3 to 10 times higher.
 
-    Arguments: those of `MomentOptimizer` without `eps`; `betas` (0.9, 0.99) of the interpolation and of the momentum.
+    `MomentOptimizer` describes the arguments, but Lion has no `eps`. `betas` is (0.9, 0.99) by default, for the
+    interpolation and for the momentum.
     """
 
     moment_names = ("lion_m",)
@@ -48,12 +50,13 @@ class Lion(MomentOptimizer):
         loss_scale: float = 1.0,
     ) -> None:
         super().__init__(params, learning_rate, betas, weight_decay=weight_decay, loss_scale=loss_scale)
-        # 1 - beta in float64 and then rounded: the other way round 1 - 0.999 is off by 1e-5 of itself.
+        # 1 - beta is computed in float64 and then rounded to float32. In float32, 1 - 0.999 would
+        # have a relative error of 1e-5.
         self.gains = tuple(Tensor(1.0 - beta, ms.float32) for beta in betas or self.default_betas)
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
-        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        """Update the parameters. `gradients` holds one gradient per parameter, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(gradients))
         lr, _ = self.begin_step()
         return self.update_each(_update, self.gains, lr, self.decays, self._parameters, self.lion_m, gradients)

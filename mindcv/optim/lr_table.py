@@ -1,4 +1,4 @@
-"""A learning-rate table that may be read past its end."""
+"""A table of learning rates that keeps its last rate after its end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Rate = Union[float, Sequence[float], np.ndarray, Tensor, LearningRateSchedule]
 
 
 class LearningRateTable(LearningRateSchedule):
-    """One rate a step; past the last, the last.
+    """A schedule with one learning rate per step. After the end of the table it keeps the last rate.
 
-    `nn.Optimizer` reads a bare list with Gather, which raises RuntimeError one step past the end, and keeps it as a
-    Parameter, so that a checkpoint of the optimizer would bring an old schedule back. This holds a constant.
+    `nn.Optimizer` reads a list with Gather, which raises RuntimeError one step after the end. It also stores the list
+    as a Parameter, so loading a checkpoint of the optimizer would restore an old schedule. This class stores the table
+    as a constant.
 
     Args:
-        table: the rates, one a step, at least one.
+        table: the learning rates, one per step, at least one.
 
     Raises:
-        UserError: the table is not one-dimensional, is empty, or holds something else than finite rates of at least 0.
+        UserError: the table is not one-dimensional, it is empty, or a rate is not a finite number of at least 0.
     """
 
     def __init__(self, table: Union[Sequence[float], np.ndarray, Tensor]) -> None:
@@ -37,7 +38,7 @@ class LearningRateTable(LearningRateSchedule):
         except ValueError:  # rows of different lengths
             rates = np.asarray(None)
         if rates.dtype.kind not in "iuf":
-            raise UserError(f"lr must be a number, a table of one rate a step, or a schedule, got {shown(table)}")
+            raise UserError(f"lr must be a number, a table of one rate per step, or a schedule, got {shown(table)}")
         rates = rates.astype(np.float32)
         if rates.ndim != 1 or not rates.size:
             raise UserError(f"a learning-rate table must be a non-empty row of rates, got shape {rates.shape}")
@@ -47,18 +48,21 @@ class LearningRateTable(LearningRateSchedule):
         self.last_step = rates.size - 1
 
     def construct(self, global_step: Tensor) -> Tensor:
-        """Rate of `global_step` (int32, shape (1,)), float32 of the same shape."""
+        """Return the rate of `global_step` (int32, shape (1,)) as float32 of the same shape."""
         return ops.gather(self.table, ops.minimum(global_step, self.last_step), 0)
 
 
 def as_rate(lr: Optional[Rate]) -> Union[float, LearningRateSchedule]:
-    """What `nn.Optimizer` takes for a rate (number or 0-D), a table of one rate a step, or a schedule Cell.
+    """Convert a learning rate to a value that `nn.Optimizer` accepts: a float or a schedule Cell.
+
+    Args:
+        lr: a number or 0-D array or tensor, a table with one rate per step, or a schedule Cell.
 
     Raises:
-        UserError: None, a rate that is negative or not finite, or something that is neither rate, table nor schedule.
+        UserError: `lr` is None or of another type, or a rate is negative or not finite.
     """
     if lr is None:
-        raise UserError("lr is required")
+        raise UserError("lr is required: give a number, a table of one rate per step, or a schedule")
     if isinstance(lr, LearningRateSchedule):
         return lr
     if isinstance(lr, (Tensor, np.ndarray)) and lr.ndim == 0:

@@ -1,4 +1,4 @@
-"""Names of optimizers to optimizers."""
+"""Creates an optimizer from its name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["OPTIMIZER_NAMES", "betas_problem", "create_optimizer", "nesterov_mom
 
 _Params = Union[nn.Cell, Sequence[Parameter], Sequence[dict[str, Any]]]
 
-# name -> (class, arguments of `create_optimizer` that it takes, keywords of its own)
+# name -> (class, arguments of `create_optimizer` that it uses, keyword arguments that only it has)
 _OPTIMIZERS: dict[str, tuple[Callable[..., GroupOptimizer], tuple[str, ...], tuple[str, ...]]] = {
     "sgd": (SGD, ("momentum", "nesterov"), ("dampening",)),
     "momentum": (Momentum, ("momentum", "nesterov"), ()),
@@ -38,7 +38,7 @@ _OPTIMIZERS: dict[str, tuple[Callable[..., GroupOptimizer], tuple[str, ...], tup
     "adagrad": (Adagrad, (), ("accum",)),
 }
 OPTIMIZER_NAMES = tuple(_OPTIMIZERS)
-# What a class calls an argument, where that is not our name for it.
+# class -> argument of `create_optimizer` -> name of this argument in the class, where they differ
 _SPELLINGS = {Adam: {"nesterov": "use_nesterov"}}
 
 
@@ -59,38 +59,42 @@ def create_optimizer(
     betas: Optional[Sequence[float]] = None,
     **kwargs: Any,
 ) -> GroupOptimizer:
-    """An optimizer by name. Their formulas are in the docstrings of the classes.
+    """Create an optimizer from its name. The docstrings of the classes give the formulas.
 
     Args:
-        model_or_params: a network (its trainable parameters), parameters, or groups as `GroupOptimizer` takes them.
-        opt: `sgd` (`momentum` 0 is plain SGD), `momentum`, `adam`, `nadam`, `rmsprop`, `adagrad`, which add the weight
-            decay to the gradient, or `adamw`, `lamb`, `lion`, `adan`, which decouple it as their papers do.
-        lr: a rate, a table of one rate a step (its last one holds past the end), or a schedule Cell; a group's own
-            `lr` likewise.
+        model_or_params: a network, whose trainable parameters are used, or parameters, or groups (see
+            `GroupOptimizer`).
+        opt: name of the optimizer. `sgd`, `momentum`, `adam`, `nadam`, `rmsprop` and `adagrad` add the weight decay to
+            the gradient. `adamw`, `lamb`, `lion` and `adan` decouple it, as in their papers. `sgd` with `momentum` 0 is
+            plain SGD.
+        lr: a learning rate, a table with one rate per step, or a schedule Cell. After its end, a table keeps its last
+            rate. The `lr` of a group can have the same forms.
         weight_decay: coefficient, at least 0.
-        momentum: of `sgd`, `momentum` and `rmsprop`, in [0, 1).
-        nesterov: Nesterov's form, of `sgd`, `momentum` and `adam`; `nadam` has it anyway.
-        weight_decay_filter: what is decayed, see `weight_decay_groups`. Of groups, those that state no `weight_decay`.
-        layer_decay: in (0, 1], multiplies the rate once more for each layer further from the head; None for one rate.
-            It needs a network that declares the layers of its parameters in `parameter_roles`, as each ConvNeXt does.
-            Groups say so themselves with `lr_scale`.
-        loss_scale: the gradients arrive multiplied by this; above 0.
-        schedule_decay: of `nadam`, at least 0.
-        checkpoint_path: comes with a later version.
-        eps: of `adam`, `adamw`, `nadam`, `lamb`, `adan` and `rmsprop`, above 0; the others have none.
-        layer_decay_type: what a layer is, `single` or `group`, see `layer_ids`.
-        betas: decay rates of the moments of `adam`, `adamw`, `nadam`, `lamb`, `lion` (a pair) and `adan` (three); None
-            for those of the class.
-        **kwargs: `dampening` of `sgd`, `decay` and `centered` of `rmsprop`, `accum` of `adagrad`.
+        momentum: momentum in [0, 1) for `sgd`, `momentum` and `rmsprop`. The other optimizers ignore it.
+        nesterov: use the Nesterov form of `sgd`, `momentum` or `adam`. `nadam` always uses it.
+        weight_decay_filter: rule that selects the decayed parameters, see `weight_decay_groups`. For groups, it applies
+            to those without their own `weight_decay`.
+        layer_decay: factor in (0, 1]. Each layer further from the head multiplies the learning rate by it once more.
+            None gives all layers the same rate. It needs a network that declares the layers of its parameters in
+            `parameter_roles`, as each ConvNeXt does. Groups use `lr_scale` instead.
+        loss_scale: factor, above 0, that the incoming gradients were multiplied by.
+        schedule_decay: speed of the momentum schedule of `nadam`, at least 0. The other optimizers ignore it.
+        checkpoint_path: not supported in this version; it must be empty.
+        eps: small number above 0 for `adam`, `adamw`, `nadam`, `lamb`, `adan` and `rmsprop`. The others ignore it.
+        layer_decay_type: how parameters are divided into layers, `single` or `group`, see `layer_ids`.
+        betas: decay rates of the moments: two for `adam`, `adamw`, `nadam`, `lamb` and `lion`, three for `adan`. None
+            means the default of the class.
+        **kwargs: options that only some optimizers have: `dampening` for `sgd`, `decay` and `centered` for `rmsprop`,
+            `accum` for `adagrad`. The classes describe them.
 
     Raises:
-        UserError: an unknown optimizer, rule or keyword, a value of another type or out of its range, or what a later
-            version brings.
-        ValueError, TypeError, KeyError, RuntimeError: groups that are not well formed (from `nn.Optimizer`).
+        UserError: the optimizer, the rule or a keyword is unknown, a value has the wrong type or is out of its range,
+            or `checkpoint_path` is not empty.
+        ValueError, TypeError, KeyError, RuntimeError: `nn.Optimizer` finds groups that are not well formed.
     """
     name = check_name("opt", opt, _OPTIMIZERS, ignore_case=True)
     if checkpoint_path:
-        raise UserError("checkpoint_path of the optimizer comes with a later version")
+        raise UserError("checkpoint_path of the optimizer is not supported in this version: leave it empty")
     check_not_negative(weight_decay=weight_decay, schedule_decay=schedule_decay)
     check_number("momentum", momentum, low=0, below=1)
     check_positive(loss_scale=loss_scale, eps=eps)
@@ -108,7 +112,7 @@ def create_optimizer(
     values = {"momentum": float(momentum), "nesterov": nesterov, "eps": eps, "schedule_decay": schedule_decay}
     given = {key: values[key] for key in taken}
     if build is Momentum and given.pop("nesterov"):
-        build = SGD  # nn.Momentum ignores use_nesterov on CPU, without a word; nn.SGD is the same formula and does not.
+        build = SGD  # nn.Momentum silently ignores use_nesterov on CPU. nn.SGD has the same formula.
         given["nesterov"] = True
     return build(
         _groups(model_or_params, weight_decay, weight_decay_filter, layer_decay, layer_decay_type),
@@ -153,7 +157,7 @@ def _groups(
     items = as_list("model_or_params", model_or_params.get_parameters() if is_network else model_or_params)
     if any(isinstance(item, dict) for item in items):
         if layer_decay is not None:
-            raise UserError("layer_decay is for parameters; groups state their own lr_scale")
+            raise UserError("layer_decay cannot be combined with groups; groups state their own lr_scale")
         return filter_groups(items, weight_decay, rule)
     if layer_decay is not None:
         return layer_decay_groups(items, weight_decay, rule, layer_decay, layer_decay_type, roles)

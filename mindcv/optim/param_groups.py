@@ -1,4 +1,4 @@
-"""Which parameters weight decay applies to, and how fast each layer learns."""
+"""Parameter groups: which parameters are decayed, and the learning rate of each layer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = [
     "weight_decay_groups",
 ]
 
-# MindSpore's names of biases and of the scales and shifts of norms. Some layers give these several dimensions, and
-# counting dimensions alone would miss them.
+# MindSpore's names of biases and of the scales and shifts of norms. In some layers these have
+# several dimensions, so the number of dimensions is not enough to recognize them.
 _UNDECAYED_NAMES = ("bias", "beta", "gamma")
 WEIGHT_DECAY_FILTERS = ("disable", "auto", "norm_and_bias")
 LAYER_DECAY_TYPES = ("single", "group")
@@ -34,38 +34,41 @@ _NUM_STAGES = 4
 
 
 class Role(Protocol):
-    """What a network says of one of its parameters in `parameter_roles()`, a dictionary from name to role.
+    """The place of a parameter in its network, and whether it is decayed.
 
-    `stage` is None outside of the stages, and `block` is None outside of the blocks (the stem and the downsamplings).
+    The method `parameter_roles()` of a network returns a dictionary from parameter name to role. `stage` is None for a
+    parameter outside of the stages. `block` is None for a parameter outside of the blocks, as in the stem and in the
+    downsampling layers.
     """
 
     @property
     def stage(self) -> Optional[int]:
-        """The stage, from 0."""
+        """Number of the stage, from 0; None outside of the stages."""
 
     @property
     def block(self) -> Optional[int]:
-        """The block in its stage, from 0."""
+        """Number of the block in its stage, from 0; None outside of the blocks."""
 
     @property
     def is_decayed(self) -> bool:
-        """Whether weight decay applies to it when norms and biases are left out."""
+        """Whether the parameter is decayed under a rule that excludes norms and biases."""
 
 
 def roles_of(network: nn.Cell) -> dict[str, Role]:
-    """The roles of parameters that `network`, or the Cells inside of it, declare; empty where none does."""
+    """Return the roles of parameters that `network` or the Cells inside of it declare. It is empty if none does."""
     roles: dict[str, Role] = {}
     for _, cell in network.cells_and_names():
         declare = getattr(cell, "parameter_roles", None)
         if declare is not None:
-            roles = {**declare(), **roles}  # the outer Cell decides
+            roles = {**declare(), **roles}  # an outer Cell overrides the inner ones
     return roles
 
 
 def is_decayed(param: Parameter) -> bool:
-    """Whether the rules `auto` and `norm_and_bias` decay a parameter of which no network declares a role.
+    """Return whether the rules `auto` and `norm_and_bias` decay a parameter that has no declared role.
 
-    They leave out anything one-dimensional, and what MindSpore's layers call `bias`, `beta` or `gamma`.
+    They do not decay parameters with one dimension, nor parameters that MindSpore's layers call `bias`, `beta` or
+    `gamma`.
     """
     return param.ndim > 1 and param.name.split(".")[-1] not in _UNDECAYED_NAMES
 
@@ -73,35 +76,38 @@ def is_decayed(param: Parameter) -> bool:
 def weight_decay_groups(
     params: Sequence[Parameter], weight_decay: float, rule: str, roles: Optional[Mapping[str, Role]] = None
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: the decayed parameters, those that are not, and the order of all.
+    """Return groups for an optimizer: the decayed parameters, the parameters without decay, and the order of all.
 
-    Groups are made under every rule: given bare parameters, `nn.Optimizer` decays biases but nothing that has `beta`
-    or `gamma` in its name.
+    Every rule gives groups. Without groups, `nn.Optimizer` would decay biases but no parameter whose name contains
+    `beta` or `gamma`.
 
     Args:
-        params: the parameters, in the order the optimizer is to keep.
-        weight_decay: coefficient of the decayed ones.
-        rule: `disable` (decay everything), or `auto` or `norm_and_bias` (leave out biases and norms; MindCV's two rules
-            differ in what they miss, and are one here).
-        roles: what the network declares of its parameters. `is_decayed` decides for the others.
+        params: the parameters, in the order that the optimizer keeps.
+        weight_decay: coefficient of the decayed parameters, at least 0.
+        rule: `disable` decays all parameters. `auto` and `norm_and_bias` both exclude all biases and norms; in MindCV
+            each of these two rules misses some of them.
+        roles: roles that the network declares for its parameters, by name. `is_decayed` decides for parameters without
+            a role.
 
     Raises:
-        UserError: an unknown rule, or no parameters.
+        UserError: the rule is unknown, or there are no parameters.
     """
     params = as_list("params", params)
     return _groups(params, _decays(params, weight_decay, rule, roles or {}), [None] * len(params))
 
 
 def filter_groups(groups: Sequence[dict[str, Any]], weight_decay: float, rule: str) -> list[dict[str, Any]]:
-    """Groups whose weight decay is the rule's where they state none: each such group becomes two.
+    """Apply a weight-decay rule to the groups that do not have their own `weight_decay`.
+
+    A rule other than `disable` splits each such group into its decayed and its other parameters.
 
     Args:
-        groups: as `GroupOptimizer` takes them. The order of the parameters stays.
-        weight_decay: coefficient of what is decayed.
+        groups: groups, see `GroupOptimizer`. The order of the parameters does not change.
+        weight_decay: coefficient of the decayed parameters, at least 0.
         rule: see `weight_decay_groups`.
 
     Raises:
-        UserError: an unknown rule, or something in a group that is no parameter.
+        UserError: the rule is unknown, or a group holds a value that is not a parameter.
     """
     groups = as_list("groups", groups)
     if check_name("weight_decay_filter", rule, WEIGHT_DECAY_FILTERS) == "disable":
@@ -126,22 +132,23 @@ def layer_decay_groups(
     layer_decay_type: str = "single",
     roles: Optional[Mapping[str, Role]] = None,
 ) -> list[dict[str, Any]]:
-    """`weight_decay_groups`, with rates that fall from the head to the stem.
+    """Return groups like `weight_decay_groups`, with learning rates that decrease from the head to the stem.
 
-    The groups have an `lr_scale`, which the optimizers of this library multiply their rate by: `layer_decay` to the
-    power of the number of layers between the parameter's and the last (`layer_ids`).
+    Each group has an `lr_scale`, by which the optimizers of this library multiply the learning rate. It is
+    `layer_decay` to the power `last - layer`, where `layer_ids` gives the layer of the parameter and the last layer.
 
     Args:
-        params: the parameters of a network. Frozen ones are in no group.
-        weight_decay: coefficient of the decayed ones.
-        rule: what is decayed, see `weight_decay_groups`.
-        layer_decay: in (0, 1]; 1 gives every layer the full rate.
-        layer_decay_type: see `layer_ids`.
-        roles: what the network declares of all its parameters. A parameter without a role gets the full rate.
+        params: the parameters of a network. Frozen parameters are not in any group.
+        weight_decay: coefficient of the decayed parameters, at least 0.
+        rule: rule that selects the decayed parameters, see `weight_decay_groups`.
+        layer_decay: factor in (0, 1]; 1 gives every layer the full learning rate.
+        layer_decay_type: how parameters are divided into layers, see `layer_ids`.
+        roles: roles that the network declares for all its parameters, by name. A parameter without a role gets the full
+            learning rate.
 
     Raises:
-        UserError: an unknown rule or type, a `layer_decay` out of its range, roles that are not those of a whole
-            ConvNeXt, or nothing to train.
+        UserError: the rule or the type is unknown, `layer_decay` is out of its range, the roles do not belong to a
+            complete ConvNeXt, or there are no parameters to train.
     """
     check_number("layer_decay", layer_decay, above=0, high=1)
     params = as_list("params", params)
@@ -152,23 +159,27 @@ def layer_decay_groups(
 
 
 def layer_ids(roles: Mapping[str, Role], layer_decay_type: str = "single") -> tuple[dict[str, int], int]:
-    """The layer that each parameter of a ConvNeXt belongs to, and the number of the last: that of the head.
+    """Return the layer number of each parameter of a ConvNeXt, and the number of the last layer, which is the head.
 
-    Source: `optim_factory.py` of the official ConvNeXt and ConvNeXt V2 code. With `d` the number of blocks before
-    stage S:
+    - `single`: each block is a layer. If d is the number of blocks before stage S, block B of stage S is layer
+      d + B + 1. The downsampling layer before stage S, or the stem if S is 0, is layer d + 1, like the first block of
+      the stage. All other parameters belong to the last layer, which is the number of blocks plus 1.
+    - `group`: the stem is layer 0, stage 0 is layer 1, stage 1 is layer 2, block B of stage 2 is layer 3 + B // 3,
+      stage 3 is layer 12, and all other parameters belong to layer 13. The downsampling layers before stages 1, 2 and 3
+      are layers 2, 3 and 12. These numbers do not depend on the depth of stage 2: if it has fewer than 27 blocks, some
+      numbers are not used.
 
-    - `single`: every block is a layer. Block B of stage S is d + B + 1, the downsampling before stage S (and the stem,
-      for S = 0) d + 1 like the first block of the stage, and the rest one more than there are blocks.
-    - `group`: stem 0, stage 0 is 1, stage 1 is 2, stage 2 is 3 + B // 3, stage 3 is 12, the rest 13; the downsamplings
-      before stages 1, 2 and 3 are 2, 3 and 12. So for every depth of stage 2, as in that code: with fewer than 27
-      blocks there some numbers are not used, and the gap before stage 3 stays as wide.
+    Source: `optim_factory.py` of the official ConvNeXt and ConvNeXt V2 code.
 
     Args:
-        roles: name -> role of the network's parameters.
+        roles: name -> role of the parameters of the network.
         layer_decay_type: `single` or `group`.
 
+    Returns:
+        name -> layer number, and the number of the last layer.
+
     Raises:
-        UserError: an unknown type, or roles that are not those of four stages with every block.
+        UserError: the type is unknown, or the roles do not belong to four complete stages.
     """
     check_name("layer_decay_type", layer_decay_type, LAYER_DECAY_TYPES)
     depths = _depths(roles)
@@ -179,7 +190,10 @@ def layer_ids(roles: Mapping[str, Role], layer_decay_type: str = "single") -> tu
 
 
 def describe_groups(optimizer: GroupOptimizer) -> str:
-    """A table, for people: name, shape, factor of the rate and weight decay of each parameter the optimizer trains."""
+    """Return a readable table of the parameters that the optimizer trains.
+
+    Each row holds the name, the shape, the factor of the learning rate, and the weight decay.
+    """
     rows = [("parameter", "shape", "lr scale", "weight decay")]
     for param, scale, decay in zip(optimizer.parameters, optimizer.lr_scales, optimizer.weight_decays):
         shape = "x".join(str(size) for size in param.shape) or "scalar"
@@ -203,7 +217,7 @@ def _decays(params: list[Parameter], weight_decay: float, rule: str, roles: Mapp
 
 
 def _groups(params: list[Parameter], decays: list[float], scales: list[Optional[float]]) -> list[dict[str, Any]]:
-    """One group for each pair of weight decay and scale, those with the larger decay first, and the order of all."""
+    """Return one group per pair of weight decay and scale, larger decays first, and a last group with the order."""
     members: dict[tuple[float, Optional[float]], list[Parameter]] = {}
     for param, decay, scale in zip(params, decays, scales):
         members.setdefault((decay, scale), []).append(param)
@@ -215,7 +229,7 @@ def _groups(params: list[Parameter], decays: list[float], scales: list[Optional[
 
 
 def _depths(roles: Mapping[str, Role]) -> list[int]:
-    """Blocks of each stage."""
+    """Return the number of blocks in each stage."""
     if not roles:
         raise UserError(
             "layer_decay needs to know the layer of each parameter, and only a network with the method parameter_roles "
@@ -227,7 +241,7 @@ def _depths(roles: Mapping[str, Role]) -> list[int]:
     expected = {(stage, block) for stage, depth in enumerate(depths) for block in range(depth)}
     if not all(depths) or blocks != expected or max(stages) >= _NUM_STAGES:
         raise UserError(
-            f"layer_decay is made for networks of {_NUM_STAGES} stages, and these parameters are not those of a whole "
+            f"layer_decay needs a network with {_NUM_STAGES} stages, but these parameters are not those of a whole "
             f"ConvNeXt (blocks found in each stage: {depths})"
         )
     return depths

@@ -1,4 +1,4 @@
-"""RMSProp; MindSpore's operator adds eps at one place or another, by the size of the parameter."""
+"""RMSProp. MindSpore's operator is not used, because the size of the parameter changes where it adds eps."""
 
 from __future__ import annotations
 
@@ -46,24 +46,25 @@ def _move(common, lr, removed, param, square, moment, gradient):  # noqa: ANN001
 
 
 class RMSProp(GroupOptimizer):
-    """`s = decay s + (1 - decay) g^2`, `v = momentum v + lr g / sqrt(s + eps)`, `w -= v`; `s` starts at 1.
+    """RMSProp: `s = decay s + (1 - decay) g^2`, `v = momentum v + lr g / sqrt(s + eps)`, `w -= v`; `s` starts at 1.
 
-    The form of MindSpore, MindCV and TensorFlow. PyTorch's starts `s` at 0, adds eps after the root, and multiplies `v`
-    and not its parts by the rate. The weight decay is added to the gradient. The operator behind `nn.RMSProp` is not
-    used: on CPU its result depends on where an element stands as soon as eps matters.
+    MindSpore, MindCV and TensorFlow use this form. PyTorch's RMSProp differs: it starts `s` at 0, adds eps after the
+    root, and multiplies `v` by the learning rate instead of each summand. The weight decay is added to the gradient.
+    The operator of `nn.RMSProp` is not used: on CPU, if eps is not negligible, its result for an element depends on the
+    position of the element.
 
     Args:
         params: parameters or groups, see `GroupOptimizer`.
-        learning_rate: a rate, a table of one rate a step, or a schedule Cell.
+        learning_rate: a learning rate, a table with one rate per step, or a schedule Cell.
         decay: decay rate of the mean square, in (0, 1).
-        momentum: in [0, 1).
-        eps: added to the mean square, above 0.
-        centered: take the square of the moving average of `g` from `s` under the root.
-        weight_decay: coefficient, at least 0; added to the gradient.
-        loss_scale: the gradients arrive multiplied by this; above 0.
+        momentum: momentum in [0, 1).
+        eps: small number above 0 that is added to the mean square.
+        centered: subtract the square of the moving average of `g` from `s` under the root.
+        weight_decay: coefficient, at least 0, for groups that do not have their own.
+        loss_scale: factor, above 0, that the incoming gradients were multiplied by.
 
     Raises:
-        UserError, ValueError: a value out of its range, see `GroupOptimizer`.
+        UserError, ValueError: a value is out of its range, see `GroupOptimizer`.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RMSProp(GroupOptimizer):
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> Any:
-        """Update the parameters; `gradients` holds one for each, in the order of `self.parameters`."""
+        """Update the parameters. `gradients` holds one gradient per parameter, in the order of `self.parameters`."""
         gradients = self.scale_grad(self.gradients_centralization(self.decay_weight(gradients)))
         lr = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)

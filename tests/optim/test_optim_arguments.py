@@ -1,4 +1,4 @@
-"""Wrong arguments of optimizers: one sentence that names the argument, the value and what is expected."""
+"""Checks the errors of the optimizers: one sentence names the wrong argument, the value and the expected one."""
 
 import re
 
@@ -26,10 +26,13 @@ def refused(sentence):
     ("wrong", "sentence"),
     [
         ({"opt": None}, "opt must be one of the strings 'adagrad', 'adam', "),
-        ({"lr": "a"}, "lr must be a number, a table of one rate a step, or a schedule, got 'a'"),
-        ({"lr": ["a"]}, "lr must be a number, a table of one rate a step, or a schedule, got ['a']"),
-        ({"lr": [[0.1], [0.1, 0.2]]}, "lr must be a number, a table of one rate a step, or a schedule, got [[0.1], ["),
-        ({"lr": {"a": 1}}, "lr must be a number, a table of one rate a step, or a schedule, got {'a': 1}"),
+        ({"lr": "a"}, "lr must be a number, a table of one rate per step, or a schedule, got 'a'"),
+        ({"lr": ["a"]}, "lr must be a number, a table of one rate per step, or a schedule, got ['a']"),
+        (
+            {"lr": [[0.1], [0.1, 0.2]]},
+            "lr must be a number, a table of one rate per step, or a schedule, got [[0.1], [",
+        ),
+        ({"lr": {"a": 1}}, "lr must be a number, a table of one rate per step, or a schedule, got {'a': 1}"),
         ({"lr": NAN}, "lr must be a number of at least 0, got nan"),
         ({"lr": True}, "lr must be a number of at least 0, got True"),
         ({"lr": -0.1}, "lr must be a number of at least 0, got -0.1"),
@@ -81,14 +84,17 @@ def test_create_optimizer_names_a_wrong_argument(wrong, sentence):
         ([*make_params(), {"params": make_params()}], f"model_or_params {GROUPS} parameters and groups in one list"),
         ([{"params": None}], f"params of a group {GROUPS} None"),
         ([{"params": ["weight"]}], f"params of a group {GROUPS} 'weight' among them"),
-        ([{"params": make_params(), "lr": "a"}], "lr must be a number, a table of one rate a step, or a schedule, got"),
+        (
+            [{"params": make_params(), "lr": "a"}],
+            "lr must be a number, a table of one rate per step, or a schedule, got 'a'",
+        ),
         ([{"params": make_params(), "lr_scale": "a"}], "lr_scale must be a number of at least 0, got 'a'"),
         ([{"params": make_params(), "weight_decay": NAN}], "weight_decay must be a number of at least 0, got nan"),
         ([{"params": make_params(), "grad_centralization": "no"}], "grad_centralization must be True or False, got"),
     ],
 )
 @pytest.mark.parametrize("rule", ["disable", "auto"])
-def test_create_optimizer_names_what_is_no_parameter(given, sentence, rule):
+def test_create_optimizer_names_a_value_that_is_not_a_parameter(given, sentence, rule):
     with refused(sentence):
         create_optimizer(given, "adamw", weight_decay_filter=rule)
 
@@ -120,12 +126,12 @@ def test_create_optimizer_names_what_is_no_parameter(given, sentence, rule):
         (lambda: freeze(nn.Dense(1, 1), [1]), "patterns must be a list of strings such as ['feature.0.*'], got [1]"),
     ],
 )
-def test_an_optimizer_names_a_wrong_argument(call, sentence):
+def test_optimizers_name_a_wrong_argument(call, sentence):
     with refused(sentence):
         call()
 
 
-def test_create_optimizer_takes_the_numbers_of_numpy():
+def test_create_optimizer_accepts_numpy_numbers():
     options = {"lr": 0.5, "weight_decay": 0.25, "momentum": 0.75, "loss_scale": 2.0}
     plain = create_optimizer(make_params(), "sgd", **options)
     of_numpy = create_optimizer(make_params(), "sgd", **{name: np.float32(value) for name, value in options.items()})

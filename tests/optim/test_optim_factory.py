@@ -1,4 +1,4 @@
-"""What `create_optimizer` takes and refuses, and MindCV's ways of calling it."""
+"""Checks the arguments that `create_optimizer` accepts and refuses, and the calls that MindCV's users make."""
 
 from typing import NamedTuple, Optional
 
@@ -34,7 +34,7 @@ class SmallNetwork(nn.Cell):
 
 
 def losses(network, optimizer, batch_size, scale=1.0, steps=6):
-    """MindCV's way to train: the losses of a few steps on one batch."""
+    """Train as MindCV's tests do, and return the losses of a few steps on one batch."""
     rng = np.random.default_rng(4)
     images = Tensor(rng.normal(size=(batch_size, 16, 6, 6)).astype(np.float32))
     labels = Tensor((np.arange(batch_size) % 3).astype(np.int32))
@@ -46,7 +46,7 @@ def losses(network, optimizer, batch_size, scale=1.0, steps=6):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("opt", ALL)
-def test_every_name_trains_in_train_one_step_cell(opt, batch_size):
+def test_create_optimizer_lowers_the_loss_in_train_one_step_cell(opt, batch_size):
     ms.set_context(mode=ms.GRAPH_MODE)
     network = SmallNetwork()
     optimizer = create_optimizer(
@@ -58,7 +58,7 @@ def test_every_name_trains_in_train_one_step_cell(opt, batch_size):
 
 @pytest.mark.parametrize("weight_decay_filter", ["disable", "auto", "norm_and_bias"])
 @pytest.mark.parametrize("opt", ["sgd", "momentum", "adam"])
-def test_nesterov_with_every_filter(opt, weight_decay_filter):
+def test_create_optimizer_lowers_the_loss_with_nesterov_and_every_filter(opt, weight_decay_filter):
     ms.set_context(mode=ms.GRAPH_MODE)
     network = SmallNetwork()
     optimizer = create_optimizer(
@@ -76,8 +76,8 @@ def test_nesterov_with_every_filter(opt, weight_decay_filter):
 
 
 @pytest.mark.parametrize("opt", ["adamw", "momentum", "sgd"])
-def test_mindcvs_groups(opt):
-    """Of the convolution, the means over all but the first axis do not move."""
+def test_create_optimizer_centralizes_gradients_of_groups_that_ask_for_it(opt):
+    """The mean of the convolution weights over all axes but the first must not change."""
     ms.set_context(mode=ms.GRAPH_MODE)
     network = SmallNetwork()
     params = network.trainable_params()
@@ -94,7 +94,7 @@ def test_mindcvs_groups(opt):
     losses(network, optimizer, 4, steps=1 if opt == "adamw" else 4)
     moved = convolution[0].asnumpy() - before
     assert np.abs(moved).max() > 1e-5
-    limit = 0.1 if opt == "adamw" else 1e-3  # an adaptive rate is not the same for all elements
+    limit = 0.1 if opt == "adamw" else 1e-3  # an adaptive rate differs between elements
     assert np.abs(moved.mean((1, 2, 3))).max() < limit * np.abs(moved).max()
 
 
@@ -105,7 +105,7 @@ class Role(NamedTuple):
 
 
 class FourStages(nn.Cell):
-    """A weight before each of four stages, one in each stage, and a bias that belongs to none."""
+    """Has a weight before each of four stages, a weight in each stage, and a bias outside of the stages."""
 
     def __init__(self):
         super().__init__()
@@ -120,9 +120,9 @@ class FourStages(nn.Cell):
         return {**before, **{parameter.name: Role(stage, 0) for stage, parameter in enumerate(self.inside)}}
 
 
-def test_layer_decay_reaches_the_update():
+def test_create_optimizer_applies_layer_decay_in_the_update():
     network = FourStages()
-    network.before[0].requires_grad = network.inside[1].requires_grad = False  # a frozen block still counts
+    network.before[0].requires_grad = network.inside[1].requires_grad = False  # a frozen block still counts as a layer
     optimizer = create_optimizer(network, "sgd", lr=[0.1, 0.1], momentum=0.0, weight_decay=0.0, layer_decay=0.5)
     optimizer(tuple(Tensor(np.ones(p.shape), ms.float32) for p in optimizer.parameters))
     layers = [*zip(network.before, range(1, 5)), *zip(network.inside, range(1, 5)), (network.bias, 5)]
@@ -132,7 +132,7 @@ def test_layer_decay_reaches_the_update():
         np.testing.assert_allclose(param.asnumpy(), 1 - moved, rtol=1e-6, err_msg=param.name)
 
 
-def test_a_network_without_stages_has_no_layer_decay():
+def test_create_optimizer_refuses_layer_decay_when_a_network_has_no_roles():
     with pytest.raises(UserError, match="only a network with the method parameter_roles"):
         create_optimizer(SmallNetwork(), "adamw", layer_decay=0.9)
 
@@ -167,12 +167,12 @@ def test_a_network_without_stages_has_no_layer_decay():
     ],
     ids=str,
 )
-def test_wrong_values(wrong):
+def test_create_optimizer_refuses_wrong_values(wrong):
     with pytest.raises(ValueError):
         create_optimizer(make_params(), **wrong)
 
 
-def test_unknown_names_list_what_there_is():
+def test_create_optimizer_lists_the_names_when_one_is_unknown():
     with pytest.raises(UserError, match="did you mean 'adam'.*" + ", ".join(ALL)):
         create_optimizer(make_params(), "adamv")
     with pytest.raises(UserError, match="no keyword 'beta1'.*it has: betas"):
@@ -181,8 +181,8 @@ def test_unknown_names_list_what_there_is():
 
 @pytest.mark.parametrize("is_ordered", [True, False])
 @pytest.mark.parametrize("rule", ["auto", "norm_and_bias", "disable"])
-def test_the_filter_counts_where_groups_state_no_decay(rule, is_ordered):
-    """MindCV's tests pass groups with the filter `auto`."""
+def test_create_optimizer_filters_groups_without_their_own_decay(rule, is_ordered):
+    """The rule applies to groups without their own decay. MindCV's tests pass groups with the rule `auto`."""
     weight, beta, gamma = make_params()
     groups = [{"params": (p for p in (beta, weight)), "lr_scale": 0.5}, {"params": [gamma], "weight_decay": 0.2}]
     if is_ordered:
@@ -203,7 +203,7 @@ def test_create_optimizer_refuses_a_group_with_a_value_that_is_no_parameter(wron
         create_optimizer(groups, "adamw", weight_decay_filter=rule)
 
 
-def test_groups_and_a_layer_decay_exclude_each_other():
+def test_create_optimizer_refuses_layer_decay_with_groups():
     with pytest.raises(UserError, match="groups state their own lr_scale"):
         create_optimizer([{"params": make_params()}], "adamw", layer_decay=0.9)
 
@@ -211,20 +211,20 @@ def test_groups_and_a_layer_decay_exclude_each_other():
 @pytest.mark.parametrize(
     "wrong", [{"lr_scale": -1.0}, {"lr_scale": float("nan")}, {"lr": -0.1}, {"weight_decay": -0.1}], ids=str
 )
-def test_wrong_values_in_groups(wrong):
+def test_create_optimizer_refuses_wrong_values_in_groups(wrong):
     with pytest.raises(ValueError):
         create_optimizer([{"params": make_params(), **wrong}], "adamw")
 
 
-def test_unknown_keys_in_groups():
+def test_create_optimizer_refuses_unknown_keys_in_groups():
     with pytest.raises(KeyError, match="lr_scales"):
         create_optimizer([{"params": make_params(), "lr_scales": 0.1}], "adamw")
 
 
-def test_no_parameters():
+def test_create_optimizer_refuses_an_empty_list_of_parameters():
     with pytest.raises(UserError, match="no parameters"):
         create_optimizer([], "adamw")
 
 
-def test_upper_case_names():
+def test_create_optimizer_finds_names_in_upper_case():
     assert isinstance(create_optimizer(make_params(), "AdamW"), AdamW)

@@ -1,4 +1,4 @@
-"""Every optimizer against its formula in NumPy float64, in both modes."""
+"""Compares every optimizer with its formula in NumPy float64, in both modes."""
 
 import mindspore as ms
 import numpy as np
@@ -8,7 +8,8 @@ from mindspore import Parameter, Tensor, nn
 from mindcv.optim import AdamW, LearningRateTable, create_optimizer
 
 STEPS = 10
-# 20 elements: vectorised kernels treat the first 16 and the rest in different code.
+# The first shape has 20 elements, because vectorized kernels compute the first 16 and the rest with
+# different code.
 SHAPES = {"dwconv.weight": (4, 5), "norm.beta": (5,), "grn.gamma": (1, 1, 1, 6)}
 TABLE = [0.02, 0.0, 0.01, 0.005]
 
@@ -180,14 +181,14 @@ def assert_close(actual, expected, tolerance=1e-5):
     ("opt", "momentum", "nesterov"),
     [("sgd", 0.0, False), ("sgd", 0.9, False), ("sgd", 0.9, True), ("momentum", 0.9, False), ("momentum", 0.9, True)],
 )
-def test_sgd_and_momentum(mode, opt, momentum, nesterov):
+def test_sgd_and_momentum_equal_the_formula(mode, opt, momentum, nesterov):
     params = make_params()
     optimizer = create_optimizer(params, opt, lr=0.05, weight_decay=0.1, momentum=momentum, nesterov=nesterov)
     assert_close(train(optimizer, params), numpy_sgd(momentum, nesterov, lambda step: 0.05, lambda name: 0.1))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_adam(mode, nesterov):
+def test_adam_equals_the_formula_with_and_without_nesterov(mode, nesterov):
     params = make_params()
     optimizer = create_optimizer(
         params, "adam", lr=0.01, weight_decay=0.1, nesterov=nesterov, eps=1e-3, betas=(0.8, 0.95)
@@ -197,7 +198,7 @@ def test_adam(mode, nesterov):
 
 
 @pytest.mark.parametrize(("betas", "eps"), [((0.9, 0.999), 1e-8), ((0.8, 0.95), 1e-2)])
-def test_adamw(mode, kernels, betas, eps, kernel_calls):
+def test_adamw_equals_the_formula_with_and_without_kernels(mode, kernels, betas, eps, kernel_calls):
     params = make_params()
     optimizer = create_optimizer(params, "adamw", lr=0.01, weight_decay=0.3, eps=eps, betas=betas)
     expected = numpy_adam(lambda step: 0.01, lambda name: 0.3, betas, eps, decoupled=True)
@@ -223,19 +224,19 @@ def test_adamw_on_bare_parameters_decays_all_of_them(mode):
         ("adagrad", {"accum": 0.5}),
     ],
 )
-def test_options_of_the_others(mode, opt, options):
+def test_optimizers_apply_their_own_options(mode, opt, options):
     params = make_params()
     optimizer = create_optimizer(params, opt, lr=0.01, weight_decay=0.1, **{"eps": 1e-8, **options})
     assert_close(train(optimizer, params), FORMULAS[opt](lambda step: 0.01, lambda name: 0.1, **options))
 
 
-def test_speed_of_nadams_momentum_schedule(mode):
+def test_nadam_applies_schedule_decay(mode):
     params = make_params()
     optimizer = create_optimizer(params, "nadam", lr=0.01, schedule_decay=2.0, eps=1e-8)
     assert_close(train(optimizer, params), numpy_nadam(lambda step: 0.01, lambda name: 0.0, speed=2.0))
 
 
-def test_lamb_moves_a_weight_that_is_0():
+def test_lamb_changes_a_weight_that_is_0():
     param = Parameter(Tensor(np.zeros(3), ms.float32), name="w")
     optimizer = create_optimizer([param], "lamb", lr=0.1, eps=1e-8)
     optimizer((Tensor([1.0, -2.0, 0.5], ms.float32),))
@@ -246,8 +247,8 @@ def test_lamb_moves_a_weight_that_is_0():
 
 
 @pytest.mark.parametrize("opt", ALL)
-def test_rates_decays_and_scales_of_groups(mode, opt):
-    """A table for one group, the common rate for the others, and a factor for two of them."""
+def test_optimizers_apply_rates_decays_and_scales_of_groups(mode, opt):
+    """One group has a table of rates, one has its own rate, and two have a factor of the rate."""
     params = make_params()
     groups = [
         {"params": [params[1]], "lr": TABLE, "weight_decay": 0.0, "lr_scale": 0.5},
@@ -271,7 +272,7 @@ def test_rates_decays_and_scales_of_groups(mode, opt):
 
 @pytest.mark.parametrize("lr", [0.02, TABLE], ids=["number", "table"])
 @pytest.mark.parametrize("opt", ["adamw", "momentum"])
-def test_scales_of_a_common_rate(mode, kernels, opt, lr):
+def test_optimizers_scale_a_common_rate_by_lr_scale(mode, kernels, opt, lr):
     params = make_params()
     groups = [{"params": params[:1], "lr_scale": 0.5}, {"params": params[1:], "lr_scale": 2.0}]
     optimizer = create_optimizer(groups, opt, lr=lr, eps=1e-8)
@@ -284,8 +285,8 @@ def test_scales_of_a_common_rate(mode, kernels, opt, lr):
 
 
 @pytest.mark.parametrize("opt", ["adamw", "momentum", "sgd"])
-def test_centralized_gradients(mode, opt):
-    """The mean over all axes but the first is taken out, of parameters with more than one axis."""
+def test_optimizers_centralize_gradients_when_a_group_asks_for_it(mode, opt):
+    """For parameters with more than one axis, the mean over all axes but the first is subtracted."""
     params = make_params()
     groups = [{"params": params[:2], "grad_centralization": True}, {"params": params[2:]}, {"order_params": params}]
     optimizer = create_optimizer(groups, opt, lr=0.01, eps=1e-8)
@@ -298,14 +299,14 @@ def test_centralized_gradients(mode, opt):
         np.testing.assert_allclose(param.asnumpy(), start()[param.name] - 0.01 * step, atol=1e-6, err_msg=param.name)
 
 
-def test_only_what_is_trainable():
+def test_create_optimizer_skips_frozen_parameters_in_a_list():
     params = make_params()
     params[1].requires_grad = False
     assert [p.name for p in create_optimizer(params, "sgd").parameters] == ["dwconv.weight", "grn.gamma"]
 
 
 @pytest.mark.parametrize("opt", ALL)
-def test_loss_scale_changes_nothing(mode, opt):
+def test_optimizers_give_the_same_update_with_a_loss_scale(mode, opt):
     params = make_params()
     optimizer = create_optimizer(params, opt, lr=0.01, weight_decay=0.3, loss_scale=1024.0)
     scaled = train(optimizer, params, scale=1024.0)
@@ -314,7 +315,7 @@ def test_loss_scale_changes_nothing(mode, opt):
 
 
 @pytest.mark.parametrize("lr", [TABLE, np.array(TABLE), Tensor(TABLE, ms.float32)], ids=["list", "array", "tensor"])
-def test_a_table_of_rates_holds_its_last_past_the_end(mode, lr):
+def test_optimizers_keep_the_last_rate_after_the_end_of_a_table(mode, lr):
     params = make_params()
     optimizer = create_optimizer(params, "adamw", lr=lr, weight_decay=0.3, eps=1e-8)
     expected = numpy_adam(lambda step: TABLE[min(step, 3)], lambda name: 0.3, decoupled=True)
@@ -322,8 +323,8 @@ def test_a_table_of_rates_holds_its_last_past_the_end(mode, lr):
 
 
 @pytest.mark.parametrize("opt", ALL)
-def test_every_optimizer_is_its_formula(mode, opt):
-    """With the betas of the class, a weight decay, and a table of rates that is read past its end."""
+def test_optimizers_equal_their_formula(mode, opt):
+    """It uses the default betas, a weight decay, and a table of rates that is shorter than the run."""
     params = make_params()
     optimizer = create_optimizer(params, opt, lr=TABLE, weight_decay=0.1, eps=1e-8)
     rate, decay = (lambda step: TABLE[min(step, 3)]), (lambda name: 0.1)
@@ -331,8 +332,8 @@ def test_every_optimizer_is_its_formula(mode, opt):
 
 
 @pytest.mark.parametrize("opt", ["adam", "adamw", "adan", "lamb", "nadam"])
-def test_errors_do_not_add_up(opt, monkeypatch):
-    """Bias corrections from other roundings of the betas than the moments' were 1e-5 off after 100 steps of adan."""
+def test_optimizers_stay_close_to_their_formula_after_100_steps(opt, monkeypatch):
+    """If corrections and moments round the betas differently, adan has an error of 1e-5 after 100 steps."""
     monkeypatch.setitem(globals(), "STEPS", 100)
     params = make_params()
     optimizer = create_optimizer(params, opt, lr=0.01, weight_decay=0.1, eps=1e-8)
@@ -340,12 +341,12 @@ def test_errors_do_not_add_up(opt, monkeypatch):
     assert_close(train(optimizer, params, steps=100), expected, 2e-6)
 
 
-def test_a_table_is_not_part_of_the_state():
+def test_optimizer_state_does_not_contain_a_table_of_rates():
     optimizer = create_optimizer(make_params(), "adamw", lr=TABLE)
     assert not [p.name for p in optimizer.get_parameters() if "learning_rate" in p.name]
 
 
-def test_the_filter_reaches_the_update(mode):
+def test_create_optimizer_applies_the_filter_in_the_update(mode):
     params = make_params()
     optimizer = create_optimizer(params, "adamw", lr=0.01, weight_decay=0.3, weight_decay_filter="auto", eps=1e-8)
     expected = numpy_adam(lambda step: 0.01, lambda name: 0.3 if name == "dwconv.weight" else 0.0, decoupled=True)
@@ -353,7 +354,7 @@ def test_the_filter_reaches_the_update(mode):
 
 
 class TrainStep(nn.Cell):
-    """Gradient and update in one graph, the way the trainer has them."""
+    """Computes gradient and update in one graph, as the trainer does."""
 
     def __init__(self, network, optimizer):
         super().__init__(auto_prefix=False)
@@ -370,7 +371,7 @@ class TrainStep(nn.Cell):
         return loss
 
 
-def test_adamw_inside_a_training_cell(mode, kernels, kernel_calls):
+def test_adamw_equals_the_formula_inside_a_training_cell(mode, kernels, kernel_calls):
     network = nn.Dense(3, 2, weight_init="ones", has_bias=False)
     optimizer = create_optimizer(network, "adamw", lr=[0.1, 0.05], weight_decay=0.5, eps=1e-8)
     step = TrainStep(network, optimizer)
@@ -387,13 +388,13 @@ def test_adamw_inside_a_training_cell(mode, kernels, kernel_calls):
     assert kernel_calls == ({"AdamW"} if kernels == "on" else set())
 
 
-def test_only_trainable_parameters_of_a_network():
+def test_create_optimizer_skips_frozen_parameters_of_a_network():
     network = nn.Dense(3, 2)
     network.bias.requires_grad = False
     assert [p.name for p in create_optimizer(network, "sgd").parameters] == ["weight"]
 
 
-def test_table_reads():
+def test_learning_rate_table_keeps_the_last_rate_after_its_end():
     table = LearningRateTable([0.1, 0.2, 0.3])
     rates = [float(table(Tensor([step], ms.int32)).asnumpy()[0]) for step in (0, 1, 2, 3, 1000)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.3, 0.3], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Which parameters are decayed and how fast layers learn, by tables written by hand."""
+"""Compares weight-decay groups, layer numbers and frozen parameters with tables written by hand."""
 
 from typing import NamedTuple, Optional
 
@@ -35,7 +35,7 @@ DECAYED = {
     "classifier.bias": ((10,), False),
     "vector": ((8,), False),
     "bias": ((2, 2), False),
-    # A part of the path, not its end, decides nothing.
+    # Only the last part of the name counts.
     "gamma.weight": ((2, 2), True),
     "alphabeta": ((2, 2), True),
 }
@@ -48,7 +48,7 @@ class Role(NamedTuple):
 
 
 def roles(names):
-    """What a ConvNeXt declares of parameters with MindCV's names: feature.2S comes before stage S, feature.2S+1."""
+    """Return the roles that a ConvNeXt declares: feature.2S comes before stage S, and feature.2S+1 is stage S."""
     declared = {}
     for name in names:
         part, *numbers = name.split(".")
@@ -61,12 +61,12 @@ def make_params():
     return [Parameter(initializer("zeros", shape, ms.float32), name=name) for name, (shape, _) in DECAYED.items()]
 
 
-def test_is_decayed():
+def test_is_decayed_excludes_vectors_and_names_of_norms_and_biases():
     assert {p.name: is_decayed(p) for p in make_params()} == {name: row[1] for name, row in DECAYED.items()}
 
 
 @pytest.mark.parametrize("rule", ["auto", "norm_and_bias"])
-def test_two_groups_and_their_order(rule):
+def test_weight_decay_groups_separates_decayed_parameters_and_keeps_the_order(rule):
     params = make_params()
     decayed, undecayed, order = weight_decay_groups(params, 0.05, rule)
     assert decayed["weight_decay"] == 0.05
@@ -84,7 +84,7 @@ def test_filter_groups_keeps_every_parameter_of_a_group_without_its_own_decay():
     assert first["lr"] == second["lr"] == 0.5 and others == [{"order_params": params}]
 
 
-def test_disable_decays_everything():
+def test_weight_decay_groups_decays_all_parameters_when_disabled():
     params = make_params()
     assert weight_decay_groups(params, 0.05, "disable") == [
         {"params": params, "weight_decay": 0.05},
@@ -92,19 +92,19 @@ def test_disable_decays_everything():
     ]
 
 
-def test_no_empty_group():
+def test_weight_decay_groups_makes_no_empty_group():
     bias = make_params()[2:3]
     assert weight_decay_groups(bias, 0.05, "auto") == [{"params": bias, "weight_decay": 0.0}, {"order_params": bias}]
 
 
-def test_errors():
+def test_weight_decay_groups_refuses_an_unknown_rule_and_no_parameters():
     with pytest.raises(UserError, match="auto, disable, norm_and_bias"):
         weight_decay_groups(make_params(), 0.05, "norm")
     with pytest.raises(UserError, match="no parameters"):
         weight_decay_groups([], 0.05, "auto")
 
 
-# Names of a tiny (depths 3, 3, 9, 3) -> layer under `single` and under `group`.
+# Parameter names of convnext_tiny (depths 3, 3, 9, 3) -> layers of the types `single` and `group`.
 TINY = {
     "feature.0.0.weight": (1, 0),
     "feature.0.1.gamma": (1, 0),
@@ -131,7 +131,7 @@ def block_names(depths):
     return [f"feature.{2 * stage + 1}.{b}.dwconv.weight" for stage, depth in enumerate(depths) for b in range(depth)]
 
 
-def test_layers_of_tiny():
+def test_layer_ids_equal_the_table_of_convnext_tiny():
     names = [*TINY, *block_names((3, 3, 9, 3))]
     for column, (kind, last) in enumerate([("single", 19), ("group", 13)]):
         ids, top = layer_ids(roles(names), kind)
@@ -139,7 +139,7 @@ def test_layers_of_tiny():
         assert {name: ids[name] for name in TINY} == {name: row[column] for name, row in TINY.items()}
 
 
-def test_layers_of_the_deep_and_the_shallow():
+def test_layer_ids_follow_the_depth_of_stage_2():
     deep, top = layer_ids(roles(block_names((3, 3, 27, 3))), "group")
     assert [deep[f"feature.5.{b}.dwconv.weight"] for b in range(27)] == [3 + b // 3 for b in range(27)]
     assert max(deep.values()) == 12 and top == 13
@@ -150,7 +150,7 @@ def test_layers_of_the_deep_and_the_shallow():
 
 
 @pytest.mark.parametrize(("model", "blocks"), [("convnext_atto", 12), ("convnextv2_nano", 14)])
-def test_layers_of_a_model(model, blocks):
+def test_layer_ids_cover_every_parameter_of_a_model(model, blocks):
     network = create_model(model, num_classes=10, drop_path_rate=0.1)
     ids, last = layer_ids(network.parameter_roles(), "single")
     assert last == blocks + 1 and set(ids) == {p.name for p in network.get_parameters()}
@@ -158,7 +158,7 @@ def test_layers_of_a_model(model, blocks):
     assert {name.split(".")[0] for name, i in ids.items() if i == last} == {"norm", "classifier", "sample_counter"}
 
 
-def test_scales():
+def test_layer_decay_groups_scale_by_the_distance_to_the_head():
     params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=n) for n in block_names((1, 1, 1, 1))]
     params.append(Parameter(initializer("zeros", (2,), ms.float32), name="classifier.bias"))
     declared = {**roles(block_names((1, 1, 1, 1))), "classifier.bias": Role(None, None, is_decayed=False)}
@@ -193,13 +193,13 @@ def test_scales():
     ],
     ids=str,
 )
-def test_layer_decay_groups_refuses_what_has_no_layers(names, options, message):
+def test_layer_decay_groups_refuses_wrong_options_and_incomplete_roles(names, options, message):
     params = [Parameter(initializer("zeros", (2, 2), ms.float32), name=name) for name in names or ["weight"]]
     with pytest.raises(UserError, match=message):
         layer_decay_groups(params, 0.05, "auto", **{"layer_decay": 0.9, "roles": roles(names), **options})
 
 
-def test_described_groups():
+def test_describe_groups_lists_each_trained_parameter():
     network = Declaring(block_names((1, 1, 1, 1)))
     optimizer = create_optimizer(
         network, "adamw", weight_decay=0.05, weight_decay_filter="auto", layer_decay=0.5, loss_scale=1024.0
@@ -215,7 +215,7 @@ def test_described_groups():
 
 
 class Declaring(nn.Cell):
-    """Parameters [2, 2] of which it declares the roles, and a bias of which it declares none."""
+    """Declares the roles of its parameters [2, 2], but not the role of its bias."""
 
     def __init__(self, names):
         super().__init__()
@@ -228,8 +228,8 @@ class Declaring(nn.Cell):
         return roles(self.names)
 
 
-def test_layer_decay_of_a_backbone_inside_of_another_network():
-    """As for detection: the names have a prefix, and the rest of the network learns at the full rate."""
+def test_layer_decay_scales_a_backbone_inside_another_network():
+    """In a detector, the names have a prefix, and the other layers have the full learning rate."""
     detector = nn.Cell()
     detector.backbone = create_model("convnext_atto", features_only=True)
     detector.neck = nn.Dense(320, 2)
@@ -242,21 +242,21 @@ def test_layer_decay_of_a_backbone_inside_of_another_network():
     assert [scales[name] for name in scales if name.endswith("feature.0.0.weight")] == [0.5**12]
 
 
-def test_layer_decay_of_parameters_without_their_network_is_refused():
+def test_layer_decay_refuses_parameters_without_their_network():
     network = create_model("convnext_atto", num_classes=2)
     with pytest.raises(UserError, match="give create_optimizer the network itself instead of its parameters"):
         create_optimizer(network.trainable_params(), "adamw", layer_decay=0.9)
 
 
 @pytest.mark.parametrize("model", ["convnext_atto", "convnextv2_atto"])
-def test_network_and_rule_for_bare_parameters_decay_the_same(model):
+def test_is_decayed_equals_the_roles_that_a_network_declares(model):
     network = create_model(model, num_classes=2)
     declared = {name: role.is_decayed for name, role in network.parameter_roles().items()}
     assert declared == {p.name: is_decayed(p) for p in network.get_parameters()}
     assert declared == {name: name.endswith("weight") for name in declared}
 
 
-def test_freeze():
+def test_freeze_excludes_matching_parameters_from_the_optimizer():
     model = create_model("convnext_atto", num_classes=10, drop_path_rate=0.1)
     names = [p.name for p in model.trainable_params()]
     assert freeze(model, ["feature.0.*", "*.gamma_"]) == [
