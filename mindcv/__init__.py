@@ -5,7 +5,7 @@ from pathlib import Path as _Path
 
 import numpy as _numpy
 
-# A file that every release of MindCV has and this package has not (decision 0005).
+# Every release of MindCV has this file, and this package does not have it (decision 0005).
 if _Path(__file__).with_name("version.py").exists():
     raise ImportError(
         f"'{_Path(__file__).parent}' holds files of two libraries, this one and MindCV, whose package has the same "
@@ -14,11 +14,11 @@ if _Path(__file__).with_name("version.py").exists():
 if int(_numpy.__version__.split(".")[0]) >= 2:
     raise ImportError(
         f"mindcv needs numpy below 2, and {_numpy.__version__} is installed: MindSpore's wheels fail at the first "
-        'tensor operation with it; run: pip install "numpy<2"'
+        'tensor operation with numpy 2; run: pip install "numpy<2"'
     )
 
-# What an import makes stays. Looking for garbage in it, the collector would walk all of MindSpore: 0.1 s each time
-# (decision 0002).
+# The objects that an import creates are not garbage. Each collection during the import would walk
+# through all of MindSpore, which takes 0.1 s (decision 0002).
 _collecting = _gc.isenabled()
 _gc.disable()
 try:
@@ -26,7 +26,7 @@ try:
     from mindcv.data import create_dataset, create_loader, create_transforms
     from mindcv.engine import create_trainer
     from mindcv.loss import create_loss
-    from mindcv.models import *  # noqa: F403  (its __all__ holds an entry function for each variant)
+    from mindcv.models import *  # noqa: F403  (its __all__ holds one function per variant)
     from mindcv.models import __all__ as _models
     from mindcv.optim import create_optimizer
     from mindcv.scheduler import create_scheduler

@@ -1,9 +1,9 @@
-"""MindCV's import lines that this library has under other names, in one table.
+"""Names of MindCV that this library has in another place or under another name.
 
-`install` makes the modules and names of `ALIASES` importable; each is looked up when it is first used. The names of
-`INSTEAD` do not exist here: an import of one fails with a sentence that says what to use.
+`install` makes the modules and names of `ALIASES` importable. Each name is looked up when it is first used. This
+library does not have the names of `INSTEAD`: importing one fails with a message that says what to use instead.
 
-Decision 0004 says why these names are aliases and not modules of their own.
+Decision 0004 explains why these names are aliases and not real modules.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _UTILS = {
     "set_seed": "mindcv.compat:set_seed",
 }
 
-# MindCV's module -> its names -> where they are in this library. A name that starts with "()" is the value of a call.
+# MindCV's module -> its names -> their place in this library, as 'module:name'. With "()" in front,
+# the alias is the value that a call of this function returns.
 ALIASES: dict[str, dict[str, str]] = {
     "mindcv.utils": _UTILS,
     "mindcv.utils.amp": {"auto_mixed_precision": _UTILS["auto_mixed_precision"]},
@@ -94,7 +95,7 @@ INSTEAD: dict[str, dict[str, str]] = {
     "mindcv.models.helpers": {
         "build_model_with_cfg": "mindcv.create_model",
         "load_pretrained": "mindcv.create_model(..., pretrained=True)",
-        "make_divisible": "an expression of your own: this library has no such widths",
+        "make_divisible": "your own expression, because no model of this library rounds its widths",
     },
     "mindcv.models.layers.pooling": {"GlobalAvgPooling": "mindspore.ops.mean(x, (2, 3))"},
     "mindcv.models.convnext": {"ConvNextLayerNorm": "mindcv.models.layers.LayerNorm, for channels-last maps"},
@@ -104,7 +105,7 @@ INSTEAD: dict[str, dict[str, str]] = {
 
 
 def install() -> None:
-    """Make the names of `ALIASES` importable. Modules that are there keep what they have."""
+    """Make the names of `ALIASES` importable. Existing modules keep the names that they have."""
     for name in {**ALIASES, **INSTEAD}:
         module = _existing(name)
         if module is None:
@@ -130,16 +131,16 @@ def _finder(module_name: str) -> Callable[[str], Any]:
             found = getattr(importlib.import_module(target), attribute)
             return found() if is_call else found
         if name in instead:
-            raise ImportError(f"{module_name}.{name} is MindCV's, and this library has none: use {instead[name]}")
+            raise ImportError(f"{module_name}.{name} exists in MindCV but not in this library: use {instead[name]}")
         raise AttributeError(f"module '{module_name}' has no attribute '{name}'")
 
     return find
 
 
 def set_seed(seed: int = 42, rank: Optional[int] = 0) -> None:
-    """Seed the random numbers of Python, NumPy and MindSpore with seed + rank.
+    """Seed the random numbers of Python, NumPy and MindSpore with `seed + rank`.
 
-    This library's data, drops and loaders do not depend on it: they take a `seed` of their own.
+    The data sets, loaders and drop layers of this library do not depend on it, because they have their own `seed`.
     """
     number = seed + (rank or 0)
     random.seed(number)
@@ -154,9 +155,10 @@ def set_logger(
     log_level: int = logging.INFO,
     color: bool = True,
 ) -> logging.Logger:
-    """A logger that writes to standard output on rank 0, and to `rank<N>.log` in `output_dir` if that is given.
+    """Return a logger that writes to standard output on rank 0, and to `rank<N>.log` if `output_dir` is given.
 
-    A logger that has handlers is left as it is. Lines are never coloured; `color` is kept for MindCV's callers.
+    If the logger already has handlers, it is not changed. Lines are never coloured; `color` exists only so that
+    MindCV's callers can pass it.
     """
     del color
     chosen = logging.getLogger(name)
@@ -175,7 +177,10 @@ def set_logger(
 
 
 def auto_mixed_precision(network: nn.Cell, amp_level: str = "O0", amp_cast_list: Optional[list] = None) -> nn.Cell:
-    """Change `network` in place, as MindCV's callers expect: O1 as `apply_amp`, O2 and O3 as `to_float(float16)`."""
+    """Set the number format of `network` in place, as MindCV's callers expect, and return it.
+
+    O2 and O3 without `amp_cast_list` call `network.to_float(float16)`. All other cases call `apply_amp`.
+    """
     from mindcv.engine import apply_amp
 
     if amp_level in ("O2", "O3") and not amp_cast_list:
@@ -184,7 +189,7 @@ def auto_mixed_precision(network: nn.Cell, amp_level: str = "O0", amp_cast_list:
 
 
 def get_metrics(num_classes: int) -> dict[str, nn.Cell]:
-    """MindSpore's metrics for `mindspore.Model`: top-1, and top-5 where there are five classes or more."""
+    """Return MindSpore's metrics for `mindspore.Model`: top-1 accuracy, and top-5 from five classes on."""
     metrics = {"Top_1_Accuracy": ms.train.Top1CategoricalAccuracy()}
     if num_classes >= 5:
         metrics["Top_5_Accuracy"] = ms.train.Top5CategoricalAccuracy()
@@ -197,14 +202,22 @@ def require_customized_train_step(
     gradient_accumulation_steps: int = 1,
     amp_cast_list: Optional[str] = None,
 ) -> bool:
-    """Whether `mindspore.Model` alone could not train so. `create_trainer` takes every combination."""
+    """Return whether `mindspore.Model` alone cannot train with these options. `create_trainer` accepts all of them."""
     return bool(ema or clip_grad or gradient_accumulation_steps > 1 or amp_cast_list)
 
 
 def create_finetune_optimizer(
     model: nn.Cell, *arguments: Any, filter_bias_and_bn: bool = True, scale: float = 0.75, **keywords: Any
 ) -> nn.Optimizer:
-    """`create_optimizer` with layer-wise decay of the rate by `scale`; one-dimensional parameters are not decayed."""
+    """Call `create_optimizer` with layer-wise learning-rate decay.
+
+    Args:
+        model: the network.
+        *arguments: arguments of `create_optimizer`.
+        filter_bias_and_bn: exclude biases and norms from weight decay.
+        scale: factor of the learning rate per layer, see `layer_decay` of `create_optimizer`.
+        **keywords: arguments of `create_optimizer`.
+    """
     from mindcv.optim import create_optimizer
 
     decayed = "norm_and_bias" if filter_bias_and_bn else "disable"
@@ -214,7 +227,7 @@ def create_finetune_optimizer(
 def load_model_checkpoint(
     model: nn.Cell, checkpoint_path: str = "", ema: Optional[bool] = None, auto_mapping: bool = False
 ) -> None:
-    """Fill `model` from a checkpoint of any layout; see `mindcv.convert.load_weights`."""
+    """Load a checkpoint of any layout into `model`; see `mindcv.convert.load_weights`."""
     from mindcv.convert import load_weights
 
     del auto_mapping  # the layout is always detected
@@ -222,14 +235,14 @@ def load_model_checkpoint(
 
 
 def checkpoint_root() -> str:
-    """The folder of downloaded weights."""
+    """Return the folder that holds downloaded weights."""
     from mindcv.utils.download import cache_root
 
     return str(cache_root() / "models")
 
 
 def pretrained_cfgs() -> dict[str, dict[str, Any]]:
-    """Of each model: the names of its first convolution and of its head, and the address of its default weights."""
+    """Return for each model the names of its first convolution and its head, and the URL of its default weights."""
     from mindcv.convert.layout_tables import own_names
     from mindcv.models import get_pretrained_cfg, is_model_pretrained, list_models
 
@@ -242,7 +255,11 @@ def pretrained_cfgs() -> dict[str, dict[str, Any]]:
 
 
 def detect_file_type(filename: str) -> tuple[str, Optional[str], Optional[str]]:
-    """Suffix, type of archive and type of compression of a file name: `x.tar.gz` gives `.tar.gz`, `.tar`, `.gz`."""
+    """Return suffix, archive type and compression type of a file name: `.tar.gz`, `.tar`, `.gz` for `x.tar.gz`.
+
+    Raises:
+        RuntimeError: the file name has no suffix.
+    """
     suffixes = Path(filename).suffixes
     if not suffixes:
         raise RuntimeError(f"File `{filename}` has no suffix that tells its type.")
@@ -257,7 +274,7 @@ def detect_file_type(filename: str) -> tuple[str, Optional[str], Optional[str]]:
 
 
 class ValCallback(ms.Callback):
-    """Prints how far an evaluation with `mindspore.Model.eval` is, every `log_interval` batches."""
+    """Logs the progress of `mindspore.Model.eval` every `log_interval` batches and after the last batch."""
 
     def __init__(self, log_interval: int = 100):
         super().__init__()
@@ -273,10 +290,14 @@ class ValCallback(ms.Callback):
 
 
 class CheckpointManager:
-    """MindCV's keeper of checkpoint files; training here uses `mindcv.engine.CheckpointManager`.
+    """MindCV's checkpoint manager. The trainer of this library uses `mindcv.engine.CheckpointManager` instead.
 
     Args:
-        ckpt_save_policy: None keeps all files, 'latest_k' the newest, 'top_k' those with the highest metric.
+        ckpt_save_policy: None keeps all files, 'latest_k' keeps the newest files, and 'top_k' keeps the files with the
+            highest metric.
+
+    Raises:
+        ValueError: the policy is unknown.
     """
 
     def __init__(self, ckpt_save_policy: Optional[str] = None):
@@ -287,16 +308,25 @@ class CheckpointManager:
 
     @property
     def ckpoint_num(self) -> int:
-        """Files kept."""
+        """Number of files that are kept."""
         return len(self.ckpoint_filelist)
 
     def save_ckpoint(
         self, network: nn.Cell, num_ckpt: int = 10, metric: Union[float, ms.Tensor, None] = None, save_path: str = ""
     ) -> Optional[list]:
-        """Save `network` to `save_path`, and remove what the policy no longer keeps.
+        """Save `network` to `save_path`, and remove the files that the policy does not keep.
+
+        Args:
+            network: the network.
+            num_ckpt: number of files that the policy keeps.
+            metric: metric of the network, where higher is better; 'top_k' needs it.
+            save_path: path of the file.
 
         Returns:
-            The files kept: (path, metric) from the best on with 'top_k', paths with 'latest_k'; None without a policy.
+            The kept files: pairs (path, metric), best first, for 'top_k'; paths for 'latest_k'; None without a policy.
+
+        Raises:
+            ValueError: the policy is 'top_k' and there is no metric.
         """
         from mindcv.convert import write_ckpt
 
