@@ -127,6 +127,8 @@ def _saved_at(path: Path) -> tuple[Path, Snapshot]:
         if found is None:
             raise CheckpointError(f"folder '{path}' holds no saved run (*{SUFFIX})")
         return found
+    if not path.exists() and not path.suffix:
+        raise CheckpointError(f"there is no folder '{path}', and the run to resume is a folder or a file")
     file = path if path.name.endswith(SUFFIX) else path.with_name(path.stem + SUFFIX)
     if not file.is_file():
         there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
@@ -217,7 +219,7 @@ def _tell_changed(config: TrainConfig, before: Mapping[str, Any]) -> None:
     listed += f" and {len(changed) - _MOST_LISTED} more" if len(changed) > _MOST_LISTED else ""
     in_recipe = [name for name in changed if config.given.get(name) not in (None, "command line")]
     logger.warning(
-        "%s not as in the interrupted run, so the resumed run will not be bit-identical to the original one: %s%s",
+        "%s not as in the interrupted run, so the resumed run may not be bit-identical to the original one: %s%s",
         "1 option is" if len(changed) == 1 else f"{len(changed)} options are",
         listed,
         "; leave --config out to keep the options of the interrupted run" if in_recipe else "",

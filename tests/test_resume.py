@@ -333,7 +333,7 @@ def test_resume_warns_of_changed_options(copy, monkeypatch, capsys):
     assert (config.lr, config.scale, config.num_parallel_workers) == (0.5, (0.5, 1.0), 7)
     warning = capsys.readouterr().err.splitlines()[0]
     assert warning == (
-        "2 options are not as in the interrupted run, so the resumed run will not be bit-identical to the original "
+        "2 options are not as in the interrupted run, so the resumed run may not be bit-identical to the original "
         "one: scale: [0.08, 1.0] -> [0.5, 1.0], lr: 0.002 -> 0.5"
     )
 
@@ -349,6 +349,8 @@ def test_resume_refuses_a_path_without_a_saved_run(copy, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="folder '.*empty' holds no saved run"):
         resumed(monkeypatch, "--resume", tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="there is no folder '.*gone', and the run to resume is a folder or a f"):
+        resumed(monkeypatch, "--resume", tmp_path / "gone")
     names = f"{re.escape(OLDER)}, {re.escape(NEWEST)}"
     with pytest.raises(CheckpointError, match=rf"no saved run '.*-2_4{SUFFIX}' \(in that folder there are: {names}\)"):
         resumed(monkeypatch, "--resume_opt", "--ckpt_path", copy / "convnextv2_atto-2_4.ckpt")
@@ -427,7 +429,7 @@ def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path
     config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
     assert (config.lr, config.opt) == (0.001, "adamw"), "what is given comes before what is saved"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "interrupted" in line]
-    assert line.startswith("6 options are not as in the interrupted run, so the resumed run will not be bit-identical")
+    assert line.startswith("6 options are not as in the interrupted run, so the resumed run may not be bit-identical")
     assert line.endswith(" and 2 more; leave --config out to keep the options of the interrupted run")
     assert line.count("->") == 4
     resumed(monkeypatch, "--seed", "3", "--resume", folder)

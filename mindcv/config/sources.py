@@ -119,6 +119,8 @@ def _stray_word(word: str, options: Mapping[str, Option]) -> str:
     told = f"command line: '{word}' belongs to no flag"
     if word.partition("=")[0] in options:
         return f"{told}; write '--{word}'"
+    if word.endswith((".yaml", ".yml")):
+        return f"{told}; a recipe is given as '--config {word}'"
     return f"{told}; a value follows the name of its option, as in '--option {word}'"
 
 

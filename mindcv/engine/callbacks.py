@@ -138,7 +138,8 @@ class ProgressLog(Callback):
         figures = [f"loss {loss:.4f}", f"lr {progress.lr:.2e}"]
         if not math.isnan(progress.images_per_s):
             figures.append(f"{progress.images_per_s:.1f} images/s")
-        timed = progress.global_step - self._first_step
+        # A process that resumes in a validation logs the end of the epoch before it has done a step.
+        timed = progress.global_step - self._first_step if self._first_step else 0
         if timed > 0:
             figures.append(f"{self._left(progress, timed)} left")
         return "  ".join(figures)

@@ -299,6 +299,9 @@ def test_parse_args_refuses_a_word_that_belongs_to_no_flag():
     assert problems("train", *MODEL) == [
         "command line: 'train' belongs to no flag; a value follows the name of its option, as in '--option train'"
     ]
+    assert problems("configs/a.yaml", *MODEL) == [
+        "command line: 'configs/a.yaml' belongs to no flag; a recipe is given as '--config configs/a.yaml'"
+    ]
 
 
 @pytest.mark.parametrize(

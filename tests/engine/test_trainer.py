@@ -173,6 +173,17 @@ def test_progress_log_and_table_leave_out_the_speed_after_the_first_step(tmp_pat
     assert [row["images_per_s"] == "" for row in read_table(tmp_path / "metrics.csv")] == [True, False]
 
 
+def test_progress_log_leaves_out_the_time_left_when_a_run_resumes_in_a_validation(capsys):
+    """The process logs the end of the epoch before it has done a step, so it knows no time of a step."""
+    trainer, loader = Trainer(Step([])), Loader(2)
+    progress = trainer.begin(1, loader)
+    progress.begin_epoch()
+    for _ in range(2):
+        progress.count_step(0.5, 0.1, 1.0, is_timed=False)
+    trainer.train(1, loader, [ProgressLog()], progress)
+    assert capsys.readouterr().err == "epoch 1/1 step 2/2  loss 0.5000  lr 1.00e-01\n"
+
+
 class Alternating(nn.Cell):
     """A network whose logits are its bias."""
 
