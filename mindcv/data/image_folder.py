@@ -129,11 +129,11 @@ def _find_split(root: str, split: str) -> str:
         existing = sub_folders(root)
         nested = [os.path.join(root, name) for name in existing if os.path.isdir(os.path.join(root, name, split))]
         finding = (
-            f"'{root}' has no folder '{split}' for that split{nearest(split, existing)} "
+            f"'{root}' has no folder '{split}'{nearest(split, existing)} "
             f"(there are: {shorten(existing) if existing else 'none'})"
         )
         if nested:
-            raise MissingSplitError(finding, f"; '{nested[0]}' has one: give that folder as the data set's (data_dir)")
+            raise MissingSplitError(finding, f"; '{nested[0]}' has one: give that folder as data_dir")
         raise MissingSplitError(finding, flat_root=root)
     return folder
 

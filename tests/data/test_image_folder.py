@@ -82,7 +82,7 @@ def test_image_folder_follows_class_indexing(root):
 def test_image_folder_errors_name_folders_splits_and_classes(root):
     with pytest.raises(DataError, match="folder '.*/nowhere' does not exist"):
         create_dataset("", root / "nowhere")
-    with pytest.raises(DataError, match="no folder 'tarin' .*did you mean 'train'.* 'train', 'val'"):
+    with pytest.raises(DataError, match="no folder 'tarin'.*did you mean 'train'.* 'train', 'val'"):
         create_dataset("", root, split="tarin")
     with pytest.raises(
         DataError, match="no folder 'valid' .*if the class folders are in '.*' itself, give '' as the split"
