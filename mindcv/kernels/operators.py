@@ -97,10 +97,23 @@ _PATCH = {
 }
 
 
+def _block_gradients(names: _BlockNames, saves: bool) -> Callable:
+    """A function of the inputs of a block, its output and the output's gradient: the gradients of the inputs."""
+    grad, saving = _operator(names.grad), _operator(names.saving)
+
+    def gradients(inputs, out, dout):
+        no_gradient = (ops.zeros_like(inputs[-1]),)  # of keep
+        if saves:
+            return grad(*inputs, dout[0], *out[1:]) + no_gradient
+        # The forward pass is done again for what the gradient needs.
+        return grad(*inputs, dout, *saving(*inputs)[1:]) + no_gradient
+
+    return gradients
+
+
 def _block_v1_bprop(names: _BlockNames, saves: bool) -> Callable:
     """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
-    grad, saving = _operator(names.grad), _operator(names.saving)
-    order = signature_of(names.forward).input_names
+    gradients, order = _block_gradients(names, saves), signature_of(names.forward).input_names
 
     def bprop(
         x, dwconv_weight, dwconv_bias, norm_gamma, norm_beta,
@@ -119,19 +132,14 @@ def _block_v1_bprop(names: _BlockNames, saves: bool) -> Callable:
             "gamma_": gamma_,
             "keep": keep,
         }
-        inputs = [given[name] for name in order]
-        if saves:
-            return grad(*inputs, dout[0], *out[1:]) + (ops.zeros_like(keep),)
-        # The forward pass is done again for what the gradient needs.
-        return grad(*inputs, dout, *saving(*inputs)[1:]) + (ops.zeros_like(keep),)
+        return gradients([given[name] for name in order], out, dout)
 
     return bprop
 
 
 def _block_v2_bprop(names: _BlockNames, saves: bool) -> Callable:
     """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
-    grad, saving = _operator(names.grad), _operator(names.saving)
-    order = signature_of(names.forward).input_names
+    gradients, order = _block_gradients(names, saves), signature_of(names.forward).input_names
 
     def bprop(
         x, dwconv_weight, dwconv_bias, norm_gamma, norm_beta,
@@ -151,11 +159,7 @@ def _block_v2_bprop(names: _BlockNames, saves: bool) -> Callable:
             "pwconv2.bias": pwconv2_bias,
             "keep": keep,
         }
-        inputs = [given[name] for name in order]
-        if saves:
-            return grad(*inputs, dout[0], *out[1:]) + (ops.zeros_like(keep),)
-        # The forward pass is done again for what the gradient needs.
-        return grad(*inputs, dout, *saving(*inputs)[1:]) + (ops.zeros_like(keep),)
+        return gradients([given[name] for name in order], out, dout)
 
     return bprop
 
