@@ -15,7 +15,8 @@ import numpy as np
 from mindspore import Parameter, nn
 
 from mindcv.convert.layout_tables import LAYOUTS, depths_of, entries, own_names
-from mindcv.utils.errors import CheckpointError, UserError, unknown_name
+from mindcv.utils.checks import check_name
+from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
 __all__ = [
@@ -162,8 +163,7 @@ def from_mindcv(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.n
         CheckpointError: a name does not belong to this library's models, or the layout does not support the array
             (torchvision has no V2, and FCMAE has no V1).
     """
-    if layout not in LAYOUTS:
-        raise UserError(unknown_name("layout", layout, LAYOUTS))
+    check_name("layout", layout, LAYOUTS)
     depths = depths_of(arrays)
     parts = {entry.own_name: entry.part for entry in entries("mindcv", "", depths)}
     foreign = [name for name in arrays if name not in parts]

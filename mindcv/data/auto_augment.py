@@ -13,9 +13,10 @@ from mindcv.data.augment_ops import MAX_LEVEL, Canvas, make_ops, make_paper_ops,
 from mindcv.data.augment_policies import POLICIES
 from mindcv.data.constants import IMAGENET_DEFAULT_MEAN
 from mindcv.data.policy_strings import parse_policy, policy_name
-from mindcv.data.transform_base import RandomTransform, check_probability
+from mindcv.data.transform_base import RandomTransform
 from mindcv.data.transforms import pillow_filter
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_int, check_name, check_number
+from mindcv.utils.errors import UserError
 
 __all__ = [
     "AugMix",
@@ -49,6 +50,7 @@ _AUGMIX_FIELDS = {
     "b": ("blended", int),
     "mstd": ("magnitude_std", float),
 }
+_NAMES = (*_RAND_NAMES, *POLICIES, _WIDE_NAME, _AUGMIX_NAME)
 # A standard deviation of at least this value requests uniform magnitudes instead of normal noise.
 _UNIFORM_STD = 100.0
 
@@ -84,18 +86,17 @@ class RandAugmentPolicy:
     prob: float = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.magnitude <= MAX_LEVEL or not 0 < self.magnitude_max <= MAX_LEVEL:
-            raise UserError(f"RandAugment's m must be within 0..10 and mmax above 0 and up to 10, got {self}")
-        _check_std("RandAugment", self.magnitude_std)
-        if self.num_ops < 1:
-            raise UserError(f"RandAugment's n must be at least 1, got {self.num_ops}")
-        if self.weights not in (None, 0):
+        check_number("RandAugment's m", self.magnitude, low=0, high=MAX_LEVEL)
+        check_number("RandAugment's mmax", self.magnitude_max, above=0, high=MAX_LEVEL)
+        check_number("RandAugment's mstd", self.magnitude_std, low=0)
+        if self.weights is None:
+            check_int("RandAugment's n", self.num_ops, 1)
+        elif check_int("RandAugment's w", self.weights) != 0:
             raise UserError(f"RandAugment's w must be 0, which is the only table of weights, got {self.weights}")
-        if self.weights == 0 and self.num_ops > 13:
-            raise UserError(f"RandAugment's n must be at most 13 with w0, which has 13 operations, got {self.num_ops}")
-        if self.increasing not in (0, 1):
-            raise UserError(f"RandAugment's inc must be 0 or 1, got {self.increasing}")
-        check_probability("RandAugment's p", self.prob)
+        else:
+            check_int("RandAugment's n", self.num_ops, 1, 13, note=" with w0, which has 13 operations")
+        check_int("RandAugment's inc", self.increasing, 0, 1)
+        check_number("RandAugment's p", self.prob, low=0, high=1)
 
 
 def parse_rand_augment(text: str) -> RandAugmentPolicy:
@@ -196,10 +197,8 @@ class AutoAugment(_PolicyTransform):
         interpolation: str = "bilinear",
     ):
         super().__init__(mean, interpolation)
-        if name not in POLICIES:
-            raise UserError(unknown_name("auto_augment policy", name, POLICIES))
-        self.name = name
-        self.magnitude_std = _check_std(name, magnitude_std)
+        self.name = check_name("auto_augment policy", name, POLICIES)
+        self.magnitude_std = check_number(f"{name}'s mstd", magnitude_std, low=0)
         self.alternatives, bits = POLICIES[name]
         self._ops = {op.name: op for op in make_paper_ops(bits)}
 
@@ -265,17 +264,13 @@ class AugMixPolicy:
     magnitude_std: float = _UNIFORM_STD
 
     def __post_init__(self):
-        if not 0 <= self.magnitude <= MAX_LEVEL:
-            raise UserError(f"AugMix's m must be within 0..10, got {self.magnitude:g}")
-        if self.width < 1:
-            raise UserError(f"AugMix's w must be at least 1, got {self.width}")
-        if self.depth < 1 and self.depth != -1:
-            raise UserError(f"AugMix's d must be at least 1, or -1 for a random depth of 1 to 3, got {self.depth}")
-        if self.alpha <= 0:
-            raise UserError(f"AugMix's a must be above 0, got {self.alpha:g}")
-        if self.blended not in (0, 1):
-            raise UserError(f"AugMix's b must be 0 or 1, got {self.blended}")
-        _check_std("AugMix", self.magnitude_std)
+        check_number("AugMix's m", self.magnitude, low=0, high=MAX_LEVEL)
+        check_int("AugMix's w", self.width, 1)
+        if self.depth != -1:
+            check_int("AugMix's d", self.depth, 1, note=", or -1 for a random depth of 1 to 3")
+        check_number("AugMix's a", self.alpha, above=0)
+        check_int("AugMix's b", self.blended, 0, 1)
+        check_number("AugMix's mstd", self.magnitude_std, low=0)
 
 
 class AugMix(_PolicyTransform):
@@ -353,7 +348,7 @@ def create_auto_augment(text: str, mean: Sequence[float], interpolation: str) ->
     Raises:
         UserError: the policy is unknown or malformed.
     """
-    name = policy_name(text)
+    name = check_name("auto_augment policy", policy_name(text), _NAMES)
     if name in _RAND_NAMES:
         return RandAugment(parse_rand_augment(text), mean, interpolation)
     if name in POLICIES:
@@ -362,10 +357,8 @@ def create_auto_augment(text: str, mean: Sequence[float], interpolation: str) ->
     if name == _WIDE_NAME:
         parse_policy(text, [_WIDE_NAME], {})
         return TrivialAugmentWide(mean, interpolation)
-    if name == _AUGMIX_NAME:
-        policy = AugMixPolicy(**parse_policy(text, [_AUGMIX_NAME], _AUGMIX_FIELDS))
-        return AugMix(policy, mean, interpolation)
-    raise UserError(unknown_name("auto_augment policy", name, [*_RAND_NAMES, *POLICIES, _WIDE_NAME, _AUGMIX_NAME]))
+    policy = AugMixPolicy(**parse_policy(text, [_AUGMIX_NAME], _AUGMIX_FIELDS))
+    return AugMix(policy, mean, interpolation)
 
 
 def _draw_magnitude(magnitude: float, std: float, rng: np.random.Generator, upper: float = MAX_LEVEL) -> float:
@@ -375,9 +368,3 @@ def _draw_magnitude(magnitude: float, std: float, rng: np.random.Generator, uppe
     elif std > 0:
         magnitude = rng.normal(magnitude, std)
     return float(min(max(magnitude, 0.0), upper))
-
-
-def _check_std(name: str, std: float) -> float:
-    if std < 0:
-        raise UserError(f"{name}'s mstd must not be negative, got {std:g}")
-    return std

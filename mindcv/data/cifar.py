@@ -16,8 +16,9 @@ from typing import Any, Union
 import numpy as np
 
 from mindcv.data.dataset import ArrayImages
+from mindcv.utils.checks import check_name
 from mindcv.utils.download import download, extract_archive
-from mindcv.utils.errors import DataError, UserError, unknown_name
+from mindcv.utils.errors import DataError
 from mindcv.utils.files import ensure_writable_dir
 from mindcv.utils.locks import locked
 
@@ -108,8 +109,7 @@ def read_cifar(name: str, root: Union[str, os.PathLike], split: str) -> ArrayIma
         DataError: a file is missing, damaged, or has another format.
         UserError: the split is unknown.
     """
-    if split not in ("train", "test", "val"):
-        raise UserError(unknown_name(f"split of {name}", split, ("train", "test", "val")))
+    check_name(f"split of {name}", split, ("train", "test", "val"))
     split = "test" if split == "val" else split
     form, folder = _find(name, Path(root), split)
     missing = _missing(form, folder, split)

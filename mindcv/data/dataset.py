@@ -202,8 +202,7 @@ class ImageDataset:
 
 
 def _choose(size: int, num_samples: int, seed: int) -> np.ndarray:
-    if not 1 <= check_int("num_samples", num_samples) <= size:
-        raise UserError(f"num_samples must be from 1 to the data set's {size} samples, got {num_samples}")
+    check_int("num_samples", num_samples, 1, size, note=", the size of the data set")
     return np.sort(stream(seed, Purpose.SUBSET).permutation(size)[:num_samples])
 
 
@@ -212,6 +211,5 @@ def _check_shard(num_shards: Optional[int], shard_id: Optional[int]) -> tuple[in
         raise UserError(f"num_shards and shard_id must be given together, got {num_shards} and {shard_id}")
     if num_shards is None:
         return 1, 0
-    if check_int("num_shards", num_shards) < 1 or not 0 <= check_int("shard_id", shard_id) < num_shards:
-        raise UserError(f"shard_id must be from 0 to num_shards - 1, got {shard_id} of {num_shards}")
-    return num_shards, shard_id
+    check_int("num_shards", num_shards, 1)
+    return num_shards, check_int("shard_id", shard_id, 0, num_shards - 1, note=" (num_shards - 1)")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mindcv.data.dataset import ArrayImages
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_name
+from mindcv.utils.errors import UserError
 
 __all__ = ["read_digits"]
 
@@ -19,8 +20,7 @@ def read_digits(split: str) -> ArrayImages:
     Raises:
         UserError: the split is unknown, or scikit-learn is not installed.
     """
-    if split not in ("train", "val", "test"):
-        raise UserError(unknown_name("split of digits", split, ("train", "val", "test")))
+    check_name("split of digits", split, ("train", "val", "test"))
     try:
         from sklearn.datasets import load_digits
     except ImportError:

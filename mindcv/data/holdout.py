@@ -12,7 +12,8 @@ from typing import Union
 import numpy as np
 
 from mindcv.data.dataset import ImageCollection
-from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.checks import check_number
+from mindcv.utils.errors import DataError
 
 __all__ = ["ImageSubset", "hold_out"]
 
@@ -76,8 +77,7 @@ def hold_out(images: ImageCollection, fraction: float, seed: int) -> tuple[Image
         UserError: `fraction` is out of range.
         DataError: no class has two images.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"val_fraction must be above 0 and below 1, got {fraction}")
+    check_number("val_fraction", fraction, above=0, below=1)
     salt = seed.to_bytes(16, "little")
     hashes = np.array([_hash(images.key(index), salt) for index in range(len(images))], np.uint64)
     is_held_out = np.zeros(len(images), bool)

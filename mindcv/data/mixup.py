@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from mindcv.data.transform_base import check_probability, check_range
+from mindcv.data.transform_base import check_range
 from mindcv.kernels import images as image_kernels
 from mindcv.kernels import is_available
 from mindcv.utils.checks import check_flags, check_int, check_name, check_number
@@ -85,8 +85,8 @@ class Mixup:
             raise UserError(
                 f"mixup and cutmix must be at least 0 and not both 0, got {mixup_alpha:g} and {cutmix_alpha:g}"
             )
-        check_probability("the probability of mixing (cutmix_prob)", prob)
-        check_probability("the probability of CutMix (switch_prob)", switch_prob)
+        check_number("the probability of mixing (cutmix_prob)", prob, low=0, high=1)
+        check_number("the probability of CutMix (switch_prob)", switch_prob, low=0, high=1)
         check_name("mixup mode", mode, MIXUP_MODES)
         check_int("num_classes", num_classes, 1)
         check_int("the epoch in which mixing ends (off_epoch)", off_epoch, 0)

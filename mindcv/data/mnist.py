@@ -12,8 +12,9 @@ from typing import Union
 import numpy as np
 
 from mindcv.data.dataset import ArrayImages
+from mindcv.utils.checks import check_name
 from mindcv.utils.download import download
-from mindcv.utils.errors import DataError, UserError, unknown_name
+from mindcv.utils.errors import DataError
 
 __all__ = ["fetch_mnist", "read_mnist"]
 
@@ -55,8 +56,7 @@ def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
         DataError: a file is missing, damaged, or has another format.
         UserError: the split is unknown.
     """
-    if split not in _PREFIX:
-        raise UserError(unknown_name("split of mnist", split, _PREFIX))
+    check_name("split of mnist", split, _PREFIX)
     names = [f"{_PREFIX[split]}-images-idx3-ubyte", f"{_PREFIX[split]}-labels-idx1-ubyte"]
     paths = [_find(Path(root), name) for name in names]
     missing = [name for name, path in zip(names, paths) if path is None]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Union
 
+from mindcv.utils.checks import check_name, check_text
 from mindcv.utils.errors import UserError, unknown_name
 
 __all__ = ["Fields", "parse_policy", "policy_name"]
@@ -18,7 +19,7 @@ _SEPARATOR = r"-(?!\d)"  # the minus sign of a number is not a separator
 
 def policy_name(text: str) -> str:
     """Return the name in a policy string, which is the part before the fields."""
-    return re.split(_SEPARATOR, text, maxsplit=1)[0]
+    return re.split(_SEPARATOR, check_text("auto_augment", text), maxsplit=1)[0]
 
 
 def parse_policy(text: str, names: Iterable[str], fields: Fields) -> dict[str, Union[int, float]]:
@@ -32,9 +33,8 @@ def parse_policy(text: str, names: Iterable[str], fields: Fields) -> dict[str, U
     Raises:
         UserError: the name or a field is unknown, a field occurs twice, or no number of the right type follows it.
     """
-    name, *given = re.split(_SEPARATOR, text)
-    if name not in names:
-        raise UserError(unknown_name("auto_augment policy", name, names))
+    name, *given = re.split(_SEPARATOR, check_text("auto_augment", text))
+    check_name("auto_augment policy", name, names)
     values = {}
     for field in given:
         key, number = re.fullmatch(r"([a-z]*)(.*)", field, re.DOTALL).groups()

@@ -8,8 +8,8 @@ from typing import Optional, Union
 
 import numpy as np
 
-from mindcv.data.transform_base import RandomArrayTransform, check_probability, check_range, output_array
-from mindcv.utils.checks import check_int
+from mindcv.data.transform_base import RandomArrayTransform, check_range, output_array
+from mindcv.utils.checks import check_int, check_number
 from mindcv.utils.errors import UserError
 
 __all__ = ["NOISES", "RandomErasing"]
@@ -46,7 +46,7 @@ class RandomErasing(RandomArrayTransform):
         max_attempts: int = 10,
         count: int = 1,
     ):
-        self.prob = check_probability("prob of random erasing", prob)
+        self.prob = check_number("prob of random erasing", prob, low=0, high=1)
         self.scale = check_range("scale of random erasing", scale, upper=1.0)
         self.ratio = check_range("ratio of random erasing", ratio)
         if isinstance(value, str) and value not in NOISES:

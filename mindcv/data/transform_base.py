@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from mindcv.utils.checks import are_numbers, is_number, shown
+from mindcv.utils.checks import are_numbers, shown
 from mindcv.utils.errors import UserError
 
 __all__ = [
@@ -23,17 +23,9 @@ __all__ = [
     "FusableTransform",
     "RandomArrayTransform",
     "RandomTransform",
-    "check_probability",
     "check_range",
     "output_array",
 ]
-
-
-def check_probability(name: str, value: float) -> float:
-    """Return the value if it is within 0..1, and raise a UserError otherwise."""
-    if not is_number(value) or not 0 <= value <= 1:
-        raise UserError(f"{name} must be within 0..1, got {shown(value)}")
-    return value
 
 
 def check_range(name: str, bounds: Sequence[float], upper: float = math.inf) -> tuple[float, float]:

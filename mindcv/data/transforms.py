@@ -15,11 +15,10 @@ from mindcv.data.transform_base import (
     ArrayTransform,
     FusableTransform,
     RandomTransform,
-    check_probability,
     check_range,
     output_array,
 )
-from mindcv.utils.checks import are_numbers, check_name, is_number
+from mindcv.utils.checks import are_numbers, check_name, check_number, is_number
 from mindcv.utils.errors import UserError
 
 __all__ = [
@@ -138,7 +137,7 @@ class _RandomFlip(RandomTransform):
     _METHOD: Image.Transpose
 
     def __init__(self, prob: float = 0.5):
-        self.prob = check_probability(f"prob of {type(self).__name__}", prob)
+        self.prob = check_number(f"prob of {type(self).__name__}", prob, low=0, high=1)
 
     def transform(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """See `RandomTransform`."""

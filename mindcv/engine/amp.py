@@ -14,7 +14,7 @@ from mindspore import nn, ops
 from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers import ProductCell, Section, forget_graphs
 from mindcv.utils.checks import check_name, check_network
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
 __all__ = ["AMP_DTYPES", "AMP_LEVELS", "apply_amp"]
@@ -60,8 +60,7 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     products = [cell for cell in cells if isinstance(cell, ProductCell)]
     names = {type(cell).__name__ for cell in products}
     for name in cast_list:
-        if name not in names:
-            raise UserError(unknown_name("amp_cast_list: layer", name, names))
+        check_name("amp_cast_list: layer", name, names)
     head = getattr(network, "classifier", None) if dtype == "bfloat16" and is_on_cpu() else None
     types = [None] * len(products)
     if level == "O1":

@@ -25,8 +25,9 @@ from mindcv.engine.plots import draw_learning_curve, require_matplotlib
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.snapshot import Snapshot, SnapshotWriter
+from mindcv.utils.checks import check_int, check_name
 from mindcv.utils.distributed import ALONE, Group
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_write_text
 from mindcv.utils.logger import counted, logger
 
@@ -82,7 +83,7 @@ class ProgressLog(Callback):
     """
 
     def __init__(self, log_interval: int = 100):
-        self.log_interval = log_interval
+        self.log_interval = check_int("log_interval", log_interval, 1)
         self.is_terminal = sys.stderr.isatty()
         self._bar: Optional[tqdm] = None
         self._first_step = 0  # global_step after the first step of this process
@@ -179,7 +180,7 @@ class Validation(Callback):
         self.network = network
         self.loader = loader
         self.num_classes = num_classes
-        self.interval = interval
+        self.interval = check_int("interval", interval, 1)
         self.group = group
         self.interruption = interruption if group.size == 1 else None
         self._has_compiled = False
@@ -216,12 +217,8 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int, metric: str = "top_1"):
-        if metric not in EARLY_STOPPING_METRICS:
-            raise UserError(unknown_name("metric to stop by:", metric, EARLY_STOPPING_METRICS))
-        if patience < 1:
-            raise UserError(f"patience must be at least 1, got {patience}")
-        self.patience = patience
-        self.metric = metric
+        self.patience = check_int("patience", patience, 1)
+        self.metric = check_name("metric", metric, EARLY_STOPPING_METRICS)
         self.best: Optional[float] = None
         self.best_epoch = 0
         self.num_worse = 0
@@ -286,7 +283,7 @@ class Checkpoints(Callback):
         self.manager = manager
         self.weights = weights
         self.metadata = dict(metadata)
-        self.interval = interval
+        self.interval = check_int("interval", interval, 1)
 
     def on_epoch_end(self, progress: RunProgress) -> None:
         """Save, when it is due or when the epoch is the best so far."""
@@ -356,8 +353,8 @@ class Snapshots(Callback):
     ):
         self.writer = writer
         self.capture = capture
-        self.interval = interval
-        self.step_interval = step_interval
+        self.interval = check_int("interval", interval, 1)
+        self.step_interval = None if step_interval is None else check_int("step_interval", step_interval, 1)
         self._first_step = 0  # global_step when this process began
 
     def on_train_begin(self, progress: RunProgress) -> None:

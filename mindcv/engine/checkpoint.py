@@ -12,7 +12,8 @@ import numpy as np
 from mindspore import Parameter
 
 from mindcv.convert import write_ckpt
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.checks import check_int, check_name, check_path, check_text
+from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path
 from mindcv.utils.logger import logger
 
@@ -35,14 +36,10 @@ class CheckpointManager:
     """
 
     def __init__(self, folder: Union[str, os.PathLike], model_name: str, policy: str = "latest_k", keep_max: int = 10):
-        if policy not in CHECKPOINT_POLICIES:
-            raise UserError(unknown_name("ckpt_save_policy", policy, CHECKPOINT_POLICIES))
-        if keep_max < 1:
-            raise UserError(f"keep_checkpoint_max must be at least 1, not {keep_max}")
-        self.folder = Path(folder)
-        self.model_name = model_name
-        self.policy = policy
-        self.keep_max = keep_max
+        self.folder = Path(check_path("folder", folder))
+        self.model_name = check_text("model_name", model_name)
+        self.policy = check_name("policy", policy, CHECKPOINT_POLICIES)
+        self.keep_max = check_int("keep_max", keep_max, 1)
         self.best_path = self.folder / f"{model_name}_best.ckpt"
         self.best_score: Optional[float] = None
         self.best_epoch: Optional[int] = None

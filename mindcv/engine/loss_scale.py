@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindcv.utils.checks import check_name, check_positive
+from mindcv.utils.checks import check_flags, check_int, check_name, check_positive
 
 __all__ = ["LOSS_SCALE_TYPES", "DynamicLossScale", "FixedLossScale", "create_loss_scale"]
 
@@ -21,6 +21,7 @@ class FixedLossScale(nn.Cell):
 
     def __init__(self, value: float = 1.0):
         super().__init__()
+        check_positive(value=value)
         self.value = value
         self.is_one = value == 1.0
 
@@ -44,7 +45,8 @@ class DynamicLossScale(nn.Cell):
 
     def __init__(self, initial: float = _INITIAL_SCALE, window: int = 2000):
         super().__init__()
-        self.window = window
+        check_positive(initial=initial)
+        self.window = check_int("window", window, 1)
         self.value = Parameter(Tensor(initial, ms.float32), name="loss_scale", requires_grad=False)
         self.good_steps = Parameter(Tensor(0, ms.int32), name="loss_scale_good_steps", requires_grad=False)
 
@@ -77,6 +79,7 @@ def create_loss_scale(kind: str, value: float, is_float16: bool) -> nn.Cell:
         is_float16: whether mixed precision computes in float16.
     """
     check_positive(loss_scale=value)
+    check_flags(is_float16=is_float16)
     check_name("loss_scale_type", kind, LOSS_SCALE_TYPES)
     if kind == "fixed" or (kind == "auto" and not is_float16):
         return FixedLossScale(value if kind == "fixed" else 1.0)

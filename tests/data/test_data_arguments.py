@@ -29,10 +29,19 @@ def dataset():
         ({"name": "folder", "root": 3}, "root must be a path (a string or a pathlib.Path), got 3"),
         ({"shuffle": "False"}, "shuffle must be True or False, got 'False'"),
         ({"download": "no"}, "download must be True or False, got 'no'"),
-        ({"num_samples": 2.5}, "num_samples must be a whole number, got 2.5"),
-        ({"num_samples": "10"}, "num_samples must be a whole number, got '10'"),
-        ({"num_shards": "2", "shard_id": 0}, "num_shards must be a whole number, got '2'"),
-        ({"num_shards": 2, "shard_id": 0.5}, "shard_id must be a whole number, got 0.5"),
+        (
+            {"num_samples": 2.5},
+            "num_samples must be a whole number of at least 1 and at most 1438, the size of the data set, got 2.5",
+        ),
+        (
+            {"num_samples": "10"},
+            "num_samples must be a whole number of at least 1 and at most 1438, the size of the data set, got '10'",
+        ),
+        ({"num_shards": "2", "shard_id": 0}, "num_shards must be a whole number of at least 1, got '2'"),
+        (
+            {"num_shards": 2, "shard_id": 0.5},
+            "shard_id must be a whole number of at least 0 and at most 1 (num_shards - 1), got 0.5",
+        ),
         ({"num_parallel_workers": "8"}, "num_parallel_workers must be a whole number of at least 0, got '8'"),
         ({"num_aug_repeats": 1.5}, "num_aug_repeats must be a whole number of at least 0, got 1.5"),
         ({"seed": None}, "seed must be a whole number of at least 0, got None"),
@@ -60,7 +69,10 @@ def test_create_dataset_names_a_wrong_argument(wrong, sentence):
         ({"std": [1, 1, 0]}, "std must be a list of numbers, each above 0, got [1, 1, 0]"),
         ({"interpolation": 3}, "interpolation must be one of the strings 'bicubic', "),
         ({"in_channels": "3"}, "in_channels must be 3 (colour) or 1 (grey), got '3'"),
-        ({"is_training": True, "hflip": "a"}, "prob of RandomHorizontalFlip must be within 0..1, got 'a'"),
+        (
+            {"is_training": True, "hflip": "a"},
+            "prob of RandomHorizontalFlip must be a number of at least 0 and at most 1, got 'a'",
+        ),
         ({"is_training": True, "scale": 0.5}, "scale must be two numbers, 0 < low <= high <= 1, got 0.5"),
         ({"is_training": True, "ratio": ("a", "b")}, "ratio must be two numbers, 0 < low <= high, got ('a', 'b')"),
         (
@@ -113,7 +125,10 @@ def test_create_loader_refuses_an_object_that_is_no_data_set(given):
     [
         (lambda: Mixup("a"), "mixup_alpha must be a number, got 'a'"),
         (lambda: Mixup(NAN), "mixup_alpha must be a number, got nan"),
-        (lambda: Mixup(prob="a"), "the probability of mixing (cutmix_prob) must be within 0..1, got 'a'"),
+        (
+            lambda: Mixup(prob="a"),
+            "the probability of mixing (cutmix_prob) must be a number of at least 0 and at most 1, got 'a'",
+        ),
         (lambda: Mixup(mode=None), "mixup mode must be one of the strings 'batch', 'elem', 'pair', got None"),
         (lambda: Mixup(num_classes=2.5), "num_classes must be a whole number of at least 1, got 2.5"),
         (

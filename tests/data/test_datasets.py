@@ -221,11 +221,17 @@ def test_num_samples_chooses_a_random_subset():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_samples": 0}, "num_samples must be from 1 to the data set's 1438"),
-        ({"num_samples": 1439}, "num_samples must be from 1 to the data set's 1438"),
+        (
+            {"num_samples": 0},
+            "num_samples must be a whole number of at least 1 and at most 1438, the size of the data set",
+        ),
+        (
+            {"num_samples": 1439},
+            "num_samples must be a whole number of at least 1 and at most 1438, the size of the data set",
+        ),
         ({"num_shards": 2}, "must be given together"),
-        ({"num_shards": 2, "shard_id": 2}, "shard_id must be from 0"),
-        ({"num_shards": 0, "shard_id": 0}, "shard_id must be from 0"),
+        ({"num_shards": 2, "shard_id": 2}, "shard_id must be a whole number of at least 0 and at most 1"),
+        ({"num_shards": 0, "shard_id": 0}, "num_shards must be a whole number of at least 1, got 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"num_aug_repeats": -1}, "num_aug_repeats"),
         ({"class_indexing": {"0": 0}}, "class_indexing does not match the classes of data set 'digits'"),

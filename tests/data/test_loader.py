@@ -363,7 +363,10 @@ def test_create_loader_limits_workers_to_the_cores_and_logs_it_once(log, monkeyp
         ({"separate": True, "is_training": True, "transform": SPLIT, "mixup": 1, "cutmix_prob": 1}, "versions of one"),
         ({"mixup": 1, "cutmix_prob": 1, "is_training": True, "mixup_mode": "half"}, "mixup mode 'half' is not known"),
         ({"skip_corrupt": True}, "skip_corrupt is for training only"),
-        ({"mixup": 0.2, "is_training": True, "cutmix_prob": 1.5}, r"\(cutmix_prob\) must be within 0..1"),
+        (
+            {"mixup": 0.2, "is_training": True, "cutmix_prob": 1.5},
+            r"\(cutmix_prob\) must be a number of at least 0 and at most 1",
+        ),
         ({"mixup": -0.2, "cutmix_prob": 1}, "mixup must be a number of at least 0"),
     ],
 )

@@ -91,7 +91,7 @@ def test_random_flips_swap_sides_with_their_probability():
     generator, flip = rng(), RandomHorizontalFlip(0.3)
     flipped = sum(not np.array_equal(np.asarray(flip(image, generator)), pixels) for _ in range(2000))
     assert abs(flipped / 2000 - 0.3) < 0.04
-    with pytest.raises(UserError, match="RandomVerticalFlip must be within 0..1"):
+    with pytest.raises(UserError, match="RandomVerticalFlip must be a number of at least 0 and at most 1"):
         RandomVerticalFlip(1.5)
 
 

@@ -120,7 +120,11 @@ def test_create_transforms_ignores_the_name_of_the_data_set():
         ({"is_training": True, "hlfip": 0.5}, TypeError, "'hlfip' is not known; did you mean 'hflip'"),
         ({"crop_pctt": 0.9}, TypeError, "did you mean 'crop_pct'"),
         ({"auto_augment": "rand-m9"}, UserError, "is for training"),
-        ({"is_training": True, "auto_augment": "augmix-m50"}, UserError, "m must be within 0..10"),
+        (
+            {"is_training": True, "auto_augment": "augmix-m50"},
+            UserError,
+            "m must be a number of at least 0 and at most 10, got 50",
+        ),
         ({"crop_pct": 1.1}, UserError, "crop_pct must be a number above 0 and at most 1"),
         ({"image_resize": 0}, UserError, "image_resize must be"),
         ({"interpolation": "area"}, UserError, "interpolation 'area' is not known"),

@@ -115,10 +115,16 @@ def test_checkpoint_manager_removes_an_old_file_only_after_saving_the_next(tmp_p
 
 
 def test_checkpoint_manager_refuses_wrong_options(tmp_path):
-    with pytest.raises(UserError, match=r"ckpt_save_policy 'top' is not known.*latest_k, top_k"):
-        CheckpointManager(tmp_path, "m", "top")
-    with pytest.raises(UserError, match="keep_checkpoint_max must be at least 1, not 0"):
-        CheckpointManager(tmp_path, "m", keep_max=0)
+    for wrong, sentence in [
+        ({"policy": "top"}, r"policy 'top' is not known.*latest_k, top_k"),
+        ({"policy": None}, "policy must be one of the strings 'latest_k', 'top_k', got None"),
+        ({"keep_max": 0}, "keep_max must be a whole number of at least 1, got 0"),
+        ({"keep_max": 1.5}, "keep_max must be a whole number of at least 1, got 1.5"),
+        ({"folder": None}, r"folder must be a path \(a string or a pathlib.Path\), got None"),
+        ({"model_name": 3}, "model_name must be a string, got 3"),
+    ]:
+        with pytest.raises(UserError, match=f"^{sentence}"):
+            CheckpointManager(**{"folder": tmp_path, "model_name": "m", **wrong})
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

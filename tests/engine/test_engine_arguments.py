@@ -7,8 +7,9 @@ from mindspore import nn
 
 from mindcv.data import create_dataset, create_loader
 from mindcv.engine import DistillationLoss, Trainer, apply_amp, create_trainer, evaluate
-from mindcv.engine.callbacks import ProgressLog
+from mindcv.engine.callbacks import Checkpoints, ProgressLog, Snapshots
 from mindcv.engine.ema import WeightAverage
+from mindcv.engine.loss_scale import DynamicLossScale, FixedLossScale, create_loss_scale
 from mindcv.loss import create_loss
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
@@ -88,6 +89,13 @@ def test_create_trainer_names_a_wrong_argument(wrong, sentence):
     ("call", "sentence"),
     [
         (lambda: apply_amp(None, "O1"), "network must be a network (a mindspore.nn.Cell), got None"),
+        (lambda: apply_amp(nn.Dense(1, 1), "O1", [1]), "amp_cast_list: layer must be one of the strings"),
+        (lambda: create_loss_scale("fixed", 2, "no"), "is_float16 must be True or False, got 'no'"),
+        (lambda: FixedLossScale(0), "value must be a number above 0, got 0"),
+        (lambda: DynamicLossScale(window=0), "window must be a whole number of at least 1, got 0"),
+        (lambda: ProgressLog(0), "log_interval must be a whole number of at least 1, got 0"),
+        (lambda: Checkpoints(None, {}, {}, interval=0), "interval must be a whole number of at least 1, got 0"),
+        (lambda: Snapshots(None, None, step_interval=0.5), "step_interval must be a whole number of at least 1, got"),
         (lambda: WeightAverage(None), "network must be a network (a mindspore.nn.Cell), got None"),
         (lambda: DistillationLoss(create_loss(), None), "distillation must be one of the strings 'hard', 'soft', got"),
         (lambda: DistillationLoss(create_loss(), alpha=NAN), "alpha of the distillation must be a number of at least"),

@@ -343,7 +343,9 @@ def test_early_stopping_leaves_the_same_files_as_a_finished_run(tmp_path, capsys
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
+        ({"patience": 1.5}, "patience must be a whole number of at least 1, got 1.5"),
+        ({"patience": 1, "metric": ["top_1"]}, "metric must be one of the strings 'top_1', 'val_loss', got"),
         ({"patience": 1, "metric": "top1"}, "'top1' is not known; did you mean 'top_1'.*top_1, val_loss"),
     ],
 )
