@@ -387,6 +387,8 @@ _slots: Sequence[np.ndarray] = ()
 def _start_worker(view: EpochView, memory: Sequence[Any]) -> None:
     global _view, _slots
     _view, _slots = view, _as_arrays(memory)
+    # A forked worker inherits the handler of the training process, which would only note a SIGTERM.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C and a closed terminal send a signal to all processes. Only the parent should react.
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):

@@ -13,6 +13,7 @@ from mindspore import nn, ops
 
 from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers import ProductCell, Section, forget_graphs
+from mindcv.optim.param_groups import roles_of
 from mindcv.utils.checks import check_name, check_network
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
@@ -61,14 +62,25 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     names = {type(cell).__name__ for cell in products}
     for name in cast_list:
         check_name("amp_cast_list: layer", name, names)
-    head = getattr(network, "classifier", None) if dtype == "bfloat16" and is_on_cpu() else None
+    head = _head_of(network) if dtype == "bfloat16" and is_on_cpu() else set()
     types = [None] * len(products)
     if level == "O1":
-        types = [AMP_DTYPES[dtype] if _is_chosen(cell, cast_list) and cell is not head else None for cell in products]
+        types = [
+            AMP_DTYPES[dtype] if _is_chosen(cell, cast_list) and not head & _names(cell) else None for cell in products
+        ]
     if types != [cell.compute_type for cell in products]:
         _set_types(products, types, sections)
         forget_graphs(network)
     return _HalfInput(network, AMP_DTYPES[dtype]) if level in ("O2", "O3") else network
+
+
+def _head_of(network: nn.Cell) -> set[str]:
+    """Return the names of the parameters that the network, or a network inside of it, declares as its head."""
+    return {name for name, role in roles_of(network).items() if getattr(role, "part", "") == "head"}
+
+
+def _names(cell: nn.Cell) -> set[str]:
+    return {parameter.name for parameter in cell.get_parameters()}
 
 
 def _is_chosen(cell: ProductCell, cast_list: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,22 @@ def test_prefetch_passes_images_of_processes_in_shared_memory(tmp_path):
         assert (place, images, labels.tolist()) == (1, (2, 3, 6, 8), [0, 0])
         assert workers._slots[1].reshape(images)[:, 0, 0, 0].tolist() == [20, 30]
         assert not workers._slots[0].any()
+
+
+def test_workers_do_not_inherit_the_handler_of_sigterm(tmp_path):
+    """The handler of a training process would keep a SIGTERM from ending its workers."""
+
+    def told(image):
+        is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        return np.full((1, 2, 2), is_default, np.float32)
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        (images, _), *_ = loader_of(folder_of(tmp_path, [(8, 6)] * 2), 2, transform=told).batches()
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert images.all()
 
 
 def test_prefetch_passes_images_that_do_not_fit_through_the_pipe(tmp_path):

@@ -3,7 +3,7 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from mindcv.engine import apply_amp
 from mindcv.kernels import is_available
@@ -75,6 +75,22 @@ def test_apply_amp_refuses_bfloat16_where_it_is_unavailable(monkeypatch):
     monkeypatch.setenv("MINDCV_KERNELS", "off")
     with pytest.raises(UserError, match="bfloat16 on CPU needs the kernels"):
         apply_amp(build(), "O1", dtype="bfloat16")
+
+
+@pytest.mark.skipif(not is_available(), reason="the kernels are not in use")
+def test_apply_amp_with_bfloat16_on_cpu_keeps_the_head_of_a_wrapped_network_in_float32():
+    class Wrapper(nn.Cell):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def construct(self, x):
+            return self.network(x)
+
+    network = build()
+    apply_amp(Wrapper(network), "O1", dtype="bfloat16")
+    assert network.classifier.compute_type is None
+    assert network.feature[0][0].compute_type == ms.bfloat16
 
 
 def test_apply_amp_o0_changes_nothing(images, exact):

@@ -28,8 +28,11 @@ WRONG = [
     (images(3, 64, 64), r"4 dimensions, \[N, 3, H, W\]; images\[None\] makes a batch"),
     (images(3), r"4 dimensions, \[N, 3, H, W\]$"),
     (images(0, 3, 64, 64), r"\[0, 3, 64, 64\]; it expects \[N, 3, H, W\] with at least one image"),
-    (images(1, 3, 64, 64, dtype=np.int32), r"of type int32; it expects float32.*images.astype\(ms.float32\)"),
-    (images(1, 3, 64, 64, dtype=np.uint8), "of type uint8; it expects float32"),
+    (
+        images(1, 3, 64, 64, dtype=np.int32),
+        "of type int32; it expects float32: normalize them .*, and give the result as float32",
+    ),
+    (images(1, 3, 64, 64, dtype=np.uint8), "of type uint8; it expects float32: normalize them as in training"),
     (images(1, 3, 64, 64).astype(ms.bfloat16), "of type bfloat16, which MindSpore cannot compute with on a CPU"),
     (np.zeros((1, 3, 64, 64), np.float32), r"called with a numpy.ndarray; .* ms.Tensor\(array\)"),
     ([1, 2], r"called with a list; .* ms.Tensor\(array\)"),

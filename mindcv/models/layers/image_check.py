@@ -45,8 +45,8 @@ def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None
     got = f"the network got images of shape {list(shape)}"
     if dtype not in _FLOATS:
         raise UserError(
-            f"the network got images of type {str(dtype).lower()}; it expects float32: prepare them as in training "
-            "and convert them with images.astype(ms.float32)"
+            f"the network got images of type {str(dtype).lower()}; it expects float32: normalize them as in training, "
+            "(pixels - mean) / std of each channel, and give the result as float32"
         )
     if dtype == ms.bfloat16 and is_on_cpu():
         raise UserError(
