@@ -123,6 +123,14 @@ _amp = partial(option, group="Mixed precision", scripts=_TRAIN)
 _output = partial(option, group="Results")
 
 
+# Required option -> how to give it.
+_WAYS_OUT = {
+    "model": "give --model NAME, for example --model convnext_tiny, or a recipe with --config FILE",
+    "ckpt_path": "give --ckpt_path FILE for your own weights, or --model NAME --pretrained True for published ones",
+    "image_path": "give --image_path with one or more files, folders or patterns, for example --image_path photos",
+}
+
+
 @dataclass
 class RunConfig:
     """All options that scripts share. `given` names those that were set, and the place: command line or line of a file.
@@ -369,13 +377,12 @@ class RunConfig:
 
     given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     warnings: Sequence[str] = field(default=(), repr=False, compare=False)
-    required: ClassVar[tuple[str, ...]] = ("model",)
+    required: ClassVar[Mapping[str, str]] = {"model": "required"}  # required option -> words for `--help`
     script: ClassVar[str] = ""  # The script whose options are accepted; empty for all scripts.
 
     def missing(self) -> list[str]:
         """A sentence for each required option that is not given."""
-        hints = {"model": "; give --model NAME, for example --model convnext_tiny, or a recipe with --config FILE"}
-        return [f"{name}: is required{hints.get(name, '')}" for name in self.required if not getattr(self, name)]
+        return [f"{name}: is required; {_WAYS_OUT[name]}" for name in self.required if not getattr(self, name)]
 
     def completed_later(self) -> Collection[str]:
         """The options that `completed` will set when they are not given."""
@@ -440,17 +447,15 @@ class TrainConfig(RunConfig):
 class _WeightsConfig(RunConfig):
     """The scripts that compute with weights which exist already."""
 
-    required: ClassVar[tuple[str, ...]] = ("ckpt_path",)
+    required: ClassVar[Mapping[str, str]] = {"ckpt_path": "required, unless pretrained is on"}
 
     def missing(self) -> list[str]:
         """See `RunConfig.missing`; the published weights of a model stand for a checkpoint."""
-        told = [f"{name}: is required" for name in self.required if name != "ckpt_path" and not getattr(self, name)]
-        if self.pretrained and not self.model:
-            return ["model: is required, since it names the published weights", *told]
-        if self.pretrained or self.ckpt_path:
-            return told
-        published = f"--pretrained True for the published weights of {self.model or 'a --model'}"
-        return [f"ckpt_path: is required; give --ckpt_path FILE for weights of your own, or {published}", *told]
+        told = super().missing()
+        if self.pretrained:
+            told = [problem for problem in told if not problem.startswith("ckpt_path: ")]
+            return told if self.model else ["model: is required, since it names the published weights", *told]
+        return told
 
     def completed_later(self) -> Collection[str]:
         """See `RunConfig.completed_later`."""
@@ -492,7 +497,7 @@ class InferConfig(_WeightsConfig):
         "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
     )
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
-    required: ClassVar[tuple[str, ...]] = ("ckpt_path", "image_path")
+    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
     script: ClassVar[str] = "infer.py"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from mindcv.config.checks import cross_checks
 from mindcv.config.parsing import Option, options_of, read_value, used_options
@@ -82,8 +82,10 @@ def read_tool_config(
     return config, findings.warnings
 
 
-def _print_help(config_class: type, options: Mapping[str, Option], required: Collection[str] = ()) -> None:
-    print(help_text(inspect.cleandoc(config_class.__doc__), options, required))
+def _print_help(
+    config_class: type, options: Mapping[str, Option], required: Optional[Mapping[str, str]] = None
+) -> None:
+    print(help_text(inspect.cleandoc(config_class.__doc__), options, required or {}))
     raise SystemExit(0)
 
 

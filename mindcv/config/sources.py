@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import yaml
 
@@ -221,20 +221,23 @@ def _yaml_files_near(path: str) -> str:
     return "" if close is None else f"; did you mean '{files[close]}'?"
 
 
-def help_text(summary: str, options: Mapping[str, Option], required: Collection[str] = ()) -> str:
-    """Return the text of `--help`, which lists the options by group, in order."""
+def help_text(summary: str, options: Mapping[str, Option], required: Mapping[str, str]) -> str:
+    """Return the text of `--help`, which lists the options by group, in order.
+
+    `required` maps each required option to the words that stand in place of its default.
+    """
     lines = [summary]
     if "config" in options:
         lines += ["", "An option on the command line overrides the YAML file (--config), which overrides the default."]
     for group in dict.fromkeys(option.group for option in options.values()):
         lines += ["", f"{group}:"]
-        lines += [_help_of(option, option.name in required) for option in options.values() if option.group == group]
+        lines += [_help_of(option, required.get(option.name)) for option in options.values() if option.group == group]
     return "\n".join(lines)
 
 
-def _help_of(option: Option, is_required: bool) -> str:
+def _help_of(option: Option, required: Optional[str]) -> str:
     flag = "-c, --config" if option.name == "config" else f"--{option.name}"
-    default = "required" if is_required else f"default {_shown(option.default)}"
+    default = required or f"default {_shown(option.default)}"
     described, expected = f"  {flag}: {option.help}", f"({option.expected}; {default})"
     if len(described) + 1 + len(expected) <= _HELP_WIDTH:
         return f"{described} {expected}"

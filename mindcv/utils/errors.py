@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+# From this similarity on (difflib's ratio), a name is a known one with a typing error.
+_TYPING_ERROR = 0.85
+
+
 class UserError(ValueError):
     """A mistake that the user can fix. The message names the cause, the value found and the value expected."""
 
@@ -125,9 +129,18 @@ def closest_file(name: str, known: Iterable[str]) -> Optional[str]:
 
 
 def _closest(name: str, known: Iterable[str]) -> Optional[str]:
-    by_lower = {k.lower(): k for k in known}
-    swapped = [k for k in by_lower if sorted(k) == sorted(name.lower())]  # difflib rates swapped letters as far apart
-    match = swapped or get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    """Return the known name that is most likely meant, or None if none is close.
+
+    In this order: the same letters in another order, a typing error, the first words of the other name, a similar name.
+    Without the third rule, 'lr_rate' would suggest 'drop_rate' and not 'lr'.
+    """
+    by_lower, lower = {k.lower(): k for k in known}, name.lower()
+    swapped = [k for k in by_lower if sorted(k) == sorted(lower)]  # difflib rates swapped letters as far apart
+    typed = swapped or get_close_matches(lower, by_lower, n=1, cutoff=_TYPING_ERROR)
+    shorter = [k for k in by_lower if k and lower.startswith(f"{k}_")]
+    longer = [k for k in by_lower if lower and k.startswith(f"{lower}_")]
+    match = typed or [max(shorter, key=len)] if typed or shorter else get_close_matches(lower, longer, n=1, cutoff=0)
+    match = match or get_close_matches(lower, by_lower, n=1, cutoff=0.6)
     return by_lower[match[0]] if match else None
 
 

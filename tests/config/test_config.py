@@ -217,6 +217,7 @@ def test_parse_args_accepts_all_spellings_on_the_command_line(argv, name, expect
         (["--batch_size", "1e999"], "--batch_size: expected a whole number"),
         (["--lr", "0,001"], "got '0,001'; write 0.001"),
         (["--lr", "1e-3,"], "got '1e-3,'; write 1e-3"),
+        (["--lr_rate", "1"], "--lr_rate: there is no option 'lr_rate'; did you mean 'lr'?"),
         (["--learning_rate", "1"], "--learning_rate: there is no option 'learning_rate'; did you mean 'lr'?"),
         (["-b", "32"], "-b: options start with two dashes ('--'); there is no option 'b'; did you mean 'batch_size'?"),
         (["--device_target", "cuda"], "got 'cuda'; did you mean 'GPU'?"),
@@ -400,7 +401,7 @@ def test_parse_args_accepts_pretrained_in_place_of_a_checkpoint():
     ]
     (found,) = problems(*MODEL, config_class=ValidateConfig)
     assert found.startswith("ckpt_path: is required")
-    assert found.endswith("--pretrained True for the published weights of convnext_tiny")
+    assert found.endswith("--model NAME --pretrained True for published ones")
     (found,) = problems(*MODEL, "--pretrained", "--ckpt_path", "a.ckpt")
     assert found == "pretrained: give either pretrained or ckpt_path, since each names the weights to load"
     assert parse_args([*MODEL, "--pretrained", "--ckpt_path", "a.ckpt", "--resume_opt"], TrainConfig)
@@ -434,6 +435,9 @@ def test_parse_args_accepts_the_options_of_each_script():
         "ckpt_path: is required",
         "image_path: is required",
     ]
+    assert problems(*CKPT, config_class=InferConfig)[0].endswith(
+        "; give --image_path with one or more files, folders or patterns, for example --image_path photos"
+    )
     found = problems(*CKPT, "--image_path", "x", "--results_file", "x.txt", config_class=InferConfig)
     assert found == ["results_file: its name must end in .csv or .json"]
     assert problems(*MODEL, "--top_k", "3", config_class=TrainConfig) == [
@@ -514,6 +518,8 @@ def test_help_names_every_option(capsys):
     words, options = " ".join(text.split()), used_options(InferConfig)
     for option in options.values():
         assert words.count(f"--{option.name}: {option.help}") == 1
+    assert "; required, unless pretrained is on)" in words.partition("--ckpt_path: ")[2].partition(" --")[0]
+    assert words.partition("--image_path: ")[2].partition(" --")[0].endswith("; required)")
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert len(headings) == len(set(headings)) == len({option.group for option in options.values()})
 

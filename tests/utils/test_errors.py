@@ -13,6 +13,17 @@ from mindcv.utils.errors import ConfigError, DataError, UnknownClassesError, Use
         ("o1", ["O0", "O1"], "; did you mean 'O1'?"),
         ("resnet50", ["adam", "sgd"], ""),
         ("x", [], ""),
+        ("", ["x_y"], ""),
+        # The first words of a name come before letters that are alike ...
+        ("lr_rate", ["drop_rate", "lr", "lr_epoch_stair"], "; did you mean 'lr'?"),
+        ("loss_type", ["loss", "loss_scale", "loss_scale_type"], "; did you mean 'loss'?"),
+        ("ema_decay_rate", ["decay_rate", "ema", "ema_decay"], "; did you mean 'ema_decay'?"),
+        ("Batch", ["batch_size", "bach"], "; did you mean 'bach'?"),
+        ("crop", ["drop_rate", "crop_pct"], "; did you mean 'crop_pct'?"),
+        ("lrate", ["lr", "drop_rate"], ""),
+        # ... and a typing error before both.
+        ("lr_epoch_star", ["lr", "lr_epoch_stair"], "; did you mean 'lr_epoch_stair'?"),
+        ("lr_min", ["lr", "min_lr"], "; did you mean 'min_lr'?"),
     ],
 )
 def test_nearest_suggests_a_close_name(name, known, hint):
