@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -17,6 +17,7 @@ from mindcv.data import (
     Compose,
     create_transforms,
     find_images,
+    find_unreadable_files,
     imagenet_class_names,
     read_names_for_checkpoint,
     set_pixel_limit,
@@ -34,12 +35,14 @@ from mindcv.utils.logger import logger
 def main() -> None:
     config = read_config(InferConfig)
     ensure_writable(config.results_file, config.picture)
-    config, weights = open_weights(config)
-    paths = find_images(config.image_path)
+    found = find_images(config.image_path)
     set_pixel_limit(config.max_image_pixels)
+    unreadable = UnreadableImages(len(found), config.skip_corrupt)
+    paths = unreadable.leave_out(found)
+    prepare_device(config)
+    config, weights = open_weights(config)
     num_classes = config.num_classes or 1000
     class_names = names_of_classes(config, weights.metadata, num_classes)
-    prepare_device(config)
 
     network = build_model(config, num_classes)
     fill_weights(network, weights, config.ckpt_path or config.model)
@@ -47,7 +50,7 @@ def main() -> None:
         apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
     ).set_train(False)
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
-    predictions, unreadable = [], UnreadableImages(len(paths), config.skip_corrupt)
+    predictions = []
     options = (config.top_k, config.batch_size, unreadable.add)
     say_compiling("the network")
     for prediction in classify(network, paths, transform, class_names, *options):
@@ -73,6 +76,19 @@ class UnreadableImages:
     def __init__(self, num_images: int, may_skip: bool):
         self.num_images, self.may_skip = num_images, may_skip
         self.errors: list[DataError] = []
+
+    def leave_out(self, paths: Sequence[str]) -> list[str]:
+        """Return the images whose headers can be read.
+
+        Raises:
+            DataError: there are none.
+        """
+        errors = find_unreadable_files(paths)
+        for error in errors.values():
+            self.add(error)
+        if len(errors) == len(paths):
+            self.check()
+        return [path for path in paths if path not in errors]
 
     def add(self, error: DataError) -> None:
         """Take note of one image."""

@@ -13,7 +13,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import mindspore as ms
 
-from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
+from mindcv.engine import Interruption, ResumableRun, images_left_out, steps_per_epoch
 from mindcv.optim import describe_groups
 from mindcv.recipe import build_lr_table, build_model, build_trainer, build_training_loader, prepare_device
 from mindcv.recipe_callbacks import build_callbacks, restore_run
@@ -52,6 +52,10 @@ def main() -> None:
         steps = f"{counted(num_steps, 'step')} of {progress.images_per_step}"
         images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
         logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, Path(config.ckpt_save_dir))
+        left_out = group.size * images_left_out(loader, config.gradient_accumulation_steps, dataset.get_dataset_size())
+        if left_out:
+            told = "images left out of each epoch, because they do not fill a step: %d (see drop_remainder)"
+            logger.info(told, left_out)
 
     with interruption.listening():
         trainer.train(config.epoch_size, loader, callbacks, progress, interruption)

@@ -31,8 +31,8 @@ def main() -> None:
     if config.confusion_matrix:
         require_matplotlib()
     ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix)
-    config, weights = open_weights(config)
     prepare_device(config)
+    config, weights = open_weights(config)
     group = join_group(config.distribute)
 
     recorded = weights.metadata.get("held_out", {}).get("digest", "")

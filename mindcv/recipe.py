@@ -18,7 +18,7 @@ from mindspore import Parameter, nn
 from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, RunConfig, TrainConfig, parse_args
 from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
 from mindcv.convert.layouts import rename
-from mindcv.data import ImageDataset, create_auto_augment
+from mindcv.data import ImageDataset, create_auto_augment, read_names_for_checkpoint
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
@@ -82,7 +82,7 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
 def tell_warnings(config: RunConfig) -> None:
     """Log each warning of a configuration, in one process of the run."""
     for told in config.warnings if is_first_process() else ():
-        logger.warning("warning: %s", told)
+        logger.warning("%s", told)
 
 
 def show_if_asked(config: RunConfig) -> None:
@@ -193,6 +193,8 @@ def _is_alike(value: Any, other: Any) -> bool:
 def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
     """Open the weights to evaluate, and complete the configuration with the metadata of the checkpoint.
 
+    What the table of published weights says of them is checked before they are downloaded.
+
     Raises:
         UserError: published weights that cannot be had, or are no classifier's.
         CheckpointError: see `mindcv.convert.open_checkpoint`.
@@ -203,17 +205,30 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
         weights = pretrained_weights(config.model)
         if not weights.num_classes:
             raise UserError(f"{weights.name} has no classifier: fine-tune it (train.py --pretrained True) first")
-        path, metadata = fetch_pretrained(weights), {"options": pretrained_options(weights)}
-        contents = replace(open_checkpoint(path, ema=ema), metadata=metadata)
-    else:
-        contents = open_checkpoint(config.ckpt_path, ema=ema)
-        # In the files of others these names may stand for anything.
-        metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
-        contents = replace(contents, metadata=metadata)
+        options = pretrained_options(weights)
+        config = _completed(config, options, weights.num_classes)
+        if config.class_names_file:
+            read_names_for_checkpoint(config.class_names_file, {}, weights.num_classes)
+        contents = open_checkpoint(fetch_pretrained(weights), ema=ema)
+        return config, replace(contents, metadata={"options": options})
+    contents = open_checkpoint(config.ckpt_path, ema=ema)
+    # In the files of others these names may stand for anything.
+    metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
     options = dict(metadata.get("options", {}))
     num_classes = _num_classes_of(contents)
     if num_classes:
         options["num_classes"] = num_classes
+    return _completed(config, options, num_classes), replace(contents, metadata=metadata)
+
+
+def _completed(config: _Config, options: Mapping[str, Any], num_classes: int) -> _Config:
+    """Return the configuration, in which options that are not given have the values of a checkpoint.
+
+    Args:
+        config: configuration of the run.
+        options: option -> value that the checkpoint holds.
+        num_classes: number of classes of the checkpoint's head; 0 if it is unknown.
+    """
     config = config.completed(options)
     tell_warnings(config)
     _tell_overridden(config, options)
@@ -221,7 +236,7 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
         raise UserError(
             f"num_classes is {config.num_classes}, but the checkpoint has {num_classes} classes: leave num_classes out"
         )
-    return config, contents
+    return config
 
 
 def _num_classes_of(contents: CheckpointContents) -> int:
@@ -238,7 +253,7 @@ def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
         source = config.given.get(name, "command line")
         if source != "command line" and name in held and not _is_alike(held[name], getattr(config, name)):
             logger.warning(
-                "warning: %s: %s of %s is used, and not %s, which the weights were trained with",
+                "%s: %s of %s is used, and not %s, which the weights were trained with",
                 name,
                 getattr(config, name),
                 source,

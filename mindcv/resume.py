@@ -205,8 +205,22 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
     tell_warnings(config)
+    _tell_other_folder(config, path.parent)
     _tell_changed(config, before)
     return config
+
+
+def _tell_other_folder(config: TrainConfig, resumed: Path) -> None:
+    """Warn if a recipe, and not the command line, names another folder than that of the interrupted run."""
+    source = config.given.get("ckpt_save_dir", "")
+    if source not in ("checkpoint", "command line") and Path(config.ckpt_save_dir).resolve() != resumed.resolve():
+        logger.warning(
+            "ckpt_save_dir: the resumed run writes to '%s' of %s, and not to '%s', which it is resumed from; leave "
+            "--config out to stay there",
+            config.ckpt_save_dir,
+            source,
+            resumed,
+        )
 
 
 def _tell_changed(config: TrainConfig, before: Mapping[str, Any]) -> None:

@@ -171,7 +171,13 @@ def test_train_writes_checkpoints_snapshots_metrics_and_learning_curve(trained, 
     with Image.open(folder / "learning_curve.png") as picture:
         picture.load()
     assert outcome.out == ""
-    for part in ("convnext_atto, ", "3 classes", "13 images, 3 steps of 4 an epoch, 2 epochs", "epoch 2/2 validated"):
+    for part in (
+        "convnext_atto, ",
+        "3 classes",
+        "13 images, 3 steps of 4 an epoch, 2 epochs",
+        "images left out of each epoch, because they do not fill a step: 1 (see drop_remainder)",
+        "epoch 2/2 validated",
+    ):
         assert part in outcome.err
 
 
@@ -274,12 +280,23 @@ def test_infer_names_unreadable_images_and_classifies_the_others(data, checkpoin
     readable = ["val/red/0.jpg", "val/blue/0.jpg", "val/blue/1.png"]
     assert outcome.status == 1 and [line.split(": ")[0] for line in outcome.out.splitlines()] == readable
     assert outcome.err.splitlines() == [
-        "image 'val/red/1.png': it is not an image of a known format, or its header is damaged",
-        "image 'val/red/gone.png': No such file or directory",
+        "warning: image 'val/red/1.png': it is not an image of a known format, or its header is damaged",
+        "warning: image 'val/red/gone.png': No such file or directory",
         "error: 2 of 5 images cannot be read and were left out; --skip_corrupt True makes this no error",
     ]
     assert [entry["image"] for entry in json.loads((elsewhere / "p.json").read_text())] == readable
     assert run(*argv, "--skip_corrupt", "True").status == 0
+
+
+def test_infer_refuses_files_that_are_no_images_before_it_opens_the_weights(elsewhere):
+    (elsewhere / "a.png").write_text("no image")
+    (elsewhere / "b.jpg").touch()
+    outcome = run("infer", "--ckpt_path", "absent.ckpt", "--mode", 1, "--image_path", "a.png", "b.jpg")
+    assert outcome.status == 1 and outcome.err.splitlines() == [
+        "warning: image 'a.png': it is not an image of a known format, or its header is damaged",
+        "warning: image 'b.jpg': the file is empty",
+        "error: none of the 2 images can be read",
+    ]
 
 
 def test_infer_escapes_names_that_the_output_cannot_encode(data, checkpoint, elsewhere):

@@ -3,7 +3,9 @@
 import pytest
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
-from mindcv.recipe import prepare_device
+from mindcv.models.pretrained import pretrained_options, pretrained_weights
+from mindcv.recipe import open_weights, prepare_device
+from mindcv.utils.errors import UserError
 
 TRAIN = ["--model", "convnext_atto", "--mode", "1"]
 VALIDATE = ["--ckpt_path", "a.ckpt", "--mode", "1"]
@@ -36,3 +38,25 @@ def test_prepare_device_does_not_warn_of_float16_on_ascend(monkeypatch, capsys):
     monkeypatch.setattr("mindcv.recipe.set_device", lambda target: "Ascend")
     assert prepare_device(parse_args([*TRAIN, "--amp_level", "O2"], TrainConfig)) == "Ascend"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--num_classes", "3"], "num_classes is 3, but the checkpoint has 1000 classes"),
+        (["--mean", "1"], "mean: needs one number for each of in_channels"),
+        (["--class_names_file", "names.txt"], "names.txt' has 1 class names for the checkpoint's 1000 classes"),
+    ],
+)
+def test_open_weights_checks_options_before_it_downloads(monkeypatch, tmp_path, argv, message):
+    def download(weights):
+        raise AssertionError("the weights were downloaded")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("a\n")
+    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", download)
+    name = "convnext_tiny"
+    assert pretrained_options(pretrained_weights(name))["num_classes"] == 1000
+    config = parse_args(["--model", name, "--pretrained", "--mode", "1", *argv], ValidateConfig)
+    with pytest.raises(UserError, match=message):
+        open_weights(config)

@@ -241,8 +241,10 @@ def test_resume_logs_the_run_and_the_compile_cache(runs):
     assert new[0] == f"nothing to resume in '{runs.stopped}': this is a new run"
     for lines in (killed, told, last):
         assert re.match(rf"resuming '{runs.stopped}/convnextv2_atto-\d_\d{SUFFIX}': epoch \d, step \d$", lines[0])
-        assert not [line for line in lines if " not as in the interrupted run" in line or line.startswith("not used")]
-    assert "SIGTERM: finishing this step, then saving; once more stops at once" in told
+        assert not [
+            line for line in lines if " not as in the interrupted run" in line or line.startswith("warning: not used")
+        ]
+    assert "warning: SIGTERM: finishing this step, then saving; once more stops at once" in told
     (entry,) = runs.cache.iterdir()
     made, taken = (
         f"compile cache: {what} '{entry}'"
@@ -297,10 +299,8 @@ def test_resume_names_a_damaged_snapshot_and_uses_the_other_one(copy, monkeypatc
     _, saved = resumed(monkeypatch, "--resume", "auto", "--ckpt_save_dir", copy)
     assert saved.progress.step == 3
     first, second = capsys.readouterr().err.splitlines()
-    assert (
-        first
-        == f"not used: '{copy / NEWEST}' is damaged: its digest does not match its contents; copy or download it again"
-    )
+    fault = f"'{copy / NEWEST}' is damaged: its digest does not match its contents; copy or download it again"
+    assert first == f"warning: not used: {fault}"
     assert second == f"resuming '{copy / OLDER}': epoch 3, step 3"
     with pytest.raises(CheckpointError, match=f"'{copy / NEWEST}' is damaged"):
         resumed(monkeypatch, "--resume", copy / NEWEST)
@@ -333,8 +333,8 @@ def test_resume_warns_of_changed_options(copy, monkeypatch, capsys):
     assert (config.lr, config.scale, config.num_parallel_workers) == (0.5, (0.5, 1.0), 7)
     warning = capsys.readouterr().err.splitlines()[0]
     assert warning == (
-        "2 options are not as in the interrupted run, so the resumed run may not be bit-identical to the original "
-        "one: scale: [0.08, 1.0] -> [0.5, 1.0], lr: 0.002 -> 0.5"
+        "warning: 2 options are not as in the interrupted run, so the resumed run may not be bit-identical to the "
+        "original one: scale: [0.08, 1.0] -> [0.5, 1.0], lr: 0.002 -> 0.5"
     )
 
 
@@ -423,17 +423,34 @@ def test_resume_warns_that_overwrite_removes_nothing(tmp_path, monkeypatch, caps
     assert f"overwrite removes nothing: the run that '{folder}' holds is resumed" in capsys.readouterr().err
 
 
+def test_resume_warns_when_a_recipe_names_another_folder(tmp_path, monkeypatch, capsys):
+    folder, recipe, other = save_run(tmp_path / "run"), tmp_path / "recipe.yaml", tmp_path / "other"
+    recipe.write_text(f"ckpt_save_dir: {other}\n")
+    config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
+    assert config.ckpt_save_dir == str(other)
+    assert (
+        f"warning: ckpt_save_dir: the resumed run writes to '{other}' of {recipe}:1, and not to '{folder}', which it "
+        "is resumed from; leave --config out to stay there"
+    ) in capsys.readouterr().err.splitlines()
+    resumed(monkeypatch, "--config", recipe, "--resume", folder, "--ckpt_save_dir", other)
+    recipe.write_text(f"ckpt_save_dir: {folder}\n")
+    resumed(monkeypatch, "--config", recipe, "--resume", folder)
+    assert "ckpt_save_dir: " not in capsys.readouterr().err
+
+
 def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path, monkeypatch, capsys):
     folder, recipe = save_run(tmp_path / "run", lr=0.5, opt="lamb"), tmp_path / "recipe.yaml"
     recipe.write_text("lr: 0.001\nopt: adamw\nema: True\nmixup: 0.5\ncutmix: 0.5\nseed: 3\n")
     config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
     assert (config.lr, config.opt) == (0.001, "adamw"), "what is given comes before what is saved"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "interrupted" in line]
-    assert line.startswith("6 options are not as in the interrupted run, so the resumed run may not be bit-identical")
+    assert line.startswith(
+        "warning: 6 options are not as in the interrupted run, so the resumed run may not be bit-identical"
+    )
     assert line.endswith(" and 2 more; leave --config out to keep the options of the interrupted run")
     assert line.count("->") == 4
     resumed(monkeypatch, "--seed", "3", "--resume", folder)
-    assert capsys.readouterr().err.splitlines()[0].startswith("1 option is not as in the interrupted run, ")
+    assert capsys.readouterr().err.splitlines()[0].startswith("warning: 1 option is not as in the interrupted run, ")
 
 
 def test_resume_auto_refuses_a_folder_with_checkpoints_and_no_snapshot(tmp_path, monkeypatch):

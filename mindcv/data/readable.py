@@ -1,18 +1,20 @@
-"""Finds images that cannot be read, before a long run starts."""
+"""Finds images that cannot be read, before a long run or the compilation of a network starts."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 import numpy as np
 
 from mindcv.data.dataset import ImageDataset
-from mindcv.data.image_io import decode
+from mindcv.data.image_io import check_header, decode
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError
 
-__all__ = ["find_unreadable", "why_unreadable"]
+__all__ = ["find_unreadable", "find_unreadable_files", "why_unreadable"]
 
 _THREADS = 8  # threads mostly wait for the disk when they read headers
 
@@ -33,6 +35,29 @@ def find_unreadable(dataset: ImageDataset, group: Group, whole: bool = False) ->
         reasons = threads.map(lambda index: why_unreadable(dataset, index, whole), share)
         is_bad[list(share)] = [reason is not None for reason in reasons]
     return np.flatnonzero(group.sum_integers(is_bad)).tolist()
+
+
+def find_unreadable_files(paths: Sequence[str]) -> dict[str, DataError]:
+    """Return the error of each file whose header is not that of a readable image. The pixels are not read.
+
+    Pipes and devices are left out, because they can be read only once.
+    """
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="mindcv-check") as threads:
+        errors = zip(paths, threads.map(_header_error, paths))
+        return {path: error for path, error in errors if error is not None}
+
+
+def _header_error(path: str) -> Optional[DataError]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        return None
+    try:
+        with open(path, "rb") as file:
+            check_header(file)
+    except DataError as error:
+        return DataError(f"image '{path}': {error}")
+    except OSError as error:
+        return DataError(f"image '{path}': {error.strerror}")
+    return None
 
 
 def why_unreadable(dataset: ImageDataset, index: int, whole: bool = False) -> Optional[str]:

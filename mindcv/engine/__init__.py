@@ -21,7 +21,7 @@ from mindcv.engine.resumable_run import ResumableRun, weights_to_save
 from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.snapshot import SnapshotWriter
 from mindcv.engine.train_step import AccumulatedStep, TrainStep
-from mindcv.engine.trainer import Trainer, create_trainer, steps_per_epoch
+from mindcv.engine.trainer import Trainer, create_trainer, images_left_out, steps_per_epoch
 
 __all__ = [
     "AccumulatedStep",
@@ -46,6 +46,7 @@ __all__ = [
     "apply_amp",
     "create_trainer",
     "evaluate",
+    "images_left_out",
     "predict",
     "remove_runs",
     "say_compiling",

@@ -33,7 +33,7 @@ from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import Interrupted, UserError
 from mindcv.utils.logger import counted, logger
 
-__all__ = ["Trainer", "create_trainer", "steps_per_epoch"]
+__all__ = ["Trainer", "create_trainer", "images_left_out", "steps_per_epoch"]
 
 
 class Trainer:
@@ -241,6 +241,19 @@ def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:
             f"gradient_accumulation_steps is {accumulation}, and an epoch has {num_batches} batches: nothing remains"
         )
     return num_batches // accumulation if loader.drop_remainder else -(-num_batches // accumulation)
+
+
+def images_left_out(loader: ImageLoader, accumulation: int, num_images: int) -> int:
+    """Return how many images each epoch of one process leaves out, because they fill no step.
+
+    Args:
+        loader: loader of the training images.
+        accumulation: number of batches in a step.
+        num_images: number of images of an epoch, before any is left out.
+    """
+    if not loader.drop_remainder:
+        return 0
+    return num_images - steps_per_epoch(loader, accumulation) * accumulation * loader.get_batch_size()
 
 
 def create_trainer(

@@ -93,7 +93,7 @@ ALONE = Group()  # the one process of a run without others
 def join_group(distribute: bool) -> Group:
     """Join the group of processes that a launcher started. If `distribute` is False, the group is this process alone.
 
-    If no launcher started this process, the group is also this process alone, and the log says so.
+    If no launcher started this process, the group is also this process alone, and a warning says so.
 
     Raises:
         UserError: a launcher started several processes but `distribute` is False, so all would write the same files.
@@ -106,11 +106,14 @@ def join_group(distribute: bool) -> Group:
         return Group()
     if launchers == ["mpirun"] and ms.get_context("device_target") == "CPU":
         raise DeviceError(
-            "mpirun cannot start processes on CPU, because MindSpore has no MPI there: "
-            "use `msrun --worker_num=N --local_worker_num=N --join=True train.py ... --distribute True`"
+            f"mpirun cannot start processes on CPU, because MindSpore has no MPI there: use `{_msrun_command()}`"
         )
     if not launchers:
-        logger.info("distribute is on, but this process was not started by msrun or mpirun: it runs alone")
+        logger.warning(
+            "distribute is on, but no launcher started this process as one of several, so it runs alone: to use N "
+            "processes, start them with `%s`",
+            _msrun_command(),
+        )
         return Group()
     from mindspore.communication import get_group_size, get_rank, init
 
@@ -132,6 +135,11 @@ def join_group(distribute: bool) -> Group:
 def is_launched() -> bool:
     """Return whether a launcher started this process as one of several."""
     return bool(_launchers())
+
+
+def _msrun_command() -> str:
+    script = os.path.basename(sys.argv[0])
+    return f"msrun --worker_num=N --local_worker_num=N --join=True {script} ... --distribute True"
 
 
 def _launchers() -> list[str]:

@@ -1,4 +1,7 @@
-"""The logger of the package. It writes plain lines to standard error."""
+"""The logger of the package. It writes plain lines to standard error.
+
+Each warning starts with "warning: ", as each error of a script starts with "error: ".
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,14 @@ import sys
 from tqdm import tqdm
 
 __all__ = ["counted", "logger"]
+
+
+class _Formatter(logging.Formatter):
+    """Formatter that puts the level before the message, unless the message is only information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        return line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}"
 
 
 class _TqdmHandler(logging.Handler):
@@ -20,7 +31,9 @@ class _TqdmHandler(logging.Handler):
 
 logger = logging.getLogger("mindcv")
 if not logger.handlers:
-    logger.addHandler(_TqdmHandler())
+    _handler = _TqdmHandler()
+    _handler.setFormatter(_Formatter())
+    logger.addHandler(_handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
 

@@ -32,7 +32,7 @@ def test_interruption_records_the_first_signal_and_passes_on_the_second(handled,
         signal.raise_signal(number)
         assert handled == [number]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"{number.name}: finishing this step, then saving; once more stops at once"
+    assert line == f"warning: {number.name}: finishing this step, then saving; once more stops at once"
 
 
 def test_interruption_records_sighup_and_ignores_its_repetition(handled, capsys):
@@ -47,8 +47,8 @@ def test_interruption_records_sighup_and_ignores_its_repetition(handled, capsys)
     signal.raise_signal(signal.SIGHUP)
     assert handled == [signal.SIGTERM, signal.SIGHUP]
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "SIGHUP: finishing this step, then saving"
-    assert second == "SIGTERM: finishing this step, then saving; once more stops at once"
+    assert first == "warning: SIGHUP: finishing this step, then saving"
+    assert second == "warning: SIGTERM: finishing this step, then saving; once more stops at once"
 
 
 def test_interruption_leaves_sighup_ignored_when_it_was_ignored_before(handled):

@@ -195,7 +195,9 @@ def test_resumable_run_moves_the_schedule_when_the_batch_size_differs(capsys, tm
     assert (state.step, state.global_step) == (1, 1)
     assert other.trainer.step.optimizer.global_step.asnumpy() == [1]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("an epoch has 2 steps of 8 images, not 4 of 4: step 2 becomes 1, and the schedule goes with it")
+    assert line == (
+        "warning: an epoch has 2 steps of 8 images, not 4 of 4: step 2 becomes 1, and the schedule goes with it"
+    )
 
 
 def test_resumable_run_refuses_to_capture_averages_that_are_not_finite():

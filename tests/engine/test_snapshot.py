@@ -133,7 +133,7 @@ def test_find_newest_names_and_skips_damaged_snapshots(tmp_path, capsys):
     path, found = find_newest(tmp_path)
     assert path == good and found.progress.global_step == 1 and found.arrays["count"] == 7
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("not used: ") for line in lines)
+    assert len(lines) == 2 and all(line.startswith("warning: not used: ") for line in lines)
     assert str(cut) in lines[0] and f"'{flipped}' is damaged: its digest" in lines[1]
 
     good.write_bytes(b"")

@@ -357,7 +357,7 @@ def test_snapshots_callback_removes_its_mark_when_the_run_fails_before_its_first
 def test_trainer_raises_the_first_error_when_saving_fails_too(capsys):
     with pytest.raises(DataError):
         Trainer(Step([1.0] * 4)).train(1, Broken(4, 2), [snapshots_into(Saver(UserError("no space left")))])
-    assert capsys.readouterr().err == "the run could not be saved: no space left\n"
+    assert capsys.readouterr().err == "warning: the run could not be saved: no space left\n"
 
 
 def test_snapshots_callback_saves_nothing_after_a_step_that_raises(capsys):
@@ -431,7 +431,7 @@ def test_trainer_logs_when_a_run_is_past_its_number_of_epochs(capsys):
     """A resumed run may have trained more epochs than --epoch_size."""
     for is_epoch_done, words in (
         (True, "nothing is left to do: the run has trained 2 epochs already, and epoch_size is 1\n"),
-        (False, "the run ends with epoch 2, which it was in, and epoch_size is 1\n"),
+        (False, "warning: the run ends with epoch 2, which it was in, and epoch_size is 1\n"),
     ):
         trainer = Trainer(Step([1.0] * 2))
         state = trainer.begin(1, Loader(2))

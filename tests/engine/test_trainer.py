@@ -26,6 +26,7 @@ from mindcv.engine import (
     create_trainer,
 )
 from mindcv.engine.progress import RunProgress
+from mindcv.engine.trainer import images_left_out
 from mindcv.loss import create_loss
 from mindcv.models.layers import Dense, LayerNorm
 from mindcv.optim import create_optimizer
@@ -71,6 +72,18 @@ class Loader:
                 yield np.ones((4, 4), np.float32), np.zeros(4, np.int32)
         finally:
             self.open -= 1
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "accumulation", "num_images", "expected"),
+    [(3, 1, 12, 0), (3, 1, 15, 3), (3, 2, 15, 7), (4, 2, 16, 0)],
+)
+def test_images_left_out_counts_images_that_fill_no_step(num_batches, accumulation, num_images, expected):
+    """The batches have 4 images."""
+    loader = Loader(num_batches)
+    assert images_left_out(loader, accumulation, num_images) == expected
+    loader.drop_remainder = False
+    assert images_left_out(loader, accumulation, num_images) == 0
 
 
 class Diary(Callback):
@@ -359,7 +372,7 @@ def test_metrics_table_warns_and_draws_no_curve_without_matplotlib(tmp_path, mon
     Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("learning_curve.png will not be drawn: ") and 'pip install "mindcv[plots]"' in line
+    assert line.startswith("warning: learning_curve.png will not be drawn: ") and 'pip install "mindcv[plots]"' in line
 
 
 def test_create_trainer_makes_a_trainer_whose_loss_falls():

@@ -462,13 +462,20 @@ def test_train_starts_from_published_weights_and_warns_of_other_preprocessing(th
             "convnextv2_tiny.fcmae has no classifier",
         ),
         ("validate.py", ["--pretrained"], 2, "model: is required"),
-        ("infer.py", ["--model", "convnextv2_tiny", "--pretrained", "--image_path", "x"], 1, "the server answers 404"),
+        (
+            "infer.py",
+            ["--model", "convnextv2_tiny", "--pretrained", "--image_path", "x"],
+            1,
+            "image 'x' does not exist",
+        ),
+        ("infer.py", ["--model", "convnextv2_tiny", "--pretrained", "--image_path", "0.png"], 1, "server answers 404"),
     ],
 )
 def test_scripts_report_a_wrong_pretrained_option_in_one_line(
     hub, script, tmp_path, monkeypatch, capfd, script_name, argv, status, message
 ):
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("0.png")
     assert script(script_name, *argv) == status
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]

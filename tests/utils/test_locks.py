@@ -105,7 +105,7 @@ def test_hold_folder_warns_once_when_the_file_system_has_no_locks(tmp_path, monk
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert hold_folder(tmp_path, "start one run at a time") == hold_folder(tmp_path, "") == ""
-    warning = f"cannot lock '{tmp_path / LOCK_FILE}' (Function not implemented): start one run at a time\n"
+    warning = f"warning: cannot lock '{tmp_path / LOCK_FILE}' (Function not implemented): start one run at a time\n"
     assert capsys.readouterr().err == warning
 
 

@@ -9,11 +9,11 @@ from tqdm import tqdm
 from mindcv.utils.logger import counted, logger
 
 
-def test_logger_writes_plain_lines_to_the_current_standard_error(capsys, monkeypatch):
+def test_logger_writes_lines_to_the_current_standard_error_and_marks_warnings(capsys, monkeypatch):
     logger.info("epoch %d", 3)
     logger.warning("careful")
     logger.debug("not shown")
-    assert capsys.readouterr() == ("", "epoch 3\ncareful\n")
+    assert capsys.readouterr() == ("", "epoch 3\nwarning: careful\n")
     replaced = io.StringIO()
     monkeypatch.setattr(sys, "stderr", replaced)
     logger.info("moved")
