@@ -22,6 +22,9 @@ _STEM = own_names("stem conv")[0]
 _NORM = own_names("last norm")
 _HEAD = own_names("head")
 
+# The end of a log line about a head that a checkpoint does not fill.
+_UNTRAINED = "starts from random values and needs training"
+
 
 def load_weights(
     model: nn.Cell,
@@ -118,16 +121,16 @@ def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> t
         sentence = f"the head of {renamed.num_classes} classes is left out"
         for name in theirs:
             del arrays[name]
-        return ours, sentence + (f"; the model's head of {num_classes} classes stays untrained" if ours else "")
+        return ours, sentence + (f"; the model's head of {num_classes} classes {_UNTRAINED}" if ours else "")
     if not renamed.is_encoder:
-        sentence = f"the checkpoint has no head; the model's head of {num_classes} classes stays untrained"
+        sentence = f"the checkpoint has no head; the model's head of {num_classes} classes {_UNTRAINED}"
         return ours, sentence if ours else ""
     if ours:
         return [*_NORM, *ours], (
-            "the checkpoint has no last norm and no head; the model's last norm and its head of "
-            f"{num_classes} classes stay untrained"
+            "the checkpoint has no last norm and no head; the model's last norm keeps its values, and its head of "
+            f"{num_classes} classes {_UNTRAINED}"
         )
-    return list(_NORM), "the checkpoint has no last norm; the model's last norm stays untrained"
+    return list(_NORM), "the checkpoint has no last norm; the model's last norm keeps its values and needs training"
 
 
 def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> bool:

@@ -37,7 +37,7 @@ from mindcv.utils.checks import (
     is_number,
     shown,
 )
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.errors import UnknownKeywordError, UserError
 
 __all__ = ["create_transforms", "transforms_imagenet_eval", "transforms_imagenet_train"]
 
@@ -62,8 +62,7 @@ def create_transforms(
         kwargs: further arguments of the chosen function.
 
     Raises:
-        UserError: a name or value is not allowed.
-        TypeError: the chosen function does not have a keyword.
+        UserError: a name or value is not allowed, or the chosen function does not have a keyword.
     """
     check_name("dataset", dataset_name, DATASET_NAMES, ignore_case=True)
     check_flags(is_training=is_training, separate=separate)
@@ -73,7 +72,7 @@ def create_transforms(
     allowed = inspect.signature(build).parameters
     for name in kwargs:
         if name not in allowed:
-            raise TypeError(unknown_name(f"keyword of {build.__name__}", name, allowed))
+            raise UnknownKeywordError(build.__name__, name, allowed)
     if is_training:
         return build(image_resize, auto_augment=auto_augment, separate=separate, **kwargs)
     if auto_augment:

@@ -1,4 +1,4 @@
-"""Models: ConvNeXt and ConvNeXt V2, their registry and factory."""
+"""ConvNeXt and ConvNeXt V2, with a registry and a factory of models."""
 
 from mindcv.models import convnext
 from mindcv.models.convnext import *  # noqa: F403  (its __all__ is the list of entry functions)

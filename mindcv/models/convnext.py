@@ -1,12 +1,15 @@
 """ConvNeXt and ConvNeXt V2.
 
-"A ConvNet for the 2020s", arXiv 2201.03545; "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
-arXiv 2301.00808. Images come in as [N, C, H, W]; inside, feature maps are channels-last, [N, H, W, C].
+Images are [N, C, H, W]. Inside the network, feature maps are channels-last, [N, H, W, C] (decision 0006).
+
+Sources: "A ConvNet for the 2020s", arXiv 2201.03545, and "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked
+Autoencoders", arXiv 2301.00808.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Optional
 
 import mindspore as ms
@@ -37,13 +40,22 @@ from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
 from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import register_model
 from mindcv.utils.checks import check_flags, check_int, check_ints, check_number
-from mindcv.utils.errors import UserError, unknown_name
+from mindcv.utils.errors import UnknownKeywordError, UserError, unknown_name
 
 __all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtV2Block"]  # register_model adds the variants
 
 
 class ConvNeXtBlock(Block):
-    """7x7 depthwise convolution, then a two-layer perceptron per pixel, scaled per channel and added to x."""
+    """The block of ConvNeXt on [N, H, W, C].
+
+    It consists of a 7x7 depthwise convolution, a LayerNorm, a two-layer perceptron per pixel, and LayerScale. The
+    result is added to the input.
+
+    Args:
+        dim: number of channels C.
+        drop_path: `DropPath` or `KeepPath`, applied to the branch.
+        layer_scale_init_value: initial value of LayerScale, the scale per channel.
+    """
 
     def __init__(self, dim: int, drop_path: nn.Cell, layer_scale_init_value: float = 1e-6):
         super().__init__(version=1)
@@ -80,7 +92,12 @@ class ConvNeXtBlock(Block):
 
 
 class ConvNeXtV2Block(Block):
-    """The block of V2: global response normalisation of the wide map takes the place of the scale."""
+    """The block of ConvNeXt V2 on [N, H, W, C]. It has GRN after GELU and no LayerScale.
+
+    Args:
+        dim: number of channels C.
+        drop_path: `DropPath` or `KeepPath`, applied to the branch.
+    """
 
     def __init__(self, dim: int, drop_path: nn.Cell):
         super().__init__(version=2)
@@ -118,24 +135,33 @@ class ConvNeXtV2Block(Block):
 
 
 class ConvNeXt(BaseNetwork):
-    """ConvNeXt: a stem, four stages of blocks with downsampling between them, a pooled linear head.
+    """ConvNeXt or ConvNeXt V2: a stem, four stages with downsampling layers between them, and a pooled linear head.
+
+    The network maps images [N, in_channels, H, W] to logits [N, num_classes]. H and W are at least 32.
 
     Args:
-        in_channels: channels of the images.
-        num_classes: width of the head; 0 leaves the head out, so that the network gives the pooled features.
-        depths: blocks of each of the four stages.
-        dims: channels of each of the four stages.
-        use_grn: V2's blocks instead of V1's.
-        drop_path_rate: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
-        drop_rate: dropout before the head.
-        layer_scale_init_value: where V1's scale per channel starts. V2 has none.
-        head_init_scale: factor on the head's initial weight (0.001 for fine-tuning in the papers).
-        recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
-        seed: of the random drops.
-        global_pool: 'avg', or '' with num_classes 0 for the normalised map [N, dims[3], H / 32, W / 32].
+        in_channels: number of channels of the images.
+        num_classes: number of classes of the head. 0 gives a network without a head, which returns the pooled features
+            [N, dims[3]].
+        depths: number of blocks in each of the four stages.
+        dims: number of channels in each of the four stages.
+        use_grn: whether to use the blocks of V2 instead of those of V1.
+        drop_path_rate: rate of stochastic depth at the last block, in [0, 1). The rate grows linearly from 0 at the
+            first block.
+        drop_rate: dropout rate before the head, in [0, 1).
+        layer_scale_init_value: initial value of LayerScale in the blocks of V1. V2 ignores it.
+        head_init_scale: factor on the head's initial weight. The papers use 0.001 for fine-tuning.
+        recompute_stages: stages, 0 to 3, whose blocks use gradient checkpointing: the backward pass computes their
+            activations again instead of keeping them.
+        seed: seed of stochastic depth and dropout.
+        global_pool: 'avg' for pooled features. '' needs num_classes 0 and makes the network return the normalised map
+            [N, dims[3], H // 32, W // 32].
 
-    Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling before stage S,
+    Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling layer before stage S, and
     `feature.2S+1` stage S.
+
+    Raises:
+        UserError: an argument has a wrong type or is out of its range.
     """
 
     def __init__(
@@ -190,7 +216,7 @@ class ConvNeXt(BaseNetwork):
         self.dropout = Dropout(drop_rate, sum(depths), seed, count) if drop_rate > 0 else nn.Identity()
         self.reset_classifier(num_classes, head_init_scale, global_pool)
         if is_random:
-            # Sharing the counter with its readers gave it the path of the last one.
+            # MindSpore has named the shared counter after the last layer that reads it.
             self.sample_counter.count.name = "sample_counter.count"
         for stage in recompute_stages:
             for block in self.feature[2 * stage + 1]:
@@ -199,23 +225,23 @@ class ConvNeXt(BaseNetwork):
     def reset_classifier(
         self, num_classes: int, head_init_scale: float = 1.0, global_pool: Optional[str] = None
     ) -> None:
-        """Put a new, untrained head of `num_classes` in; 0 takes the head away.
+        """Replace the head by a new one with random weights, which needs training.
 
         Args:
-            num_classes: width of the head.
-            head_init_scale: factor on its initial weight.
-            global_pool: 'avg' or '', see the class; None leaves it as it is.
+            num_classes: number of classes of the new head. 0 removes the head.
+            head_init_scale: factor on the initial weight of the head.
+            global_pool: 'avg' or '' (see the class). None keeps the present value.
 
         Raises:
-            UserError: a number that is not a whole one of at least 0, or an unknown pooling.
+            UserError: `num_classes` is not a whole number of at least 0, or the pooling is unknown.
         """
-        num_classes = check_int("num_classes", num_classes, 0, note=" (0 takes the head away)")
+        num_classes = check_int("num_classes", num_classes, 0, note=" (0 removes the head)")
         check_number("head_init_scale", head_init_scale, low=0)
         global_pool = self.global_pool if global_pool is None else global_pool
         if global_pool not in ("avg", ""):
             raise UserError(unknown_name("global_pool", str(global_pool), ("avg", "''")))
         if not global_pool and num_classes:
-            raise UserError(f"global_pool '' gives a map and goes with num_classes 0, not {num_classes}")
+            raise UserError(f"global_pool '' makes the network return a map and needs num_classes 0, not {num_classes}")
         self.num_classes, self.global_pool = num_classes, global_pool
         self.pool = GlobalAvgPool() if global_pool else ChannelsLast()
         self.unpool = nn.Identity() if global_pool else ChannelsFirst()
@@ -226,25 +252,30 @@ class ConvNeXt(BaseNetwork):
         self.classifier.update_parameters_name("classifier.")
 
     def get_classifier(self) -> nn.Cell:
-        """The head; an `nn.Identity` where there is none."""
+        """Return the head, or an `nn.Identity` if the network has none."""
         return self.classifier
 
     def parameter_roles(self) -> dict[str, ParameterRole]:
-        """What each parameter is, by name: its part, stage and block, and whether weight decay applies to it."""
+        """Return the role of each parameter by name: its part, stage and block, and whether weight decay applies."""
         roles = feature_roles(self.feature)
         roles.update(roles_in(self.norm, "last norm"))
         roles.update(roles_in(self.classifier, "head"))
-        roles.update(roles_in(self.sample_counter, "state"))  # the random layers inside of the blocks share the counter
+        # The random layers inside the blocks share the counter, so its role is set last.
+        roles.update(roles_in(self.sample_counter, "state"))
         return roles
 
     def forward_features(self, x):
-        """Images [N, C, H, W] to the last stage's map [N, dims[3], H / 32, W / 32]."""
+        """Return the map of the last stage, [N, dims[3], H // 32, W // 32], for images [N, C, H, W]."""
         x = self.sample_counter(self.prepare(x))
-        x = self.feature(x)  # channels last from the stem on
+        x = self.feature(x)  # channels-last from the stem on
         return ops.transpose(x, (0, 3, 1, 2))
 
     def forward_head(self, x, pre_logits: bool = False):
-        """The last map [N, dims[3], h, w] to logits [N, num_classes], or to the pooled, normalised [N, dims[3]]."""
+        """Return the logits [N, num_classes] for the map [N, dims[3], h, w] of the last stage.
+
+        With `pre_logits`, or without a head, the result is the input of the head: the normalised features [N, dims[3]],
+        or the normalised map if `global_pool` is ''.
+        """
         x = self.pool(x)  # [N, dims[3]]; without pooling [N, h, w, dims[3]]
         x = self.unpool(self.norm(x))
         if pre_logits:
@@ -255,10 +286,17 @@ class ConvNeXt(BaseNetwork):
         return self.forward_head(self.forward_features(x))
 
 
+# The arguments of a variant that its entry function passes on.
+_KEYWORDS = set(signature(ConvNeXt).parameters) - {"in_channels", "num_classes", "depths", "dims"}
+
+
 def _build(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, depths: Sequence[int], width: int, **kwargs
+    name: str, pretrained: bool, num_classes: int, in_channels: int, depths: Sequence[int], width: int, /, **kwargs
 ) -> ConvNeXt:
-    """The network of a variant: `width` channels in the first stage, and twice as many in each further one."""
+    """Create a variant with `width` channels in the first stage and twice as many in each further stage."""
+    for keyword in kwargs:
+        if keyword not in _KEYWORDS:
+            raise UnknownKeywordError(name, keyword, ["pretrained", "num_classes", "in_channels", *_KEYWORDS])
     dims = [width * 2**stage for stage in range(4)]
     network = ConvNeXt(in_channels, num_classes, depths, dims, **kwargs)
     if pretrained:

@@ -1,4 +1,4 @@
-"""Feature maps of chosen stages, for detection and segmentation necks."""
+"""Networks that return the feature maps of chosen stages, for detection and segmentation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = ["ConvNeXtFeatures", "FeatureExtractWrapper"]
 
 
 class ConvNeXtFeatures(BaseNetwork):
-    """Gives the maps of some stages of a ConvNeXt instead of logits; later stages and the head are left out.
+    """Returns the feature maps of chosen stages of a ConvNeXt. It has no later stages and no head.
+
+    The attribute `feature_info` describes each returned map (see `FeatureInfo`). The parameters keep their names.
 
     Args:
-        network: a ConvNeXt.
-        out_indices: the stages wanted, 0 to 3, in rising order; -1 is the last one. None for all four.
-
-    `feature_info` describes each map given (see `FeatureInfo`). Parameter names are the network's.
+        network: a ConvNeXt. The result shares its layers.
+        out_indices: numbers of the stages, 0 to 3, in rising order. Negative numbers count from the last stage. None
+            selects all four.
 
     Raises:
-        UserError: an index that is not a stage, twice the same, or out of order.
+        UserError: `network` is not a ConvNeXt, or an index is repeated, out of order or not a stage.
     """
 
     def __init__(self, network: nn.Cell, out_indices: Optional[Sequence[int]] = None):
@@ -49,14 +50,14 @@ class ConvNeXtFeatures(BaseNetwork):
         self.sample_counter = network.sample_counter
         self.feature = nn.SequentialCell(list(network.feature)[: 2 * indices[-1] + 2])
         for parameter in self.get_parameters():
-            parameter.name = names[id(parameter)]  # a new container renames what it is given
+            parameter.name = names[id(parameter)]  # SequentialCell has renamed the parameters.
 
     def parameter_roles(self) -> dict[str, ParameterRole]:
-        """As the network's `parameter_roles`, of the parameters that are left."""
+        """Return the roles of the parameters by name (see `ConvNeXt.parameter_roles`)."""
         return {**feature_roles(self.feature), **roles_in(self.sample_counter, "state")}
 
     def construct(self, x):
-        """Images [N, C, H, W] to a list of [N, chs, H / reduction, W / reduction]."""
+        """Return one map [N, chs, H // reduction, W // reduction] for each chosen stage, from images [N, C, H, W]."""
         x = self.sample_counter(self.prepare(x))
         maps = []
         for i, cell in enumerate(self.feature):
@@ -67,21 +68,24 @@ class ConvNeXtFeatures(BaseNetwork):
 
 
 class FeatureExtractWrapper(nn.Cell):
-    """MindCV's way to the maps between the Cells of a network that runs its Cells one after the other.
+    """Returns maps between the Cells of a network that runs its Cells in sequence, as MindCV does.
+
+    For a ConvNeXt, use `ConvNeXtFeatures`.
 
     Args:
-        net: has `feature_info`, a list with the `name` of each Cell whose result can be taken. Its Cells are called in
-            the order in which they were set; with a true attribute `flatten_sequential` those of a SequentialCell too.
-        out_indices: places in `feature_info`, in rising order. A ConvNeXt is better served by `ConvNeXtFeatures`.
+        net: network with a `feature_info`: a list with the `name` of each Cell whose output can be returned. The Cells
+            run in the order in which they were set. If `net.flatten_sequential` is true, a SequentialCell counts as its
+            single Cells.
+        out_indices: indices into `feature_info`, in rising order.
 
     Raises:
-        UserError: the network has no such Cell.
+        UserError: the network has no `feature_info`, or none of its Cells has a name in it.
     """
 
     def __init__(self, net: nn.Cell, out_indices: Sequence[int] = (0, 1, 2, 3, 4)):
         super().__init__(auto_prefix=False)
         if not hasattr(net, "feature_info"):
-            raise UserError(f"net must be a network with a feature_info, got {shown(net)}")
+            raise UserError(f"net must be a network with the attribute feature_info, got {shown(net)}")
         places = check_ints("out_indices", out_indices, low=0, high=len(net.feature_info) - 1)
         wanted = [net.feature_info[i]["name"] for i in places]
         cells = dict(net.name_cells())
@@ -98,7 +102,7 @@ class FeatureExtractWrapper(nn.Cell):
         self.out_indices = list(places)
 
     def construct(self, x):
-        """x to a list of the maps wanted."""
+        """Return the outputs of the chosen Cells for the input x."""
         maps = []
         for i, cell in enumerate(self.net):
             x = cell(x)

@@ -1,4 +1,4 @@
-"""Networks whose weights are laid out once, for inference."""
+"""Packs the weights of a network once, for faster inference on CPU. See decision 0031."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ __all__ = ["pack_for_inference"]
 
 
 def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
-    """Put a network's weights into the form that the CPU kernels multiply, in place, instead of doing it at each call.
+    """Pack a network's weights once for the CPU kernels, which otherwise pack them at each call.
 
-    A stage becomes one operator, and so do the stem and each downsampling with their norms: small batches gain most.
-    The outputs stay the same bits. Without kernels nothing changes, nor where the network computes in float16.
+    Each stage becomes one operator. The stem and each downsampling layer become one operator together with their norm.
+    Small batches gain most. The outputs stay bit-identical. Without kernels, or if the network computes in float16,
+    nothing changes.
 
-    Load the weights before. The network can still be saved, copied and exported. `load_param_into_net`,
-    `Parameter.set_data`, `set_train(True)`, an `apply_amp` that changes number formats, and replacing a layer or a
-    Parameter undo the packing.
+    Load the weights before you pack them. A packed network can be saved, copied and exported. These calls undo the
+    packing: `load_param_into_net`, `Parameter.set_data`, `set_train(True)`, an `apply_amp` that changes number formats,
+    and the replacement of a layer or a Parameter.
 
-    Values that change in place are not noticed (`ops.assign`, `Parameter.assign_value`, `weight[0] = 7`,
-    `weight.add_`), and the network then computes with the old ones. Use `set_data` instead, or call
+    The network does not notice weights that change in place, as `ops.assign`, `Parameter.assign_value`,
+    `weight[0] = 7` and `weight.add_` do. It then computes with the old values. Use `set_data` instead. Or call
     `network.set_train(True)` and `network.set_train(False)` after the change, and pack again.
 
     Args:
-        network: a ConvNeXt, or a Cell around one.
-        keep_weights: keep the weights beside the packed ones. Without them the network needs less memory and can only
-            infer: training, loading weights, `copy.deepcopy`, `apply_amp`, replacing its layers and exporting it raise
-            a UserError. MindSpore does not ask the network when it saves parameters, so that `save_checkpoint` writes
-            only those that are left. Save before packing.
+        network: a ConvNeXt, or a Cell that contains one. It is changed in place.
+        keep_weights: whether to keep the original weights beside the packed ones. Without them the network needs less
+            memory and can only infer. Training, loading weights, `copy.deepcopy`, `apply_amp`, replacing layers and
+            exporting then raise a UserError. `save_checkpoint` cannot raise it and writes only the parameters that are
+            left, so save before packing.
+
+    Returns:
+        The same network.
+
+    Raises:
+        UserError: an argument has the wrong type.
     """
     check_network("network", network)
     check_flags(keep_weights=keep_weights)
@@ -51,7 +58,7 @@ def pack_for_inference(network: nn.Cell, keep_weights: bool = True) -> nn.Cell:
 
 
 def _refuse_loading(network: nn.Cell, section: Section) -> None:
-    """Refuse new values for all parameters of `network`: those of `section`, which are gone, would not follow."""
+    """Refuse new values for all parameters of `network`, because the removed ones of `section` cannot change."""
 
     def set_data(*_: object, **__: object) -> None:
         section.check_weights()
@@ -61,7 +68,10 @@ def _refuse_loading(network: nn.Cell, section: Section) -> None:
 
 
 def _packed(cells: list[nn.Cell]) -> Optional[nn.Cell]:
-    """The kernel of a stage's blocks, of the stem or of a downsampling; None for other cells and other formats."""
+    """Return the packed kernel of a stage, the stem or a downsampling layer.
+
+    The result is None for other Cells and for number formats that have no kernel.
+    """
     kinds = [type(cell) for cell in cells]
     if kinds == [StemConv, LayerNorm]:
         return _packed_patches(*cells, images=True)

@@ -1,4 +1,4 @@
-"""What each parameter of a network is, as the network tells optimizers."""
+"""The role of each parameter in a network. Optimizers group parameters by it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ __all__ = ["ParameterRole", "feature_roles", "roles_in"]
 
 
 class ParameterRole(NamedTuple):
-    """What one parameter of a network is.
+    """The role of one parameter in a network.
 
     Attributes:
-        part: `stem`, `downsampling`, `block`, `last norm` or `head`; `state` for a value that no optimizer trains.
-        stage: the stage, from 0. The stem and a downsampling belong to the stage that follows them. None elsewhere.
-        block: the block in its stage, from 0. None outside of blocks.
-        is_decayed: whether weight decay applies to it when the recipe leaves norms and biases out.
+        part: `stem`, `downsampling`, `block`, `last norm` or `head`. The part `state` holds values that no optimizer
+            trains.
+        stage: number of the stage, from 0. The stem and a downsampling layer belong to the stage that follows them.
+            None for the other parts.
+        block: number of the block in its stage, from 0. None outside of blocks.
+        is_decayed: whether weight decay applies to the parameter if the recipe exempts norms and biases.
     """
 
     part: str
@@ -28,7 +30,11 @@ class ParameterRole(NamedTuple):
 
 
 def feature_roles(feature: nn.Cell) -> dict[str, ParameterRole]:
-    """Name -> role of the parameters of `feature`: the stem and stage 0, then a downsampling and a stage each."""
+    """Return the roles of the parameters of a network's stages, by name.
+
+    Args:
+        feature: the stem and stage 0, then a downsampling layer and a stage for each further stage.
+    """
     roles = {}
     for index, section in enumerate(feature):
         stage, is_stage = divmod(index, 2)
@@ -43,9 +49,13 @@ def feature_roles(feature: nn.Cell) -> dict[str, ParameterRole]:
 def roles_in(
     cell: nn.Cell, part: str, stage: Optional[int] = None, block: Optional[int] = None
 ) -> dict[str, ParameterRole]:
-    """Name -> role of all parameters of `cell`, which is one part of a network.
+    """Return the roles of all parameters of `cell`, by name.
 
-    Weight decay leaves out what is one-dimensional, each bias, and the scales and shifts of GRN ([1, 1, 1, C]).
+    Weight decay exempts one-dimensional parameters, biases, and GRN's `gamma` and `beta` of shape [1, 1, 1, C].
+
+    Args:
+        cell: one part of a network.
+        part, stage, block: place of `cell` in the network (see `ParameterRole`).
     """
     grn = {id(p) for _, layer in cell.cells_and_names() if isinstance(layer, GRN) for p in layer.get_parameters()}
     roles = {}

@@ -1,4 +1,4 @@
-"""Published weights by name: which there are, where they lie, and how they get into a network."""
+"""Finds published weights by name, downloads them and loads them into a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "split_tag",
 ]
 
-# What the licences that are no free ones ask, in short; the weights' own pages have the whole of it.
+# Short summaries of the licences that are not free. The page of the weights has the full text.
 _CONDITIONS = {
     "CC-BY-NC-4.0": "no commercial use",
     "DINOv3": "terms of Meta's DINOv3 licence",
@@ -37,33 +37,36 @@ _HUB = "https://huggingface.co"
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """`("convnext_tiny", "fb_in1k")` of `convnext_tiny.fb_in1k`; the tag is empty where there is none."""
+    """Split `convnext_tiny.fb_in1k` into `("convnext_tiny", "fb_in1k")`. The tag is '' if the name has none."""
     model, _, tag = check_text("model_name", name).partition(".")
     return model, tag
 
 
 def list_pretrained_tags(model_name: str) -> list[str]:
-    """The tags of a model's published weights, the default first; empty where there are none.
+    """Return the tags of a model's published weights, the default first. The list is empty if there are none.
 
-    A tag after a dot makes the name of `create_model(..., pretrained=True)`: `convnextv2_tiny.fcmae`.
+    `create_model(..., pretrained=True)` takes the model's name with a tag, such as `convnextv2_tiny.fcmae`.
+
+    Raises:
+        UserError: the name is not text.
     """
     return [split_tag(weights.name)[1] for weights in _weights_of(model_name)]
 
 
 def pretrained_weights(name: str) -> PretrainedWeights:
-    """What is known of published weights.
+    """Return the entry of published weights in the table.
 
     Args:
-        name: `model.tag`, or `model` for the first of its tags.
+        name: `model.tag`, or `model` for the model's first tag.
 
     Raises:
-        UserError: the model has no published weights, or none of that tag; the message lists those there are.
+        UserError: the model has no published weights, or none with this tag. The message lists the known names.
     """
     model, tag = split_tag(name)
     published = _weights_of(model)
     if not published:
         known = sorted({split_tag(weights.name)[0] for weights in PUBLISHED})
-        raise UserError(f"there are no published weights of '{model}' (there are of: {', '.join(known)})")
+        raise UserError(f"there are no published weights of '{model}' (models that have some: {', '.join(known)})")
     if not tag:
         return published[0]
     for weights in published:
@@ -73,18 +76,18 @@ def pretrained_weights(name: str) -> PretrainedWeights:
 
 
 def pretrained_options(weights: PretrainedWeights) -> dict[str, Any]:
-    """What the weights say of a config: model, classes and preprocessing, by the names of the options."""
+    """Return the options that the weights determine: the model, the number of classes and the preprocessing."""
     images = weights.preprocessing._asdict()
     images.update(mean=list(images["mean"]), std=list(images["std"]))
     return {"model": split_tag(weights.name)[0], "num_classes": weights.num_classes, "in_channels": 3, **images}
 
 
 def load_pretrained(network: nn.Cell, name: str) -> None:
-    """Fill a network with published weights; the log says so where its head or stem is another than theirs.
+    """Fill a network with published weights. The log reports a head or stem that differs from the published one.
 
     Args:
-        network: of the model that `name` says.
-        name: see `pretrained_weights`.
+        network: network of the model in `name`.
+        name: name of the weights (see `pretrained_weights`).
 
     Raises:
         UserError: see `pretrained_weights` and `fetch_pretrained`.
@@ -94,13 +97,14 @@ def load_pretrained(network: nn.Cell, name: str) -> None:
 
 
 def fetch_pretrained(weights: PretrainedWeights) -> Path:
-    """The file of the weights, from this library's cache, from that of Hugging Face, or else from the network.
+    """Return the file of the weights. It is downloaded if neither cache holds it.
 
-    The caches are `$MINDCV_HOME/models` (MindCV's own place for them, `~/.mindcv/models`) and `$HF_HOME/hub`. An
-    address on Hugging Face is asked for at `$HF_ENDPOINT`, where that is set, and not at all with `HF_HUB_OFFLINE`.
+    The caches are `$MINDCV_HOME/models` (`~/.mindcv/models` by default, as in MindCV) and the Hugging Face cache
+    `$HF_HOME/hub`. `$HF_ENDPOINT` replaces the address of Hugging Face. With `HF_HUB_OFFLINE` set, nothing is
+    downloaded from there.
 
     Raises:
-        UserError: it is nowhere, or what came is not the file; the message says where one can put it by hand.
+        UserError: the file cannot be downloaded, or its digest is wrong. The message says where to put it by hand.
     """
     is_on_hub = weights.url.startswith(f"{_HUB}/")
     file_name = Path(urlsplit(weights.url).path).name
@@ -110,7 +114,7 @@ def fetch_pretrained(weights: PretrainedWeights) -> Path:
     if is_on_hub and not path.is_file():
         found = _in_hub_cache(weights.url)
         if found:
-            logger.info("%s: from the cache of Hugging Face, '%s'", weights.name, found)
+            logger.info("%s is read from the Hugging Face cache: '%s'", weights.name, found)
             return found
         url = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/") + url[len(_HUB) :]
     try:
@@ -118,7 +122,7 @@ def fetch_pretrained(weights: PretrainedWeights) -> Path:
             _refuse_if_offline(url, is_on_hub)
             condition = _CONDITIONS.get(weights.license)
             terms = f"{weights.license}: {condition}" if condition else weights.license
-            logger.info("%s: licence %s (%s)", weights.name, terms, weights.source)
+            logger.info("%s has the licence %s (source: %s)", weights.name, terms, weights.source)
         return download(url, path, sha256=weights.sha256)
     except UserError as error:
         variables = "MINDCV_HOME (the cache) or https_proxy"
@@ -127,7 +131,7 @@ def fetch_pretrained(weights: PretrainedWeights) -> Path:
 
 
 def markdown_table() -> str:
-    """All published weights as the table of docs/reference/pretrained.md."""
+    """Return the Markdown table of all published weights for docs/reference/pretrained.md."""
     rows = ["| name | classes | pixels | crop | top-1 | licence | source |", "|---|---|---|---|---|---|---|"]
     for weights in PUBLISHED:
         images = weights.preprocessing
@@ -144,11 +148,14 @@ def _weights_of(model_name: str) -> list[PretrainedWeights]:
 
 def _refuse_if_offline(url: str, is_on_hub: bool) -> None:
     if is_on_hub and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise UserError(f"'{url}' is in no cache, and HF_HUB_OFFLINE is set")
+        raise UserError(f"'{url}' is in no cache, and HF_HUB_OFFLINE forbids downloading it")
 
 
 def _in_hub_cache(url: str) -> Optional[Path]:
-    """The file in the layout of Hugging Face's own client: of the revision last fetched as main, else the newest."""
+    """Return the file in the cache of Hugging Face's client, or None.
+
+    The revision that the client last fetched comes first. Otherwise the newest file of any revision is taken.
+    """
     owner, repository, _, revision, file_name = urlsplit(url).path.strip("/").split("/")
     folder = _hub_cache() / f"models--{owner}--{repository}"
     reference = folder / "refs" / revision
@@ -160,7 +167,7 @@ def _in_hub_cache(url: str) -> Optional[Path]:
 
 
 def _hub_cache() -> Path:
-    """Where Hugging Face's client keeps models: the variables it looks at, in its order."""
+    """Return the folder of the Hugging Face cache. It reads the same variables, in the same order, as their client."""
     if os.environ.get("HF_HUB_CACHE"):
         return Path(os.environ["HF_HUB_CACHE"]).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -168,5 +175,5 @@ def _hub_cache() -> Path:
 
 
 def _host(source: str) -> str:
-    """A short name of a page: its owner and repository on GitHub."""
+    """Return a short name of a source: the owner and the repository on GitHub."""
     return "/".join(urlsplit(source).path.split("/")[1:3])

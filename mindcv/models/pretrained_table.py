@@ -1,9 +1,10 @@
-"""Published weights: where they are, what images they want, and how good they were found to be.
+"""The table of published weights: address, licence, preprocessing and accuracy.
 
-Every number is its publisher's. `source` says where it stands; a figure or digest that nobody published is None.
+Every figure comes from the publisher, on the page `source`. A figure or digest that nobody published is None.
 
-Names are the model's and, after a dot, timm's tag of the weights (`in12k_ft_in1k`: trained on ImageNet-12k, then on
-ImageNet-1k). `tv_` and `mindcv_` are torchvision's and MindCV's weights. The first row of a model is its default.
+A name is the model's name, a dot, and timm's tag of the weights. The tag `in12k_ft_in1k` means training on ImageNet-12k
+and then on ImageNet-1k. The tags of torchvision's and MindCV's weights begin with `tv_` and `mindcv_`. The first row of
+a model is its default.
 
 Decision 0057 says which sources are used.
 """
@@ -16,7 +17,7 @@ __all__ = ["PUBLISHED", "Preprocessing", "PretrainedWeights"]
 
 
 class Preprocessing(NamedTuple):
-    """What an image goes through on its way to the network, in the words and units of the options."""
+    """Preprocessing of an image before the network. The names and units are those of the options."""
 
     image_resize: int
     crop_pct: float
@@ -30,13 +31,13 @@ class PretrainedWeights(NamedTuple):
 
     Attributes:
         name: `model.tag`.
-        url: of the file.
-        sha256: its digest or the first 8 digits of it, where published.
-        license: of the weights.
-        num_classes: width of the head, 0 without one.
-        preprocessing: of images to classify; for classifiers of ImageNet-1k what `top_1` was measured with.
-        top_1: accuracy on ImageNet-1k's validation images, percent.
-        source: the page that says so.
+        url: address of the file.
+        license: licence of the weights.
+        preprocessing: preprocessing of images to classify. `top_1` was measured with it.
+        source: address of the page that publishes the figures.
+        num_classes: number of classes of the head, 0 without a head.
+        top_1: top-1 accuracy on the validation images of ImageNet-1k in percent, or None.
+        sha256: SHA-256 digest of the file, or its first 8 digits, or None.
     """
 
     name: str
@@ -63,8 +64,10 @@ _AT_224_WHOLE = Preprocessing(224, 1.0)
 _AT_256 = Preprocessing(256, 1.0)
 _AT_288_NARROW = Preprocessing(288, 0.95)
 _AT_288 = Preprocessing(288, 1.0)
-_AT_384 = Preprocessing(384, 1.0)  # from 384 up 1.0 squashes the image to the square, as the official code does
-_AT_384_CENTRE = Preprocessing(384, 0.999)  # and this crops it: the shorter side becomes int(384 / 0.999) = 384
+# From 384 pixels, crop_pct 1.0 squashes the whole image to a square, as the official code does. With 0.999 the shorter
+# side becomes int(384 / 0.999) = 384 pixels, and the image is cropped.
+_AT_384 = Preprocessing(384, 1.0)
+_AT_384_CENTRE = Preprocessing(384, 0.999)
 _AT_512 = Preprocessing(512, 1.0)
 
 _CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
@@ -77,7 +80,7 @@ _IN12K, _IN22K = 11821, 21841
 
 
 def _hub(name: str, images: Preprocessing, top_1: Optional[float], **fields: object) -> PretrainedWeights:
-    """Weights that timm's organisation on Hugging Face holds: its own, and official ones without pickled code."""
+    """Weights in timm's repositories on Hugging Face: timm's own, and official ones as safetensors files."""
     url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
     return PretrainedWeights(name, url, preprocessing=images, top_1=top_1, **fields)
 
@@ -102,7 +105,7 @@ def _v2(name: str, images: Preprocessing, top_1: float) -> PretrainedWeights:
 
 
 def _fcmae(name: str) -> PretrainedWeights:
-    """An encoder after FCMAE pre-training, with neither last norm nor head."""
+    """An encoder after FCMAE pre-training. It has no last norm and no head."""
     return _hub(name, _AT_224, None, num_classes=0, license="CC-BY-NC-4.0", source=_CONVNEXT_V2)
 
 
@@ -115,7 +118,7 @@ def _eupe(name: str) -> PretrainedWeights:
 
 
 def _torchvision(model: str, sha256: str, resized_to: int, top_1: float) -> PretrainedWeights:
-    """The shorter side becomes `resized_to` pixels."""
+    """torchvision's weights. Their preprocessing resizes the shorter side to `resized_to` pixels and crops 224."""
     images = Preprocessing(224, 224 / resized_to, "bilinear")
     url = f"https://download.pytorch.org/models/{model}-{sha256}.pth"
     return PretrainedWeights(f"{model}.tv_in1k", url, "BSD-3-Clause", images, _TORCHVISION, top_1=top_1, sha256=sha256)
@@ -142,7 +145,7 @@ PUBLISHED = (
     _timm("convnext_tiny.in12k_ft_in1k", _AT_288, 84.450),
     _timm("convnext_tiny.in12k_ft_in1k_384", _AT_384, 85.122),
     _timm("convnext_tiny.in12k", _AT_224_WIDE, num_classes=_IN12K),
-    _v1("convnext_tiny.fb_in22k_ft_in1k", _AT_224, 82.9),  # timm's results at 288 pixels: 78.898
+    _v1("convnext_tiny.fb_in22k_ft_in1k", _AT_224, 82.9),  # timm measured 78.898 at 288 pixels.
     _v1("convnext_tiny.fb_in1k", _AT_224, 82.1),
     _v1("convnext_tiny.fb_in22k_ft_in1k_384", _AT_384, 84.1),
     _v1("convnext_tiny.fb_in22k", _AT_224, num_classes=_IN22K),

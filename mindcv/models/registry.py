@@ -1,4 +1,4 @@
-"""The list of models by name."""
+"""The registry of models by name."""
 
 from __future__ import annotations
 
@@ -30,13 +30,19 @@ _entrypoints: dict[str, Callable[..., nn.Cell]] = {}
 
 
 def register_model(fn: Callable[..., nn.Cell]) -> Callable[..., nn.Cell]:
-    """Decorator: make the entry function `fn` known under its own name, and export it from its module.
+    """Register the entry function `fn` under its own name and export it from its module. Use it as a decorator.
+
+    Args:
+        fn: function with the keywords `pretrained`, `num_classes` and `in_channels` that returns a network.
+
+    Returns:
+        The same function.
 
     Raises:
-        ValueError: another function has that name already.
+        ValueError: a model with this name is already registered.
     """
     if fn.__name__ in _entrypoints:
-        raise ValueError(f"a model named '{fn.__name__}' is registered already")
+        raise ValueError(f"a model named '{fn.__name__}' is already registered")
     _entrypoints[fn.__name__] = fn
     exported = sys.modules[fn.__module__].__dict__.setdefault("__all__", [])
     if fn.__name__ not in exported:
@@ -50,13 +56,17 @@ def list_models(
     pretrained: bool = False,
     exclude_filters: Union[str, Sequence[str]] = "",
 ) -> list[str]:
-    """Names of registered models, sorted.
+    """Return the sorted names of registered models.
 
     Args:
-        filter: shell pattern a name must match, such as '*v2*', or several patterns, of which it must match one.
-        module: only models defined in this module, such as 'convnext'.
-        pretrained: only models with published weights; `list_pretrained_tags` has which.
-        exclude_filters: a pattern, or several, that a name must not match.
+        filter: shell pattern that a name must match, such as '*v2*', or a list of patterns of which it must match one.
+            '' matches every name.
+        module: name of the module that defines the models, such as 'convnext'. '' selects all modules.
+        pretrained: whether to list only models with published weights (see `list_pretrained_tags`).
+        exclude_filters: pattern, or list of patterns, that a name must not match.
+
+    Raises:
+        UserError: `filter` or `exclude_filters` is neither text nor a list of texts.
     """
     wanted, excluded = _patterns("filter", filter), _patterns("exclude_filters", exclude_filters)
     return sorted(
@@ -77,26 +87,26 @@ def _patterns(name: str, given: Union[str, Sequence[str]]) -> list[str]:
 
 
 def list_modules() -> list[str]:
-    """Names of the modules that define models, sorted."""
+    """Return the sorted names of the modules that define models."""
     return sorted({_module_of(name) for name in _entrypoints})
 
 
 def is_model(model_name: str) -> bool:
-    """Whether a model of that name is registered; with a tag, whether it has published weights of that tag."""
+    """Return whether a model is registered. If the name has a tag, published weights with this tag must exist too."""
     name, tag = split_tag(model_name)
     return name in _entrypoints and (not tag or tag in list_pretrained_tags(name))
 
 
 def is_model_in_modules(model_name: str, module_names: Sequence[str]) -> bool:
-    """Whether the model is defined in one of the modules."""
+    """Return whether the model is registered and defined in one of the modules."""
     return is_model(model_name) and _module_of(split_tag(model_name)[0]) in module_names
 
 
 def is_model_pretrained(model_name: str) -> bool:
-    """Whether there are published weights of the model; of a name with a tag, whether of that tag.
+    """Return whether the model has published weights. If the name has a tag, only this tag counts.
 
     Raises:
-        UserError: see `model_entrypoint`.
+        UserError: the model is unknown.
     """
     name, tag = split_tag(model_name)
     model_entrypoint(name)
@@ -105,10 +115,13 @@ def is_model_pretrained(model_name: str) -> bool:
 
 
 def get_pretrained_cfg(model_name: str) -> dict[str, Any]:
-    """What is known of the published weights of a model, or of a model and tag: address, licence, preprocessing ...
+    """Return the description of a model's published weights: address, licence, preprocessing and accuracy.
+
+    Args:
+        model_name: `model.tag`, or `model` for the model's first tag.
 
     Raises:
-        UserError: see `model_entrypoint` and `pretrained_weights`.
+        UserError: the model is unknown, or it has no published weights with this tag.
     """
     model_entrypoint(split_tag(model_name)[0])
     weights = pretrained_weights(model_name)
@@ -118,10 +131,10 @@ def get_pretrained_cfg(model_name: str) -> dict[str, Any]:
 
 
 def get_pretrained_cfg_value(model_name: str, cfg_key: str) -> Any:
-    """One entry of `get_pretrained_cfg`.
+    """Return one entry of `get_pretrained_cfg`.
 
     Raises:
-        UserError: see `get_pretrained_cfg`; or it has no such key.
+        UserError: the description does not have this key, or `get_pretrained_cfg` raises it.
     """
     known = get_pretrained_cfg(model_name)
     if cfg_key not in known:
@@ -130,15 +143,15 @@ def get_pretrained_cfg_value(model_name: str, cfg_key: str) -> Any:
 
 
 def has_pretrained_cfg_key(model_name: str, cfg_key: str) -> bool:
-    """Whether `get_pretrained_cfg` of the model has that key, with a value."""
+    """Return whether `get_pretrained_cfg` of the model has this key with a value that is not None."""
     return get_pretrained_cfg(model_name).get(cfg_key) is not None
 
 
 def model_entrypoint(model_name: str) -> Callable[..., nn.Cell]:
-    """The entry function of a model.
+    """Return the entry function of a model.
 
     Raises:
-        UserError: no such model; the message has the nearest name and all there are.
+        UserError: the model is unknown. The message has the nearest name and all known names.
     """
     if check_text("model_name", model_name) not in _entrypoints:
         raise UserError(unknown_name("model", model_name, _entrypoints))

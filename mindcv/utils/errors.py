@@ -19,6 +19,7 @@ __all__ = [
     "Interrupted",
     "MissingSplitError",
     "UnknownClassesError",
+    "UnknownKeywordError",
     "UserError",
     "closest_file",
     "nearest",
@@ -84,6 +85,24 @@ class UnknownClassesError(DataError):
             f"'{folder}' has {len(names)} class folder(s) that belong to none of {whose} {len(known)} classes: "
             f"{shorten(names)}{close} (the classes are {shorten(known)})"
         )
+
+
+class UnknownKeywordError(UserError, TypeError):
+    """A function was called with a keyword that it does not have. Like Python's own error, it is a TypeError.
+
+    Args:
+        function: name of the function or model.
+        keyword: the unknown keyword.
+        known: names of all keywords of the function. They are kept as the attribute `known`.
+    """
+
+    def __init__(self, function: str, keyword: str, known: Iterable[str]):
+        self.keyword, self.known = keyword, sorted(known)
+        super().__init__(unknown_name(f"{function}: the keyword", keyword, self.known))
+
+    def with_known(self, function: str, known: Iterable[str]) -> UnknownKeywordError:
+        """Return the same error for a caller `function` that has the further keywords `known`."""
+        return UnknownKeywordError(function, self.keyword, {*self.known, *known})
 
 
 class CheckpointError(UserError):

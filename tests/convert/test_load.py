@@ -122,8 +122,8 @@ def test_load_weights_rejects_a_head_of_another_width_unless_replace_head(tmp_pa
 
     load_weights(target, path, replace_head=True)
     assert (
-        capsys.readouterr().err
-        == f"{path}: the head of 5 classes is left out; the model's head of 3 classes stays untrained\n"
+        capsys.readouterr().err == f"{path}: the head of 5 classes is left out; "
+        "the model's head of 3 classes starts from random values and needs training\n"
     )
     for name, found in values(target).items():
         expected = before[name] if name.startswith("classifier.") else arrays[name]
@@ -174,9 +174,10 @@ def encoder_of(arrays):
         (
             3,
             ("norm.", "classifier."),
-            "no last norm and no head; the model's last norm and its head of 3 classes stay untrained",
+            "no last norm and no head; the model's last norm keeps its values, "
+            "and its head of 3 classes starts from random values and needs training",
         ),
-        (0, ("norm.",), "no last norm; the model's last norm stays untrained"),
+        (0, ("norm.",), "no last norm; the model's last norm keeps its values and needs training"),
     ],
 )
 def test_load_weights_accepts_an_encoder_when_replace_head(tmp_path, capsys, num_classes, left, message):
@@ -201,8 +202,8 @@ def test_load_weights_accepts_a_file_without_a_head_when_replace_head(tmp_path, 
         load_weights(target, path)
     load_weights(target, path, replace_head=True)
     assert (
-        capsys.readouterr().err
-        == f"{path}: the checkpoint has no head; the model's head of 3 classes stays untrained\n"
+        capsys.readouterr().err == f"{path}: the checkpoint has no head; "
+        "the model's head of 3 classes starts from random values and needs training\n"
     )
     np.testing.assert_array_equal(target.norm.beta.asnumpy(), arrays["norm.beta"])
     # A last norm with a missing part is an error: no software writes such a file.

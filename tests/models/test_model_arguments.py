@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mindcv import create_model
-from mindcv.models import ConvNeXtFeatures, is_model, list_models, model_entrypoint, pack_for_inference
+from mindcv.models import ConvNeXtFeatures, convnext_atto, is_model, list_models, model_entrypoint, pack_for_inference
 from mindcv.models.convnext import ConvNeXt
 from mindcv.models.features import FeatureExtractWrapper
 from mindcv.utils.errors import UserError
@@ -55,6 +55,30 @@ def test_convnext_names_a_wrong_argument(wrong, sentence):
         ConvNeXt(**{**SMALL, **wrong})
 
 
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: create_model("convnext_atto", num_clases=3),
+            "create_model: the keyword 'num_clases' is not known; did you mean 'num_classes'? (there are: ",
+        ),
+        (
+            lambda: create_model("convnext_atto", chekpoint_path="a.ckpt"),
+            "create_model: the keyword 'chekpoint_path' is not known; did you mean 'checkpoint_path'? (there are: ",
+        ),
+        (lambda: create_model("convnextv2_atto", depths=(1, 1, 1, 1)), "create_model: the keyword 'depths' is not kn"),
+        (
+            lambda: convnext_atto(drop_pth_rate=0.1),
+            "convnext_atto: the keyword 'drop_pth_rate' is not known; did you mean 'drop_path_rate'? (there are: ",
+        ),
+    ],
+)
+def test_model_names_an_unknown_keyword(call, sentence):
+    with refused(sentence) as caught:
+        call()
+    assert isinstance(caught.value, TypeError)
+
+
 def test_convnext_takes_the_numbers_of_numpy():
     network = ConvNeXt(dims=np.array([8, 16, 24, 32]), depths=[1, np.int64(1), 1, 1], drop_path_rate=np.float32(0.25))
     assert network.num_features == 32 and len(network.feature) == 8
@@ -101,7 +125,7 @@ def test_create_model_names_a_wrong_argument(model_name, wrong, sentence):
         (lambda: list_models(exclude_filters=[1]), "exclude_filters must be a pattern such as '*v2*', or a list of"),
         (lambda: pack_for_inference(None), "network must be a network (a mindspore.nn.Cell), got None"),
         (lambda: ConvNeXtFeatures(None), "network must be a ConvNeXt, got None"),
-        (lambda: FeatureExtractWrapper(None), "net must be a network with a feature_info, got None"),
+        (lambda: FeatureExtractWrapper(None), "net must be a network with the attribute feature_info, got None"),
     ],
 )
 def test_functions_of_models_name_a_wrong_argument(call, sentence):

@@ -55,7 +55,7 @@ def test_in_chans_is_in_channels():
     network = create_model("convnext_atto", num_classes=2, in_chans=4)
     assert network.feature[0][0].weight.shape[1] == 4
     assert create_model("convnext_atto", in_channels=4, in_chans=4).feature[0][0].weight.shape[1] == 4
-    with pytest.raises(UserError, match="in_channels=2 and in_chans=4 are one option"):
+    with pytest.raises(UserError, match="in_channels=2 and in_chans=4 are two names of one argument"):
         create_model("convnext_atto", in_channels=2, in_chans=4)
 
 
@@ -79,7 +79,7 @@ def test_global_pool_empty_gives_the_normalised_map(images):
 def test_global_pool_that_is_wrong_is_named():
     with pytest.raises(UserError, match="global_pool 'max' is not known"):
         build(global_pool="max")
-    with pytest.raises(UserError, match="global_pool '' gives a map and goes with num_classes 0, not 5"):
+    with pytest.raises(UserError, match="global_pool '' makes the network return a map and needs num_classes 0, not 5"):
         build(global_pool="")
 
 

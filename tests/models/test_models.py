@@ -40,7 +40,7 @@ def test_register_model_adds_a_model_and_refuses_its_name_a_second_time():
     try:
         register_model(my_convnext)
         assert create_model("my_convnext", num_classes=3)(IMAGE).shape == (2, 3)
-        with pytest.raises(ValueError, match="registered already"):
+        with pytest.raises(ValueError, match="already registered"):
             register_model(my_convnext)
     finally:
         _entrypoints.pop("my_convnext", None)

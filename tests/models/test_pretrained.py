@@ -154,7 +154,9 @@ def test_create_model_refuses_names_without_published_weights():
         UserError, match=r"'fb_in1' is not known; did you mean 'fb_in1k'\? \(there are: .*mindcv_in1k, tv_in1k"
     ):
         create_model("convnext_tiny.fb_in1", pretrained=True)
-    with pytest.raises(UserError, match=r"no published weights of 'convnextv2_small' \(there are of: convnext_atto, "):
+    with pytest.raises(
+        UserError, match=r"no published weights of 'convnextv2_small' \(models that have some: convnext_atto, "
+    ):
         create_model("convnextv2_small", pretrained=True)
     with pytest.raises(UserError, match="give pretrained=True, or 'convnextv2_tiny' alone"):
         create_model("convnextv2_tiny.fcmae")
@@ -244,7 +246,7 @@ def test_create_model_downloads_weights_once_and_gives_the_logits_of_the_referen
     logits = network(Tensor(reference.image((2, 3, 64, 64)))).asnumpy()
     np.testing.assert_allclose(logits, reference.arrays["convnext_atto/2x64x64/logits"], atol=2e-4, rtol=0)
     assert [path for path, _ in atto_on_hub.seen] == [path_on_hub(ATTO), f"/cdn{path_on_hub(ATTO)}"]
-    assert f"{ATTO}: licence Apache-2.0 (https://" in capfd.readouterr().err
+    assert f"{ATTO} has the licence Apache-2.0 (source: https://" in capfd.readouterr().err
     assert os.listdir(tmp_path / "mindcv" / "models") == [f"{ATTO}.safetensors"]
     again = mindcv.convnext_atto(pretrained=True).set_train(False)  # the entry function; from the cache
     np.testing.assert_array_equal(again(Tensor(reference.image((2, 3, 64, 64)))).asnumpy(), logits)
@@ -285,7 +287,7 @@ def test_create_model_names_url_and_ways_out_when_weights_cannot_be_downloaded(h
 @pytest.mark.parametrize("value", ["1", "yes", "True"])
 def test_create_model_sends_no_request_when_hf_hub_offline_is_set(atto_on_hub, monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    with pytest.raises(UserError, match="is in no cache, and HF_HUB_OFFLINE is set; put the file at"):
+    with pytest.raises(UserError, match="is in no cache, and HF_HUB_OFFLINE forbids downloading it; put the file at"):
         create_model(ATTO, pretrained=True)
     assert atto_on_hub.seen == []
 
@@ -294,7 +296,7 @@ def test_fetch_pretrained_logs_a_non_commercial_licence(hub, capfd):
     hub.files[path_on_hub("convnextv2_atto.fcmae_ft_in1k")] = b"weights"
     fetch_pretrained(pretrained_weights("convnextv2_atto"))
     assert (
-        "licence CC-BY-NC-4.0: no commercial use (https://github.com/facebookresearch/ConvNeXt-V2)"
+        "licence CC-BY-NC-4.0: no commercial use (source: https://github.com/facebookresearch/ConvNeXt-V2)"
         in capfd.readouterr().err
     )
 
@@ -344,8 +346,8 @@ def test_create_model_adapts_published_weights_to_other_heads_and_channels(hub, 
     hub.files[path_on_hub("convnextv2_atto.fcmae_ft_in1k")] = bytes_of(arrays, tmp_path)
     network = create_model("convnextv2_atto.fcmae", pretrained=True, num_classes=7)
     assert (
-        "no last norm and no head; the model's last norm and its head of 7 classes stay untrained"
-        in capfd.readouterr().err
+        "no last norm and no head; the model's last norm keeps its values, "
+        "and its head of 7 classes starts from random values and needs training" in capfd.readouterr().err
     )
     np.testing.assert_array_equal(
         network.feature[1][0].pwconv1.weight.asnumpy(), arrays["stages.0.0.pwconv1.weight"].reshape(160, 40)
@@ -446,7 +448,10 @@ def test_train_starts_from_published_weights_and_warns_of_other_preprocessing(th
 
     (three_classes / "train" / "c").rename(three_classes / "c")
     assert script("train.py", *argv, "--lr", "0.1", "--overwrite", "True") == 0
-    assert "the head of 3 classes is left out; the model's head of 2 classes stays untrained" in capfd.readouterr().err
+    assert (
+        "the head of 3 classes is left out; the model's head of 2 classes starts from random values and needs training"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
