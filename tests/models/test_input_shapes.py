@@ -20,7 +20,10 @@ def images(*shape, dtype=np.float32):
 
 
 WRONG = [
-    (images(1, 64, 64, 3), r"\[1, 64, 64, 3\]; it expects \[N, 3, H, W\]: move the channels with ms.ops.transpose"),
+    (
+        images(1, 64, 64, 3),
+        r"\[1, 64, 64, 3\]; it expects \[N, 3, H, W\]: move the channels to the front with ms.ops.transpose",
+    ),
     (images(2, 4, 64, 64), r"\[2, 4, 64, 64\]; it expects \[N, 3, H, W\], since it was made with in_channels=3"),
     (images(2, 1, 64, 64), r"\[2, 1, 64, 64\]; it expects \[N, 3, H, W\], since it was made with in_channels=3"),
     (images(1, 3, 16, 16), "height and width of at least 32 pixels"),
@@ -33,7 +36,7 @@ WRONG = [
         "of type int32; it expects float32: normalize them .*, and give the result as float32",
     ),
     (images(1, 3, 64, 64, dtype=np.uint8), "of type uint8; it expects float32: normalize them as in training"),
-    (images(1, 3, 64, 64).astype(ms.bfloat16), "of type bfloat16, which MindSpore cannot compute with on a CPU"),
+    (images(1, 3, 64, 64).astype(ms.bfloat16), "of type bfloat16, but MindSpore has no bfloat16 operators on CPU"),
     (np.zeros((1, 3, 64, 64), np.float32), r"called with a numpy.ndarray; .* ms.Tensor\(array\)"),
     ([1, 2], r"called with a list; .* ms.Tensor\(array\)"),
     (None, "called with a NoneType; it expects a MindSpore tensor"),

@@ -141,7 +141,7 @@ def test_deepcopy_of_a_network_keeps_drops_and_gradient_checkpointing(images):
 @needs_kernels
 def test_export_of_bfloat16_on_cpu_is_refused(tmp_path, images):
     network = apply_amp(build(), "O1", dtype="bfloat16")
-    with pytest.raises(UserError, match="in bfloat16 cannot be made on CPU: export it before apply_amp"):
+    with pytest.raises(UserError, match="in bfloat16 cannot be exported on CPU: export it before apply_amp"):
         ms.export(network, images, file_name=str(tmp_path / "network"), file_format="MINDIR")
     assert network(images).shape == (2, 5)
 

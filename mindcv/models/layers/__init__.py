@@ -1,7 +1,7 @@
-"""The layers of ConvNeXt. Feature maps are channels-last, [N, H, W, C], from the stem to the head.
+"""The layers of ConvNeXt. Feature maps are channels-last, [N, H, W, C], from the stem to the head (decision 0006).
 
-Each layer is written in MindSpore's operators, in `forward` or `construct`. Some layers have faster forms on CPU, which
-are in `cpu/`.
+Each layer is written in MindSpore's operators, in `forward` or `construct`. Some layers have faster forms on CPU. The
+package `cpu` holds them.
 """
 
 from mindcv.models.layers.block import Block

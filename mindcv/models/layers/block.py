@@ -13,16 +13,16 @@ from mindcv.models.layers.layer_with_forms import LayerWithForms
 
 __all__ = ["Block"]
 
-# The attributes of a block that hold the layers which its forms stand in for.
+# The attributes of a block whose layers a form computes.
 _LAYERS = ("dwconv", "norm", "pwconv1", "act", "grn", "pwconv2", "drop_path")
 
 
 class Block(LayerWithForms):
-    """x [N, H, W, C] to the same shape: a convolution, a norm, a perceptron for each pixel, added to x.
+    """A residual block on x [N, H, W, C]: a depthwise convolution, a norm and a perceptron per pixel, added to x.
 
-    A subclass writes this in `forward`, layer by layer. Its forms read the parameters from `named_weights` by their
-    names. A block in which a layer was replaced by one of another class or of other shapes has no forms: `is_whole` is
-    then False, and `forward` computes it.
+    A subclass writes the block layer by layer in `forward`. The forms read the parameters by name from `named_weights`.
+    If a layer was replaced by one of another class or shape, `is_whole` is False, and `forward` computes the block
+    (decision 0019).
 
     Args:
         version: 1 for ConvNeXt, 2 for ConvNeXt V2.
@@ -35,7 +35,7 @@ class Block(LayerWithForms):
         self.perceptron_form = perceptron_form(version)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """As `nn.Cell`. Only the layers that the block was made of, or their like, have the forms of the class."""
+        """Set an attribute as `nn.Cell` does. It also updates `is_whole` after a layer was replaced."""
         super().__setattr__(name, value)
         if name in _LAYERS:
             self.kinds.setdefault(name, _kind(value))
@@ -51,7 +51,7 @@ class Block(LayerWithForms):
         return self.forward(x)
 
     def form(self):
-        """The kernel for the number format that mixed precision set; None if the layers differ in it."""
+        """Return the kernel for the layers' compute type, or None if the types differ or no kernel has this type."""
         if not self.is_whole:
             return None
         compute_type = self.pwconv1.compute_type
@@ -62,18 +62,18 @@ class Block(LayerWithForms):
         return self.bfloat16_form if compute_type == ms.bfloat16 else None
 
     def takes_perceptron_form(self, x):
-        """Whether there is an operator form of the perceptron, and the perceptron computes in float32."""
+        """Return whether the operator form computes the perceptron. It exists on CPU only and needs float32."""
         if self.perceptron_form is None or not self.is_whole or x.dtype != ms.float32:
             return False
         return self.pwconv1.compute_type is None and self.pwconv2.compute_type is None
 
     def named_weights(self) -> dict:
-        """The parameters by their names in the block."""
+        """Return the parameters by their names in the block."""
         raise NotImplementedError
 
 
 def _kind(layer: Optional[nn.Cell]) -> tuple:
-    """The class of a layer and the shapes of its parameters. The forms take drop paths of both classes."""
+    """Return the class of a layer and the shapes of its parameters. Both drop-path classes count as one."""
     if isinstance(layer, (DropPath, KeepPath)):
         return ("drop path",)
     return (type(layer), *(parameter.shape for parameter in layer.get_parameters())) if layer is not None else (None,)

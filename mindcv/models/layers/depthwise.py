@@ -1,4 +1,4 @@
-"""Depthwise convolution, in the form that suits the device."""
+"""Depthwise convolution. Its implementation depends on the device."""
 
 from mindspore import nn, ops
 
@@ -9,16 +9,20 @@ __all__ = ["DepthwiseConv"]
 
 
 def DepthwiseConv(channels: int, kernel_size: int = 7) -> nn.Cell:
-    """A depthwise convolution of [N, H, W, C] with zero padding that keeps H and W.
+    """Create a depthwise convolution of [N, H, W, C] with zero padding that keeps H and W.
 
-    Its form is that of MindSpore's current device. All forms have the same parameters, `weight` [C, 1, k, k] and `bias`
-    [C], and give the same numbers up to the order of summation.
+    MindSpore's current device selects the implementation (decision 0008). All implementations have the parameters
+    `weight` [C, 1, k, k] and `bias` [C]. Their results are equal up to rounding.
+
+    Args:
+        channels: number of channels C.
+        kernel_size: odd kernel size k.
     """
     return depthwise_class(OperatorDepthwiseConv)(channels, kernel_size)
 
 
 class OperatorDepthwiseConv(ProductCell):
-    """MindSpore's Conv2D operator, for Ascend and GPU; it wants channels first."""
+    """Depthwise convolution with MindSpore's Conv2D, for Ascend and GPU. Conv2D needs channels-first maps."""
 
     def __init__(self, channels: int, kernel_size: int):
         super().__init__((channels, 1, kernel_size, kernel_size))
@@ -27,7 +31,7 @@ class OperatorDepthwiseConv(ProductCell):
         )
 
     def extend_repr(self) -> str:
-        """For `repr`."""
+        """Return the number of channels and the kernel size for `repr`."""
         return f"channels={self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}"
 
     def product(self, x, weight, bias):

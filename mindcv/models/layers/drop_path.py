@@ -1,8 +1,8 @@
-"""Random dropping that a run can repeat, stop and take up again.
+"""Stochastic depth and dropout that are reproducible, also in a resumed run.
 
-MindSpore's Dropout and its kin cannot be repeated from a seed (decision 0012). Here each decision is an integer
-hash of what it is for: (seed, layer, number of the sample in the run). The only state is how many samples there
-were, one integer, so that a sample's drops do not depend on how a batch is split over processes, or accumulated.
+MindSpore's Dropout cannot be repeated from a seed. Here each decision is an integer hash of the seed, the layer and the
+number of the sample in the run. The only state is the number of samples so far. A sample's drops therefore do not
+depend on how a mini-batch is split over processes or accumulated. See decision 0012.
 """
 
 import zlib
@@ -16,14 +16,14 @@ __all__ = ["DropPath", "Dropout", "KeepPath", "SampleCounter", "number_samples"]
 
 
 class SampleCounter(Layer):
-    """Counts samples: passes x [N, ...] on and, in training, moves `count` (int32, not trained) up by those of all
-    processes.
+    """Counts the samples of all processes and returns its input x [N, ...] unchanged.
 
-    A network runs it once at the start of its forward pass and shares `count` with its random layers. These only read
-    it, so that gradient checkpointing, which runs a layer twice in one step, sees the same drops both times.
+    It changes `count` (int32, not trainable) in training only. A network runs it once at the start of its forward pass
+    and shares `count` with its random layers. These layers only read it. Gradient checkpointing runs a layer twice in
+    one step and therefore gets the same drops both times.
     """
 
-    holds_state = True  # its parameter is no weight: checkpoints of weights leave it out
+    holds_state = True  # The parameter is not a weight. Checkpoints of weights leave it out.
 
     def __init__(self):
         super().__init__()
@@ -37,8 +37,15 @@ class SampleCounter(Layer):
 
 
 def number_samples(network: nn.Cell, rank: int, num_ranks: int) -> None:
-    """Tell the random layers of `network`, before it is compiled, that sample i of its batch is number
-    i * num_ranks + rank of the whole: samples are dealt to processes like cards."""
+    """Set the numbers of a process's samples for the random layers. Call it before `network` is compiled.
+
+    Sample i of the batch of this process gets the number i * num_ranks + rank in the mini-batch of all processes.
+
+    Args:
+        network: network with random layers.
+        rank: rank of this process.
+        num_ranks: number of processes.
+    """
     for _, cell in network.cells_and_names():
         if isinstance(cell, (SampleCounter, _Keep)):
             cell.num_ranks = num_ranks
@@ -47,13 +54,18 @@ def number_samples(network: nn.Cell, rank: int, num_ranks: int) -> None:
 
 
 class DropPath(Layer):
-    """Stochastic depth per sample: x or 0 with probability `rate`, scaled by 1 / (1 - rate); x in evaluation.
+    """Stochastic depth per sample. In training, x becomes 0 with probability `rate` and x / (1 - rate) otherwise.
+
+    In evaluation, the output is x.
 
     Args:
         rate: probability of dropping, in [0, 1).
-        layer: a number that no other random layer of the network has.
-        seed: another seed gives other drops.
-        count: the network's `SampleCounter.count`.
+        layer: number of this layer. Each random layer of a network needs a number of its own.
+        seed: seed of the drops.
+        count: `SampleCounter.count` of the network.
+
+    Raises:
+        ValueError: `rate` is out of its range.
 
     Source: "Deep Networks with Stochastic Depth", arXiv 1603.09382.
     """
@@ -70,23 +82,23 @@ class DropPath(Layer):
         return x * ops.cast(scale, x.dtype)
 
     def scale(self, n):
-        """What each of `n` samples is multiplied by: float32 [n]."""
+        """Return the factor on each of `n` samples, float32 [n]."""
         return self.keep(n, 1) if self.training else ops.ones((n,), ms.float32)
 
 
 class KeepPath(Layer):
-    """`DropPath` of rate 0."""
+    """`DropPath` with rate 0. It returns its input."""
 
     def construct(self, x):
         return x
 
     def scale(self, n):
-        """1 for each of `n` samples: float32 [n]."""
+        """Return 1 for each of `n` samples, float32 [n]."""
         return ops.ones((n,), ms.float32)
 
 
 class Dropout(Layer):
-    """Dropout of single elements of [N, C]; arguments as for `DropPath`."""
+    """Dropout of single elements of [N, C]. `DropPath` describes the arguments."""
 
     def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
         super().__init__()
@@ -99,30 +111,33 @@ class Dropout(Layer):
 
 
 class _Keep(Layer):
-    """float32 [n * width] of 0 (dropped) and 1 / (1 - rate) (kept): `width` decisions for each of n samples."""
+    """Returns factors float32 [n * width]: 0 for dropped values and 1 / (1 - rate) for kept ones.
+
+    It makes `width` decisions for each of n samples.
+    """
 
     def __init__(self, rate: float, layer: int, seed: int, count: Parameter):
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"a drop rate must be in [0, 1), not {rate}")
+            raise ValueError(f"the drop rate must be at least 0 and below 1, got {rate}")
         self.count = count
         self.rank, self.num_ranks = 0, 1
         self.key = Tensor(_int32(zlib.crc32(f"{seed}:{layer}".encode())), ms.int32)
-        # Uniform 24-bit integers are compared, not floats: what a decision is cannot depend on rounding.
+        # The layer compares 24-bit integers and not floats, so no decision depends on rounding.
         self.threshold = Tensor(round(rate * 2**24), ms.int32)
         self.scale = 1.0 / (1.0 - rate)
 
     def extend_repr(self) -> str:
-        """For `repr`."""
+        """Return the drop rate for `repr`."""
         return f"rate={1.0 - 1.0 / self.scale:.4g}"
 
     def construct(self, n, width):
-        # The counter stands behind this batch, so its samples have numbers counted down from there.
+        # The counter already includes this batch. Its first sample is n * num_ranks below the count.
         first = self.count + _const(self.rank - n * self.num_ranks)
         sample = first + ops.cast(ops.arange(n), ms.int32) * _const(self.num_ranks)  # [n]
         x = _mix(sample + self.key)
         if width > 1:
-            # A second round for the place in the sample, so that (sample, place) = (a, b) and (b, a) part ways.
+            # Mix the sample and the place in separate rounds, so that (a, b) and (b, a) get different hashes.
             place = ops.cast(ops.arange(width), ms.int32)
             x = ops.reshape(ops.bitwise_xor(ops.reshape(x, (n, 1)), ops.reshape(place, (1, width))), (n * width,))
         x = _mix(ops.bitwise_xor(x, self.key))
@@ -131,7 +146,7 @@ class _Keep(Layer):
 
 
 def _int32(value: int) -> int:
-    """`value` modulo 2**32 as a signed number."""
+    """Return `value` modulo 2**32 as a signed number."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value
 
@@ -141,14 +156,14 @@ def _const(value):
 
 
 def _mix(x):
-    """A bijection of int32 that spreads every bit; the constants are those of C. Wellons' "lowbias32"."""
+    """Hash int32 values with a bijection. The constants are from the hash function "lowbias32" by C. Wellons."""
     x = _xor_shift(x, 16, 0xFFFF)
-    x = x * _const(2146121005)  # 0x7feb352d; products wrap
+    x = x * _const(2146121005)  # 0x7feb352d. Products wrap around.
     x = _xor_shift(x, 15, 0x1FFFF)
     x = x * _const(-2073254261)  # 0x846ca68b as a signed number
     return _xor_shift(x, 16, 0xFFFF)
 
 
 def _xor_shift(x, bits, mask):
-    # The shift of a signed integer repeats the sign; the mask takes that off again.
+    # The right shift of a signed integer copies the sign bit. The mask clears the copies.
     return ops.bitwise_xor(x, ops.bitwise_and(ops.bitwise_right_shift(x, _const(bits)), _const(mask)))

@@ -6,7 +6,7 @@ __all__ = ["GELU"]
 
 
 class GELU(nn.GELU):
-    """x * Phi(x) with the error function. MindSpore's default is the tanh form, about 1e-3 off the references."""
+    """GELU, x * Phi(x), with the error function. MindSpore's default is the tanh approximation, off by about 1e-3."""
 
     def __init__(self):
         super().__init__(approximate=False)

@@ -1,4 +1,4 @@
-"""Global response normalisation (ConvNeXt V2, arXiv 2301.00808, section 3.2)."""
+"""Global response normalisation."""
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
@@ -9,25 +9,26 @@ __all__ = ["GRN"]
 
 
 class GRN(Layer):
-    """gamma * (x * n) + beta + x on [N, H, W, C], where n compares each channel's energy with the mean channel's.
+    """Global response normalisation, gamma * (x * n) + beta + x, on [N, H, W, C].
 
-    g is the L2 norm of a channel over H and W, n = g / (mean of g over C + 1e-6). Parameters: `gamma` and `beta`
-    [1, 1, 1, C], both starting at 0, so that the layer starts as the identity.
+    Here n = g / (mean of g over C + 1e-6), and g is the L2 norm of each channel over H and W. The parameters `gamma`
+    and `beta` [1, 1, 1, C] start at 0, so the layer starts as the identity.
 
-    The sums are float32 whatever the input's type: the sum of squares over a 56x56 map passes float16's 65504.
+    The sums are always float32. In float16 the sum of squares over a 56x56 map can overflow.
+
+    Source: "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3.2.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         self.gamma = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="gamma")
-        # d sqrt(s)/ds is infinite at s = 0 (a dead or wholly masked channel). A floor that no live channel comes near
-        # makes the gradient there 0, and changes no value that float32 can tell from 0. A Tensor, since graph mode
-        # takes Python floats less than 2.2e-16 apart for one constant (decision 0014).
+        # The derivative of sqrt(s) is infinite at s = 0, in a dead or masked channel. With the floor the gradient is 0
+        # there. The floor is a Tensor because graph mode confuses tiny Python floats. See decision 0014.
         self.energy_floor = Tensor(1e-30, ms.float32)
         self.beta = Parameter(ops.zeros((1, 1, 1, channels), ms.float32), name="beta")
 
     def extend_repr(self) -> str:
-        """For `repr`."""
+        """Return the number of channels for `repr`."""
         return f"channels={self.gamma.shape[-1]}"
 
     def construct(self, x):

@@ -1,4 +1,4 @@
-"""The check of the images that a network is called with."""
+"""Checks the images that a network is called with. See decision 0017."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ _FLOATS = (ms.float32, ms.float16, ms.bfloat16, ms.float64)
 
 
 def check_images(images: object, channels: int, least_side: int) -> None:
-    """Raise UserError, with one sentence, unless a network can take `images` [N, channels, H, W].
+    """Check that a network can compute `images` [N, channels, H, W].
 
     Args:
-        images: what the network was called with.
-        channels: the number of channels that the network was made for.
-        least_side: the smallest height and width of which every stage still gets a pixel.
+        images: first argument of the call.
+        channels: number of channels that the network expects.
+        least_side: smallest height and width in pixels that leave at least one pixel for every stage.
+
+    Raises:
+        UserError: the images have a wrong kind, type or shape.
     """
     if not isinstance(images, Tensor):
         kind = f"{type(images).__module__}.{type(images).__name__}".replace("builtins.", "")
         raise UserError(
             f"the network was called with a {kind}; it expects a MindSpore tensor [N, {channels}, H, W] of "
-            "float32: convert an array with ms.Tensor(array)"
+            "type float32: convert an array with ms.Tensor(array)"
         )
     _check(images.shape, images.dtype, channels, least_side)
 
 
 def check_images_in_graph(images: Tensor, channels: int, least_side: int) -> None:
-    """`check_images` for `construct`; in graph mode it runs when the graph is compiled, where the shape is known."""
+    """Run `check_images` inside `construct`. In graph mode it runs when the graph is compiled."""
     _check_constant(images.shape, images.dtype, channels, least_side)
 
 
 def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None:
-    """Where a graph is compiled for any size, an unknown dimension is None or negative."""
+    """Check the type and shape. A dimension that is unknown when a graph is compiled is None or negative."""
     if shape is None or -2 in shape:
         return
     expected = f"[N, {channels}, H, W]"
@@ -50,8 +53,8 @@ def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None
         )
     if dtype == ms.bfloat16 and is_on_cpu():
         raise UserError(
-            "the network got images of type bfloat16, which MindSpore cannot compute with on a CPU: convert them with "
-            'images.astype(ms.float32), and choose bfloat16 products with apply_amp(network, "O1", dtype="bfloat16")'
+            "the network got images of type bfloat16, but MindSpore has no bfloat16 operators on CPU: convert them "
+            'with images.astype(ms.float32), and get bfloat16 products with apply_amp(network, "O1", dtype="bfloat16")'
         )
     if len(shape) != 4:
         hint = "; images[None] makes a batch of a single image" if len(shape) == 3 else ""
@@ -61,7 +64,7 @@ def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None
     if _is_known(shape[1]) and shape[1] != channels:
         hint = f", since it was made with in_channels={channels}"
         if shape[3] == channels:
-            hint = ": move the channels with ms.ops.transpose(images, (0, 3, 1, 2))"
+            hint = ": move the channels to the front with ms.ops.transpose(images, (0, 3, 1, 2))"
         raise UserError(f"{got}; it expects {expected}{hint}")
     if any(_is_known(side) and side < least_side for side in shape[2:]):
         raise UserError(f"{got}; it expects {expected} with height and width of at least {least_side} pixels")
@@ -75,7 +78,7 @@ def _check_in_compilation(shape: tuple, dtype: ms.Type, channels: int, least_sid
     try:
         _check(shape, dtype, channels, least_side)
     except UserError:
-        keep_working_folder_clean()  # MindSpore writes its analysis of the graph around the network after the error
+        keep_working_folder_clean()  # After an error, MindSpore writes its analysis of the graph to a file.
         raise
 
 

@@ -1,4 +1,4 @@
-"""What the Cells of this library's networks have in common, and the network as MindSpore's own tools see it."""
+"""The base classes of layers and networks. They work with MindSpore's own tools, such as `to_float` and `export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional
 
 import mindspore as ms
 from mindspore import Parameter, nn, ops
-from mindspore.nn.cell import _cell_graph_executor  # its own module has moved between versions
+from mindspore.nn.cell import _cell_graph_executor  # Its defining module differs between versions.
 
 from mindcv.kernels.form import is_on_cpu
 from mindcv.models.layers.image_check import check_images, check_images_in_graph
@@ -16,37 +16,38 @@ from mindcv.utils.errors import UserError
 
 __all__ = ["BaseNetwork", "Layer", "forget_graphs", "remember_section"]
 
-# MindSpore's flags for the number format of a Cell.
+# MindSpore's flags for the number format of a Cell, with the types that they stand for.
 _FORMATS = {"fp16": ms.float16, "bf16": ms.bfloat16, "fp32": ms.float32}
 
-# The Cell that MindSpore's `recompute` puts into another one.
+# Name of the Cell that MindSpore's `recompute` adds to another Cell.
 _RECOMPUTE = "_recompute_cell"
 
-# The attribute in which a layer keeps the packed `Section` that it is a part of. See `remember_section`.
+# The attribute of a layer that holds its packed `Section`. See `remember_section`.
 _SECTION = "_packed_section"
 
 
-# Held by the thread that is calling a network, which may call others inside.
+# The thread that calls a network holds this lock. It is reentrant, since a network may call another (decision 0018).
 _in_a_call = threading.RLock()
 
 
 class Layer(nn.Cell):
     """A Cell that computes in the type of its input.
 
-    MindSpore's `to_float` would cast parameters and inputs of each Cell on its own, which the kernels, the norms and
-    the Fourier transforms cannot take. A layer ignores it: the network casts its images, and the layers follow.
+    A layer ignores MindSpore's `to_float`, which would cast the parameters and inputs of each Cell. The kernels, the
+    norms and the Fourier transforms do not support that. Instead, the network casts its images (decisions 0015 and
+    0016).
     """
 
     def to_float(self, dst_type: ms.Type) -> Layer:
-        """Nothing: see the class."""
+        """Return the layer unchanged (see the class)."""
         return self
 
     def add_flags_recursive(self, **flags: object) -> Layer:
-        """As `nn.Cell.add_flags_recursive`, without the flags of number formats."""
+        """Set flags as `nn.Cell.add_flags_recursive` does, but ignore the flags of number formats."""
         return super().add_flags_recursive(**{name: value for name, value in flags.items() if name not in _FORMATS})
 
     def __setattr__(self, name: str, value: object) -> None:
-        """As `nn.Cell`. A Cell or a Parameter that is replaced also takes away the packed kernel that holds it."""
+        """Set an attribute as `nn.Cell` does. A new Cell or Parameter also unpacks the layer's section."""
         if isinstance(value, (nn.Cell, Parameter)):
             if _SECTION in self.__dict__:
                 self.__dict__[_SECTION].unpack("a layer or a weight of a packed network is replaced")
@@ -56,7 +57,7 @@ class Layer(nn.Cell):
 
     @nn.Cell.compile_phase.setter
     def compile_phase(self, value: str) -> None:
-        """The name of the graph that holds this Cell, of the last call. All names are kept: see `forget_graphs`."""
+        """Set the name of the graph of the last call. The layer keeps all names for `forget_graphs`."""
         if value.startswith("export."):
             self.check_export()
         if value:
@@ -64,18 +65,18 @@ class Layer(nn.Cell):
         nn.Cell.compile_phase.fset(self, value)
 
     def check_export(self) -> None:
-        """Refuse what no file can hold.
+        """Check that the layer can be exported to a file.
 
         Raises:
-            UserError: bfloat16 on CPU.
+            UserError: the layer computes in bfloat16 on CPU.
         """
         if getattr(self, "compute_type", None) == ms.bfloat16 and is_on_cpu():
-            raise UserError("a file of a network in bfloat16 cannot be made on CPU: export it before apply_amp")
+            raise UserError("a network in bfloat16 cannot be exported on CPU: export it before apply_amp")
 
     def __getstate__(self) -> tuple:
-        """For `copy.deepcopy`: what gradient checkpointing put around the Cell cannot be copied, and is made anew.
+        """Return the state for `copy.deepcopy`. The copy is not packed.
 
-        The copy is not packed.
+        The Cell that gradient checkpointing adds cannot be copied. `__setstate__` creates it again.
         """
         base, attributes = super().__getstate__()
         cells = type(self._cells)((name, cell) for name, cell in self._cells.items() if name != _RECOMPUTE)
@@ -83,7 +84,7 @@ class Layer(nn.Cell):
         return base, {**attributes, "_cells": cells, "_is_recomputed": _RECOMPUTE in self._cells}
 
     def __setstate__(self, state: tuple) -> None:
-        """See `__getstate__`."""
+        """Restore a copy from the state of `__getstate__`."""
         super().__setstate__(state)
         if self.__dict__.pop("_is_recomputed"):
             self.recompute()
@@ -92,14 +93,15 @@ class Layer(nn.Cell):
 
     @property
     def is_exported(self) -> bool:
-        """Whether the graph that MindSpore makes is for a file: kernels have no place in it, as they stay here."""
+        """Whether MindSpore compiles the graph for a file. Such a graph must not use kernels (decision 0016)."""
         return (self.compile_phase or "").startswith("export.")
 
 
 class BaseNetwork(Layer):
-    """A network of layers, made ready for MindSpore's `to_float`, `export` and graph mode.
+    """A network of layers that works with MindSpore's `to_float`, `export` and graph mode.
 
-    A subclass sets the channels that images have and the smallest side of which every stage still gets a pixel.
+    A subclass sets `in_channels`, the number of channels of the images. It also sets `least_side`, the smallest height
+    and width in pixels that leave at least one pixel for every stage.
     """
 
     in_channels: int
@@ -110,36 +112,40 @@ class BaseNetwork(Layer):
         self.input_type: Optional[ms.Type] = None
 
     def __call__(self, *inputs: ms.Tensor, **keywords: object) -> object:
-        """As `nn.Cell`, after a check of the images: before MindSpore compiles a graph an error is one sentence.
+        """Check the images and call the network as `nn.Cell` does. See decisions 0017 and 0018.
 
         Raises:
-            UserError: the images do not fit, or another thread calls a network at the same time.
+            UserError: the images do not fit, or another thread is inside a call.
         """
         if inputs:
             check_images(inputs[0], self.in_channels, self.least_side)
         if not _in_a_call.acquire(blocking=False):
             raise UserError(
-                "another Python thread is calling a network, and MindSpore gives wrong numbers or waits forever when "
-                "calls overlap: hold one threading.Lock from each call until its result is an array, or use a process "
-                "for each model (docs/how-to/serving.md)"
+                "another Python thread is calling a network, and MindSpore returns wrong results or waits forever if "
+                "calls overlap: hold one threading.Lock from each call until its result is an array, or use one "
+                "process for each model (docs/how-to/serving.md)"
             )
         try:
-            if self.is_exported:  # the export is over
+            if self.is_exported:  # An earlier call has finished the export.
                 self.compile_phase = ""
             return super().__call__(*inputs, **keywords)
         finally:
             _in_a_call.release()
 
     def to_float(self, dst_type: ms.Type) -> BaseNetwork:
-        """Compute in `dst_type` from the images on, as `apply_amp` with O2 does; the logits are of this type too.
+        """Compute in `dst_type`, as `apply_amp` with level O2 does. The logits have this type too.
 
         Raises:
-            UserError: bfloat16 on CPU.
+            UserError: `dst_type` is bfloat16, and the device is a CPU.
         """
         return nn.Cell.to_float(self, dst_type)
 
     def add_flags_recursive(self, **flags: object) -> BaseNetwork:
-        """As `nn.Cell.add_flags_recursive`; a number format becomes the type that images are cast to."""
+        """Set flags as `nn.Cell.add_flags_recursive` does. The flag of a number format sets the type of the images.
+
+        Raises:
+            UserError: the flag is the one for bfloat16, and the device is a CPU.
+        """
         wanted = [dtype for flag, dtype in _FORMATS.items() if flags.get(flag)]
         if wanted:
             if wanted[0] == ms.bfloat16 and is_on_cpu():
@@ -152,17 +158,20 @@ class BaseNetwork(Layer):
         return super().add_flags_recursive(**flags)
 
     def as_input(self, x):
-        """Images, checked, in the type that `to_float` asked for."""
+        """Check the images x [N, C, H, W] and return them in the type that `to_float` has set."""
         check_images_in_graph(x, self.in_channels, self.least_side)
         return x if self.input_type is None else ops.cast(x, self.input_type)
 
     @property
     def prepare(self):
-        """`as_input`, and a UserError for MindSpore's automatic mixed precision of level O1.
+        """The method `as_input`.
 
-        O1 writes the source code of a network anew, which fails for this one with an error that helps nobody. MindSpore
-        offers no way to say so: it reads the source of the class and asks the network for nothing but the attributes
-        that `construct` calls. So the attribute itself looks at who asks.
+        MindSpore's automatic mixed precision of level O1 rewrites the source code of a network. For this network it
+        would fail with an unclear error. It reads only the attributes that `construct` calls, so this attribute checks
+        its caller.
+
+        Raises:
+            UserError: `mindspore.rewrite` reads the attribute.
         """
         if _is_asked_by_rewriting():
             raise UserError(
@@ -173,12 +182,12 @@ class BaseNetwork(Layer):
 
 
 def _is_asked_by_rewriting() -> bool:
-    """Whether the caller's caller is code of `mindspore.rewrite`."""
+    """Return whether the caller's caller is code of `mindspore.rewrite`."""
     return sys._getframe(2).f_globals.get("__name__", "").startswith("mindspore.rewrite")
 
 
 def remember_section(layer: Layer, section: Optional[Layer]) -> None:
-    """Tell `layer` that the packed `section` holds its weights, or with None that none does."""
+    """Record in `layer` that the packed `section` contains it. None removes the record."""
     if section is None:
         layer.__dict__.pop(_SECTION, None)
     else:
@@ -186,10 +195,10 @@ def remember_section(layer: Layer, section: Optional[Layer]) -> None:
 
 
 def forget_graphs(network: nn.Cell) -> None:
-    """Drop the compiled graphs that hold `network`, or parts of it: its next call compiles its new structure.
+    """Drop the compiled graphs that contain `network` or parts of it. The next call compiles the new structure.
 
-    MindSpore finds a compiled graph by the inputs of the call alone. It tells its name to every Cell inside at each
-    call, so that a layer knows the graphs of the Cells around it as well.
+    MindSpore looks up a compiled graph by the inputs of the call alone. At each call it sets the name of the graph in
+    every Cell inside, so a layer also knows the graphs of the Cells around it. See decision 0016.
     """
     phases = set()
     for _, cell in network.cells_and_names():

@@ -13,9 +13,11 @@ _EPSILON = 1e-6
 
 
 class LayerNorm(LayerWithForms):
-    """Normalises the last axis of [..., C] with eps 1e-6; statistics in float32 whatever the input's type.
+    """Layer normalisation of the last axis of [..., C] with eps 1e-6.
 
-    Parameters: `gamma` [C], `beta` [C].
+    The statistics are always float32. The output has the type of the input. Parameters: `gamma` [C], `beta` [C].
+
+    Source: "Layer Normalization", arXiv 1607.06450.
     """
 
     def __init__(self, channels: int):
@@ -25,7 +27,7 @@ class LayerNorm(LayerWithForms):
         self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=_EPSILON)
 
     def extend_repr(self) -> str:
-        """For `repr`."""
+        """Return the number of channels for `repr`."""
         return f"channels={self.gamma.shape[0]}"
 
     def forward(self, x):  # [..., C]
@@ -33,5 +35,5 @@ class LayerNorm(LayerWithForms):
         return ops.cast(y, x.dtype)
 
     def weights(self) -> tuple:
-        """The two parameters."""
+        """Return `gamma` and `beta`."""
         return self.gamma, self.beta

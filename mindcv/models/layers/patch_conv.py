@@ -1,4 +1,4 @@
-"""Convolution with stride equal to its kernel: the stem and the downsampling."""
+"""Convolutions whose stride equals their kernel size: the stem and the downsampling layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ __all__ = ["PatchConv", "StemConv"]
 
 
 class PatchConv(ProductCell):
-    """Cuts [N, H, W, I] into k x k patches and maps each to O channels: [N, H // k, W // k, O].
+    """A convolution from [N, H, W, I] to [N, H // k, W // k, O] with kernel size and stride k and no padding.
 
-    The same numbers as a convolution with kernel and stride k and no padding; rows and columns that do not fill a
-    patch are left out, as there. It is a matrix product over patches because MindSpore's Conv2d on CPU runs oneDNN's
-    reference loop for every kernel above 1x1, here 9 to 11 times slower (decision 0007); on Ascend and GPU the
-    product is what such a convolution becomes anyway.
+    It is a matrix product over the patches. On CPU that is faster than MindSpore's Conv2d (decision 0007). Like the
+    convolution, it ignores rows and columns that do not fill a patch.
 
     Parameters: `weight` [O, I, k, k], `bias` [O].
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        kernel_size: k.
     """
 
     takes_images = False
@@ -29,7 +32,7 @@ class PatchConv(ProductCell):
         self.kernel_size = kernel_size
 
     def channels_last(self, x):
-        """[N, H, W, I], from the form that the layer takes."""
+        """Return the input as [N, H, W, I]."""
         return x
 
     def product(self, x, weight, bias):
@@ -37,7 +40,7 @@ class PatchConv(ProductCell):
         n, h, w, c = x.shape
         k = self.kernel_size
         rows, cols = h // k, w // k
-        if (rows * k, cols * k) != (h, w):  # on CPU a slice costs a copy, even of all there is
+        if (rows * k, cols * k) != (h, w):  # On CPU, a slice of the whole map makes a copy, too.
             x = x[:, : rows * k, : cols * k, :]
         x = ops.reshape(x, (n * rows, k, cols, k * c))
         x = ops.transpose(x, (0, 2, 1, 3))
@@ -48,7 +51,7 @@ class PatchConv(ProductCell):
 
 
 class StemConv(PatchConv):
-    """`PatchConv` of images, whose channels come first: [N, I, H, W] to [N, H // k, W // k, O]."""
+    """`PatchConv` on channels-first images: from [N, I, H, W] to [N, H // k, W // k, O]."""
 
     takes_images = True
 

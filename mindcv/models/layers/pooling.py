@@ -1,4 +1,4 @@
-"""What turns the last feature map into the input of the last norm."""
+"""The layers between the last feature map and the last norm."""
 
 from mindspore import ops
 
@@ -8,21 +8,21 @@ __all__ = ["ChannelsFirst", "ChannelsLast", "GlobalAvgPool"]
 
 
 class GlobalAvgPool(Layer):
-    """[N, C, H, W] to its mean over H and W, [N, C]."""
+    """Averages [N, C, H, W] over H and W to [N, C]."""
 
     def construct(self, x):
         return ops.mean(x, (2, 3))
 
 
 class ChannelsLast(Layer):
-    """[N, C, H, W] to [N, H, W, C]."""
+    """Transposes [N, C, H, W] to [N, H, W, C]."""
 
     def construct(self, x):
         return ops.transpose(x, (0, 2, 3, 1))
 
 
 class ChannelsFirst(Layer):
-    """[N, H, W, C] to [N, C, H, W]."""
+    """Transposes [N, H, W, C] to [N, C, H, W]."""
 
     def construct(self, x):
         return ops.transpose(x, (0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""A part of a network that a packed kernel can stand in for."""
+"""A part of a network that a packed kernel can replace. See decision 0031."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Section"]
 
 _NO_WEIGHTS = (
     "this network was packed with keep_weights=False, which removed its weights: it can only infer; pack with "
-    "keep_weights=True to train, copy, change or export it or to load weights into it"
+    "keep_weights=True to train, copy, change or export the network or to load weights into it"
 )
 
 
 class Section(Layer, nn.SequentialCell):
-    """Cells one after the other: the stem, a downsampling or a stage.
+    """A sequence of Cells: the stem, a downsampling layer or a stage.
 
-    `packed` is a kernel that does the same with weights laid out once, or None. MindSpore does not know it for a Cell
-    or for parameters of the network: what is saved, copied, exported and trained are the Cells themselves.
+    `packed` is a kernel that computes the same with packed weights, or None. MindSpore does not see the kernel or its
+    parameters as parts of the network. It saves, copies, exports and trains the Cells themselves.
     """
 
     def __init__(self, *cells: Any):
@@ -38,15 +38,18 @@ class Section(Layer, nn.SequentialCell):
         return x
 
     def takes_packed(self, x):
-        """Whether the packed kernel serves x. Without the cells there is nothing else, and it says what is wrong."""
+        """Return whether the packed kernel computes x.
+
+        If packing removed the Cells, the kernel always runs. It raises an error for an input that it does not support.
+        """
         return (x.dtype == ms.float32 and not self.is_exported) or len(self.cell_list) == 0
 
     def pack(self, kernel: Optional[nn.Cell], keep_weights: bool = True) -> None:
-        """Let `kernel` stand in for the cells; None takes it away again.
+        """Use `kernel` instead of the Cells.
 
         Args:
-            kernel: the packed kernel.
-            keep_weights: keep the cells, whose weights then need memory beside the packed ones.
+            kernel: packed kernel. None removes the present kernel.
+            keep_weights: whether to keep the Cells. Their weights then need memory beside the packed ones.
         """
         forget_graphs(self)
         for _, cell in self.cells_and_names():
@@ -62,32 +65,42 @@ class Section(Layer, nn.SequentialCell):
         object.__setattr__(self, "packed", kernel)
 
     def unpack(self, reason: str) -> None:
-        """Take the packed kernel away, if there is one, and log `reason`.
+        """Remove the packed kernel, if there is one, and log `reason`.
 
         Raises:
-            UserError: the weights were not kept.
+            UserError: packing has removed the weights.
         """
         self.check_weights()
         if self.packed is not None:
             self.pack(None)
-            logger.info("%s, which unpacks it: call pack_for_inference again", reason)
+            logger.info("%s, so the packed weights are dropped: call pack_for_inference again", reason)
 
     def check_weights(self) -> None:
-        """Refuse what needs the weights where packing removed them.
+        """Check that the section has its weights.
 
         Raises:
-            UserError: see above.
+            UserError: packing has removed the weights.
         """
         if self.packed is not None and not len(self.cell_list):
             raise UserError(_NO_WEIGHTS)
 
     def check_export(self) -> None:
-        """As `Layer.check_export`. A file cannot hold kernels."""
+        """Check that the section can be exported. A file cannot contain kernels, so the weights must be there.
+
+        Raises:
+            UserError: packing has removed the weights, or the section computes in bfloat16 on CPU.
+        """
         self.check_weights()
         super().check_export()
 
     def add_flags_recursive(self, **flags: object) -> Section:
-        """As `nn.Cell.add_flags_recursive`. Training takes the kernel away, which holds weights that stand still."""
+        """Set flags as `nn.Cell.add_flags_recursive` does.
+
+        Training changes the weights, so the flag `training` removes the packed kernel.
+
+        Raises:
+            UserError: packing has removed the weights, and training is requested.
+        """
         if flags.get("training"):
             self.check_weights()
             if self.packed is not None:
@@ -95,43 +108,47 @@ class Section(Layer, nn.SequentialCell):
         return super().add_flags_recursive(**flags)
 
     def __setitem__(self, index: int, cell: nn.Cell) -> None:
-        """As `nn.SequentialCell`."""
+        """Replace a Cell as `nn.SequentialCell` does. This removes the packed kernel."""
         self._start_change()
         super().__setitem__(index, cell)
 
     def __delitem__(self, index: Union[int, slice]) -> None:
-        """As `nn.SequentialCell`."""
+        """Remove Cells as `nn.SequentialCell` does. This removes the packed kernel."""
         self._start_change()
         super().__delitem__(index)
 
     def append(self, cell: nn.Cell) -> None:
-        """As `nn.SequentialCell`."""
+        """Append a Cell as `nn.SequentialCell` does. This removes the packed kernel."""
         self._start_change()
         super().append(cell)
 
     def _insert(self, index: int, cell: nn.Cell) -> None:
-        """As `nn.SequentialCell`."""
+        """Insert a Cell as `nn.SequentialCell` does. This removes the packed kernel."""
         self._start_change()
         super()._insert(index, cell)
 
     def __bool__(self) -> bool:
-        """MindSpore's `cells_and_names` leaves out Cells that are False: a packed section without weights is none."""
+        """Return True for a packed section without Cells too: MindSpore's `cells_and_names` skips false Cells."""
         return len(self) > 0 or self.__dict__.get("packed") is not None
 
     def _start_change(self) -> None:
-        """Forget the kernel and the graphs that hold the cells before the list of cells changes."""
+        """Drop the packed kernel and the compiled graphs before the list of Cells changes."""
         self.unpack("a layer of a packed network is replaced")
         forget_graphs(self)
 
     def __getstate__(self) -> tuple:
-        """For `copy.deepcopy`: a copy starts unpacked."""
+        """Return the state for `copy.deepcopy`. The copy is not packed.
+
+        Raises:
+            UserError: packing has removed the weights.
+        """
         self.check_weights()
         base, attributes = super().__getstate__()
         return base, {**attributes, "packed": None}
 
 
 class _Unpacking:
-    """`set_data` of a weight that was packed: the packed kernel must go with the old values."""
+    """Replaces `set_data` of a packed weight. It removes the packed kernel, which holds the old values."""
 
     def __init__(self, section: Section, parameter: ms.Parameter):
         self.section = section

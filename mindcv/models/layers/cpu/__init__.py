@@ -1,5 +1,5 @@
-"""Forms of the layers for CPU. `select.py` chooses a form; the other modules hold the operator forms.
+"""Forms of the layers for CPU. The module `select` chooses a form. The other modules contain the operator forms.
 
-The plain network needs nothing of this folder: each layer has the same function in `forward`, in MindSpore's usual
-operators.
+Each layer also computes the same function in `forward` with MindSpore's usual operators, so a network runs without this
+package too. See decision 0035.
 """

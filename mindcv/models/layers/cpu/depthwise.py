@@ -1,4 +1,4 @@
-"""Depthwise convolution by Fourier transforms, for CPU."""
+"""Depthwise convolution with Fourier transforms, for CPU. See decision 0008."""
 
 import mindspore as ms
 from mindspore import ops
@@ -10,10 +10,14 @@ __all__ = ["FourierDepthwiseConv"]
 
 
 class FourierDepthwiseConv(ProductCell):
-    """For CPU: the product of Fourier transforms (fourier.py), which is matrix products all through.
+    """Depthwise convolution with Fourier transforms, which are matrix products (see `FourierConvolution`).
 
-    Conv2D runs a reference loop on CPU (decision 0008). The sums are float32 whatever the input's type: those over
-    a map pass float16's 65504.
+    MindSpore's Conv2D runs a slow reference loop on CPU. The sums are always float32, since sums over a map can
+    overflow in float16.
+
+    Args:
+        channels: number of channels C.
+        kernel_size: odd kernel size k.
     """
 
     def __init__(self, channels: int, kernel_size: int):
@@ -21,7 +25,7 @@ class FourierDepthwiseConv(ProductCell):
         self.convolution = FourierConvolution()
 
     def extend_repr(self) -> str:
-        """For `repr`."""
+        """Return the number of channels and the kernel size for `repr`."""
         return f"channels={self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}"
 
     def product(self, x, weight, bias):

@@ -1,14 +1,15 @@
-"""Depthwise convolution as products of Fourier transforms, all of it matrix products, for CPU.
+"""Depthwise convolution with Fourier transforms that are matrix products, for CPU. See decision 0008.
 
-With zeros around it, a map of height H convolved with k taps is a circular convolution of length H + k // 2, and that
-is a product of transforms. In real numbers, for an output y, an input x and a kernel w,
+The convolution of a zero-padded map of height H with k taps equals a circular convolution of length H + k // 2. A
+circular convolution is a product of Fourier transforms. For an output y, an input x and a kernel w,
 
     y = back (forward x * of_kernel w)
 
-with constant matrices `forward`, `of_kernel` and `back`. The complex product of a frequency is three real ones:
-(a + ib)(c + id) has the real part c(a + b) - b(c + d) and the imaginary part c(a + b) + a(d - c), so `forward` gives
-a, b and a + b, and `of_kernel` d - c, c + d and c. Rows and columns are transformed one after the other, of the columns
-half the frequencies: they are enough, since the map is real.
+with constant real matrices `forward`, `of_kernel` and `back`.
+
+The complex product of a frequency takes three real products: (a + ib)(c + id) has the real part c(a + b) - b(c + d) and
+the imaginary part c(a + b) + a(d - c). So `forward` computes a, b and a + b, and `of_kernel` computes d - c, c + d and
+c. Columns and rows are transformed in turn. The columns need only half of the frequencies, since the map is real.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["FourierConvolution"]
 
 
 class FourierConvolution(Layer):
-    """x [N, H, W, C] and weight [C, 1, k, k], float32, to the convolution with zero padding k // 2."""
+    """Depthwise convolution of x [N, H, W, C] with a weight [C, 1, k, k], both float32, and zero padding k // 2."""
 
     def __init__(self):
         super().__init__()
@@ -38,9 +39,10 @@ class FourierConvolution(Layer):
 
 
 class _SavingConvolution(Layer):
-    """The convolution, the forward transform of x, and that of the weight. The matrices are those of `_arrays`.
+    """Returns the convolution and, for the gradient, the transforms of x and of the weight.
 
-    They are arguments because graph mode knows no constants in a hand-written gradient.
+    The constant matrices of `_arrays` are arguments, because graph mode supports no constants in a hand-written
+    gradient.
     """
 
     def __init__(self):
@@ -72,20 +74,20 @@ class _SavingConvolution(Layer):
         return ops.reshape(dx, x.shape), dweight, columns, rows, rows_back, columns_back, of_kernel
 
     def times(self, matrix, x):
-        """matrix [I, J] times each of x [B, J, C]; the operator broadcasts no batch."""
+        """Return matrix [I, J] times each of x [B, J, C]. The operator does not broadcast the batch."""
         return self.batch_times(_each(matrix, x.shape[0]), x)
 
     def transposed(self, matrix, x):
-        """matrix [I, J] transposed times each of x [B, I, C]."""
+        """Return the transposed matrix [I, J] times each of x [B, I, C]."""
         return self.batch_transposed_times(_each(matrix, x.shape[0]), x)
 
     def repeated(self, w_hat, x_hat):
-        """The weight's transform for each image."""
+        """Repeat the transform of the weight for each image."""
         return ops.reshape(_each(w_hat, x_hat.shape[0]), x_hat.shape)
 
 
 def _each(matrix, count):
-    """[I, J] to [count, I, J]."""
+    """Repeat a matrix [I, J] to [count, I, J]."""
     return ops.reshape(outer(ops.ones((count,), ms.float32), matrix), (count,) + matrix.shape)
 
 
@@ -96,19 +98,24 @@ def _matrices(height, width, kernel_size):
 
 @lru_cache(maxsize=32)
 def _arrays(height: int, width: int, kernel_size: int) -> tuple[np.ndarray, ...]:
-    """The matrices for maps of one size, float32, with U frequencies of rows and F of columns.
+    """Return the constant matrices for maps of one size, float32. U is the number of row frequencies, F of column ones.
 
-    columns [2 F, W] and columns_back [W, 2 F]: a transformed column is F real parts, then F imaginary ones.
-    rows [3 U, 2 H] and rows_back [2 H, 3 U]: real and imaginary part alternate along H, and the three factors of the
-    complex products follow each other along U.
-    of_kernel [3 U F, k k].
+    Returns:
+        columns, [2 F, W]: transforms along W. Its result has F real parts and then F imaginary parts.
+        rows, [3 U, 2 H]: transforms along H, where real and imaginary parts alternate. Its result has the three factors
+            of the complex products one after the other.
+        rows_back, [2 H, 3 U]: inverse of `rows`, with the sums of the complex products.
+        columns_back, [W, 2 F]: inverse of `columns`.
+        of_kernel, [3 U F, k k]: transforms the kernel.
     """
     pad = kernel_size // 2
-    num_rows, num_columns = height + pad, (width + pad) | 1  # odd: the half of an even length is one frequency more
+    num_rows, num_columns = height + pad, (width + pad) | 1  # An even length would need one frequency more.
     u, f = np.arange(num_rows), np.arange(num_columns // 2 + 1)
     angle = 2 * np.pi * np.outer(f, np.arange(width)) / num_columns
     cos, sin = np.cos(angle), np.sin(angle)
-    share = np.where(f == 0, 1, 2) / (num_rows * num_columns)  # the other half is conjugate to this one
+    share = np.where(f == 0, 1, 2) / (
+        num_rows * num_columns
+    )  # The other half of the frequencies is conjugate to this one.
     columns = np.concatenate([cos, -sin])
     columns_back = np.concatenate([cos.T * share, -sin.T * share], 1)
 
@@ -116,7 +123,7 @@ def _arrays(height: int, width: int, kernel_size: int) -> tuple[np.ndarray, ...]
     cos, sin = np.cos(angle), np.sin(angle)
     real, imag = _alternating(cos, sin), _alternating(-sin, cos)
     rows = np.concatenate([real, imag, real + imag])
-    # From a(d - c), b(c + d) and c(a + b).
+    # The back transforms combine the three products a(d - c), b(c + d) and c(a + b).
     real = np.concatenate([-sin.T, -cos.T, cos.T - sin.T], 1)
     imag = np.concatenate([cos.T, -sin.T, cos.T + sin.T], 1)
     rows_back = _alternating(real.T, imag.T).T
@@ -130,5 +137,5 @@ def _arrays(height: int, width: int, kernel_size: int) -> tuple[np.ndarray, ...]
 
 
 def _alternating(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Two matrices [I, J], their columns in turns: [I, 2 J]."""
+    """Interleave the columns of two matrices [I, J] to [I, 2 J]."""
     return np.stack([a, b], -1).reshape(len(a), -1)

@@ -1,4 +1,4 @@
-"""Layer normalisation as matrix products, for CPU."""
+"""Layer normalisation with matrix products, for CPU. See decision 0009."""
 
 from mindspore import nn, ops
 
@@ -10,7 +10,10 @@ _EPSILON = 1e-6
 
 
 class ProductLayerNorm(nn.Cell):
-    """For CPU: sums and spreads are matrix products; the gradient of MindSpore's operator took nine times as long."""
+    """Layer normalisation of x [..., C] whose sums and broadcasts are matrix products.
+
+    On CPU, the gradient of MindSpore's own operator is much slower.
+    """
 
     def __init__(self):
         super().__init__()
@@ -22,7 +25,10 @@ class ProductLayerNorm(nn.Cell):
 
 
 class _SavingLayerNorm(nn.Cell):
-    """x [R, C] to its norm, and what the gradient takes: x less its mean [R, C] and 1 / deviation [R, 1]."""
+    """Normalises x [R, C]. It also returns two values for the gradient.
+
+    They are x minus its mean [R, C] and 1 / standard deviation [R, 1].
+    """
 
     def construct(self, x, gamma, beta):
         share = 1.0 / x.shape[1]

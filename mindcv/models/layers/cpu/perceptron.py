@@ -1,8 +1,8 @@
-"""The two products of a block with what lies between them, in the form for CPU where there are no kernels.
+"""The perceptron of a block on CPU without kernels: two pointwise layers with GELU, and GRN in V2, between them.
 
-Layer by layer, most of their time goes to operators that are slow on CPU (the error function, sums over pixels,
-broadcasting), and a dozen wide maps are kept for the gradient. Here the same function is written with fast operators
-and its gradient by hand; it keeps two maps, the wide one before GELU and its Phi (decision 0009).
+The layers themselves use operators that are slow on CPU, such as the error function, sums over pixels and broadcasts.
+They also keep a dozen wide maps for the gradient. This form uses fast operators and a hand-written gradient, which
+keeps two wide maps: z, the input of GELU, and Phi(z). See decision 0009.
 """
 
 import mindspore as ms
@@ -23,9 +23,9 @@ __all__ = ["PerceptronV1", "PerceptronV2"]
 
 
 class PerceptronV1(nn.Cell):
-    """x [N, H, W, C] to (W2 gelu(W1 x + b1) + b2) * scale of the same shape; W1 [4C, C], W2 [C, 4C], scale [C].
+    """Computes (W2 gelu(W1 x + b1) + b2) * scale for x [N, H, W, C], in the same shape.
 
-    `weights` holds the parameters by their names in the block.
+    `weights` holds the parameters by their names in the block: W1 [4C, C], b1 [4C], W2 [C, 4C], b2 [C], scale [C].
     """
 
     def __init__(self):
@@ -40,9 +40,10 @@ class PerceptronV1(nn.Cell):
 
 
 class PerceptronV2(nn.Cell):
-    """x [N, H, W, C] to W2 grn(gelu(W1 x + b1)) + b2 of the same shape; W1 [4C, C], W2 [C, 4C].
+    """Computes W2 grn(gelu(W1 x + b1)) + b2 for x [N, H, W, C], in the same shape.
 
-    gamma and beta are those of GRN, [1, 1, 1, 4C]. `weights` holds the parameters by their names in the block.
+    `weights` holds the parameters by their names in the block: W1 [4C, C], b1 [4C], GRN's gamma and beta
+    [1, 1, 1, 4C], W2 [C, 4C], b2 [C].
     """
 
     def __init__(self):
@@ -59,7 +60,7 @@ class PerceptronV2(nn.Cell):
 
 
 class _Perceptron(nn.Cell):
-    """What the two have in common; all maps are rows, [R, C] and [R, 4C]."""
+    """The first pointwise layer of both perceptrons. Maps are flattened to rows, [R, C] and [R, 4C]."""
 
     def __init__(self):
         super().__init__()
@@ -68,17 +69,17 @@ class _Perceptron(nn.Cell):
         self.transposed_times = ops.MatMul(transpose_a=True)
 
     def widen(self, x, w1, b1):
-        """z = W1 x + b1 and Phi(z)."""
+        """Return z = W1 x + b1 and Phi(z), both [R, 4C]."""
         z = ops.bias_add(self.times_transposed(x, w1), b1)
         return z, self.normal_cdf(z)
 
     def widen_grads(self, dz, x, w1):
-        """Of x, W1 and b1."""
+        """Return the gradients of x, W1 and b1 from the gradient of z."""
         return ops.matmul(dz, w1), self.transposed_times(dz, x), sum_rows(dz)
 
 
 class _SavingV1(_Perceptron):
-    """x [R, C] to the result, z and Phi(z). LayerScale multiplies the second weight, not a map."""
+    """Returns the result for x [R, C], and z and Phi(z) for the gradient. LayerScale is multiplied into W2."""
 
     def construct(self, x, w1, b1, w2, b2, scale):
         z, cdf = self.widen(x, w1, b1)
@@ -88,7 +89,7 @@ class _SavingV1(_Perceptron):
     def bprop(self, x, w1, b1, w2, b2, scale, out, dout):
         z, cdf, dy = out[1], out[2], dout[0]
         spread = self.spread(scale)
-        dscaled = self.transposed_times(dy, z * cdf)  # of the scaled W2
+        dscaled = self.transposed_times(dy, z * cdf)  # the gradient of the scaled W2
         dbias = sum_rows(dy)
         dscale = ops.reshape(sum_channels(dscaled * w2), (-1,)) + dbias * b2
         dz = ops.matmul(dy, w2 * spread) * self.normal_cdf.gelu_slope(z, cdf)
@@ -96,15 +97,15 @@ class _SavingV1(_Perceptron):
         return dx, dw1, db1, dscaled * spread, dbias * scale, dscale
 
     def spread(self, scale):
-        """[C] to [C, 4C]."""
+        """Repeat scale [C] to [C, 4C]."""
         return spread_channels(ops.reshape(scale, (-1, 1)), 4 * scale.shape[0])
 
 
 class _SavingV2(_Perceptron):
-    """x [N, P, C] to the result, z and Phi(z) [N * P, 4C], and GRN's norms g [N, 1, 4C].
+    """Returns the result for x [N, P, C] and, for the gradient, z and Phi(z) [N * P, 4C] and GRN's norms g [N, 1, 4C].
 
-    GRN is q = h * s + beta with one factor s = 1 + gamma * n for each image and channel. beta goes through W2 as a
-    bias, and s multiplies W2 where an image has many more pixels than channels, else the map.
+    With h = gelu(z), GRN is h * s + beta. The factor s = 1 + gamma * n has one value for each image and channel. W2
+    times beta is added to the bias. s is multiplied into W2 if W2 is small compared with the map, and into h otherwise.
     """
 
     def __init__(self):
@@ -113,7 +114,7 @@ class _SavingV2(_Perceptron):
         self.batch_transposed_times = ops.BatchMatMul(transpose_a=True)
         self.mean = ops.ReduceMean(True)
         self.sum = ops.ReduceSum()
-        # The floor under the root: see `GRN`.
+        # The floor keeps the gradient of the root finite, as in `GRN`. See decision 0014.
         self.energy_floor = Tensor(1e-30, ms.float32)
 
     def construct(self, x, w1, b1, gamma, beta, w2, b2):
@@ -130,19 +131,19 @@ class _SavingV2(_Perceptron):
         return ops.reshape(y, x.shape), z, cdf, g
 
     def scales_weight(self, h):
-        """Whether s multiplies W2 and not the map h [N, P, 4C]: where that is the smaller of the two by far."""
+        """Return whether s is multiplied into W2 [C, 4C] and not into h [N, P, 4C]. This needs enough pixels."""
         return 2 * h.shape[1] >= h.shape[2]
 
     def repeated(self, w2, n):
-        """[C, 4C] to [n, C, 4C]."""
+        """Repeat W2 [C, 4C] to [n, C, 4C]."""
         return ops.reshape(outer(ops.ones((n,), ms.float32), w2), (n,) + w2.shape)
 
     def scaled(self, w2, s):
-        """W2 times s [N, 1, 4C] for each image: [N, C, 4C]."""
+        """Return W2 times s [N, 1, 4C] for each image, [N, C, 4C]."""
         return self.repeated(w2, s.shape[0]) * spread_pixels(s, w2.shape[0])
 
     def response(self, g):
-        """n = g / (mean of g over channels + 1e-6)."""
+        """Return n = g / (mean of g over the channels + 1e-6)."""
         return g / (self.mean(g, -1) + 1e-6)
 
     def bprop(self, x, w1, b1, gamma, beta, w2, b2, out, dout):
@@ -163,11 +164,11 @@ class _SavingV2(_Perceptron):
         return ops.reshape(dx, x.shape), dw1, db1, dgamma, dbeta, dw2, db2
 
     def second_grads(self, dy, h, w2, s):
-        """Of h * s W2, with s held for h: the gradients of h [N, P, 4C], W2 and s [N, 1, 4C]."""
+        """Return the gradients of h [N, P, 4C], W2 and s [N, 1, 4C] in W2 (h * s). h and s count as independent."""
         n, pixels, channels = dy.shape
         if self.scales_weight(h):
             dh = ops.bmm(dy, self.scaled(w2, s))
-            dscaled = self.batch_transposed_times(dy, h)  # of each image's W2 * s
+            dscaled = self.batch_transposed_times(dy, h)  # the gradient of W2 * s of each image
             dw2 = sum_rows(ops.reshape(dscaled * spread_pixels(s, channels), (n, -1)))
             return dh, ops.reshape(dw2, w2.shape), sum_pixels(dscaled * self.repeated(w2, n))
         spread = spread_pixels(s, pixels)
@@ -177,7 +178,12 @@ class _SavingV2(_Perceptron):
         return dq * spread, dw2, sum_pixels(dq * h)
 
     def energy_grad(self, dn, g):
-        """What h is multiplied by in its gradient through g, from the gradient of the response: [N, 1, 4C]."""
+        """Return the factor [N, 1, 4C] on h in the part of its gradient that goes through g.
+
+        Args:
+            dn: gradient of the response n.
+            g: GRN's norms [N, 1, 4C].
+        """
         mean = self.mean(g, -1) + 1e-6
         dg = (dn - self.mean(dn * g, -1) / mean) / mean
-        return dg / g  # g = sqrt(sum of h^2): dg / dh = h / g
+        return dg / g  # g = sqrt(sum of h^2), so dg / dh = h / g.

@@ -1,8 +1,8 @@
-"""The selector: which form of a layer runs on the current device. The layers ask here, and nowhere else.
+"""Selects the forms of layers for the current device. Layers get their forms only from here.
 
-On CPU there are two kinds of forms. With this library's kernels a block, a patch convolution or a norm is one C++
-operator. Without them the operator forms of this folder compute the same function with MindSpore's operators that are
-fast on CPU. On Ascend and GPU the layers have no other forms.
+On CPU there are two kinds of forms. With this library's kernels, a block, a patch convolution or a norm is one C++
+operator (decision 0019). Without kernels, the operator forms of this package use those of MindSpore's operators that
+are fast on CPU (decision 0035). On Ascend and GPU the layers have no forms.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ _PERCEPTRONS = {1: PerceptronV1, 2: PerceptronV2}
 
 
 def block_forms(version: int) -> Forms:
-    """Forms of a whole block of ConvNeXt (`version` 1) or ConvNeXt V2 (2)."""
+    """Return the forms of a whole block of ConvNeXt (`version` 1) or ConvNeXt V2 (`version` 2)."""
     kernel = _BLOCK_KERNELS[version]
     return Forms(kernel(), kernel(bf16=True)) if uses_kernels() else NO_FORMS
 
 
 def perceptron_form(version: int) -> Optional[nn.Cell]:
-    """The operator form of the part of a block that follows its norm, where no kernel computes the whole block."""
+    """Return the operator form of a block's perceptron on CPU without kernels, and None otherwise."""
     return _PERCEPTRONS[version]() if is_on_cpu() and not uses_kernels() else None
 
 
 def patch_conv_forms(images: bool) -> Forms:
-    """Forms of a convolution over patches. Its input is channels-first with `images`, channels-last without."""
+    """Return the forms of a patch convolution. Its input is channels-first with `images` and channels-last without."""
     return (
         Forms(PatchConvKernel(images=images), PatchConvKernel(bf16=True, images=images)) if uses_kernels() else NO_FORMS
     )
 
 
 def layer_norm_forms() -> Forms:
-    """Forms of layer normalisation over channels."""
+    """Return the forms of layer normalisation over channels."""
     if uses_kernels():
         return Forms(LayerNormKernel())
     return Forms(ProductLayerNorm()) if is_on_cpu() else NO_FORMS
 
 
 def depthwise_class(usual: type[nn.Cell]) -> type[nn.Cell]:
-    """The class of a depthwise convolution: on CPU the Fourier form, elsewhere the `usual` one."""
+    """Return the class of a depthwise convolution: the Fourier form on CPU and `usual` on other devices."""
     return FourierDepthwiseConv if is_on_cpu() else usual

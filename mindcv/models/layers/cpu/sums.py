@@ -1,6 +1,6 @@
-"""Sums and spreads over an axis as matrix products: on CPU ReduceSum and broadcasting take several times as long.
+"""Sums and broadcasts over an axis as matrix products. On CPU, ReduceSum and broadcasting are several times slower.
 
-A factor of ones leaves infinities and NaN in the row or column where they are.
+Infinities and NaN stay in their row or column, because one factor of each product holds only ones. See decision 0009.
 """
 
 from mindspore import ops
@@ -9,35 +9,35 @@ __all__ = ["outer", "spread_channels", "spread_pixels", "sum_channels", "sum_pix
 
 
 def sum_rows(x):
-    """[R, C] to [C]."""
+    """Sum x [R, C] over the rows to [C]."""
     return ops.reshape(ops.matmul(ops.ones((1, x.shape[0]), x.dtype), x), (-1,))
 
 
 def sum_channels(x):
-    """[R, C] to [R, 1]."""
+    """Sum x [R, C] over the channels to [R, 1]."""
     return ops.matmul(x, ops.ones((x.shape[1], 1), x.dtype))
 
 
 def times_vector(x, vector):
-    """[R, C] times [C] to [R, 1]."""
+    """Return the product [R, 1] of x [R, C] and a vector of C elements."""
     return ops.matmul(x, ops.reshape(vector, (-1, 1)))
 
 
 def outer(x, y):
-    """Any shapes of R and C elements to [R, C]."""
+    """Return the outer product [R, C] of x with R elements and y with C elements, of any shapes."""
     return ops.matmul(ops.reshape(x, (-1, 1)), ops.reshape(y, (1, -1)))
 
 
 def spread_channels(x, channels):
-    """[R, 1] to [R, channels]."""
+    """Repeat x [R, 1] over the channels to [R, channels]."""
     return ops.matmul(x, ops.ones((1, channels), x.dtype))
 
 
 def sum_pixels(x):
-    """[N, P, C] to [N, 1, C]."""
+    """Sum x [N, P, C] over the pixels to [N, 1, C]."""
     return ops.bmm(ops.ones((x.shape[0], 1, x.shape[1]), x.dtype), x)
 
 
 def spread_pixels(x, pixels):
-    """[N, 1, C] to [N, pixels, C]."""
+    """Repeat x [N, 1, C] over the pixels to [N, pixels, C]."""
     return ops.bmm(ops.ones((x.shape[0], pixels, 1), x.dtype), x)
