@@ -1,8 +1,11 @@
-"""C++ kernels for CPU: whole blocks, patch convolutions and layer normalisation, forward and backward; AdamW; images.
+"""C++ kernels for CPU.
 
-They are built when the package is installed, if there is a compiler; `python -m mindcv.kernels` says what is in use and
-why. Without them, or with MINDCV_KERNELS=off, the layers' operator forms serve, and Pillow. `mindcv.kernels.images` has
-those for data workers.
+They compute whole blocks, patch convolutions and layer normalisation, forward and backward, and the update of AdamW.
+`mindcv.kernels.images` contains kernels for images in data-loader workers.
+
+The kernels are built when the package is installed, if there is a compiler. `python -m mindcv.kernels` reports whether
+they are used. Without them, or with MINDCV_KERNELS=off, layers use their operator forms and the data loader uses Pillow
+(decision 0035).
 """
 
 from mindcv.kernels.library import Status, is_available, status

@@ -1,4 +1,4 @@
-"""`python -m mindcv.kernels`: which kernels are in use, and why."""
+"""`python -m mindcv.kernels` reports whether the kernels are used, and why."""
 
 from mindcv.kernels.library import status
 from mindcv.utils.cli import run_script, show_and_stop
@@ -14,7 +14,7 @@ def main() -> None:
         lines += [
             f"instruction set: {current.instruction_set}",
             f"instruction sets built: {', '.join(current.stamp.built)}",
-            f"instruction sets that the compiler did not know: {unknown or 'none'}",
+            f"instruction sets that the compiler did not support: {unknown or 'none'}",
             f"threads: {current.num_threads}",
             f"library: {current.path}",
         ]

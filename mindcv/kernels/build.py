@@ -1,8 +1,10 @@
-"""Compiles the kernels with the system's C++ compiler. setup.py runs this file, so it imports nothing of the package.
+"""Compiles the kernels with the system's C++ compiler.
 
-Each instruction set gets its own object files; which of them run is chosen when the library is loaded. Floating-point
-arithmetic is C++'s own but for one freedom, fused multiply-add, which the image kernels do without; NaN, infinities and
-signs are kept.
+setup.py runs this file, so it imports no other module of the package. Each instruction set has its own object files.
+The library selects one set when it is loaded.
+
+Floating-point arithmetic follows the C++ standard, with NaN, infinities and signed zeros. The only exception is fused
+multiply-add, which the image kernels do not use.
 """
 
 from __future__ import annotations
@@ -20,22 +22,22 @@ from typing import NamedTuple, Optional
 
 __all__ = ["INSTRUCTION_SETS", "LIBRARY_NAME", "CompilerError", "Stamp", "build", "compiler", "read_stamp", "sources"]
 
-# The library is loaded by ctypes and MindSpore, not imported: one file serves every version of Python.
+# ctypes and MindSpore load the library, so one file works for every version of Python. See decision 0037.
 LIBRARY_NAME = "_kernels.so"
 
 _SOURCES = Path(__file__).parent / "csrc"
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 # No function that takes or returns a vector is called from another instruction set, so its ABI does not matter.
 _WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-warning-option"]
-# What is to have the bits of Pillow or NumPy, which do without that freedom.
+# The image kernels give the bits of Pillow and NumPy, which use no fused multiply-add. See decision 0045.
 _EXACT = "-ffp-contract=off"
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
-# GCC 12 warns of the undefined vectors in its own AVX-512 headers (GCC bug 105593).
+# GCC 12 warns about undefined vectors in its own AVX-512 headers (GCC bug 105593).
 _HEADER_WARNINGS = {name: ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in ("avx512", "amx")}
 
 _Set = tuple[str, list[str]]  # the name of the instruction set, and its flags
-# The generic set is what every processor of the compiler's target has: SSE2 on x86-64, and on aarch64 Advanced SIMD,
-# whose multiply-add is fused.
+# Every processor of the compiler's target has the generic set: SSE2 on x86-64, and Advanced SIMD with fused
+# multiply-add on aarch64. See decision 0036.
 _GENERIC: _Set = ("generic", [])
 _X86: list[_Set] = [
     ("avx2", ["-mavx2", "-mfma"]),
@@ -48,22 +50,28 @@ _STAMP = re.compile(rb"mindcv-kernels sources=([0-9a-f]{64}) built=([\w,]+) unkn
 
 
 class CompilerError(Exception):
-    """The compiler or linker failed. The message is the command and all that it printed."""
+    """The compiler or linker failed. The message is the command and its output."""
 
 
 class Stamp(NamedTuple):
-    """What a library file says about itself."""
+    """Describes how a library file was built. The file contains it as text.
 
-    sources: str  # see `sources`
-    built: tuple[str, ...]  # the instruction sets in it
-    unknown: tuple[str, ...]  # those that were left out because the compiler did not know their flags
+    Attributes:
+        sources: digest of the sources (see the function `sources`).
+        built: names of the instruction sets in the library.
+        unknown: names of the instruction sets that the compiler did not support.
+    """
+
+    sources: str
+    built: tuple[str, ...]
+    unknown: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"mindcv-kernels sources={self.sources} built={','.join(self.built)} unknown={','.join(self.unknown)};"
 
 
 class _Unit(NamedTuple):
-    """A source file and the flags that it is compiled with; `name` is the name of the object file."""
+    """A source file and its compiler flags. `name` is the name of the object file without its suffix."""
 
     name: str
     source: Path
@@ -71,12 +79,12 @@ class _Unit(NamedTuple):
 
 
 def compiler() -> list[str]:
-    """The command of the C++ compiler: CXX, else g++."""
+    """Return the command of the C++ compiler from the environment variable CXX, or g++."""
     return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def sources() -> str:
-    """A SHA-256 digest of the C++ sources beside this file and of the flags that they are compiled with."""
+    """Return the SHA-256 digest of the C++ sources and of their compiler flags."""
     digest = hashlib.sha256(repr([_FLAGS, _EXACT, _GENERIC, _X86]).encode())
     for path in sorted(path for path in _SOURCES.rglob("*") if path.is_file()):
         content = path.read_bytes()
@@ -85,7 +93,7 @@ def sources() -> str:
 
 
 def read_stamp(library: Path) -> Optional[Stamp]:
-    """What the library was built from; None if the file does not say it. The library is not loaded."""
+    """Return the stamp in a library file, or None if there is none. The library is not loaded."""
     found = _STAMP.search(library.read_bytes())
     if found is None:
         return None
@@ -94,16 +102,17 @@ def read_stamp(library: Path) -> Optional[Stamp]:
 
 
 def build(command: list[str], output: Path) -> Stamp:
-    """Compile and link the library to `output`, with all instruction sets whose flags the compiler knows.
+    """Compile and link the library, with all instruction sets that the compiler supports.
 
     Args:
-        command: the compiler and the first of its arguments.
+        command: command of the compiler and its first arguments.
+        output: path of the library.
 
     Returns:
-        What the library says about itself.
+        The stamp of the library.
 
     Raises:
-        CompilerError: the compiler cannot be run, or it refuses one of the sources.
+        CompilerError: the compiler cannot be run, or it fails for one of the sources.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -116,9 +125,9 @@ def build(command: list[str], output: Path) -> Stamp:
 
 
 def _units(sets: list[_Set], stamp: Stamp) -> list[_Unit]:
-    """The translation units: runtime/ once, network/ and image/ once for each instruction set.
+    """Return the translation units: runtime/ once, and network/ and image/ once for each instruction set.
 
-    The units of the generic set, which every library has, define MINDCV_ONCE: they also hold what is needed once.
+    Every library contains the generic set. Its units define MINDCV_ONCE and also contain the code that is needed once.
     """
     common = [*_FLAGS, f"-I{_SOURCES}"]
     units = [
@@ -129,7 +138,7 @@ def _units(sets: list[_Set], stamp: Stamp) -> list[_Unit]:
         flags = [*common, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
         flags += ["-DMINDCV_ONCE"] if name == "generic" else []
         units += [_Unit(f"{name}_{path.stem}", path, flags) for path in sorted(_SOURCES.glob("network/*.cc"))]
-        if name != "amx":  # whose tiles are for products of matrices; images use AVX-512 there
+        if name != "amx":  # AMX only multiplies matrices. Images use the units of AVX-512 there.
             units += [
                 _Unit(f"{name}_{path.stem}", path, [*flags, _EXACT]) for path in sorted(_SOURCES.glob("image/*.cc"))
             ]
@@ -137,14 +146,14 @@ def _units(sets: list[_Set], stamp: Stamp) -> list[_Unit]:
 
 
 def _compiled(command: list[str], units: list[_Unit], folder: Path) -> list[str]:
-    """Compiles several units at a time; returns the object files."""
+    """Compile the units in parallel and return the paths of the object files."""
 
     def compiled(unit: _Unit) -> str:
         target = str(folder / f"{unit.name}.o")
         _run([*command, *_WARNINGS, *unit.flags, "-c", str(unit.source), "-o", target])
         return target
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # a compiler takes up to 1 GB
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # Each compiler needs up to 1 GB.
         futures = [pool.submit(compiled, unit) for unit in units]
         try:
             return [future.result() for future in futures]
@@ -154,11 +163,18 @@ def _compiled(command: list[str], units: list[_Unit], folder: Path) -> list[str]
 
 
 def _known_sets(command: list[str], folder: Path) -> tuple[list[_Set], list[str]]:
-    """The instruction sets whose flags the compiler takes, and the names of the others, tried with an empty file."""
+    """Compile an empty file with the flags of each instruction set.
+
+    Returns:
+        The instruction sets that the compiler supports, and the names of the others.
+
+    Raises:
+        CompilerError: the compiler fails even without such flags.
+    """
     empty = folder / "empty.cc"
     empty.touch()
     probe = [*command, "-c", str(empty), "-o", str(folder / "empty.o")]
-    _run(probe)  # a compiler that fails without the flags as well is no compiler that does not know them
+    _run(probe)  # A compiler that fails here is broken, which says nothing about its instruction sets.
     sets, unknown = [_GENERIC], []
     for candidate in _X86 if platform.machine().lower() in ("x86_64", "amd64") else []:
         name, flags = candidate
@@ -175,6 +191,6 @@ def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
-        raise CompilerError(f"{command[0]} cannot be run: {error.strerror}") from error
+        raise CompilerError(f"the compiler {command[0]} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
         raise CompilerError(f"{shlex.join(command)}\nfailed with status {done.returncode}:\n{done.stderr}{done.stdout}")

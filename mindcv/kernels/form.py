@@ -1,4 +1,4 @@
-"""Whether the current device is a CPU, and whether the kernels are in use there."""
+"""Tells whether the current device is a CPU, and whether layers use the kernels there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["is_on_cpu", "uses_kernels"]
 
 
 def is_on_cpu() -> bool:
-    """Whether MindSpore's current device is the CPU, where its convolutions are slow."""
+    """Return whether MindSpore's current device is the CPU."""
     return ms.get_context("device_target") == "CPU"
 
 
 def uses_kernels() -> bool:
-    """Whether layers and optimizers made now run as this library's C++ kernels."""
+    """Return whether new layers and optimizers use this library's C++ kernels."""
     return is_on_cpu() and is_available()

@@ -1,8 +1,10 @@
-"""The image kernels: functions on the bytes of images, for data workers. One thread each, and no lock of Python's held.
+"""The image kernels, for data-loader workers. Each runs in one thread and releases Python's global interpreter lock.
 
-Sources are uint8 (height, width, channels) with one channel, or four (red, green, blue and one that means nothing).
-Their rows have no gaps between pixels. Each function checks its arguments and raises ValueError, with one sentence that
-names the argument, where they do not fit; the C functions check sizes and numbers once more.
+An image is a uint8 array (height, width, channels). It has one channel, or four: red, green, blue and one without
+meaning. Its rows have no gaps between pixels. The results are bit-identical to Pillow's (decision 0045).
+
+Each function checks its arguments. A ValueError names the argument that does not fit. The C functions check sizes and
+numbers again (decision 0033).
 """
 
 from __future__ import annotations
@@ -19,20 +21,21 @@ from mindcv.kernels.library import library_path
 
 __all__ = ["FILTERS", "Side", "affine", "look_up", "mix", "resize", "saturate", "sharpen", "to_planes"]
 
-# By their number in csrc/image/images.cc.
+# The index of a filter is its number in csrc/image/resize.cc.
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 
-_MOST_PIXELS = 1 << 28  # of a side, so that 32 bits hold every place in it
+_MOST_PIXELS = 1 << 28  # The largest side, so that every position in it fits into 32 bits.
 
 
 class Side(NamedTuple):
-    """How one side of an image is resized.
+    """Describes how one side of an image is resized, cropped and flipped. All lengths are in pixels.
 
     Attributes:
-        size: pixels there are.
-        resized: pixels that the whole side becomes.
-        start, kept: where the part of those begins that is wanted, and its length.
-        is_flipped: whether that part is wanted backwards.
+        size: length of the side before.
+        resized: length of the whole side after resizing.
+        start: first pixel of the resized side that the crop keeps.
+        kept: number of pixels that the crop keeps.
+        is_flipped: whether the cropped part is mirrored.
     """
 
     size: int
@@ -43,19 +46,22 @@ class Side(NamedTuple):
 
 
 def resize(source: np.ndarray, filter_name: str, across: Side, down: Side, down_first: bool) -> np.ndarray:
-    """Resize as Pillow does, antialiased, in fixed point with bytes between the two passes; the same bits.
+    """Resize an image with antialiasing. The result is bit-identical to Pillow's.
+
+    As in Pillow, the arithmetic is fixed-point, and the pixels between the two passes are bytes.
 
     Args:
-        source: down.size rows of across.size pixels; there may be gaps between rows, as in a part of an image.
+        source: image of down.size rows with across.size pixels each. It may have gaps between rows.
         filter_name: one of `FILTERS`.
-        across, down: the two sides.
-        down_first: whether the sides' lengths are changed from top to bottom first; see `data.pixels`.
+        across, down: horizontal and vertical side.
+        down_first: whether the vertical pass comes first (see `mindcv.data.pixels`).
 
     Returns:
         uint8 (down.kept, across.kept, channels).
 
     Raises:
-        MemoryError: there is no memory for the pixels between the two passes.
+        ValueError: an argument does not fit.
+        MemoryError: there is not enough memory for the pixels between the two passes.
     """
     height, width, channels = _image_shape(source)
     if source.strides[1:] != (channels, 1):
@@ -74,48 +80,60 @@ def resize(source: np.ndarray, filter_name: str, across: Side, down: Side, down_
 
 
 def to_planes(source: np.ndarray, mean: np.ndarray, std: np.ndarray, out: np.ndarray) -> None:
-    """Write (value - mean) / std of each channel, in float32, to its plane.
+    """Write (value - mean) / std of each channel, in float32, to its plane of `out`.
 
     Args:
-        source: (height, width, 4) for three planes, (height, width, 1) for one; no gaps.
-        mean, std: float32, one a plane, without gaps.
-        out: float32 (planes, height, width), without gaps.
+        source: contiguous image. Four channels give three planes, and one channel gives one.
+        mean, std: contiguous float32 arrays with one value for each plane, in the unit of the pixels, 0 to 255.
+        out: contiguous float32 array (planes, height, width).
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     height, width, channels = _image_shape(source)
     planes = _planes(channels)
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, np.ndarray) or values.size != planes:
-            raise ValueError(f"{name} must be an array of {planes} values, one a plane, not {_described(values)}")
+            raise ValueError(
+                f"{name} must be an array of {planes} values, one for each plane, not {_described(values)}"
+            )
     mean, std = _address("mean", mean, np.float32, mean.shape), _address("std", std, np.float32, std.shape)
     target = _address("out", out, np.float32, (planes, height, width), is_written=True)
     _run("to_planes", _address("source", source, np.uint8, source.shape), width * height, planes, mean, std, target)
 
 
 def mix(image: np.ndarray, partner: np.ndarray, share: np.float32, partner_share: np.float32) -> None:
-    """Blend two images with one another, in place: each becomes share * itself + (1 - share) * the other.
+    """Blend two images in place. Each becomes its share times itself plus (1 - its share) times the other image.
 
     Args:
-        image, partner: float32 of one shape, without gaps; they may be the same array.
-        share, partner_share: of each in itself.
+        image, partner: contiguous float32 arrays of the same shape. They may be the same array.
+        share: weight of `image` in its own result.
+        partner_share: weight of `partner` in its own result.
+
+    Raises:
+        ValueError: an argument does not fit, or the arrays overlap without being the same.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"image must be a float32 array, not {_described(image)}")
     first = _address("image", image, np.float32, image.shape, is_written=True)
     second = _address("partner", partner, np.float32, image.shape, is_written=True)
-    if first != second and np.may_share_memory(image, partner):  # exact for arrays without gaps
-        raise ValueError("image and partner must be two arrays or the same one, not parts that overlap")
+    if first != second and np.may_share_memory(image, partner):  # may_share_memory is exact for contiguous arrays.
+        raise ValueError("image and partner must be separate arrays or the same array, but they overlap in part")
     _run("mix", first, second, image.size, share, partner_share)
 
 
 def look_up(source: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Each value through the table of its channel.
+    """Replace each value by its entry in the table of its channel.
 
     Args:
-        source: pixels of 4 bytes for three tables, of 1 byte for one; no gaps.
-        tables: uint8 (channels, 256).
+        source: contiguous image.
+        tables: contiguous uint8 (3, 256) for four channels, or (1, 256) for one.
 
     Returns:
-        uint8, of the shape of `source`.
+        uint8 array of the shape of `source`.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     height, width, channels = _image_shape(source)
     addresses = (
@@ -128,7 +146,13 @@ def look_up(source: np.ndarray, tables: np.ndarray) -> np.ndarray:
 
 
 def sharpen(source: np.ndarray, factor: float) -> np.ndarray:
-    """What Pillow's `ImageEnhance.Sharpness` gives: the image blurred (`factor` 0), itself (1) or sharper."""
+    """Change the sharpness of a contiguous image, bit-identical to Pillow's `ImageEnhance.Sharpness`.
+
+    `factor` 0 gives a blurred image, 1 the image itself, and more a sharper image.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
     height, width, channels = _image_shape(source)
     address = _address("source", source, np.uint8, source.shape)
     out = np.empty(source.shape, np.uint8)
@@ -137,7 +161,13 @@ def sharpen(source: np.ndarray, factor: float) -> np.ndarray:
 
 
 def saturate(source: np.ndarray, factor: float) -> np.ndarray:
-    """What Pillow's `ImageEnhance.Color` gives, of pixels of 4 bytes: grey (`factor` 0), itself (1) or beyond."""
+    """Change the saturation of a contiguous image of 4 channels, bit-identical to Pillow's `ImageEnhance.Color`.
+
+    `factor` 0 gives a grey image, 1 the image itself, and more stronger colours.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
     height, width, _ = _image_shape(source, 4)
     address = _address("source", source, np.uint8, source.shape)
     out = np.empty(source.shape, np.uint8)
@@ -146,16 +176,19 @@ def saturate(source: np.ndarray, factor: float) -> np.ndarray:
 
 
 def affine(source: np.ndarray, matrix: Sequence[float], is_cubic: bool, fill: tuple[int, int, int]) -> np.ndarray:
-    """What Pillow's `Image.transform` with `AFFINE` gives at the same size; the same bits.
+    """Transform an image at the same size, bit-identical to Pillow's `Image.transform` with `AFFINE`.
 
     Args:
-        source: pixels of 4 bytes; no gaps.
-        matrix: six numbers, from the result's coordinates to the source's.
-        is_cubic: bicubic instead of bilinear.
-        fill: the colour of what is outside the source.
+        source: contiguous image of 4 channels.
+        matrix: six numbers that map coordinates of the result to coordinates of the source.
+        is_cubic: whether to interpolate bicubically instead of bilinearly.
+        fill: red, green and blue, 0 to 255, for pixels outside of the source.
 
     Returns:
         uint8 (height, width, 4).
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     height, width, _ = _image_shape(source, 4)
     if len(matrix) != 6:
@@ -170,7 +203,7 @@ def affine(source: np.ndarray, matrix: Sequence[float], is_cubic: bool, fill: tu
 
 
 def _image_shape(source: np.ndarray, channels: Optional[int] = None) -> tuple[int, int, int]:
-    """The shape of an image, which must have `channels` channels, or one or four."""
+    """Check an image and return its shape. It must have `channels` channels, or one or four if that is None."""
     allowed = (1, 4) if channels is None else (channels,)
     is_image = isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3
     if not is_image or source.shape[2] not in allowed or not 0 < min(source.shape) <= max(source.shape) <= _MOST_PIXELS:
@@ -195,8 +228,8 @@ def _address(
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{name} must be a {np.dtype(dtype)} array of shape {shape}, not {_described(array)}")
     if not array.flags.c_contiguous or not array.flags.aligned or (is_written and not array.flags.writeable):
-        kind = "writeable, and " if is_written else ""
-        raise ValueError(f"{name} must be {kind}without gaps: numpy.ascontiguousarray({name}) is such an array")
+        kind = "writeable and " if is_written else ""
+        raise ValueError(f"{name} must be {kind}contiguous: numpy.ascontiguousarray({name}) gives such an array")
     return _start(array)
 
 
@@ -207,7 +240,7 @@ def _described(array: object) -> str:
 
 
 def _run(name: str, *arguments: object) -> None:
-    """Call a C function, which gives 0, 1 where there is no memory, or 2 where it refuses its arguments."""
+    """Call a C function and raise its error. Its status is 1 if memory is short and 2 if an argument does not fit."""
     library = _library()
     status = getattr(library, f"mindcv_{name}")(*arguments)
     if status != 0:

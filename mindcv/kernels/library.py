@@ -1,6 +1,6 @@
-"""The compiled library: where it is, whether it is used, and why not.
+"""Finds and loads the compiled library, and reports why it is not used.
 
-Decision 0037 says why a library is used only with the sources that it was built from.
+A library is used only together with the sources that it was built from (decision 0037).
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ __all__ = ["Status", "is_available", "library_path", "packed_size", "status"]
 
 @dataclass(frozen=True)
 class Status:
-    """What `python -m mindcv.kernels` tells. Without kernels only the first two are there."""
+    """The facts that `python -m mindcv.kernels` reports. Without kernels, only the first two are set.
+
+    Attributes:
+        is_used: whether the kernels are used.
+        reason: clause that says why, or why not.
+        path: path of the library.
+        stamp: sources and instruction sets of the library.
+        instruction_set: instruction set that runs.
+        num_threads: number of threads of the kernels.
+    """
 
     is_used: bool
     reason: str
@@ -37,7 +46,13 @@ class Status:
 
 
 def is_available() -> bool:
-    """Whether layers on CPU and work on images run as kernels. When they could and do not, one log line says why."""
+    """Return whether layers on CPU and image operations use the kernels.
+
+    If they do not, and MINDCV_KERNELS is not 'off', one log line says why.
+
+    Raises:
+        UserError: an environment variable is wrong (see `status`).
+    """
     current = status()
     if not current.is_used and os.environ.get("MINDCV_KERNELS") != "off":
         _say_why_not(current.reason)
@@ -46,29 +61,29 @@ def is_available() -> bool:
 
 @cache
 def _say_why_not(reason: str) -> None:
-    logger.warning("CPU kernels are not used, so that everything takes several times as long: %s", reason)
+    logger.warning("the CPU kernels are not used, so everything takes several times as long: %s", reason)
 
 
 def library_path() -> Path:
-    """The library's file; only called where `is_available`."""
+    """Return the path of the library. Call it only if `is_available()`."""
     path = status().path
     assert path is not None
     return path
 
 
 def packed_size(k: int, n: int, bf16: bool) -> int:
-    """Of a packed weight [n, k], in float32 values."""
+    """Return the size of a packed weight [n, k] in float32 values. `bf16` selects the layout for bfloat16 products."""
     function = ctypes.CDLL(str(library_path())).mindcv_packed_floats
     function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     return function(int(bf16), k, n)
 
 
 def status() -> Status:
-    """Whether the kernels are used, and why.
+    """Return whether the kernels are used, and why. The first call loads the library.
 
     Raises:
         UserError: MINDCV_KERNELS is neither 'on' nor 'off', MINDCV_KERNELS_ISA names an instruction set that cannot be
-            used, or a number of threads is not one.
+            used, or MINDCV_KERNELS_THREADS or OMP_NUM_THREADS is not a positive whole number.
     """
     wanted = os.environ.get("MINDCV_KERNELS", "on")
     if wanted not in ("on", "off"):
@@ -100,10 +115,10 @@ def _loaded() -> Status:
 
 
 def _signature_difference(text: str) -> Optional[str]:
-    """Describe the first kernel whose signature differs from the table; None if all agree.
+    """Return a clause about the first kernel whose signature differs from the table, or None if all are equal.
 
     Args:
-        text: the library's names and signatures, one line each.
+        text: names and signatures of the library's kernels, one line each.
     """
     built = dict(line.split(" ", 1) for line in text.splitlines())
     for name in sorted({*built, *SIGNATURES}):
@@ -118,7 +133,7 @@ def _check_wanted_set(built: Sequence[str], usable: Sequence[str]) -> None:
     if not wanted or wanted in usable:
         return
     if wanted not in INSTRUCTION_SETS:
-        lack = f"which is not the name of an instruction set{nearest(wanted, usable)}"
+        lack = f"which is not an instruction set of the kernels{nearest(wanted, usable)}"
     elif wanted in built:
         lack = "but this processor does not have it"
     else:
@@ -127,10 +142,11 @@ def _check_wanted_set(built: Sequence[str], usable: Sequence[str]) -> None:
 
 
 def _wanted_threads() -> int:
-    """MINDCV_KERNELS_THREADS, else OMP_NUM_THREADS, else 0: one thread for each core that the process may use.
+    """Return the number of threads from MINDCV_KERNELS_THREADS or OMP_NUM_THREADS, in this order, or 0.
 
-    OMP_NUM_THREADS is read as it was when Python started: MindSpore sets it to 1 in the process itself. OpenMP allows a
-    list there, with one number for each level of nested parallelism; the kernels have one level and take the first.
+    0 means one thread for each core that the process may use. MindSpore sets OMP_NUM_THREADS to 1 in the process, but
+    `os.environ` still has the value from the start of Python. OpenMP allows a list with one number for each level of
+    nested parallelism. The kernels have one level and take the first number.
     """
     for name in ("MINDCV_KERNELS_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "")
@@ -144,14 +160,17 @@ def _wanted_threads() -> int:
 
 
 class _NoLibraryError(Exception):
-    """There is no library that may be used; the message says why, and what builds one."""
+    """There is no usable library. The message says why, and how to build one."""
 
 
 def _find() -> Path:
-    """The library that was built from this package's sources: in the package, else in an installed copy of it.
+    """Return the path of the library that was built from this package's sources.
 
-    A script that is run from a clone takes the clone's package, while `pip install .` puts the library into the
-    installed one.
+    The package itself is searched first, and then installed copies of it. A script in a clone imports the package of
+    the clone, while `pip install .` builds the library in the installed package.
+
+    Raises:
+        _NoLibraryError: there is no such library.
     """
     here = Path(__file__).parent
     installed = (Path(entry).absolute() / "mindcv" / "kernels" for entry in sys.path)
@@ -167,14 +186,14 @@ def _find() -> Path:
 
 def _what_is_wrong(others: Sequence[Path]) -> str:
     if others:
-        return f"'{others[0]}' was built from other sources than those in '{Path(__file__).parent}'"
+        return f"'{others[0]}' was built from other sources than the ones in '{Path(__file__).parent}'"
     return f"no library was built for '{Path(__file__).parent}'"
 
 
 def _what_builds_one(root: Path) -> str:
-    """The command that builds the library, where `root` holds the package."""
+    """Return a clause with the command that builds the library. `root` is the folder that contains the package."""
     name = compiler()[0]
-    first = "" if shutil.which(name) else f"install a C++ compiler ('{name}' is not there), then "
+    first = "" if shutil.which(name) else f"install a C++ compiler ('{name}' was not found), then "
     if not (root / "setup.py").is_file():
         return f"{first or 'to build it, '}install mindcv again from its sources"
     return f"{first or 'to build it, '}run: {shlex.join([sys.executable, '-m', 'pip', 'install', '-e', str(root)])}"

@@ -1,6 +1,6 @@
-"""The kernels as Cells, with their gradients. All take and give float32.
+"""The kernels as Cells with gradients. All inputs and outputs are float32.
 
-The order of a kernel's arguments stands in `signature_table` alone. A block's parameters are passed by their names.
+Only `signature_table` defines the order of a kernel's arguments. Callers pass the parameters of a block by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _numbers = itertools.count()
 
 
 def _operator(name: str, bprop: Optional[Callable] = None) -> ops.Custom:
-    """The library's function `name`. MindSpore asks for the shapes of its outputs before it runs it, in both modes."""
+    """Create the operator of the kernel `name`.
+
+    MindSpore calls `infer_shape` and `infer_type` before the kernel runs, in graph mode and in PyNative mode.
+    """
     expected = signature_of(name)
     num_outputs = len(expected.outputs)
 
@@ -51,14 +54,14 @@ def _operator(name: str, bprop: Optional[Callable] = None) -> ops.Custom:
 
 
 class _Operator(ops.Custom):
-    """A function of the library. Copies of a network share it: it holds nothing that changes."""
+    """An operator of the library. Copies of a network share it, because it has no state."""
 
     def __deepcopy__(self, memo: dict) -> _Operator:
         return self
 
 
 class _BlockNames(NamedTuple):
-    """The names of a block's kernels in the library."""
+    """Names of the kernels of a block."""
 
     forward: str
     saving: str
@@ -67,7 +70,7 @@ class _BlockNames(NamedTuple):
 
 
 class _PatchNames(NamedTuple):
-    """The names of a patch convolution's kernels in the library."""
+    """Names of the kernels of a patch convolution."""
 
     forward: str
     input_grad: str
@@ -76,7 +79,7 @@ class _PatchNames(NamedTuple):
     packed: str
 
 
-# By `bf16`.
+# The keys are `bf16`.
 _BLOCK_V1 = {
     False: _BlockNames("BlockV1", "BlockV1Saving", "BlockV1Grad", "StageV1Packed"),
     True: _BlockNames("BlockV1Bf16", "BlockV1SavingBf16", "BlockV1GradBf16", "StageV1PackedBf16"),
@@ -86,7 +89,7 @@ _BLOCK_V2 = {
     True: _BlockNames("BlockV2Bf16", "BlockV2SavingBf16", "BlockV2GradBf16", "StageV2PackedBf16"),
 }
 _PACK_WEIGHT = {False: "PackWeight", True: "PackWeightBf16"}
-# By `images` and `bf16`.
+# The keys are `images` and `bf16`.
 _PATCH = {
     (False, False): _PatchNames("Patch", "PatchInputGrad", "PatchParamsGrad", "PackPatch", "PatchPacked"),
     (False, True): _PatchNames(
@@ -98,21 +101,25 @@ _PATCH = {
 
 
 def _block_gradients(names: _BlockNames, saves: bool) -> Callable:
-    """A function of the inputs of a block, its output and the output's gradient: the gradients of the inputs."""
+    """Return a function that computes the gradients of a block's inputs.
+
+    Its arguments are the inputs, the outputs of the forward kernel and their gradients. `saves` says whether the
+    forward kernel was `names.saving`.
+    """
     grad, saving = _operator(names.grad), _operator(names.saving)
 
     def gradients(inputs, out, dout):
-        no_gradient = (ops.zeros_like(inputs[-1]),)  # of keep
+        no_gradient = (ops.zeros_like(inputs[-1]),)  # The last input is `keep`, which needs no gradient.
         if saves:
             return grad(*inputs, dout[0], *out[1:]) + no_gradient
-        # The forward pass is done again for what the gradient needs.
+        # Run the forward pass again to get the values that the gradient needs.
         return grad(*inputs, dout, *saving(*inputs)[1:]) + no_gradient
 
     return gradients
 
 
 def _block_v1_bprop(names: _BlockNames, saves: bool) -> Callable:
-    """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
+    """Return the gradient function of the kernel `names.forward` or, with `saves`, of `names.saving`."""
     gradients, order = _block_gradients(names, saves), signature_of(names.forward).input_names
 
     def bprop(
@@ -138,7 +145,7 @@ def _block_v1_bprop(names: _BlockNames, saves: bool) -> Callable:
 
 
 def _block_v2_bprop(names: _BlockNames, saves: bool) -> Callable:
-    """The gradient of the kernel `names.forward` or, with `saves`, of `names.saving`."""
+    """Return the gradient function of the kernel `names.forward` or, with `saves`, of `names.saving`."""
     gradients, order = _block_gradients(names, saves), signature_of(names.forward).input_names
 
     def bprop(
@@ -165,7 +172,7 @@ def _block_v2_bprop(names: _BlockNames, saves: bool) -> Callable:
 
 
 def _check_orders(names: _BlockNames, bprop: Callable) -> None:
-    """Check that the arguments of a block's kernels, and of the gradient in Python, follow each other as they must."""
+    """Check that a block's kernels and its gradient function take their arguments in matching orders."""
     forward, saving, grad = (signature_of(name) for name in (names.forward, names.saving, names.grad))
     inputs, saved = forward.input_names, saving.output_names[1:]
     assert saving.input_names == inputs
@@ -176,16 +183,21 @@ def _check_orders(names: _BlockNames, bprop: Callable) -> None:
 
 
 class _BlockKernel(nn.Cell):
-    """A whole block on x [N, H, W, C].
+    """Computes a whole block. See decision 0019.
+
+    In training, the forward kernel also saves the values that the gradient needs.
 
     Args:
-        names: the kernels of the block.
-        make_bprop: makes the gradient.
+        names: names of the block's kernels.
+        make_bprop: function that creates the gradient function.
 
     Inputs:
-        x: [N, H, W, C].
-        weights: the parameters of the block by their names in the kernel's signature.
-        keep: [N], what each image's branch is multiplied by before it is added to x (stochastic depth); 1 for none.
+        x: feature map [N, H, W, C].
+        weights: parameters of the block by their names in the kernel's signature.
+        keep: factor [N] on the branch of each image before it is added to x (stochastic depth). 1 has no effect.
+
+    Outputs:
+        Feature map [N, H, W, C].
     """
 
     def __init__(self, names: _BlockNames, make_bprop: Callable[[_BlockNames, bool], Callable]):
@@ -204,25 +216,25 @@ class _BlockKernel(nn.Cell):
 
 
 class BlockV1Kernel(_BlockKernel):
-    """A whole block of ConvNeXt; with `bf16` the products take numbers rounded to bfloat16."""
+    """Computes a whole block of ConvNeXt. With `bf16`, it rounds the factors of matrix products to bfloat16."""
 
     def __init__(self, bf16: bool = False):
         super().__init__(_BLOCK_V1[bf16], _block_v1_bprop)
 
 
 class BlockV2Kernel(_BlockKernel):
-    """A whole block of ConvNeXt V2; with `bf16` the products take numbers rounded to bfloat16."""
+    """Computes a whole block of ConvNeXt V2. With `bf16`, it rounds the factors of matrix products to bfloat16."""
 
     def __init__(self, bf16: bool = False):
         super().__init__(_BLOCK_V2[bf16], _block_v2_bprop)
 
 
 class PackedStageKernel(nn.Cell):
-    """The forward pass of blocks one after the other, whose weights are packed once, for many calls.
+    """Computes the forward pass of consecutive blocks from x [N, H, W, C]. Their weights are packed once.
 
     Args:
-        blocks: the weights of each block, as `BlockV1Kernel` or `BlockV2Kernel` takes them.
-        bf16: products take numbers rounded to bfloat16.
+        blocks: weights of each block, as `BlockV1Kernel` or `BlockV2Kernel` takes them. All blocks have one version.
+        bf16: whether to round the factors of matrix products to bfloat16.
     """
 
     def __init__(self, blocks: Sequence[Mapping[str, Tensor]], bf16: bool = False):
@@ -241,13 +253,14 @@ class PackedStageKernel(nn.Cell):
 
 
 class PackedPatchKernel(nn.Cell):
-    """The forward pass of `PatchConvKernel` with its weight packed once, and the layer normalisation beside it.
+    """Computes the forward pass of a patch convolution and its layer normalisation. The weight is packed once.
 
     Args:
-        weight: [O, I, k, k].
-        bias: [O].
-        gamma, beta: of the normalisation: of x before [I]; or, with `images`, of what goes out [O].
-        bf16, images: as in `PatchConvKernel`.
+        weight: weight of the convolution, [O, I, k, k].
+        bias: bias of the convolution, [O].
+        gamma, beta: parameters of the normalisation. It precedes the convolution, [I]. With `images` it follows the
+            convolution, [O].
+        bf16, images: see `PatchConvKernel`.
     """
 
     def __init__(
@@ -264,27 +277,29 @@ class PackedPatchKernel(nn.Cell):
 
 
 def _fixed(values: Sequence[Tensor]) -> ParameterTuple:
-    """Inputs of a graph. Not its constants, which are copied and hashed when it is compiled."""
-    number = next(_numbers)  # all parameters of a graph need names of their own
+    """Return the values as parameters. MindSpore copies and hashes constants of a graph, but not its parameters."""
+    number = next(_numbers)  # Every parameter of a graph needs a unique name.
     named = [(f"packed{number}.input{i}", value) for i, value in enumerate(values)]
     return ParameterTuple([Parameter(Tensor(value), name=name, requires_grad=False) for name, value in named])
 
 
 def _packed(weight: Tensor, bf16: bool) -> Tensor:
-    """A weight [O, I] in the form that products take: float32 [count], its bits of meaning to the kernels alone."""
+    """Return a weight [O, I] in packed form, float32 [count]. Only the kernels can interpret its bits."""
     return _operator(_PACK_WEIGHT[bf16])(weight)
 
 
 class PatchConvKernel(nn.Cell):
-    """Convolution of x [N, H, W, I] with weight [O, I, k, k] at stride k: [N, H // k, W // k, O].
+    """Computes a convolution of x [N, H, W, I] with a weight [O, I, k, k] and stride k, [N, H // k, W // k, O].
 
-    With `images` x is [N, I, H, W]; with `bf16` the products take numbers rounded to bfloat16.
+    Args:
+        bf16: whether to round the factors of matrix products to bfloat16.
+        images: whether x is channels-first, [N, I, H, W].
     """
 
     def __init__(self, bf16: bool = False, images: bool = False):
         super().__init__()
         names = _PATCH[images, bf16]
-        # Two operators, so that the graph drops the gradient of images that nobody asks for.
+        # The gradient has two operators, so that the graph can drop the unused gradient of the images.
         input_grad = _operator(names.input_grad)
         params_grad = _operator(names.params_grad)
 
@@ -298,7 +313,7 @@ class PatchConvKernel(nn.Cell):
 
 
 class LayerNormKernel(nn.Cell):
-    """Layer normalisation of the last axis of x [..., C], eps 1e-6."""
+    """Computes layer normalisation of the last axis of x [..., C] with eps 1e-6."""
 
     def __init__(self):
         super().__init__()
@@ -314,26 +329,27 @@ class LayerNormKernel(nn.Cell):
 
 
 class AdamWKernel(nn.Cell):
-    """A step of AdamW on all of a network's parameters, in place, in one pass over their memory.
+    """Updates all parameters with one step of AdamW, in place and in one pass over their memory. See decision 0058.
 
     Args:
-        count: of parameters, n.
+        count: number n of parameters.
 
     Inputs:
         weights, moments1, moments2: n parameters each.
         gradients: n tensors.
-        rates, decays: [n].
-        constants: [4]: both betas; eps times the root, and the quotient, of the corrections, see `mindcv.optim.AdamW`.
+        rates, decays: learning rates and weight decays, [n] each.
+        constants: four numbers [4]: beta1, beta2, eps * sqrt(1 - beta2^t), and the bias correction
+            sqrt(1 - beta2^t) / (1 - beta1^t) (see `mindcv.optim.AdamW`).
 
-    Returns:
-        A tensor [1] of no meaning.
+    Outputs:
+        A tensor [1] without meaning.
     """
 
     def __init__(self, count: int):
         super().__init__(auto_prefix=False)
         self.operator = _operator("AdamW")
-        # Without these MindSpore gives the operator copies, and may drop it, as nothing uses what it returns
-        # (decision 0058).
+        # Without these two settings, MindSpore passes copies to the operator. It may also drop the operator, because
+        # its output is not used. See decision 0058.
         self.operator.add_prim_attr("side_effect_mem", True)
         written = [signature.make_sig(f"written{i}", signature.sig_rw.RW_WRITE) for i in range(3 * count)]
         self.operator.set_signatures((*written, *(signature.make_sig(f"read{i}") for i in range(count + 3))))

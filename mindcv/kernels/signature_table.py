@@ -1,17 +1,20 @@
-"""What each kernel takes and gives: a table of names and signatures.
+"""The table of all kernels with their signatures.
 
-A signature names the arguments in their order and writes their shapes in symbols:
+A signature lists the inputs and outputs of a kernel in their order, with their shapes:
 
     x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]
 
-The same letter stands for the same number in all arguments of a call. `4*C` is a product. `H/k` is a quotient that is
-rounded down. `packed(k,n)` is the size of a packed weight [n, k]. `packed_patch(k,I,O)` is the length of a packed patch
-convolution's rows. `...` stands for any dimensions, which are the same wherever it is written. `n*(a[C] b[C])` repeats
-its arguments n times; `...` is then the same in every repetition with the same number. Every argument is float32. Every
-dimension but those of `...` is at least 1.
+- The same letter stands for the same number in all arguments of a call.
+- `4*C` is a product, and `H/k` is a quotient that is rounded down.
+- `packed(k,n)` is the size of a packed weight [n, k]. `packed_patch(k,I,O)` is the length of the rows of a packed patch
+  convolution.
+- `...` stands for any dimensions. They are the same in all arguments of a call.
+- `n*(a[C] b[C])` repeats its arguments n times. The dimensions of `...` may then differ between repetitions, but
+  repetition i has the same ones in all groups.
+- Every argument is float32. Every dimension is at least 1, except those of `...`.
 
-The C++ files of the operators (`csrc/network/*.cc`) register the same names with the same signatures. Where the library
-is loaded, the two tables are compared, and a library that differs is not used.
+The C++ files of the operators, `csrc/network/*.cc`, register the same names with the same signatures. Python compares
+both tables when it loads the library and does not use a library that differs. See decision 0033.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ _STEM_INPUT_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H
 _PATCH_PARAMS_GRAD = "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 _STEM_PARAMS_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 
-# The kernels whose names end in Bf16 round the factors of their products to bfloat16.
+# The kernels whose names end in Bf16 round the factors of their products to bfloat16. See decision 0032.
 SIGNATURES = {
     "BlockV1": _BLOCK_V1,
     "BlockV1Bf16": _BLOCK_V1,

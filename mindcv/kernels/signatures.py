@@ -1,7 +1,6 @@
-"""The check of a kernel's call against its signature; `signature_table` holds the signatures and explains them.
+"""Checks the call of a kernel against its signature. `signature_table` contains and explains the signatures.
 
-The C boundary checks the same, and sees shapes that are unknown when a graph is compiled. Decision 0033 says why both
-sides check.
+The C functions repeat the check, because some shapes are unknown when a graph is compiled (decision 0033).
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ from mindcv.kernels.signature_table import SIGNATURES
 __all__ = ["Signature", "signature_of"]
 
 Shape = tuple[int, ...]
-# A number that may be unknown while a graph is compiled, from the numbers of the symbols.
+# Computes a dimension from the values of the symbols. The result is None if it is unknown when a graph is compiled.
 _Expression = Callable[[dict[str, int]], Optional[int]]
 
 
 class _Argument(NamedTuple):
-    """`dims` holds the text of each dimension and the expression it is; `has_rest` says that `...` comes before."""
+    """An argument of a signature.
+
+    `dims` holds the text and the expression of each dimension. `has_rest` says whether `...` precedes them.
+    """
 
     name: str
     has_rest: bool
@@ -34,7 +36,7 @@ class _Argument(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """An argument of a call; `repetition` counts from 1, and is 0 for an argument that is not repeated."""
+    """An argument of a call. `repetition` counts from 1 and is 0 for an argument that is not repeated."""
 
     argument: _Argument
     name: str
@@ -57,29 +59,30 @@ class Signature:
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
-        """The inputs in their order, without those inside `n*(...)`."""
+        """The names of the inputs in their order, without the repeated ones."""
         return tuple(argument.name for is_repeated, part in self._parts if not is_repeated for argument in part)
 
     @cached_property
     def repeated_names(self) -> tuple[str, ...]:
-        """The inputs inside `n*(...)` in their order."""
+        """The names of the repeated inputs, `n*(...)`, in their order."""
         return tuple(argument.name for is_repeated, part in self._parts if is_repeated for argument in part)
 
     @cached_property
     def output_names(self) -> tuple[str, ...]:
-        """The outputs in their order."""
+        """The names of the outputs in their order."""
         return tuple(argument.name for argument in self.outputs)
 
     @cached_property
     def output_shapes(self) -> Callable[[tuple[Shape, ...]], tuple[Shape, ...]]:
-        """The shapes of what a call gives, from those of its inputs; -1 and [-2] are MindSpore's unknown shapes.
+        """A function that returns the shapes of a call's outputs from the shapes of its inputs.
 
-        The function raises ValueError, with one sentence, where the inputs do not fit.
+        As in MindSpore, -1 is an unknown dimension and (-2,) is a shape of unknown rank. The function raises a
+        ValueError if the inputs do not fit.
         """
         return lru_cache(maxsize=64)(self._matched)
 
     def wrong_type(self, index: int, dtype: str, count: int) -> TypeError:
-        """The error for input `index` of `count`, which is not float32."""
+        """Return the error for input `index` of `count`, whose type `dtype` is not float32."""
         name = self._inputs([()] * count)[index].name
         return TypeError(f"the kernel {self.name} got {name} of type {dtype.lower()}; it expects float32")
 
@@ -106,7 +109,7 @@ class Signature:
         return given
 
     def _bound(self, given: list[_Given]) -> tuple[dict[str, int], dict[int, Shape]]:
-        """The numbers of the symbols, and what `...` stands for in each repetition, as far as they are known."""
+        """Return the known values of the symbols, and the known dimensions of `...` in each repetition."""
         symbols: dict[str, int] = {"n": max(each.repetition for each in given)}
         rests: dict[int, Shape] = {}
         for each in given:
@@ -170,7 +173,7 @@ class Signature:
         return self._product(tokens)[0]
 
     def _product(self, tokens: Iterator[str]) -> tuple[_Expression, str]:
-        """A product or quotient of numbers, symbols and calls, and the token after it."""
+        """Parse a product or quotient of numbers, symbols and calls. Return it and the token after it."""
         value, token = self._factor(tokens)
         while token in ("*", "/"):
             right, next_token = self._factor(tokens)
@@ -183,7 +186,7 @@ class Signature:
             return (lambda symbols, number=int(token): number), next(tokens)
         if len(token) == 1:
             return (lambda symbols: symbols.get(token)), next(tokens)
-        next(tokens)  # the parenthesis
+        next(tokens)  # Skip the opening parenthesis.
         arguments, after = [], ","
         while after == ",":
             argument, after = self._product(tokens)
@@ -212,5 +215,5 @@ def _combined(left: _Expression, operator: str, right: _Expression) -> _Expressi
 
 @cache
 def signature_of(name: str) -> Signature:
-    """The signature of the kernel `name`, parsed once."""
+    """Return the signature of the kernel `name`. Each signature is parsed once."""
     return Signature(name)

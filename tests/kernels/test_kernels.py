@@ -437,7 +437,7 @@ def test_kernels_command_reports_the_settings_in_use():
     assert told.returncode == 0
     assert "in use: yes" in told.stdout and "set: generic" in told.stdout and "threads: 3" in told.stdout
     assert f"sets built: {', '.join(status().stamp.built)}\n" in told.stdout
-    assert f"compiler did not know: {', '.join(status().stamp.unknown) or 'none'}\n" in told.stdout
+    assert f"compiler did not support: {', '.join(status().stamp.unknown) or 'none'}\n" in told.stdout
     assert "in use: no (MINDCV_KERNELS=off)" in tell(MINDCV_KERNELS="off").stdout
     wrong = tell(MINDCV_KERNELS="maybe")
     assert wrong.returncode == 1 and wrong.stderr.endswith("error: MINDCV_KERNELS must be 'on' or 'off', not 'maybe'\n")

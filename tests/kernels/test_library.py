@@ -57,7 +57,7 @@ def test_library_of_other_sources_is_refused(place, clone, tmp_path):
     with pytest.raises(library._NoLibraryError) as caught:
         library._find()
     assert str(caught.value) == (
-        f"'{path}' was built from other sources than those in '{clone / 'mindcv' / 'kernels'}'; "
+        f"'{path}' was built from other sources than the ones in '{clone / 'mindcv' / 'kernels'}'; "
         f"to build it, run: {shlex.join([sys.executable, '-m', 'pip', 'install', '-e', str(clone)])}"
     )
 
@@ -73,11 +73,11 @@ def test_missing_library_is_reported_with_the_command_that_builds_one(clone, mon
     with pytest.raises(library._NoLibraryError, match="no library was built for '.*'; to build it, run: .* -m pip"):
         library._find()
     monkeypatch.setenv("CXX", "no-such-compiler")
-    words = r"install a C\+\+ compiler \('no-such-compiler' is not there\), then run: .* -m pip install -e .*clone"
+    words = r"install a C\+\+ compiler \('no-such-compiler' was not found\), then run: .* -m pip install -e .*clone"
     with pytest.raises(library._NoLibraryError, match=words):
         library._find()
     (clone / "setup.py").unlink()
-    with pytest.raises(library._NoLibraryError, match="is not there\\), then install mindcv again from its sources"):
+    with pytest.raises(library._NoLibraryError, match="was not found\\), then install mindcv again from its sources"):
         library._find()
 
 
@@ -88,7 +88,7 @@ def test_unused_kernels_are_warned_of_once(monkeypatch):
     monkeypatch.setattr(library, "_loaded", lambda: library.Status(False, "a reason"))
     library._say_why_not.cache_clear()
     assert not library.is_available() and not library.is_available()
-    assert said == ["CPU kernels are not used, so that everything takes several times as long: a reason"]
+    assert said == ["the CPU kernels are not used, so everything takes several times as long: a reason"]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_library_is_refused_when_its_signatures_differ_from_the_table(changes, w
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        ("avx3", "'avx3', which is not the name of an instruction set; did you mean 'avx2'"),
-        ("AVX2", "'AVX2', which is not the name"),
+        ("avx3", "'avx3', which is not an instruction set of the kernels; did you mean 'avx2'"),
+        ("AVX2", "'AVX2', which is not an instruction set"),
         ("avx512", "'avx512', but this processor does not have it"),
         ("amx", "'amx', but the library was built without it"),
     ],
