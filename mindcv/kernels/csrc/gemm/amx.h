@@ -1,4 +1,4 @@
-// Matrix products of float32 on the bfloat16 tile multiplier (AMX). Decision 0020 explains them.
+// Matrix products of float32 on the bfloat16 tile multiplier (AMX). See decision 0020.
 //
 // A float32 has 24 significant bits and a bfloat16 has 8, so x = x1 + x2 + x3 exactly, where each part is the bfloat16
 // nearest to the rest. Of the nine products of two such sums, six are kept: x1y1 + x1y2 + x2y1 + x2y2 + x1y3 + x3y1.
@@ -191,7 +191,7 @@ struct Amx {
     }
     // A tile store that comes 2,000 cycles after the last one holds up the multiplier for 250 ns, which is as long as
     // two steps of three parts take. A store in between, from a register whose values are no longer needed, costs
-    // nothing. Decision 0024 has the measurement.
+    // nothing. See decision 0024.
     constexpr int64_t kStepsBetween = 6 / kParts;
     alignas(64) uint32_t unused[kTileWords / 16];
     for (int64_t s = 1; s <= steps; ++s) {
@@ -251,7 +251,7 @@ struct Amx {
     if (kRight) _tile_loadd(7, p + (part * 2 + 1) * kTileWords, 64);
   }
   // Prefetches one register tile of each operand of the next step into the first-level cache: tile loads come too late
-  // for the processor's own prefetching.
+  // for the processor's own prefetching. See decision 0025.
   MINDCV_INLINE static void prefetch_operands(const uint32_t* next_a, const uint32_t* next_b, Prefetch& prefetch,
                                               int64_t lines, int tile) {
     for (int64_t i = tile * kTileWords; i < (tile + 1) * kTileWords; i += 16) {
@@ -294,7 +294,8 @@ struct Amx {
     if (is_special) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
   }
 
-  // A finite value that would round to infinity is truncated instead. Infinities and NaN have no rest.
+  // A finite value that would round to infinity is truncated instead. Infinities and NaN have no rest. See decision
+  // 0020.
   __attribute__((noinline)) static Row split_special(__m512 left, __m512 right) {
     float x[32];
     uint16_t words[kParts][32];

@@ -1,4 +1,4 @@
-// Matrix products with multiply-add instructions, for processors without a tile multiplier.
+// Matrix products with multiply-add instructions, for processors without a tile multiplier. See decision 0021.
 #pragma once
 #include "gemm/tiles.h"
 

@@ -13,7 +13,7 @@ namespace mindcv {
 namespace MINDCV_ISA {
 
 // With fewer rows than this, packing B takes about as long as the product. Each panel is then packed where it is used,
-// and it never leaves the cache.
+// and it never leaves the cache. See decision 0022.
 constexpr int64_t kFewRows = 256;
 
 // The number of row tiles in a macro tile where B has at most kSmallB values. Reading such a B from memory more often
@@ -136,7 +136,7 @@ inline int64_t macro_tile_sums(int64_t k, int64_t depth, int64_t rows, int64_t c
 // Computes a macro tile: one part of k after the other, and inside a part column by column. Calls epilogue(row, col,
 // tile) for each finished tile in that order; the tile is a float [kTile][kTile] that the epilogue may write. Calls
 // make(part) before it multiplies a part of k. While the rows are multiplied with one panel of B, the data of the next
-// panel is prefetched, a share with each row.
+// panel is prefetched, a share with each row. See decisions 0022 and 0025.
 template <class G, class Make, class Panels, class Epilogue>
 void multiply_macro_tile(const MacroTile<G>& macro_tile, Make&& make, Panels&& panels, Epilogue&& epilogue) {
   // Stores of tile registers are slow, so the epilogue of a tile runs only after the next tile is computed.
@@ -199,7 +199,7 @@ inline int64_t max_rows_of_a_task(int64_t count, int64_t parts) {
 }
 
 // Gives each thread one task. Of all such splits it takes the one in which the busiest thread has the least work; of
-// equal ones, the one in which a task reads the fewest rows and columns.
+// equal ones, the one in which a task reads the fewest rows and columns. See decision 0023.
 inline TaskGrid grid_for_threads(int64_t m, int64_t n) {
   const int64_t threads = pool_threads(), row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(n, kTile);
   TaskGrid best{1, 1};
@@ -225,7 +225,8 @@ inline TaskGrid grid_for_product(int64_t m, const MatrixB& weight, bool is_packe
 }
 
 // Calls epilogue(row, col, tile) for every tile of A [m, k] times B; row and col count tiles. The tasks depend on the
-// number of threads, and the way in which a tile is computed does not, so the bits do not depend on it either.
+// number of threads, and the way in which a tile is computed does not, so the bits do not depend on it either. See
+// decision 0030.
 template <class G, class Epilogue>
 void multiply(const typename G::A& a, const OperandB<G>& right, int64_t m, Epilogue&& epilogue) {
   const int64_t k = right.weight.k, row_tiles = ceil_div(m, kTile), col_tiles = ceil_div(right.weight.n, kTile);
@@ -249,7 +250,7 @@ void multiply(const typename G::A& a, const OperandB<G>& right, int64_t m, Epilo
 
 // Number of tasks that `m` rows are split into when each task packs its own rows of A, at most `max_tiles` tiles each.
 // Of the allowed numbers it gives the one with which the busiest thread has the least work. It gives 0 where a task
-// would have too few rows to pay for reading all of B.
+// would have too few rows to pay for reading all of B. See decision 0023.
 inline int64_t num_row_tasks(int64_t m, int64_t max_tiles = kMCTiles) {
   constexpr int64_t kFetchRows = 8;  // reading all of B takes a task as long as computing this many rows
   const int64_t tiles = ceil_div(m, kTile), threads = pool_threads(), fewest = max_tiles / 2;
@@ -273,7 +274,7 @@ inline int64_t num_row_tasks(int64_t m, int64_t max_tiles = kMCTiles) {
 
 // Multiplies an A that fill(rows, part, a, place) packs: `rows` and of them the columns `part`, into the row tile
 // `place` of `a`, whose columns then begin at 0. Where there are enough rows, each task packs its own rows part by
-// part, and they never leave its cache.
+// part, and they never leave its cache. See decision 0022.
 template <class G, class Fill, class Epilogue>
 void multiply_packing_a(Session& memory, int64_t m, const OperandB<G>& right, int64_t depth, Fill&& fill,
                         Epilogue&& epilogue) {

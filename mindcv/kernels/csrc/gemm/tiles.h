@@ -17,7 +17,7 @@ constexpr int64_t kKC = 384;
 //
 // MC, the rows of a macro tile, is kMCTiles tiles. KC columns of these rows stay in a second-level cache of 2 MiB (AMX)
 // or 512 KiB while the panels of B are read, each of them once for all of these rows. kFusedMCTiles is the same where
-// the rows go through two products and the rows and sums of both must stay in the cache.
+// the rows go through two products and the rows and sums of both must stay in the cache. See decisions 0021 and 0022.
 #if defined(__AMX_BF16__)
 constexpr int kTile = 32;
 constexpr int64_t kMCTiles = 12, kFusedMCTiles = 8;
@@ -34,7 +34,7 @@ struct Range {
 };
 
 // Memory that is prefetched into the second-level cache while tiles are multiplied, one cache line after the other:
-// `rows` rows of `width` values, `stride` values apart.
+// `rows` rows of `width` values, `stride` values apart. See decision 0025.
 struct Prefetch {
   const float* row;
   int64_t rows, width, stride;

@@ -1,4 +1,4 @@
-// The checks that the C functions of the image kernels make before they touch memory.
+// The checks that the C functions of the image kernels make before they touch memory. See decision 0033.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -75,7 +75,7 @@ struct BlockSaved {
 //
 // Wide maps are written and read in tiles, so they are stored tile by tile: in a row-major map, the rows of a tile
 // would lie a whole row of the map apart, and each would come from memory by itself. tile_of() gives the tile that
-// begins at (row, col) of the map [rows, width] and has `count` rows.
+// begins at (row, col) of the map [rows, width] and has `count` rows. See decision 0022.
 template <class Float>
 struct TileInMap {
   Float* data;
@@ -89,7 +89,7 @@ TileInMap<Float> tile_of(Float* map, int64_t width, int64_t row, int64_t col, in
 
 // Whether V2 processes one image at a time. It does so where an image has more pixels than channels (the first stages):
 // the wide map of one image then fills a cache. The backward pass differentiates the response of a single image through
-// the gradient of the weight (see BlockBackward::respond_to_image).
+// the gradient of the weight (see BlockBackward::respond_to_image and decision 0026).
 inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
   return p.grn_gamma != nullptr && s.pixels() >= s.c;
 }
@@ -101,7 +101,7 @@ inline int64_t images_per_group(const MapShape& s, const BlockParams& p) {
 
 // Sums over the rows of one group for each channel, kept separately for each tile of rows and each image in it. One
 // thread writes the sums of a tile in the order of its rows, and they are added up in a fixed order. So the bits do not
-// depend on the number of threads.
+// depend on the number of threads. See decision 0030.
 class RowSums {
  public:
   RowSums(Session& memory, int64_t rows, int64_t pixels, int64_t c)

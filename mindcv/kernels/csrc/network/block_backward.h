@@ -29,7 +29,7 @@ class BlockBackward {
     const int64_t images = images_per_group(all_, p_), group_rows = images * all_.pixels();
     // Few rows at a time go through all products, so that their wide maps stay in the caches. Each part of the rows is
     // added to the gradients of the weights, so a part has no fewer rows than these have columns. V2's response to
-    // several images needs all of their rows between two products.
+    // several images needs all of their rows between two products. See decision 0026.
     const bool has_parts = !is_v2 || is_single;
     part_rows_ = has_parts ? min(group_rows, max(kKC, round_up(c, kTile))) : group_rows;
     float* dq = has_parts ? nullptr : memory_.floats(group_rows * wide_);
@@ -226,7 +226,7 @@ class BlockBackward {
     add_sums(sums, wide_, d_.bias1);
   }
 
-  // Prefetches the tile of z that the epilogue of the next product reads.
+  // Prefetches the tile of z that the epilogue of the next product reads. See decision 0026.
   void prefetch_z(int64_t row, int64_t col) const {
     if (row >= rows_) return;
     const int64_t count = min(kTile, rows_ - row);
@@ -236,7 +236,7 @@ class BlockBackward {
 
   // V2 with one image. Let P be the sum over its pixels of de g. The sum of dq * g is then weight2 . P (over the rows
   // of both), so that the response can be differentiated before dq is computed. The gradient of the weight is P *
-  // (gamma n + 1) + (sum of de) beta.
+  // (gamma n + 1) + (sum of de) beta. See decision 0026.
   void respond_to_image(float* products) {
     const int64_t c = s_.c;
     const Session::Mark mark = memory_.mark();

@@ -67,7 +67,7 @@ class BlockForward {
 
   // V1: each row goes through both products independently of the others. A task computes the wide map of some rows part
   // by part, in the order in which the second product reads it, and the map never leaves the task's cache. Where there
-  // are few rows, the two products run one after the other.
+  // are few rows, the two products run one after the other. See decision 0022.
   void forward_v1(const OperandB<G>& right1, const OperandB<G>& right2) {
     const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
     const int64_t tasks = right1.is_packed ? num_row_tasks(rows, kFusedMCTiles) : 0;

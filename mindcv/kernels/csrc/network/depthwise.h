@@ -1,4 +1,5 @@
-// The 7x7 depthwise convolution of channels-last maps, forward and backward, one vector of channels at a time.
+// The 7x7 depthwise convolution of channels-last maps, forward and backward, one vector of channels at a time. See
+// decision 0028.
 #pragma once
 #include "runtime/parallel.h"
 #include "runtime/thread_pool.h"
@@ -40,7 +41,8 @@ inline void pad_row(const float* image, const MapShape& s, int64_t c0, int64_t h
   }
 }
 
-// The padded rows that the kernel covers. They are padded row by row, so that they stay in the first-level cache.
+// The padded rows that the kernel covers. They are padded row by row, so that they stay in the first-level cache. See
+// decision 0028.
 class Window {
  public:
   static int64_t floats(int64_t rows, int64_t w) { return (rows + kKernelSize - 1) * (w + kKernelSize - 1) * kWidth; }

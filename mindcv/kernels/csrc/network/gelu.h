@@ -1,4 +1,4 @@
-// The exact GELU, x * Phi(x) with the normal distribution function Phi, and its derivative.
+// The exact GELU, x * Phi(x) with the normal distribution function Phi, and its derivative. See decision 0027.
 #pragma once
 #include "simd/simd.h"
 

@@ -1,4 +1,4 @@
-// The text of a thread's last exception, for callers that cannot take exceptions (ctypes).
+// The text of a thread's last exception, for callers that cannot take exceptions (ctypes). See decision 0033.
 #pragma once
 #include <exception>
 #include <new>

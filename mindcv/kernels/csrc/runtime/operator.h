@@ -49,7 +49,7 @@ class Arguments {
 
 // The C function that MindSpore's custom operators call. It throws a C++ exception where the call does not fit the
 // signature: MindSpore puts the text of an exception into the error that the user sees. A status would reach the user
-// as a number. Callers that cannot take an exception call the function through `mindcv_try`.
+// as a number. Callers that cannot take an exception call the function through `mindcv_try`. See decision 0033.
 #if defined(MINDCV_ONCE)
 #define MINDCV_C_FUNCTION(name)                                                                                \
   extern "C" int name(int count, void** args, int* dims, int64_t** shapes, const char** types, void*, void*) { \

@@ -114,7 +114,8 @@ const char* mindcv_signature(const char* name) {
   return entry == nullptr ? nullptr : entry->signature;
 }
 
-// The names and signatures of all operators. Python compares them with its own table when it loads the library.
+// The names and signatures of all operators. Python compares them with its own table when it loads the library. See
+// decision 0033.
 const char* mindcv_signatures() {
   static const std::string lines = mindcv::all_signatures();
   return lines.c_str();

@@ -3,7 +3,7 @@
 //   x[N,H,W,I] weight[O,I,k,k] bias[O] -> out[N,H/k,W/k,O]
 //
 // mindcv/kernels/signature_table.py explains these texts and holds the same ones; mindcv/kernels/signatures.py checks
-// the same in Python.
+// the same in Python. See decision 0033.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -168,7 +168,7 @@ class Pool {
 
   // Each thread first takes its own share of the tasks, which is the same in each step of a kernel, so that it finds
   // its own results in its cache. Then it helps the others. The first exception of a task is kept for the calling
-  // thread, and tasks that have not begun are skipped.
+  // thread, and tasks that have not begun are skipped. See decisions 0022 and 0033.
   void work(const Job& job, int thread) {
     for (int i = 0; i < threads_; ++i) {
       Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
@@ -200,7 +200,7 @@ Pool* pool = nullptr;
 std::once_flag pool_once;
 
 // In a forked process (a data-loader worker), only the thread that forked continues. It gets a new pool when it needs
-// one. The old pool and its scratch memory are left alone, because its locks may be held.
+// one. The old pool and its scratch memory are left alone, because its locks may be held. See decision 0030.
 void after_fork() { pool = new Pool; }
 
 Pool& the_pool() {

@@ -7,7 +7,7 @@ namespace mindcv {
 
 // Runs task(context, i) for each i in [0, count) on all threads of the pool, and returns when all tasks are done. Any
 // thread may run any task, so a result must depend on i alone and never on the thread. Where a task throws, the tasks
-// that have begun end first, and then the exception reaches the caller.
+// that have begun end first, and then the exception reaches the caller (decision 0033).
 void parallel_tasks(int64_t count, void (*task)(void* context, int64_t i), void* context);
 
 // Sets the number of threads, the calling thread included; 0 means one for each core. It has an effect only before the
