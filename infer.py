@@ -40,12 +40,12 @@ def main() -> None:
     unreadable = UnreadableImages(len(found), config.skip_corrupt)
     paths = unreadable.leave_out(found)
     prepare_device(config)
-    config, weights = open_weights(config)
+    config, metadata, read_weights = open_weights(config)
     num_classes = config.num_classes or 1000
-    class_names = names_of_classes(config, weights.metadata, num_classes)
+    class_names = names_of_classes(config, metadata, num_classes)
 
     network = build_model(config, num_classes)
-    fill_weights(network, weights, config.ckpt_path or config.model)
+    fill_weights(network, read_weights(), config.ckpt_path or config.model)
     network = pack_for_inference(
         apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
     ).set_train(False)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 import numpy as np
 from mindspore import Parameter, nn
@@ -18,7 +17,7 @@ from mindspore import Parameter, nn
 from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, RunConfig, TrainConfig, parse_args
 from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
 from mindcv.convert.layouts import rename
-from mindcv.data import ImageDataset, create_auto_augment, read_names_for_checkpoint
+from mindcv.data import ImageDataset, create_auto_augment
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
@@ -190,15 +189,18 @@ def _is_alike(value: Any, other: Any) -> bool:
     return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-4)
 
 
-def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
+def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[], CheckpointContents]]:
     """Open the weights to evaluate, and complete the configuration with the metadata of the checkpoint.
 
-    What the table of published weights says of them is checked before they are downloaded.
+    Published weights are downloaded only when they are read, so that the caller can check its data first.
+
+    Returns:
+        The complete configuration, the metadata of the checkpoint, and a function that reads the weights.
 
     Raises:
-        UserError: published weights that cannot be had, or are no classifier's.
+        UserError: the published weights do not exist or have no classifier, or `num_classes` is not theirs.
         CheckpointError: see `mindcv.convert.open_checkpoint`.
-        ConfigError: no model is named.
+        ConfigError: no model is named, or options do not go together.
     """
     ema = config.ema if "ema" in config.given else None
     if config.pretrained:
@@ -207,10 +209,7 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
             raise UserError(f"{weights.name} has no classifier: fine-tune it (train.py --pretrained True) first")
         options = pretrained_options(weights)
         config = _completed(config, options, weights.num_classes)
-        if config.class_names_file:
-            read_names_for_checkpoint(config.class_names_file, {}, weights.num_classes)
-        contents = open_checkpoint(fetch_pretrained(weights), ema=ema)
-        return config, replace(contents, metadata={"options": options})
+        return config, {"options": options}, lambda: open_checkpoint(fetch_pretrained(weights), ema=ema)
     contents = open_checkpoint(config.ckpt_path, ema=ema)
     # In the files of others these names may stand for anything.
     metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
@@ -218,7 +217,7 @@ def open_weights(config: _Config) -> tuple[_Config, CheckpointContents]:
     num_classes = _num_classes_of(contents)
     if num_classes:
         options["num_classes"] = num_classes
-    return _completed(config, options, num_classes), replace(contents, metadata=metadata)
+    return _completed(config, options, num_classes), metadata, lambda: contents
 
 
 def _completed(config: _Config, options: Mapping[str, Any], num_classes: int) -> _Config:

@@ -1,13 +1,19 @@
 """Tests of the steps that all scripts take before they build anything."""
 
+import runpy
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
-from mindcv.models.pretrained import pretrained_options, pretrained_weights
+from mindcv.convert import CheckpointContents
 from mindcv.recipe import open_weights, prepare_device
 from mindcv.utils.errors import UserError
 
 TRAIN = ["--model", "convnext_atto", "--mode", "1"]
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ["--model", "convnext_tiny", "--pretrained", "--mode", "1"]
 VALIDATE = ["--ckpt_path", "a.ckpt", "--mode", "1"]
 
 
@@ -45,18 +51,42 @@ def test_prepare_device_does_not_warn_of_float16_on_ascend(monkeypatch, capsys):
     [
         (["--num_classes", "3"], "num_classes is 3, but the checkpoint has 1000 classes"),
         (["--mean", "1"], "mean: needs one number for each of in_channels"),
-        (["--class_names_file", "names.txt"], "names.txt' has 1 class names for the checkpoint's 1000 classes"),
     ],
 )
-def test_open_weights_checks_options_before_it_downloads(monkeypatch, tmp_path, argv, message):
+def test_open_weights_refuses_options_that_do_not_fit_published_weights(argv, message):
+    with pytest.raises(UserError, match=message):
+        open_weights(parse_args([*PUBLISHED, *argv], ValidateConfig))
+
+
+def test_open_weights_downloads_published_weights_when_they_are_read(monkeypatch):
+    downloaded = []
+    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", lambda weights: downloaded.append(weights.name))
+    monkeypatch.setattr("mindcv.recipe.open_checkpoint", lambda path, ema: CheckpointContents({}, {}))
+    config, metadata, read_weights = open_weights(parse_args(PUBLISHED, ValidateConfig))
+    assert config.num_classes == metadata["options"]["num_classes"] == 1000
+    assert downloaded == []
+    read_weights()
+    (name,) = downloaded
+    assert name.startswith("convnext_tiny.")
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "message"),
+    [
+        ("validate", ["--val_split", "tset"], "tset"),
+        ("infer", ["--image_path", "0.png", "--class_names_file", "names.txt"], "has 1 class names"),
+        ("infer", ["--image_path", "gone.png"], "image 'gone.png' does not exist"),
+    ],
+)
+def test_scripts_check_their_data_before_they_download_weights(monkeypatch, tmp_path, script, argv, message):
     def download(weights):
         raise AssertionError("the weights were downloaded")
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "names.txt").write_text("a\n")
     monkeypatch.setattr("mindcv.recipe.fetch_pretrained", download)
-    name = "convnext_tiny"
-    assert pretrained_options(pretrained_weights(name))["num_classes"] == 1000
-    config = parse_args(["--model", name, "--pretrained", "--mode", "1", *argv], ValidateConfig)
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *PUBLISHED, *argv])
+    Image.new("RGB", (8, 8)).save("0.png")
+    (tmp_path / "names.txt").write_text("a\n")
+    (tmp_path / "val" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match=message):
-        open_weights(config)
+        runpy.run_path(str(ROOT / f"{script}.py"))["main"]()

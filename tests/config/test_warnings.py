@@ -160,7 +160,7 @@ def test_open_weights_warns_when_a_recipe_replaces_the_preprocessing_of_a_checkp
     path = tmp_path / "recipe.yaml"
     path.write_text("image_resize: 224\nmean: [1, 2, 3]\n")
     config = parse_args(["-c", str(path), "--ckpt_path", "a.ckpt", "--crop_pct", "1"], ValidateConfig)
-    completed, _ = recipe.open_weights(config)
+    completed, *_ = recipe.open_weights(config)
     assert (completed.image_resize, completed.crop_pct) == (224, 1)
     assert capsys.readouterr().err == (
         f"warning: image_resize: 224 of {path}:1 is used, and not 160, which the weights were trained with\n"
