@@ -10,6 +10,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any, Optional, Union
@@ -314,6 +315,11 @@ def prefetch(view: EpochView, num_workers: int, use_processes: bool) -> Iterator
                 yield workers.take(pending.popleft())
         except UserError as error:
             raise error from None  # the cause of an error from a process is only the text of its traceback
+        except BrokenProcessPool:
+            raise UserError(
+                "a data-loader process was ended from outside, for example because memory ran out: give a smaller "
+                "num_parallel_workers, or threads with python_multiprocessing=False"
+            ) from None
         finally:
             for future in pending:
                 future.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from mindcv.data import create_dataset, create_loader
 from mindcv.data.batches import EpochView, _Processes
 from mindcv.data.transforms import Decode, ToArray
+from mindcv.utils.errors import UserError
 
 
 def folder_of(tmp_path, sizes):
@@ -68,6 +70,18 @@ def test_workers_do_not_inherit_the_handler_of_sigterm(tmp_path):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert images.all()
+
+
+def test_prefetch_reports_a_worker_process_that_was_killed(tmp_path):
+    here = os.getpid()
+
+    def killed(image):
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return np.zeros((1, 2, 2), np.float32)
+
+    with pytest.raises(UserError, match="a data-loader process was ended from outside"):
+        list(loader_of(folder_of(tmp_path, [(8, 6)] * 2), 2, transform=killed).batches())
 
 
 def test_prefetch_passes_images_that_do_not_fit_through_the_pipe(tmp_path):
