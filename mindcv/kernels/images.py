@@ -24,7 +24,7 @@ __all__ = ["FILTERS", "Side", "affine", "look_up", "mix", "resize", "saturate", 
 # The index of a filter is its number in csrc/image/resize.cc.
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 
-_MOST_PIXELS = 1 << 28  # The largest side, so that every position in it fits into 32 bits.
+_MAX_PIXELS = 1 << 28  # The largest side, so that every position in it fits into 32 bits.
 
 
 class Side(NamedTuple):
@@ -70,7 +70,7 @@ def resize(source: np.ndarray, filter_name: str, across: Side, down: Side, down_
         raise ValueError(f"filter_name must be one of {', '.join(FILTERS)}, not {filter_name!r}")
     for name, side, length in (("across", across, width), ("down", down, height)):
         is_part = 0 <= side.start < side.start + side.kept <= side.resized
-        if side.size != length or not is_part or side.resized > _MOST_PIXELS:
+        if side.size != length or not is_part or side.resized > _MAX_PIXELS:
             raise ValueError(f"{name} must be a part of a side that has {length} pixels now, not {side}")
     out = np.empty((down.kept, across.kept, channels), np.uint8)
     sides = (ctypes.c_int32 * 10)(*across, *down)
@@ -206,7 +206,7 @@ def _image_shape(source: np.ndarray, channels: Optional[int] = None) -> tuple[in
     """Check an image and return its shape. It must have `channels` channels, or one or four if that is None."""
     allowed = (1, 4) if channels is None else (channels,)
     is_image = isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3
-    if not is_image or source.shape[2] not in allowed or not 0 < min(source.shape) <= max(source.shape) <= _MOST_PIXELS:
+    if not is_image or source.shape[2] not in allowed or not 0 < min(source.shape) <= max(source.shape) <= _MAX_PIXELS:
         expected = f"(height, width, {' or '.join(map(str, allowed))})"
         raise ValueError(f"source must be a uint8 array {expected} that is not empty, not {_described(source)}")
     return source.shape

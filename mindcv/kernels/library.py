@@ -55,12 +55,12 @@ def is_available() -> bool:
     """
     current = status()
     if not current.is_used and os.environ.get("MINDCV_KERNELS") != "off":
-        _say_why_not(current.reason)
+        _warn_once(current.reason)
     return current.is_used
 
 
 @cache
-def _say_why_not(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     logger.warning("the CPU kernels are not used, so everything takes several times as long: %s", reason)
 
 
@@ -181,16 +181,16 @@ def _find() -> Path:
         stamp = read_stamp(path)
         if stamp is not None and stamp.sources == wanted:
             return path
-    raise _NoLibraryError(f"{_what_is_wrong(candidates)}; {_what_builds_one(here.parents[1])}")
+    raise _NoLibraryError(f"{_problem(candidates)}; {_advice(here.parents[1])}")
 
 
-def _what_is_wrong(others: Sequence[Path]) -> str:
+def _problem(others: Sequence[Path]) -> str:
     if others:
         return f"'{others[0]}' was built from other sources than the ones in '{Path(__file__).parent}'"
     return f"no library was built for '{Path(__file__).parent}'"
 
 
-def _what_builds_one(root: Path) -> str:
+def _advice(root: Path) -> str:
     """Return a clause with the command that builds the library. `root` is the folder that contains the package."""
     name = compiler()[0]
     first = "" if shutil.which(name) else f"install a C++ compiler ('{name}' was not found), then "

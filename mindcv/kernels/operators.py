@@ -245,7 +245,7 @@ class PackedStageKernel(nn.Cell):
             for name in signature_of(kernel).repeated_names:
                 is_product = name in ("pwconv1.weight", "pwconv2.weight")
                 inputs.append(_packed(weights[name], bf16) if is_product else weights[name])
-        self.inputs = _fixed(inputs)
+        self.inputs = _as_parameters(inputs)
         self.operator = _operator(kernel)
 
     def construct(self, x):
@@ -269,14 +269,14 @@ class PackedPatchKernel(nn.Cell):
         super().__init__()
         names = _PATCH[images, bf16]
         packed = _operator(names.pack)(weight)
-        self.inputs = _fixed((packed, bias, gamma, beta))
+        self.inputs = _as_parameters((packed, bias, gamma, beta))
         self.operator = _operator(names.packed)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
 
 
-def _fixed(values: Sequence[Tensor]) -> ParameterTuple:
+def _as_parameters(values: Sequence[Tensor]) -> ParameterTuple:
     """Return the values as parameters. MindSpore copies and hashes constants of a graph, but not its parameters."""
     number = next(_numbers)  # Every parameter of a graph needs a unique name.
     named = [(f"packed{number}.input{i}", value) for i, value in enumerate(values)]
@@ -289,7 +289,7 @@ def _packed(weight: Tensor, bf16: bool) -> Tensor:
 
 
 class PatchConvKernel(nn.Cell):
-    """Computes a convolution of x [N, H, W, I] with a weight [O, I, k, k] and stride k, [N, H // k, W // k, O].
+    """Computes a convolution with stride k, [N, H // k, W // k, O], of x [N, H, W, I] with a weight [O, I, k, k].
 
     Args:
         bf16: whether to round the factors of matrix products to bfloat16.

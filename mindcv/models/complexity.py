@@ -9,7 +9,7 @@ from mindcv.models.layers import LayerNorm, ProductCell
 __all__ = ["count_macs", "count_parameters"]
 
 # timm counts with fvcore, which counts five operations for each value of a norm.
-_MACS_OF_A_NORM = 5
+_MACS_PER_NORM_VALUE = 5
 
 
 def count_parameters(network: nn.Cell) -> int:
@@ -41,5 +41,5 @@ def count_macs(network: nn.Cell, image_size: int = 224) -> int:
             # The norm of a downsampling layer runs on the map of the stage before it.
             stage = role.stage - 1 if role.part == "downsampling" else role.stage
             positions = 1 if stage is None else sides[stage] ** 2
-            total += _MACS_OF_A_NORM * layer.gamma.size * positions
+            total += _MACS_PER_NORM_VALUE * layer.gamma.size * positions
     return total

@@ -86,7 +86,7 @@ def test_unused_kernels_are_warned_of_once(monkeypatch):
     monkeypatch.setattr(logger, "warning", lambda text, *values: said.append(text % values))
     monkeypatch.delenv("MINDCV_KERNELS", raising=False)
     monkeypatch.setattr(library, "_loaded", lambda: library.Status(False, "a reason"))
-    library._say_why_not.cache_clear()
+    library._warn_once.cache_clear()
     assert not library.is_available() and not library.is_available()
     assert said == ["the CPU kernels are not used, so everything takes several times as long: a reason"]
 

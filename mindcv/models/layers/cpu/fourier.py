@@ -1,11 +1,11 @@
 """Depthwise convolution with Fourier transforms that are matrix products, for CPU. See decision 0008.
 
 The convolution of a zero-padded map of height H with k taps equals a circular convolution of length H + k // 2. A
-circular convolution is a product of Fourier transforms. For an output y, an input x and a kernel w,
+circular convolution is a product of Fourier transforms. The output y for an input x and a kernel w is
 
     y = back (forward x * of_kernel w)
 
-with constant real matrices `forward`, `of_kernel` and `back`.
+The real matrices `forward`, `of_kernel` and `back` are constant.
 
 The complex product of a frequency takes three real products: (a + ib)(c + id) has the real part c(a + b) - b(c + d) and
 the imaginary part c(a + b) + a(d - c). So `forward` computes a, b and a + b, and `of_kernel` computes d - c, c + d and
@@ -75,18 +75,18 @@ class _SavingConvolution(Layer):
 
     def times(self, matrix, x):
         """Return matrix [I, J] times each of x [B, J, C]. The operator does not broadcast the batch."""
-        return self.batch_times(_each(matrix, x.shape[0]), x)
+        return self.batch_times(_repeat(matrix, x.shape[0]), x)
 
     def transposed(self, matrix, x):
         """Return the transposed matrix [I, J] times each of x [B, I, C]."""
-        return self.batch_transposed_times(_each(matrix, x.shape[0]), x)
+        return self.batch_transposed_times(_repeat(matrix, x.shape[0]), x)
 
     def repeated(self, w_hat, x_hat):
         """Repeat the transform of the weight for each image."""
-        return ops.reshape(_each(w_hat, x_hat.shape[0]), x_hat.shape)
+        return ops.reshape(_repeat(w_hat, x_hat.shape[0]), x_hat.shape)
 
 
-def _each(matrix, count):
+def _repeat(matrix, count):
     """Repeat a matrix [I, J] to [count, I, J]."""
     return ops.reshape(outer(ops.ones((count,), ms.float32), matrix), (count,) + matrix.shape)
 
@@ -113,20 +113,19 @@ def _arrays(height: int, width: int, kernel_size: int) -> tuple[np.ndarray, ...]
     u, f = np.arange(num_rows), np.arange(num_columns // 2 + 1)
     angle = 2 * np.pi * np.outer(f, np.arange(width)) / num_columns
     cos, sin = np.cos(angle), np.sin(angle)
-    share = np.where(f == 0, 1, 2) / (
-        num_rows * num_columns
-    )  # The other half of the frequencies is conjugate to this one.
+    # Each frequency but 0 also stands for its conjugate in the other half.
+    share = np.where(f == 0, 1, 2) / (num_rows * num_columns)
     columns = np.concatenate([cos, -sin])
     columns_back = np.concatenate([cos.T * share, -sin.T * share], 1)
 
     angle = 2 * np.pi * np.outer(u, np.arange(height)) / num_rows
     cos, sin = np.cos(angle), np.sin(angle)
-    real, imag = _alternating(cos, sin), _alternating(-sin, cos)
+    real, imag = _interleave(cos, sin), _interleave(-sin, cos)
     rows = np.concatenate([real, imag, real + imag])
     # The back transforms combine the three products a(d - c), b(c + d) and c(a + b).
     real = np.concatenate([-sin.T, -cos.T, cos.T - sin.T], 1)
     imag = np.concatenate([cos.T, -sin.T, cos.T + sin.T], 1)
-    rows_back = _alternating(real.T, imag.T).T
+    rows_back = _interleave(real.T, imag.T).T
 
     taps = np.arange(kernel_size) - pad
     of_rows = np.exp(2j * np.pi * np.outer(u, taps) / num_rows)
@@ -136,6 +135,6 @@ def _arrays(height: int, width: int, kernel_size: int) -> tuple[np.ndarray, ...]
     return tuple(array.astype(np.float32) for array in (columns, rows, rows_back, columns_back, of_kernel))
 
 
-def _alternating(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _interleave(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Interleave the columns of two matrices [I, J] to [I, 2 J]."""
     return np.stack([a, b], -1).reshape(len(a), -1)
