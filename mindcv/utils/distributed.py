@@ -138,8 +138,8 @@ def is_launched() -> bool:
 
 
 def _msrun_command() -> str:
-    script = os.path.basename(sys.argv[0])
-    return f"msrun --worker_num=N --local_worker_num=N --join=True {script} ... --distribute True"
+    command = "msrun --worker_num=N --local_worker_num=N --join=True train.py ... --distribute True"
+    return command.replace("train.py", os.path.basename(sys.argv[0]))
 
 
 def _launchers() -> list[str]:
