@@ -18,6 +18,7 @@ from mindcv.kernels.operators import (
     PackedStageKernel,
     PatchConvKernel,
 )
+from mindcv.kernels.visible import SpreadVisibleKernel, VisibleBlockKernel, VisibleNormKernel, VisiblePatchKernel
 
 __all__ = [
     "AdamWKernel",
@@ -27,7 +28,11 @@ __all__ = [
     "PackedPatchKernel",
     "PackedStageKernel",
     "PatchConvKernel",
+    "SpreadVisibleKernel",
     "Status",
+    "VisibleBlockKernel",
+    "VisibleNormKernel",
+    "VisiblePatchKernel",
     "is_available",
     "status",
 ]

@@ -31,7 +31,7 @@ __all__ = [
 _numbers = itertools.count()
 
 
-def _operator(name: str, bprop: Optional[Callable] = None) -> ops.Custom:
+def make_operator(name: str, bprop: Optional[Callable] = None) -> ops.Custom:
     """Create the operator of the kernel `name`.
 
     MindSpore calls `infer_shape` and `infer_type` before the kernel runs, in graph mode and in PyNative mode.
@@ -106,7 +106,7 @@ def _block_gradients(names: _BlockNames, saves: bool) -> Callable:
     Its arguments are the inputs, the outputs of the forward kernel and their gradients. `saves` says whether the
     forward kernel was `names.saving`.
     """
-    grad, saving = _operator(names.grad), _operator(names.saving)
+    grad, saving = make_operator(names.grad), make_operator(names.saving)
 
     def gradients(inputs, out, dout):
         no_gradient = (ops.zeros_like(inputs[-1]),)  # The last input is `keep`, which needs no gradient.
@@ -205,8 +205,8 @@ class _BlockKernel(nn.Cell):
         bprop = make_bprop(names, False)
         _check_orders(names, bprop)
         self.weight_names = signature_of(names.forward).input_names[1:-1]
-        self.plain = _operator(names.forward, bprop)
-        self.saving = _operator(names.saving, make_bprop(names, True))
+        self.plain = make_operator(names.forward, bprop)
+        self.saving = make_operator(names.saving, make_bprop(names, True))
 
     def construct(self, x, weights, keep):
         inputs = (x, *[weights[name] for name in self.weight_names], keep)
@@ -246,7 +246,7 @@ class PackedStageKernel(nn.Cell):
                 is_product = name in ("pwconv1.weight", "pwconv2.weight")
                 inputs.append(_packed(weights[name], bf16) if is_product else weights[name])
         self.inputs = _as_parameters(inputs)
-        self.operator = _operator(kernel)
+        self.operator = make_operator(kernel)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -268,9 +268,9 @@ class PackedPatchKernel(nn.Cell):
     ):
         super().__init__()
         names = _PATCH[images, bf16]
-        packed = _operator(names.pack)(weight)
+        packed = make_operator(names.pack)(weight)
         self.inputs = _as_parameters((packed, bias, gamma, beta))
-        self.operator = _operator(names.packed)
+        self.operator = make_operator(names.packed)
 
     def construct(self, x):
         return self.operator(x, *self.inputs)
@@ -285,7 +285,7 @@ def _as_parameters(values: Sequence[Tensor]) -> ParameterTuple:
 
 def _packed(weight: Tensor, bf16: bool) -> Tensor:
     """Return a weight [O, I] in packed form, float32 [count]. Only the kernels can interpret its bits."""
-    return _operator(_PACK_WEIGHT[bf16])(weight)
+    return make_operator(_PACK_WEIGHT[bf16])(weight)
 
 
 class PatchConvKernel(nn.Cell):
@@ -300,13 +300,13 @@ class PatchConvKernel(nn.Cell):
         super().__init__()
         names = _PATCH[images, bf16]
         # The gradient has two operators, so that the graph can drop the unused gradient of the images.
-        input_grad = _operator(names.input_grad)
-        params_grad = _operator(names.params_grad)
+        input_grad = make_operator(names.input_grad)
+        params_grad = make_operator(names.params_grad)
 
         def bprop(x, weight, bias, out, dout):
             return (input_grad(x, weight, dout), *params_grad(x, weight, dout))
 
-        self.forward = _operator(names.forward, bprop)
+        self.forward = make_operator(names.forward, bprop)
 
     def construct(self, x, weight, bias):
         return self.forward(x, weight, bias)
@@ -317,12 +317,12 @@ class LayerNormKernel(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        grad = _operator("NormGrad")
+        grad = make_operator("NormGrad")
 
         def bprop(x, gamma, beta, out, dout):
             return grad(out[1], out[2], gamma, dout[0])
 
-        self.forward = _operator("Norm", bprop)
+        self.forward = make_operator("Norm", bprop)
 
     def construct(self, x, gamma, beta):
         return self.forward(x, gamma, beta)[0]
@@ -347,7 +347,7 @@ class AdamWKernel(nn.Cell):
 
     def __init__(self, count: int):
         super().__init__(auto_prefix=False)
-        self.operator = _operator("AdamW")
+        self.operator = make_operator("AdamW")
         # Without these two settings, MindSpore passes copies to the operator. It may also drop the operator, because
         # its output is not used. See decision 0058.
         self.operator.add_prim_attr("side_effect_mem", True)

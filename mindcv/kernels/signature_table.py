@@ -60,6 +60,26 @@ _STEM_INPUT_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.x[N,I,H
 _PATCH_PARAMS_GRAD = "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 _STEM_PARAMS_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 
+
+# FCMAE. A mask [N, S, T] removes patches of P x P cells, and a compact map [N*S*T, P, P, C] holds the visible patches one
+# after the other; csrc/runtime/visible_cells.h describes it. `grn_scope` is 0 for norms of each image and 1 for norms of
+# the batch.
+_VISIBLE_SAVED = "xhat[N*S*T,P,P,C] factor[N*S*T*P*P] z[N*S*T,P,P,4*C] norms[N,4*C]"
+_VISIBLE_BLOCK_V2 = f"x[N*S*T,P,P,C] mask[N,S,T] grn_scope[1] {_V2} -> out[N*S*T,P,P,C]"
+_VISIBLE_BLOCK_V2_SAVING = f"{_VISIBLE_BLOCK_V2} {_VISIBLE_SAVED}"
+_VISIBLE_BLOCK_V2_GRAD = (
+    f"x[N*S*T,P,P,C] mask[N,S,T] grn_scope[1] {_V2} dout[N*S*T,P,P,C] {_VISIBLE_SAVED} -> grad.x[N*S*T,P,P,C] "
+    f"{_gradients(_V2)}"
+)
+_VISIBLE_PATCH = "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] bias[O] -> out[N*S*T,P/k,P/k,O]"
+_VISIBLE_STEM = "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] bias[O] -> out[N*S*T,H/S/k,W/T/k,O]"
+_VISIBLE_PATCH_DOUT = "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,P/k,P/k,O]"
+_VISIBLE_STEM_DOUT = "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,H/S/k,W/T/k,O]"
+_VISIBLE_PATCH_INPUT_GRAD = f"{_VISIBLE_PATCH_DOUT} -> grad.x[N*S*T,P,P,I]"
+_VISIBLE_STEM_INPUT_GRAD = f"{_VISIBLE_STEM_DOUT} -> grad.x[N,I,H,W]"
+_VISIBLE_PATCH_PARAMS_GRAD = f"{_VISIBLE_PATCH_DOUT} -> grad.weight[O,I,k,k] grad.bias[O]"
+_VISIBLE_STEM_PARAMS_GRAD = f"{_VISIBLE_STEM_DOUT} -> grad.weight[O,I,k,k] grad.bias[O]"
+
 # The kernels whose names end in Bf16 round the factors of their products to bfloat16. See decision 0032.
 SIGNATURES = {
     "BlockV1": _BLOCK_V1,
@@ -100,6 +120,33 @@ SIGNATURES = {
     "PatchParamsGradBf16": _PATCH_PARAMS_GRAD,
     "StemParamsGrad": _STEM_PARAMS_GRAD,
     "StemParamsGradBf16": _STEM_PARAMS_GRAD,
+    "VisibleBlockV2": _VISIBLE_BLOCK_V2,
+    "VisibleBlockV2Bf16": _VISIBLE_BLOCK_V2,
+    "VisibleBlockV2Saving": _VISIBLE_BLOCK_V2_SAVING,
+    "VisibleBlockV2SavingBf16": _VISIBLE_BLOCK_V2_SAVING,
+    "VisibleBlockV2Grad": _VISIBLE_BLOCK_V2_GRAD,
+    "VisibleBlockV2GradBf16": _VISIBLE_BLOCK_V2_GRAD,
+    "VisiblePatch": _VISIBLE_PATCH,
+    "VisiblePatchBf16": _VISIBLE_PATCH,
+    "VisibleStem": _VISIBLE_STEM,
+    "VisibleStemBf16": _VISIBLE_STEM,
+    "VisiblePatchInputGrad": _VISIBLE_PATCH_INPUT_GRAD,
+    "VisiblePatchInputGradBf16": _VISIBLE_PATCH_INPUT_GRAD,
+    "VisibleStemInputGrad": _VISIBLE_STEM_INPUT_GRAD,
+    "VisibleStemInputGradBf16": _VISIBLE_STEM_INPUT_GRAD,
+    "VisiblePatchParamsGrad": _VISIBLE_PATCH_PARAMS_GRAD,
+    "VisiblePatchParamsGradBf16": _VISIBLE_PATCH_PARAMS_GRAD,
+    "VisibleStemParamsGrad": _VISIBLE_STEM_PARAMS_GRAD,
+    "VisibleStemParamsGradBf16": _VISIBLE_STEM_PARAMS_GRAD,
+    "VisibleNorm": (
+        "x[N*S*T,P,P,C] mask[N,S,T] gamma[C] beta[C] -> out[N*S*T,P,P,C] xhat[N*S*T,P,P,C] factor[N*S*T*P*P]"
+    ),
+    "VisibleNormGrad": (
+        "mask[N,S,T] xhat[N*S*T,P,P,C] factor[N*S*T*P*P] gamma[C] dout[N*S*T,P,P,C] -> grad.x[N*S*T,P,P,C] "
+        "grad.gamma[C] grad.beta[C]"
+    ),
+    "SpreadVisible": "x[N*S*T,P,P,C] mask[N,S,T] -> out[N,S*P,T*P,C]",
+    "SpreadVisibleGrad": "x[N*S*T,P,P,C] mask[N,S,T] dout[N,S*P,T*P,C] -> grad.x[N*S*T,P,P,C]",
     "Norm": "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]",
     "NormGrad": "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
     "AdamW": (

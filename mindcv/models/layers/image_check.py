@@ -1,8 +1,11 @@
-"""Checks the images that a network is called with. See decision 0017."""
+"""Checks the images, and the mask of their patches, that a network is called with. See decision 0017."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor
 from mindspore.ops import constexpr
 
@@ -10,7 +13,7 @@ from mindcv.kernels.form import is_on_cpu
 from mindcv.utils.device import keep_working_folder_clean
 from mindcv.utils.errors import UserError
 
-__all__ = ["check_images", "check_images_in_graph"]
+__all__ = ["check_images", "check_images_in_graph", "check_mask", "check_mask_in_graph"]
 
 _FLOATS = (ms.float32, ms.float16, ms.bfloat16, ms.float64)
 
@@ -70,16 +73,62 @@ def _check(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None
         raise UserError(f"{got}; it expects {expected} with height and width of at least {least_side} pixels")
 
 
+def check_mask(image_shape: tuple, mask: object, patch_size: int) -> None:
+    """Raise UserError, with one sentence, unless `mask` is float32 [N, L] of 0 and 1 with a 0 in each row.
+
+    Args:
+        image_shape: [N, C, H, W] of the images, whose N and number of patches the mask must have.
+        mask: 1 for a removed patch and 0 for a visible one.
+        patch_size: height and width of a patch.
+    """
+    if not isinstance(mask, Tensor):
+        raise UserError(f"the mask is of type {type(mask).__name__}; it must be a MindSpore tensor: ms.Tensor(mask)")
+    _check_mask(image_shape, mask.shape, mask.dtype, patch_size)
+    values = mask.asnumpy()
+    if not np.isin(values, (0, 1)).all():
+        raise UserError("the mask has values other than 0, for a visible patch, and 1, for a removed patch")
+    hidden = np.flatnonzero(values.all(1))
+    if len(hidden):
+        raise UserError(f"the mask leaves no patch of image {hidden[0]} visible; each image needs one visible patch")
+
+
+def check_mask_in_graph(image_shape: tuple, mask: Tensor, patch_size: int) -> None:
+    """The part of `check_mask` that a graph can do: shapes and types are known when it is compiled."""
+    _check_constant_mask(image_shape, mask.shape, mask.dtype, patch_size)
+
+
+def _check_mask(image_shape: tuple, shape: tuple, dtype: ms.Type, patch_size: int) -> None:
+    n, _, height, width = image_shape
+    for name, side in (("height", height), ("width", width)):
+        if side % patch_size:
+            raise UserError(
+                f"the network got images of shape {list(image_shape)}, whose {name} is not a multiple of the patch "
+                f"size {patch_size}"
+            )
+    num_patches = (height // patch_size) * (width // patch_size)
+    if tuple(shape) != (n, num_patches) or dtype != ms.float32:
+        raise UserError(
+            f"the mask has shape {list(shape)} and type {str(dtype).lower()}; images of shape {list(image_shape)} with "
+            f"patches of {patch_size} need [{n}, {num_patches}] and float32"
+        )
+
+
 def _is_known(size: object) -> bool:
     return isinstance(size, int) and size >= 0
 
 
-def _check_in_compilation(shape: tuple, dtype: ms.Type, channels: int, least_side: int) -> None:
-    try:
-        _check(shape, dtype, channels, least_side)
-    except UserError:
-        keep_working_folder_clean()  # After an error, MindSpore writes its analysis of the graph to a file.
-        raise
+def _for_compilation(check: Callable[..., None]) -> Callable[..., None]:
+    """A check of shapes and types as a function of a graph, which runs when the graph is compiled."""
+
+    def checked(*arguments: object) -> None:
+        try:
+            check(*arguments)
+        except UserError:
+            keep_working_folder_clean()  # After an error, MindSpore writes its analysis of the graph to a file.
+            raise
+
+    return constexpr(checked)
 
 
-_check_constant = constexpr(_check_in_compilation)
+_check_constant = _for_compilation(_check)
+_check_constant_mask = _for_compilation(_check_mask)

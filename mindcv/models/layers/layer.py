@@ -118,7 +118,7 @@ class BaseNetwork(Layer):
             UserError: the images do not fit, or another thread is inside a call.
         """
         if inputs:
-            check_images(inputs[0], self.in_channels, self.least_side)
+            self.check_inputs(*inputs)
         if not _in_a_call.acquire(blocking=False):
             raise UserError(
                 "another Python thread is calling a network, and MindSpore returns wrong results or waits forever if "
@@ -131,6 +131,14 @@ class BaseNetwork(Layer):
             return super().__call__(*inputs, **keywords)
         finally:
             _in_a_call.release()
+
+    def check_inputs(self, images: ms.Tensor) -> None:
+        """Check the inputs of a call.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        check_images(images, self.in_channels, self.least_side)
 
     def to_float(self, dst_type: ms.Type) -> BaseNetwork:
         """Compute in `dst_type`, as `apply_amp` with level O2 does. The logits have this type too.

@@ -9,7 +9,7 @@
 // respect to z, and so on. The wide maps z, g and q have 4C channels.
 #pragma once
 #include "gemm/gemm.h"
-#include "network/depthwise.h"
+#include "network/block_map.h"
 #include "runtime/operator.h"
 
 namespace mindcv {
@@ -27,6 +27,7 @@ constexpr float kGrnEps = 1e-6f;
   "pwconv1.weight[4*C,C] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] " \
   "pwconv2.weight[C,4*C] pwconv2.bias[C] "
 #define MINDCV_BLOCK_SAVED "xhat[N,H,W,C] factor[N*H*W] z[N,H,W,4*C]"
+#define MINDCV_VISIBLE_BLOCK_SAVED "xhat[N*S*T,P,P,C] factor[N*S*T*P*P] z[N*S*T,P,P,4*C] norms[N,4*C]"
 
 struct BlockParams {
   const float *dw_weight, *dw_bias;     // [C, 49], [C]
@@ -57,8 +58,18 @@ inline BlockParams block_params(const Arguments& arguments, int64_t repetition =
   return p;
 }
 
-inline MapShape map_shape(const Arguments& arguments) {
-  return {arguments.size('N'), arguments.size('H'), arguments.size('W'), arguments.size('C')};
+inline DenseMap dense_map(const Arguments& arguments) {
+  return {{arguments.size('N'), arguments.size('H'), arguments.size('W')}, arguments.size('C')};
+}
+
+inline VisibleCells visible_cells(Session& memory, const Arguments& arguments) {
+  return {memory, arguments.input("mask"), arguments.size('N'), arguments.size('S'), arguments.size('T'),
+          arguments.size('P')};
+}
+
+// `grn_scope` is 0 for the norms of each image, and 1 for those of the batch.
+inline VisibleMap visible_map(const VisibleCells& cells, const Arguments& arguments) {
+  return {cells, arguments.size('C'), arguments.input("grn_scope")[0] != 0.0f};
 }
 
 // What the forward pass saves (Float is float) and the backward pass reads (const float). All are null in a forward
@@ -68,7 +79,7 @@ struct BlockSaved {
   Float* xhat;    // [rows, C]: u normalised, before norm's gamma and beta
   Float* factor;  // [rows]: what it was normalised by
   Float* z;       // [rows, 4C], in tiles: see tile_of
-  Float* norms;   // [N, 4C]: L2 norm of g over the pixels of each image; null in V1
+  Float* norms;   // [N, 4C]: L2 norm of g over the rows of each image; null in V1
 };
 
 // A tile of a wide map in memory. The rows of the tile are `stride` values apart.
@@ -87,16 +98,16 @@ TileInMap<Float> tile_of(Float* map, int64_t width, int64_t row, int64_t col, in
   return {map + row * width + col * count, min(kTile, width - col)};
 }
 
-// Whether V2 processes one image at a time. It does so where an image has more pixels than channels (the first stages):
+// Whether V2 processes one image at a time. It does so where an image has more rows than channels (the first stages):
 // the wide map of one image then fills a cache. The backward pass differentiates the response of a single image through
 // the gradient of the weight (see BlockBackward::respond_to_image and decision 0026).
-inline bool takes_single_images(const MapShape& s, const BlockParams& p) {
-  return p.grn_gamma != nullptr && s.pixels() >= s.c;
+inline bool takes_single_images(const BlockMap& map, const BlockParams& p) {
+  return p.grn_gamma != nullptr && map.max_pixels() >= map.c;
 }
 
 // The number of images whose rows are processed together: enough for a fast product, few enough to stay in the cache.
-inline int64_t images_per_group(const MapShape& s, const BlockParams& p) {
-  return takes_single_images(s, p) ? 1 : max(1, min(s.n, 3136 / max(1, s.pixels())));
+inline int64_t images_per_group(const BlockMap& map, const BlockParams& p) {
+  return takes_single_images(map, p) ? 1 : max(1, min(map.num_images(), 3136 / max(1, map.max_pixels())));
 }
 
 // Sums over the rows of one group for each channel, kept separately for each tile of rows and each image in it. One

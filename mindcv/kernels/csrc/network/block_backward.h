@@ -16,17 +16,17 @@ struct BlockGrads {
 template <class G>
 class BlockBackward {
  public:
-  BlockBackward(const MapShape& s, const BlockParams& p, const BlockSaved<const float>& saved, const float* x,
-                const float* dout, const BlockGrads& d)
-      : all_(s), p_(p), saved_(saved), x_(x), dout_(dout), d_(d), wide_(4 * s.c) {}
+  BlockBackward(Session& memory, const BlockMap& map, const BlockParams& p, const BlockSaved<const float>& saved,
+                const float* x, const float* dout, const BlockGrads& d)
+      : memory_(memory), map_(map), p_(p), saved_(saved), x_(x), dout_(dout), d_(d), c_(map.c), wide_(4 * map.c) {}
 
   void run() {
     clear_sums();
-    const int64_t c = all_.c;
-    const OperandB<G> weight1 = operand_b<G>(memory_, {p_.weight1, wide_, c, false}, all_.rows());
-    const OperandB<G> weight2 = operand_b<G>(memory_, {p_.weight2, c, wide_, false}, all_.rows());
-    const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(all_, p_);
-    const int64_t images = images_per_group(all_, p_), group_rows = images * all_.pixels();
+    const int64_t c = c_;
+    const OperandB<G> weight1 = operand_b<G>(memory_, {p_.weight1, wide_, c, false}, map_.rows());
+    const OperandB<G> weight2 = operand_b<G>(memory_, {p_.weight2, c, wide_, false}, map_.rows());
+    const bool is_v2 = p_.grn_gamma != nullptr, is_single = takes_single_images(map_, p_);
+    const int64_t images = images_per_group(map_, p_), group_rows = images * map_.max_pixels();
     // Few rows at a time go through all products, so that their wide maps stay in the caches. Each part of the rows is
     // added to the gradients of the weights, so a part has no fewer rows than these have columns. V2's response to
     // several images needs all of their rows between two products. See decision 0026.
@@ -39,16 +39,14 @@ class BlockBackward {
       g_factor_ = memory_.floats(images * round_up(wide_, kTile));
       dq_factor_ = memory_.floats(images * round_up(wide_, kTile));
     }
-    for (int64_t image = 0; image < all_.n; image += images) {
-      s_ = all_;
-      s_.n = min(images, all_.n - image);
-      image0_ = image;
-      const int64_t first = image * all_.pixels();
+    for (int64_t image = 0; image < map_.num_images(); image += group_.count) {
+      group_ = map_.group(image, images);
+      const int64_t first = group_.row;
       if (is_single) respond_to_image(products);
       for_each_part([&] { compute_du(weight1, weight2, dq, du + (row0_ - first) * c); });
       const Session::Mark mark = memory_.mark();
-      depthwise_backward(memory_, s_, x_ + first * c, p_.dw_weight, du, dout_ + first * c, d_.dx + first * c,
-                         d_.dw_weight);
+      map_.convolve_backward(memory_, group_, x_ + first * c, p_.dw_weight, du, dout_ + first * c, d_.dx + first * c,
+                             d_.dw_weight);
       memory_.rewind(mark);
     }
     unscale_gradients();
@@ -58,7 +56,7 @@ class BlockBackward {
   // Calls body() for each part of the group's rows: `rows_` rows from `row0_`.
   template <class Body>
   void for_each_part(Body&& body) {
-    const int64_t first = image0_ * s_.pixels(), last = first + s_.rows();
+    const int64_t first = group_.row, last = first + group_.rows();
     const Session::Mark mark = memory_.mark();
     for (row0_ = first; row0_ < last; row0_ += part_rows_) {
       rows_ = min(part_rows_, last - row0_);
@@ -70,14 +68,14 @@ class BlockBackward {
   // Computes du and the gradients of all weights but those of the depthwise convolution (and but that of pwconv2, where
   // respond_to_image has computed it).
   void compute_du(const OperandB<G>& weight1, const OperandB<G>& weight2, float* dq, float* du) {
-    const bool has_weight2 = takes_single_images(all_, p_);
-    dr_ = G::allocate_a(memory_, rows_, all_.c);
-    y_transposed_ = G::allocate_a_transposed(memory_, all_.c, rows_);
+    const bool has_weight2 = takes_single_images(map_, p_);
+    dr_ = G::allocate_a(memory_, rows_, c_);
+    y_transposed_ = G::allocate_a_transposed(memory_, c_, rows_);
     dz_ = G::allocate_a(memory_, rows_, wide_);
     dz_right_ = G::allocate_b(memory_, rows_, wide_);
     pack_dr_and_y();
     if (!has_weight2) {
-      de_transposed_ = G::allocate_a_transposed(memory_, all_.c, rows_);
+      de_transposed_ = G::allocate_a_transposed(memory_, c_, rows_);
       q_ = G::allocate_b(memory_, rows_, wide_);
       pack_de(d_.bias2);
     }
@@ -94,7 +92,7 @@ class BlockBackward {
   }
 
   void clear_sums() {
-    const int64_t c = all_.c;
+    const int64_t c = c_;
     clear(d_.dw_weight, c * kTaps);
     clear(d_.dw_bias, c);
     clear(d_.norm_gamma, c);
@@ -113,7 +111,7 @@ class BlockBackward {
   // function computes it, and multiplies the gradients of weight2 and bias2 by gamma.
   void unscale_gradients() {
     if (p_.scale == nullptr) return;
-    parallel(all_.c, [&](int64_t o) {
+    parallel(c_, [&](int64_t o) {
       const float* weight = p_.weight2 + o * wide_;
       float* grad = d_.weight2 + o * wide_;
       const Vec scale = splat(p_.scale[o]);
@@ -130,7 +128,7 @@ class BlockBackward {
 
   // Packs de, transposed, for the gradient of pwconv2. Adds its sum over the rows to `total`.
   void pack_de(float* total) {
-    const int64_t rows = rows_, c = s_.c;
+    const int64_t rows = rows_, c = c_;
     RowSums sums(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile, count = min(kTile, rows - first);
@@ -139,8 +137,8 @@ class BlockBackward {
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
         float* sum = sums.at(first, col);
-        for_each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-          const Vec keep = splat(p_.keep[image]);
+        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
+          const Vec keep = splat(keep_of(image));
           for (int64_t j = 0; j < cols; j += kWidth) {
             Vec sum_j = load(sum + j);
             for (int64_t i = begin; i < end; ++i) {
@@ -159,15 +157,15 @@ class BlockBackward {
 
   // Packs dr as the left-hand matrix of a product, and y, transposed, for the gradient of pwconv1.
   void pack_dr_and_y() {
-    const int64_t rows = rows_, c = s_.c;
+    const int64_t rows = rows_, c = c_;
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile, count = min(kTile, rows - first);
       alignas(64) float dr[kTile * kTile], y[kTile * kTile];
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
-        for_each_image(row0_ + first, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
           for (int64_t j = 0; j < cols; j += kWidth) {
-            Vec factor = splat(p_.keep[image]);
+            Vec factor = splat(keep_of(image));
             if (p_.scale != nullptr) factor *= load_part(p_.scale + col + j, cols - j);
             const Vec gamma = load_part(p_.norm_gamma + col + j, cols - j),
                       beta = load_part(p_.norm_beta + col + j, cols - j);
@@ -238,7 +236,7 @@ class BlockBackward {
   // of both), so that the response can be differentiated before dq is computed. The gradient of the weight is P *
   // (gamma n + 1) + (sum of de) beta. See decision 0026.
   void respond_to_image(float* products) {
-    const int64_t c = s_.c;
+    const int64_t c = c_;
     const Session::Mark mark = memory_.mark();
     float* de_sum = memory_.floats(round_up(c, kWidth));
     clear(de_sum, c);
@@ -247,7 +245,7 @@ class BlockBackward {
       q_ = G::allocate_b(memory_, rows_, wide_);
       pack_de(de_sum);
       pack_g();
-      weight2_gradient(products, row0_ > image0_ * s_.pixels());
+      weight2_gradient(products, row0_ > group_.row);
     });
     for (int64_t o = 0; o < c; ++o) d_.bias2[o] += de_sum[o];
     add_to_grn_beta(de_sum);
@@ -265,7 +263,7 @@ class BlockBackward {
         float* to = d_.weight2 + o * wide_ + i;
         const Vec scaled = load_part(products + o * wide_ + i, wide_ - i) * load(dq_factor_ + i);
         const Vec v = scaled + load_part(p_.grn_beta + i, wide_ - i) * de_sum[o];
-        store_part(to, image0_ > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
+        store_part(to, group_.image > 0 ? load_part(to, wide_ - i) + v : v, wide_ - i);
       }
     });
     memory_.rewind(mark);
@@ -296,7 +294,7 @@ class BlockBackward {
       const int64_t first = vector * kCols, cols = min(kCols, wide_ - first);
       Vec total[kCols / kWidth];
       for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] = load_part(d_.grn_beta + first + j, cols - j);
-      for (int64_t o = 0; o < s_.c; ++o) {
+      for (int64_t o = 0; o < c_; ++o) {
         const float* weight = p_.weight2 + o * wide_ + first;
         for (int64_t j = 0; j < cols; j += kWidth) total[j / kWidth] += load_part(weight + j, cols - j) * de_sum[o];
       }
@@ -308,7 +306,7 @@ class BlockBackward {
   // needs.
   void compute_dq(const OperandB<G>& weight2, float* dq) {
     const int64_t rows = rows_, step = round_up(wide_, kTile);
-    RowSums sums(memory_, rows, rows, wide_), with_g(memory_, rows, s_.pixels(), wide_);
+    RowSums sums(memory_, rows, rows, wide_), with_g(memory_, rows, group_.pixels, wide_);
     const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t count = min(kTile, rows - row), cols = min(kTile, wide_ - col);
@@ -318,7 +316,7 @@ class BlockBackward {
       sums.clear(row_tile, col, cols);
       with_g.clear(row_tile, col, cols);
       float* sum_at = sums.at(row, col);
-      for_each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+      for_each_image(row, 0, count, group_.pixels, [&](int64_t, int64_t begin, int64_t end) {
         float* with_g_at = with_g.at(row + begin, col);
         for_each_columns(cols, [&](int64_t j, auto number) {
           constexpr int N = number.value;
@@ -337,10 +335,10 @@ class BlockBackward {
     };
     multiply<G>(dr_, weight2, rows, epilogue);
     add_sums(sums, wide_, d_.grn_beta);
-    parallel(s_.n, [&](int64_t image) {
+    parallel(group_.count, [&](int64_t image) {
       for (int64_t i = 0; i < wide_; i += kWidth) store(g_factor_ + image * step + i, with_g.of_image(image, i));
     });
-    for (int64_t image = 0; image < s_.n; ++image) response_factors(image);
+    for (int64_t image = 0; image < group_.count; ++image) response_factors(image);
   }
 
   // Computes the factors of the response of one image, from t = the sum over its pixels of dq * g. `g_factor_` holds t
@@ -349,7 +347,7 @@ class BlockBackward {
   //   dg = dq * (gamma n + 1) + g * dnorm / norm, where a norm of 0 (a dead channel) takes no gradient.
   void response_factors(int64_t image) {
     const int64_t step = round_up(wide_, kTile);
-    const float* norms = saved_.norms + (image0_ + image) * wide_;
+    const float* norms = saved_.norms + (group_.image + image) * wide_;
     float* dq_factor = dq_factor_ + image * step;
     float* g_factor = g_factor_ + image * step;
     double total = 0.0, slope = 0.0;
@@ -379,7 +377,7 @@ class BlockBackward {
         float* total = sums.at(row, col);
         const TileInMap<const float> z_tile = tile_of(saved_.z, wide_, row0_ + row, col, count);
         const TileInMap<float> dq_tile = tile_of(dq, wide_, row, col, count);
-        for_each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
+        for_each_image(row, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
           for_each_columns(cols, [&](int64_t j, auto number) {
             constexpr int N = number.value;
             const Vecs<N> scale = load_vecs<N>(dq_factor_ + image * step + col + j),
@@ -408,7 +406,7 @@ class BlockBackward {
 
   // The sum over the rows of de q, where `q_` holds q. It is added to `grad` where `accumulates`.
   void weight2_gradient(float* grad, bool accumulates) {
-    const int64_t c = s_.c;
+    const int64_t c = c_;
     multiply_long_k<G>(de_transposed_, q_, c, wide_, rows_,
                        [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
                          const int64_t row = row_tile * kTile, col = col_tile * kTile;
@@ -419,7 +417,7 @@ class BlockBackward {
 
   // The sum over the rows of dz y. It is computed as y dz, and its tiles are transposed.
   void weight1_gradient(bool accumulates) {
-    const int64_t c = s_.c;
+    const int64_t c = c_;
     multiply_long_k<G>(y_transposed_, dz_right_, c, wide_, rows_,
                        [&](int64_t row_tile, int64_t col_tile, bool is_first, const float* tile) {
                          const int64_t row = col_tile * kTile, col = row_tile * kTile;
@@ -431,7 +429,7 @@ class BlockBackward {
   }
 
   void compute_dy(const OperandB<G>& weight1, float* dy) {
-    const int64_t rows = rows_, c = s_.c;
+    const int64_t rows = rows_, c = c_;
     const auto epilogue = [&](int64_t row_tile, int64_t col_tile, const float* tile) {
       const int64_t row = row_tile * kTile, col = col_tile * kTile;
       const int64_t cols = min(kTile, c - col);
@@ -445,7 +443,7 @@ class BlockBackward {
 
   // Computes du from dy, in place.
   void backward_norm(float* du) {
-    const int64_t rows = rows_, c = s_.c;
+    const int64_t rows = rows_, c = c_;
     RowSums gamma(memory_, rows, rows, c), beta(memory_, rows, rows, c), bias(memory_, rows, rows, c);
     parallel(ceil_div(rows, kTile), [&](int64_t tile) {
       const int64_t first = tile * kTile;
@@ -470,16 +468,19 @@ class BlockBackward {
     add_sums(bias, c, d_.dw_bias);
   }
 
-  Session memory_;
-  const MapShape all_;
+  // The factor of the branch of an image of the group, which stochastic depth sets.
+  float keep_of(int64_t image) const { return p_.keep == nullptr ? 1.0f : p_.keep[group_.image + image]; }
+
+  Session& memory_;
+  const BlockMap& map_;
   const BlockParams p_;
   const BlockSaved<const float> saved_;
   const float* x_;
   const float* dout_;
   const BlockGrads d_;
-  const int64_t wide_;
-  MapShape s_{};  // of the group of images
-  int64_t part_rows_ = 0, row0_ = 0, rows_ = 0, image0_ = 0;
+  const int64_t c_, wide_;
+  ImageGroup group_{};
+  int64_t part_rows_ = 0, row0_ = 0, rows_ = 0;
   typename G::A dr_{}, de_transposed_{}, y_transposed_{}, dz_{};
   typename G::B dz_right_{}, q_{};
   float *dq_factor_ = nullptr, *g_factor_ = nullptr;

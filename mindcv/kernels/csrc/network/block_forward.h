@@ -12,25 +12,23 @@ namespace MINDCV_ISA {
 template <class G>
 class BlockForward {
  public:
-  BlockForward(const MapShape& s, const BlockParams& p, const BlockSaved<float>& saved, const float* x, float* out)
-      : all_(s), p_(p), saved_(saved), x_(x), out_(out), wide_(4 * s.c) {}
+  BlockForward(Session& memory, const BlockMap& map, const BlockParams& p, const BlockSaved<float>& saved,
+               const float* x, float* out)
+      : memory_(memory), map_(map), p_(p), saved_(saved), x_(x), out_(out), c_(map.c), wide_(4 * map.c) {}
 
   void run() {
-    const int64_t images = images_per_group(all_, p_), rows = images * all_.pixels();
+    const int64_t images = images_per_group(map_, p_), rows = images * map_.max_pixels();
     const bool is_v2 = p_.grn_gamma != nullptr;
-    float* u = saved_.xhat == nullptr ? memory_.floats(rows * all_.c) : nullptr;
+    float* u = saved_.xhat == nullptr ? memory_.floats(rows * c_) : nullptr;
     g_ = is_v2 ? memory_.floats(rows * wide_) : nullptr;
-    const OperandB<G> right1 = right_of(p_.weight1, p_.packed1, all_.c, wide_);
-    const OperandB<G> right2 = right_of(p_.weight2, p_.packed2, wide_, all_.c);
+    const OperandB<G> right1 = right_of(p_.weight1, p_.packed1, c_, wide_);
+    const OperandB<G> right2 = right_of(p_.weight2, p_.packed2, wide_, c_);
     const Session::Mark mark = memory_.mark();
-    for (int64_t image = 0; image < all_.n; image += images) {
+    for (int64_t image = 0; image < map_.num_images(); image += group_.count) {
       memory_.rewind(mark);
-      s_ = all_;
-      s_.n = min(images, all_.n - image);
-      row0_ = image * all_.pixels();
-      image0_ = image;
-      u_ = u == nullptr ? saved_.xhat + row0_ * all_.c : u;
-      depthwise(memory_, s_, x_ + row0_ * s_.c, p_.dw_weight, p_.dw_bias, u_);
+      group_ = map_.group(image, images);
+      u_ = u == nullptr ? saved_.xhat + group_.row * c_ : u;
+      map_.convolve(memory_, group_, x_ + group_.row * c_, p_.dw_weight, p_.dw_bias, u_);
       if (is_v2) {
         forward_v2(right1, right2);
       } else {
@@ -43,13 +41,13 @@ class BlockForward {
   OperandB<G> right_of(const float* weight, const float* packed, int64_t k, int64_t n) {
     const MatrixB source{weight, k, n, true};
     if (packed != nullptr) return {source, G::packed_b(packed, k, n), true};
-    return operand_b<G>(memory_, source, all_.rows());
+    return operand_b<G>(memory_, source, map_.rows());
   }
 
   // V2: the response needs the whole wide map of an image before the second product can begin, so the map is kept.
   void forward_v2(const OperandB<G>& right1, const OperandB<G>& right2) {
-    const int64_t rows = s_.rows();
-    RowSums squares(memory_, rows, s_.pixels(), wide_);
+    const int64_t rows = group_.rows();
+    RowSums squares(memory_, rows, group_.pixels, wide_);
     const auto pack_normalised = [&](Rows rows, Range part, typename G::A& a, int64_t place) {
       normalise(rows, part, a, place);
     };
@@ -69,7 +67,7 @@ class BlockForward {
   // by part, in the order in which the second product reads it, and the map never leaves the task's cache. Where there
   // are few rows, the two products run one after the other. See decision 0022.
   void forward_v1(const OperandB<G>& right1, const OperandB<G>& right2) {
-    const int64_t rows = s_.rows(), tiles = ceil_div(rows, kTile), c = s_.c;
+    const int64_t rows = group_.rows(), tiles = ceil_div(rows, kTile), c = c_;
     const int64_t tasks = right1.is_packed ? num_row_tasks(rows, kFusedMCTiles) : 0;
     if (tasks == 0) {
       typename G::A q = G::allocate_a(memory_, rows, wide_);
@@ -120,12 +118,12 @@ class BlockForward {
   // Normalises rows of u in place, and packs their columns `part` as rows of the tile `place` of A, the left-hand
   // matrix of pwconv1.
   void normalise(Rows rows, Range part, typename G::A& a, int64_t place) {
-    const int64_t c = s_.c, first = rows.tile * kTile, count = min(kTile, s_.rows() - first);
+    const int64_t c = c_, first = rows.tile * kTile, count = min(kTile, group_.rows() - first);
     const int64_t last = min(rows.end, count);
     for (int64_t i = rows.begin; i < last && part.begin == 0; ++i) {
       float* row = u_ + (first + i) * c;
       const float factor = normalise_row(row, c, row);
-      if (saved_.factor != nullptr) saved_.factor[row0_ + first + i] = factor;
+      if (saved_.factor != nullptr) saved_.factor[group_.row + first + i] = factor;
     }
     alignas(64) float y[kTile * kTile];
     for (int64_t j = part.begin; j < part.end; j += kTile) {
@@ -139,17 +137,17 @@ class BlockForward {
 
   TileInMap<float> g_tile(int64_t row_tile, int64_t col_tile) const {
     const int64_t row = row_tile * kTile;
-    return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, s_.rows() - row));
+    return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, group_.rows() - row));
   }
 
   // The epilogue of pwconv1: z = tile + bias, and g = gelu(z), which goes to `g` (it may be `tile` itself). Adds the
   // squares of g to `squares`.
   void pwconv1_epilogue(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<float> g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
-    const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, wide_ - col);
+    const int64_t count = min(kTile, group_.rows() - row), cols = min(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
-    const TileInMap<float> kept = saves ? tile_of(saved_.z, wide_, row0_ + row, col, count) : TileInMap<float>{};
-    for_each_image(row, 0, count, s_.pixels(), [&](int64_t, int64_t begin, int64_t end) {
+    const TileInMap<float> kept = saves ? tile_of(saved_.z, wide_, group_.row + row, col, count) : TileInMap<float>{};
+    for_each_image(row, 0, count, group_.pixels, [&](int64_t, int64_t begin, int64_t end) {
       float* sums = squares != nullptr ? squares->at(row + begin, col) : nullptr;
       for_each_columns(cols, [&](int64_t j, auto number) {
         constexpr int N = number.value;
@@ -171,7 +169,7 @@ class BlockForward {
   void pwconv1_epilogue_packing(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile,
                                 float* tile) {
     pwconv1_epilogue(row_tile, col_tile, tile, {tile, kTile}, nullptr);
-    G::pack_a(q, place, col_place, tile, kTile, min(kTile, s_.rows() - row_tile * kTile),
+    G::pack_a(q, place, col_place, tile, kTile, min(kTile, group_.rows() - row_tile * kTile),
               min(kTile, wide_ - col_tile * kTile));
   }
 
@@ -179,15 +177,15 @@ class BlockForward {
   // mean over the channels + eps. Returns gamma * n + 1 for each image.
   const float* response(const RowSums& squares) {
     const int64_t step = round_up(wide_, kTile);
-    float* factor = memory_.floats(s_.n * step);
-    parallel(s_.n, [&](int64_t image) {
+    float* factor = memory_.floats(group_.count * step);
+    parallel(group_.count, [&](int64_t image) {
       float* norms = factor + image * step;
       for (int64_t c0 = 0; c0 < wide_; c0 += kWidth) store(norms + c0, squares.of_image(image, c0));
       double total = 0.0;
       for (int64_t i = 0; i < wide_; ++i) {
         norms[i] = __builtin_sqrtf(norms[i]);
         total += norms[i];
-        if (saved_.norms != nullptr) saved_.norms[(image0_ + image) * wide_ + i] = norms[i];
+        if (saved_.norms != nullptr) saved_.norms[(group_.image + image) * wide_ + i] = norms[i];
       }
       const float mean = static_cast<float>(total / static_cast<double>(wide_)) + kGrnEps;
       for (int64_t i = 0; i < wide_; ++i) norms[i] = p_.grn_gamma[i] * (norms[i] / mean) + 1.0f;
@@ -198,12 +196,12 @@ class BlockForward {
   // Applies the response to rows of the wide map, and packs their columns `part` as rows of the tile `place` of A, the
   // left-hand matrix of pwconv2.
   void apply_response(const float* factor, Rows rows, Range part, typename G::A& a, int64_t place) {
-    const int64_t row = rows.tile * kTile, count = min(kTile, s_.rows() - row), step = round_up(wide_, kTile);
+    const int64_t row = rows.tile * kTile, count = min(kTile, group_.rows() - row), step = round_up(wide_, kTile);
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
       const int64_t cols = min(kTile, part.end - col);
       const TileInMap<float> g = g_tile(rows.tile, col / kTile);
-      for_each_image(row, rows.begin, min(rows.end, count), s_.pixels(),
+      for_each_image(row, rows.begin, min(rows.end, count), group_.pixels,
                      [&](int64_t image, int64_t begin, int64_t end) {
                        for (int64_t i = begin; i < end; ++i) {  // row by row, because g comes from memory
                          for (int64_t j = 0; j < cols; j += kWidth) {
@@ -219,12 +217,12 @@ class BlockForward {
 
   // The epilogue of pwconv2: writes the output.
   void pwconv2_epilogue(int64_t row_tile, int64_t col_tile, const float* tile) {
-    const int64_t row = row_tile * kTile, col = col_tile * kTile, c = s_.c;
-    const int64_t count = min(kTile, s_.rows() - row), cols = min(kTile, c - col);
-    for_each_image(row, 0, count, s_.pixels(), [&](int64_t image, int64_t begin, int64_t end) {
-      const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[image0_ + image]);
+    const int64_t row = row_tile * kTile, col = col_tile * kTile, c = c_;
+    const int64_t count = min(kTile, group_.rows() - row), cols = min(kTile, c - col);
+    for_each_image(row, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
+      const Vec keep = splat(p_.keep == nullptr ? 1.0f : p_.keep[group_.image + image]);
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t at = (row0_ + row + i) * c + col;
+        const int64_t at = (group_.row + row + i) * c + col;
         for (int64_t j = 0; j < cols; j += kWidth) {
           Vec v = load(tile + i * kTile + j) + load_part(p_.bias2 + col + j, cols - j);
           if (p_.scale != nullptr) v *= load_part(p_.scale + col + j, cols - j);
@@ -234,15 +232,14 @@ class BlockForward {
     });
   }
 
-  Session memory_;
-  const MapShape all_;
+  Session& memory_;
+  const BlockMap& map_;
   const BlockParams p_;
   const BlockSaved<float> saved_;
   const float* x_;
   float* out_;
-  const int64_t wide_;
-  MapShape s_{};  // of the group
-  int64_t row0_ = 0, image0_ = 0;
+  const int64_t c_, wide_;
+  ImageGroup group_{};
   float *u_ = nullptr, *g_ = nullptr;
 };
 

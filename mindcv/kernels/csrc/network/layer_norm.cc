@@ -4,14 +4,15 @@
 #include "gemm/tiles.h"
 #include "runtime/operator.h"
 #include "runtime/parallel.h"
+#include "runtime/visible_cells.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
 namespace {
 
 // Also gives xhat and the factor of each row, which the gradient needs.
-void norm_forward(const Arguments& arguments) {
-  const int64_t rows = arguments.rest_size(), c = arguments.size('C');
+void norm_forward(const Arguments& arguments, int64_t rows) {
+  const int64_t c = arguments.size('C');
   const float *x = arguments.input("x"), *gamma = arguments.input("gamma"), *beta = arguments.input("beta");
   float *out = arguments.output("out"), *xhat = arguments.output("xhat"), *factor = arguments.output("factor");
   Session memory;
@@ -23,8 +24,8 @@ void norm_forward(const Arguments& arguments) {
   });
 }
 
-void norm_backward(const Arguments& arguments) {
-  const int64_t rows = arguments.rest_size(), c = arguments.size('C');
+void norm_backward(const Arguments& arguments, int64_t rows) {
+  const int64_t c = arguments.size('C');
   const float *xhat = arguments.input("xhat"), *factor = arguments.input("factor"), *gamma = arguments.input("gamma");
   const float* dout = arguments.input("dout");
   float *dx = arguments.output("grad.x"), *dgamma = arguments.output("grad.gamma");
@@ -55,10 +56,31 @@ void norm_backward(const Arguments& arguments) {
   }
 }
 
+void dense_norm_forward(const Arguments& arguments) { norm_forward(arguments, arguments.rest_size()); }
+void dense_norm_backward(const Arguments& arguments) { norm_backward(arguments, arguments.rest_size()); }
+
+// The number of rows of the visible patches of a compact map (see visible_cells.h).
+int64_t visible_rows(const Arguments& arguments) {
+  const int64_t patches = arguments.size('S') * arguments.size('T'), side = arguments.size('P');
+  return count_visible(arguments.input("mask"), arguments.size('N'), patches) * side * side;
+}
+
+void visible_norm_forward(const Arguments& arguments) { norm_forward(arguments, visible_rows(arguments)); }
+void visible_norm_backward(const Arguments& arguments) { norm_backward(arguments, visible_rows(arguments)); }
+
 }  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
 
-MINDCV_OPERATOR(Norm, "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]", norm_forward)
+MINDCV_OPERATOR(Norm, "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] factor[...]", dense_norm_forward)
 MINDCV_OPERATOR(NormGrad, "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
-                norm_backward)
+                dense_norm_backward)
+
+#define VISIBLE_NORM                           \
+  "x[N*S*T,P,P,C] mask[N,S,T] gamma[C] beta[C] " \
+  "-> out[N*S*T,P,P,C] xhat[N*S*T,P,P,C] factor[N*S*T*P*P]"
+#define VISIBLE_NORM_GRAD                                                                 \
+  "mask[N,S,T] xhat[N*S*T,P,P,C] factor[N*S*T*P*P] gamma[C] dout[N*S*T,P,P,C] -> grad.x[N*S*T,P,P,C] " \
+  "grad.gamma[C] grad.beta[C]"
+MINDCV_OPERATOR(VisibleNorm, VISIBLE_NORM, visible_norm_forward)
+MINDCV_OPERATOR(VisibleNormGrad, VISIBLE_NORM_GRAD, visible_norm_backward)

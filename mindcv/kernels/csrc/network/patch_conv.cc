@@ -4,6 +4,7 @@
 #include "gemm/gemm.h"
 #include "network/layer_norm.h"
 #include "runtime/operator.h"
+#include "runtime/visible_cells.h"
 
 namespace mindcv {
 namespace MINDCV_ISA {
@@ -88,8 +89,7 @@ void normalise_in_place(float* row, int64_t c, const PatchParams& p) {
 }
 
 template <class G>
-void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* out) {
-  Session memory;
+void convolve(Session& memory, const PatchShape& s, const PatchParams& p, const float* x, float* out) {
   const int64_t rows = s.patches(), length = s.patch();
   const MatrixB weight{p.packed == nullptr ? patch_weight(memory, s, p.weight) : nullptr, length, s.o, true};
   const OperandB<G> right{
@@ -127,7 +127,8 @@ void convolve(const PatchShape& s, const PatchParams& p, const float* x, float* 
 template <class G, Layout kLayout>
 void patch_forward(const Arguments& arguments) {
   const PatchParams params{arguments.input("weight"), arguments.input("bias"), nullptr, nullptr, nullptr};
-  convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
+  Session memory;
+  convolve<G>(memory, patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
 }
 
 // With a packed weight, and with the layer normalisation that comes before or after the convolution.
@@ -135,16 +136,13 @@ template <class G, Layout kLayout>
 void patch_packed(const Arguments& arguments) {
   const PatchParams params{nullptr, arguments.input("bias"), arguments.input("weight"), arguments.input("norm.gamma"),
                            arguments.input("norm.beta")};
-  convolve<G>(patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
+  Session memory;
+  convolve<G>(memory, patch_shape(arguments, kLayout), params, arguments.input("x"), arguments.output("out"));
 }
 
 // The gradient with respect to x. It is 0 for rows and columns that fill no patch.
-template <class G, Layout kLayout>
-void patch_backward_input(const Arguments& arguments) {
-  const PatchShape s = patch_shape(arguments, kLayout);
-  const float *weight = arguments.input("weight"), *dout = arguments.input("dout");
-  float* dx = arguments.output("grad.x");
-  Session memory;
+template <class G>
+void backward_input(Session& memory, const PatchShape& s, const float* weight, const float* dout, float* dx) {
   const int64_t rows = s.patches(), length = s.patch();
   memset(dx, 0, static_cast<size_t>(s.n * s.h * s.w * s.c) * 4);
   const MatrixB source{patch_weight(memory, s, weight), s.o, length, false};
@@ -171,11 +169,15 @@ void patch_backward_input(const Arguments& arguments) {
 }
 
 template <class G, Layout kLayout>
-void patch_backward_params(const Arguments& arguments) {
-  const PatchShape s = patch_shape(arguments, kLayout);
-  const float *x = arguments.input("x"), *dout = arguments.input("dout");
-  float *dweight = arguments.output("grad.weight"), *dbias = arguments.output("grad.bias");
+void patch_backward_input(const Arguments& arguments) {
   Session memory;
+  backward_input<G>(memory, patch_shape(arguments, kLayout), arguments.input("weight"), arguments.input("dout"),
+                    arguments.output("grad.x"));
+}
+
+template <class G>
+void backward_params(Session& memory, const PatchShape& s, const float* x, const float* dout, float* dweight,
+                     float* dbias) {
   const int64_t rows = s.patches(), length = s.patch();
   typename G::A left = G::allocate_a_transposed(memory, s.o, rows);
   typename G::B right = G::allocate_b(memory, rows, length);
@@ -216,6 +218,120 @@ void patch_backward_params(const Arguments& arguments) {
   });
 }
 
+template <class G, Layout kLayout>
+void patch_backward_params(const Arguments& arguments) {
+  Session memory;
+  backward_params<G>(memory, patch_shape(arguments, kLayout), arguments.input("x"), arguments.input("dout"),
+                     arguments.output("grad.weight"), arguments.output("grad.bias"));
+}
+
+// The downsampling of a compact map, whose visible patches are a batch of small images (see visible_cells.h).
+PatchShape visible_patch_shape(const Arguments& arguments) {
+  const int64_t count = count_visible(arguments.input("mask"), arguments.size('N'),
+                                      arguments.size('S') * arguments.size('T'));
+  const int64_t side = arguments.size('P');
+  return {count, side, side, arguments.size('I'), arguments.size('k'), arguments.size('O'), kNHWC};
+}
+
+template <class G>
+void visible_patch_forward(const Arguments& arguments) {
+  const PatchParams params{arguments.input("weight"), arguments.input("bias"), nullptr, nullptr, nullptr};
+  Session memory;
+  convolve<G>(memory, visible_patch_shape(arguments), params, arguments.input("x"), arguments.output("out"));
+}
+
+template <class G>
+void visible_patch_backward_input(const Arguments& arguments) {
+  Session memory;
+  backward_input<G>(memory, visible_patch_shape(arguments), arguments.input("weight"), arguments.input("dout"),
+                    arguments.output("grad.x"));
+}
+
+template <class G>
+void visible_patch_backward_params(const Arguments& arguments) {
+  Session memory;
+  backward_params<G>(memory, visible_patch_shape(arguments), arguments.input("x"), arguments.input("dout"),
+                     arguments.output("grad.weight"), arguments.output("grad.bias"));
+}
+
+// The visible patches of images [N, I, H, W] as images of their own, [count, I, H / S, W / T].
+class VisiblePatches {
+ public:
+  VisiblePatches(Session& memory, const Arguments& arguments)
+      : mask_(arguments.input("mask")),
+        n_(arguments.size('N')),
+        grid_h_(arguments.size('S')),
+        grid_w_(arguments.size('T')),
+        c_(arguments.size('I')),
+        h_(arguments.size('H') / grid_h_),
+        w_(arguments.size('W') / grid_w_),
+        count_(count_visible(mask_, n_, grid_h_ * grid_w_)) {
+    patches_ = memory.floats(count_ * c_ * h_ * w_);
+  }
+
+  PatchShape shape(const Arguments& arguments) const {
+    return {count_, h_, w_, c_, arguments.size('k'), arguments.size('O'), kNCHW};
+  }
+  float* patches() const { return patches_; }
+
+  void gather(const float* x) const {
+    for_each_line([&](int64_t at, float* line) { memcpy(line, x + at, static_cast<size_t>(w_) * 4); });
+  }
+
+  // Writes the patches to their places, and 0 to the others.
+  void scatter(float* x) const {
+    memset(x, 0, static_cast<size_t>(n_ * c_ * grid_h_ * h_ * grid_w_ * w_) * 4);
+    for_each_line([&](int64_t at, const float* line) { memcpy(x + at, line, static_cast<size_t>(w_) * 4); });
+  }
+
+ private:
+  // Calls body(place in x, line) for each line of each patch.
+  template <class Body>
+  void for_each_line(Body&& body) const {
+    float* line = patches_;
+    for (int64_t patch = 0; patch < n_ * grid_h_ * grid_w_; ++patch) {
+      if (mask_[patch] != 0.0f) continue;
+      const int64_t image = patch / (grid_h_ * grid_w_), row = patch / grid_w_ % grid_h_, col = patch % grid_w_;
+      for (int64_t channel = 0; channel < c_; ++channel) {
+        for (int64_t i = 0; i < h_; ++i, line += w_) {
+          body((((image * c_ + channel) * grid_h_ + row) * h_ + i) * grid_w_ * w_ + col * w_, line);
+        }
+      }
+    }
+  }
+
+  const float* mask_;
+  const int64_t n_, grid_h_, grid_w_, c_, h_, w_, count_;
+  float* patches_;
+};
+
+template <class G>
+void visible_stem_forward(const Arguments& arguments) {
+  const PatchParams params{arguments.input("weight"), arguments.input("bias"), nullptr, nullptr, nullptr};
+  Session memory;
+  const VisiblePatches visible(memory, arguments);
+  visible.gather(arguments.input("x"));
+  convolve<G>(memory, visible.shape(arguments), params, visible.patches(), arguments.output("out"));
+}
+
+template <class G>
+void visible_stem_backward_input(const Arguments& arguments) {
+  Session memory;
+  const VisiblePatches visible(memory, arguments);
+  backward_input<G>(memory, visible.shape(arguments), arguments.input("weight"), arguments.input("dout"),
+                    visible.patches());
+  visible.scatter(arguments.output("grad.x"));
+}
+
+template <class G>
+void visible_stem_backward_params(const Arguments& arguments) {
+  Session memory;
+  const VisiblePatches visible(memory, arguments);
+  visible.gather(arguments.input("x"));
+  backward_params<G>(memory, visible.shape(arguments), visible.patches(), arguments.input("dout"),
+                     arguments.output("grad.weight"), arguments.output("grad.bias"));
+}
+
 }  // namespace
 }  // namespace MINDCV_ISA
 }  // namespace mindcv
@@ -250,3 +366,27 @@ MINDCV_OPERATOR(PatchParamsGrad, PATCH_PARAMS_GRAD, patch_backward_params<Float3
 MINDCV_OPERATOR(PatchParamsGradBf16, PATCH_PARAMS_GRAD, patch_backward_params<Bfloat16, kNHWC>)
 MINDCV_OPERATOR(StemParamsGrad, STEM_PARAMS_GRAD, patch_backward_params<Float32, kNCHW>)
 MINDCV_OPERATOR(StemParamsGradBf16, STEM_PARAMS_GRAD, patch_backward_params<Bfloat16, kNCHW>)
+
+#define VISIBLE_PATCH "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] bias[O] -> out[N*S*T,P/k,P/k,O]"
+#define VISIBLE_STEM "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] bias[O] -> out[N*S*T,H/S/k,W/T/k,O]"
+#define VISIBLE_PATCH_INPUT_GRAD \
+  "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,P/k,P/k,O] -> grad.x[N*S*T,P,P,I]"
+#define VISIBLE_STEM_INPUT_GRAD \
+  "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,H/S/k,W/T/k,O] -> grad.x[N,I,H,W]"
+#define VISIBLE_PATCH_PARAMS_GRAD \
+  "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,P/k,P/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+#define VISIBLE_STEM_PARAMS_GRAD \
+  "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,H/S/k,W/T/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
+
+MINDCV_OPERATOR(VisiblePatch, VISIBLE_PATCH, visible_patch_forward<Float32>)
+MINDCV_OPERATOR(VisiblePatchBf16, VISIBLE_PATCH, visible_patch_forward<Bfloat16>)
+MINDCV_OPERATOR(VisibleStem, VISIBLE_STEM, visible_stem_forward<Float32>)
+MINDCV_OPERATOR(VisibleStemBf16, VISIBLE_STEM, visible_stem_forward<Bfloat16>)
+MINDCV_OPERATOR(VisiblePatchInputGrad, VISIBLE_PATCH_INPUT_GRAD, visible_patch_backward_input<Float32>)
+MINDCV_OPERATOR(VisiblePatchInputGradBf16, VISIBLE_PATCH_INPUT_GRAD, visible_patch_backward_input<Bfloat16>)
+MINDCV_OPERATOR(VisibleStemInputGrad, VISIBLE_STEM_INPUT_GRAD, visible_stem_backward_input<Float32>)
+MINDCV_OPERATOR(VisibleStemInputGradBf16, VISIBLE_STEM_INPUT_GRAD, visible_stem_backward_input<Bfloat16>)
+MINDCV_OPERATOR(VisiblePatchParamsGrad, VISIBLE_PATCH_PARAMS_GRAD, visible_patch_backward_params<Float32>)
+MINDCV_OPERATOR(VisiblePatchParamsGradBf16, VISIBLE_PATCH_PARAMS_GRAD, visible_patch_backward_params<Bfloat16>)
+MINDCV_OPERATOR(VisibleStemParamsGrad, VISIBLE_STEM_PARAMS_GRAD, visible_stem_backward_params<Float32>)
+MINDCV_OPERATOR(VisibleStemParamsGradBf16, VISIBLE_STEM_PARAMS_GRAD, visible_stem_backward_params<Bfloat16>)

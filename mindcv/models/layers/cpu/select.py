@@ -16,9 +16,17 @@ from mindcv.kernels.form import is_on_cpu, uses_kernels
 from mindcv.models.layers.cpu.depthwise import FourierDepthwiseConv
 from mindcv.models.layers.cpu.layer_norm import ProductLayerNorm
 from mindcv.models.layers.cpu.perceptron import PerceptronV1, PerceptronV2
+from mindcv.models.layers.cpu.visible import VisibleEncoder
 from mindcv.models.layers.layer_with_forms import NO_FORMS, Forms
 
-__all__ = ["block_forms", "depthwise_class", "layer_norm_forms", "patch_conv_forms", "perceptron_form"]
+__all__ = [
+    "block_forms",
+    "depthwise_class",
+    "layer_norm_forms",
+    "patch_conv_forms",
+    "perceptron_form",
+    "visible_encoder_class",
+]
 
 _BLOCK_KERNELS = {1: BlockV1Kernel, 2: BlockV2Kernel}
 _PERCEPTRONS = {1: PerceptronV1, 2: PerceptronV2}
@@ -52,3 +60,8 @@ def layer_norm_forms() -> Forms:
 def depthwise_class(usual: type[nn.Cell]) -> type[nn.Cell]:
     """Return the class of a depthwise convolution: the Fourier form on CPU and `usual` on other devices."""
     return FourierDepthwiseConv if is_on_cpu() else usual
+
+
+def visible_encoder_class() -> Optional[type[VisibleEncoder]]:
+    """The class of the form of FCMAE's encoder that computes visible patches only, or None."""
+    return VisibleEncoder if uses_kernels() else None

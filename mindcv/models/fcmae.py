@@ -1,0 +1,307 @@
+"""FCMAE, the fully convolutional masked autoencoder that pre-trains ConvNeXt V2.
+
+"ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3.1. Patches of an
+image are removed, the encoder sees the others, and a small decoder predicts the pixels of the removed ones.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Normal, initializer
+
+from mindcv.models.convnext import ConvNeXt, ConvNeXtV2Block
+from mindcv.models.layers import BaseNetwork, Dense, KeepPath
+from mindcv.models.layers.image_check import check_mask, check_mask_in_graph
+from mindcv.models.layers.masked import GRN_SCOPES, MaskedEncoder
+from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
+from mindcv.models.registry import model_entrypoint, register_model
+from mindcv.utils.checks import check_flags, check_int, check_name, check_number, shown
+from mindcv.utils.errors import UserError
+from mindcv.utils.logger import logger
+
+__all__ = ["FCMAE", "random_mask"]  # register_model adds the variants
+
+_VARIANCE_FLOOR = 1e-6
+
+
+class FCMAE(BaseNetwork):
+    """A masked autoencoder around the encoder of a ConvNeXt V2.
+
+    Args:
+        encoder: name of a ConvNeXt V2 of `list_models()`, or a `ConvNeXt`, whose stem and stages are used. A ConvNeXt
+            (V1) is allowed too, with a warning: the paper finds that its features collapse without GRN.
+        img_size: height and width of the images. Images of another multiple of the patch size are accepted as well.
+        patch_size: height and width of a patch; a multiple of the encoder's reduction, which is 32.
+        mask_ratio: share of the patches that `random_mask` removes, above 0 and below 1.
+        decoder_embed_dim: channels of the decoder.
+        decoder_depth: number of the decoder's blocks.
+        norm_pix_loss: predict the pixels of each patch less their mean, divided by their standard deviation.
+        grn_scope: over which visible cells GRN takes the norm of a channel: those of one image ('sample'), or of all
+            images of the batch ('batch'), as the official sparse code does. With 'batch' the numbers depend on how
+            images are put into batches, so they differ between one process and several.
+        in_channels: channels of the images.
+        seed: seed of the encoder's random layers.
+
+    Raises:
+        UserError: an argument is out of its range, or the sizes do not fit each other.
+
+    Parameter names: `encoder.` and the name in the ConvNeXt; `mask_token` [1, 1, 1, D]; `proj`, `decoder.i` and `pred`.
+    """
+
+    def __init__(
+        self,
+        encoder: Union[str, ConvNeXt] = "convnextv2_atto",
+        img_size: int = 224,
+        patch_size: int = 32,
+        mask_ratio: float = 0.6,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 1,
+        norm_pix_loss: bool = True,
+        grn_scope: str = "sample",
+        in_channels: int = 3,
+        seed: int = 0,
+    ):
+        super().__init__()
+        check_flags(norm_pix_loss=norm_pix_loss)
+        check_name("grn_scope", grn_scope, GRN_SCOPES)
+        check_int("decoder_embed_dim", decoder_embed_dim, 1)
+        check_int("decoder_depth", decoder_depth, 0)
+        backbone = _backbone(encoder, in_channels, seed)
+        reductions = tuple(stage["reduction"] for stage in backbone.feature_info)
+        self.img_size, self.patch_size = _checked_sizes(img_size, patch_size, reductions[-1])
+        self.num_patches = (self.img_size // self.patch_size) ** 2
+        self.mask_ratio = mask_ratio
+        num_visible_patches(self.num_patches, mask_ratio)  # checks the ratio
+        self.norm_pix_loss = norm_pix_loss
+        self.in_channels = backbone.in_channels
+        self.least_side = self.patch_size
+        self.encoder = MaskedEncoder(backbone.feature, reductions, self.patch_size, grn_scope)
+        self.encoder.update_parameters_name("encoder.")
+
+        width = decoder_embed_dim
+        self.proj = Dense(backbone.num_features, width)
+        self.mask_token = Parameter(initializer(Normal(0.02), (1, 1, 1, width), ms.float32), name="mask_token")
+        self.decoder = nn.SequentialCell([ConvNeXtV2Block(width, KeepPath()) for _ in range(decoder_depth)])
+        self.pred = Dense(width, reductions[-1] ** 2 * self.in_channels)  # a cell predicts its own pixels
+
+    def check_inputs(self, images: Tensor, mask: Tensor) -> None:
+        """As `BaseNetwork`. The values of the mask are checked as well, which a compiled graph cannot do."""
+        super().check_inputs(images)
+        check_mask(images.shape, mask, self.patch_size)
+
+    def construct(self, images, mask):
+        """Predict the pixels of the removed patches.
+
+        Args:
+            images: [N, C, H, W], normalised.
+            mask: float32 [N, L], 1 for a removed patch and 0 for a visible one; patches are numbered row by row.
+
+        Returns:
+            The loss, a scalar: the mean squared error of a patch, averaged over the removed patches; and the predicted
+            patches [N, L, patch_size * patch_size * C], whose values are ordered by row, column and channel.
+        """
+        features = self.forward_encoder(images, mask)
+        pred = self.forward_decoder(features, mask)
+        return self.forward_loss(images, pred, mask), pred
+
+    def forward_encoder(self, images, mask):
+        """Images [N, C, H, W] and mask [N, L] to the last map [N, H / 32, W / 32, C], 0 at removed cells."""
+        images = self.prepare(images)
+        check_mask_in_graph(images.shape, mask, self.patch_size)
+        return self.encoder(images, self.as_grid(images, mask))
+
+    def forward_decoder(self, features, mask):
+        """The encoder's map to the predicted patches [N, L, patch_size * patch_size * C]."""
+        x = self.proj(features)  # [N, S * p, T * p, D]
+        n, height, width, _ = x.shape
+        side = self.encoder.cells_per_patch[-1]
+        removed = ops.reshape(mask, (n, height // side, 1, width // side, 1))
+        removed = ops.broadcast_to(removed, (n, height // side, side, width // side, side))
+        removed = ops.cast(ops.reshape(removed, (n, height, width, 1)), x.dtype)
+        x = x * (1.0 - removed) + ops.cast(self.mask_token, x.dtype) * removed
+        x = self.pred(self.decoder(x))  # [N, S * p, T * p, pixels of a cell]
+        return self.join_cells(x, side)
+
+    def join_cells(self, x, side):
+        """The pixels of each cell [N, S * side, T * side, R * R * C] to those of each patch [N, S * T, ...]."""
+        n, height, width, values = x.shape
+        if side > 1:
+            pixels = self.patch_size // side
+            x = ops.reshape(x, (n, height // side, side, width // side, side, pixels, pixels, self.in_channels))
+            x = ops.transpose(x, (0, 1, 3, 2, 5, 4, 6, 7))
+        return ops.reshape(x, (n, height * width // side**2, values * side**2))
+
+    def forward_loss(self, images, pred, mask):
+        """The mean squared error of removed patches, in float32."""
+        target = self.patchify(ops.cast(images, ms.float32))
+        if self.norm_pix_loss:
+            target = normalise_patches(target)
+        error = ops.mean(ops.square(ops.cast(pred, ms.float32) - target), -1)  # [N, L]
+        return ops.sum(error * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+    def patchify(self, images):
+        """[N, C, H, W] to patches [N, L, patch_size * patch_size * C]; values by row, column and channel."""
+        n, channels, height, width = images.shape
+        size = self.patch_size
+        x = ops.reshape(images, (n, channels, height // size, size, width // size, size))
+        x = ops.transpose(x, (0, 2, 4, 3, 5, 1))  # [N, S, T, size, size, C]
+        return ops.reshape(x, (n, -1, size * size * channels))
+
+    def as_grid(self, images, mask):
+        """Mask [N, L] to [N, S, T], where the image has S x T patches."""
+        size = self.patch_size
+        return ops.reshape(mask, (images.shape[0], images.shape[2] // size, images.shape[3] // size))
+
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """What each parameter is, by name: its part, stage and block, and whether weight decay applies to it."""
+        roles = feature_roles(self.encoder.feature)
+        for cell in (self.proj, self.decoder, self.pred):
+            roles.update(roles_in(cell, "decoder"))
+        roles[self.mask_token.name] = ParameterRole("decoder")
+        return roles
+
+
+def normalise_patches(patches):
+    """[N, L, D], each patch less its mean and divided by its deviation. The variance is the unbiased one, plus 1e-6."""
+    centred = patches - ops.mean(patches, -1, keep_dims=True)
+    variance = ops.sum(ops.square(centred), -1, keepdim=True) / (patches.shape[-1] - 1)
+    return centred / ops.sqrt(variance + _VARIANCE_FLOOR)
+
+
+def random_mask(
+    num_images: int, num_patches: int, mask_ratio: float = 0.6, rng: Union[int, np.random.Generator] = 0
+) -> np.ndarray:
+    """Draw the patches that are removed: float32 [num_images, num_patches], 1 for a removed patch.
+
+    Each image keeps int(num_patches * (1 - mask_ratio)) patches, those with the smallest of uniform random numbers.
+
+    Args:
+        num_images: number of rows.
+        num_patches: number of patches of an image.
+        mask_ratio: share of the patches to remove, above 0 and below 1.
+        rng: a generator, or the seed of a new one.
+
+    Raises:
+        UserError: an argument is out of its range, or no patch would be left.
+    """
+    check_int("num_images", num_images, 1)
+    num_visible = num_visible_patches(check_int("num_patches", num_patches, 1), mask_ratio)
+    if not isinstance(rng, np.random.Generator):
+        rng = np.random.default_rng(check_int("rng", rng, 0))
+    order = np.argsort(rng.random((num_images, num_patches)), axis=1, kind="stable")
+    mask = np.ones((num_images, num_patches), np.float32)
+    np.put_along_axis(mask, order[:, :num_visible], 0.0, axis=1)
+    return mask
+
+
+def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
+    """Number of patches of an image that `random_mask` leaves visible.
+
+    Raises:
+        UserError: the ratio is not above 0 and below 1, or leaves no patch.
+    """
+    check_number("mask_ratio", mask_ratio, above=0, below=1)
+    num_visible = int(num_patches * (1 - mask_ratio))
+    if not num_visible:
+        raise UserError(
+            f"mask_ratio {mask_ratio:g} leaves none of the {num_patches} patches visible: give a smaller mask_ratio, "
+            "larger images or smaller patches"
+        )
+    return num_visible
+
+
+def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, seed: int) -> ConvNeXt:
+    if isinstance(encoder, str):
+        entrypoint = model_entrypoint(encoder)
+        if encoder.startswith("fcmae_"):
+            raise UserError(f"encoder must be a backbone, such as '{encoder[6:]}', got '{encoder}'")
+        encoder = entrypoint(num_classes=0, in_channels=in_channels, seed=seed)
+    elif not isinstance(encoder, ConvNeXt):
+        raise UserError(f"encoder must be the name of a ConvNeXt V2 or a ConvNeXt, got {shown(encoder)}")
+    if not any(name.endswith("grn.gamma") for name in encoder.parameters_dict()):
+        logger.warning(
+            "the encoder has no GRN: the paper (arXiv 2301.00808, section 3.2) finds that the features of a ConvNeXt "
+            "without it collapse in masked pre-training, and a ConvNeXt V2 is better"
+        )
+    return encoder
+
+
+def _checked_sizes(img_size: int, patch_size: int, reduction: int) -> tuple[int, int]:
+    patch_size = check_int("patch_size", patch_size, 1)
+    if patch_size % reduction:
+        raise UserError(f"patch_size must be a multiple of {reduction}, the encoder's reduction, got {patch_size}")
+    img_size = check_int("img_size", img_size, patch_size)
+    if img_size % patch_size:
+        raise UserError(
+            f"img_size must be a multiple of patch_size, {patch_size}, got {img_size}: the nearest are "
+            f"{img_size // patch_size * patch_size} and {(img_size // patch_size + 1) * patch_size}"
+        )
+    return img_size, patch_size
+
+
+def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
+    """The masked autoencoder of a variant."""
+    if pretrained:
+        raise UserError(
+            f"there are no published weights of fcmae_{encoder}: the published FCMAE files hold the encoder only, which "
+            f"create_model('{encoder}', checkpoint_path=...) loads"
+        )
+    return FCMAE(encoder, in_channels=in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_atto(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 atto."""
+    return _fcmae("convnextv2_atto", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_femto(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 femto."""
+    return _fcmae("convnextv2_femto", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_pico(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 pico."""
+    return _fcmae("convnextv2_pico", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_nano(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 nano."""
+    return _fcmae("convnextv2_nano", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_tiny(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 tiny."""
+    return _fcmae("convnextv2_tiny", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_small(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 small."""
+    return _fcmae("convnextv2_small", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_base(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 base."""
+    return _fcmae("convnextv2_base", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_large(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 large."""
+    return _fcmae("convnextv2_large", pretrained, in_channels, **kwargs)
+
+
+@register_model
+def fcmae_convnextv2_huge(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
+    """FCMAE of ConvNeXt V2 huge."""
+    return _fcmae("convnextv2_huge", pretrained, in_channels, **kwargs)
