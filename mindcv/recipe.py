@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 import numpy as np
 from mindspore import Parameter, nn
 
-from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, RunConfig, TrainConfig, parse_args
+from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, PretrainConfig, RunConfig, TrainConfig, parse_args
 from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
 from mindcv.convert.layouts import rename
 from mindcv.data import ImageDataset, create_auto_augment
@@ -40,6 +40,7 @@ from mindcv.utils.logger import logger
 __all__ = [
     "PREPROCESSING",
     "build_evaluation_loader",
+    "build_compile_cache",
     "build_loss",
     "build_lr_table",
     "build_model",
@@ -112,9 +113,27 @@ def _wrong_data_dir(config: RunConfig) -> list[str]:
     return [f"data_dir: folder '{path}' does not exist{near}"]
 
 
+# By whether the script pre-trains.
+_WRONG_SCRIPT = {
+    False: "'{model}' is a masked autoencoder, which pretrain.py trains and which classifies nothing: give '{other}', "
+    "and to start from a pre-trained encoder --pretrained_encoder FILE",
+    True: "'{model}' is a classifier: pretrain.py trains masked autoencoders, such as '{other}'",
+}
+
+
+def _counterpart(model: str) -> str:
+    return (
+        model[len("fcmae_") :] if model.startswith("fcmae_") else f"fcmae_{model.replace('convnext_', 'convnextv2_')}"
+    )
+
+
 def _unknown_models(config: RunConfig) -> list[str]:
     model, tag = split_tag(config.model)
-    names, known = {"model:": model, "teacher_model:": config.teacher_model}, list_models()
+    names = {"model:": model, "teacher_model:": config.teacher_model}
+    is_pretraining = isinstance(config, PretrainConfig)
+    known = [name for name in list_models() if name.startswith("fcmae_") == is_pretraining]
+    if is_model(model) and model not in known:
+        return [f"model: {_WRONG_SCRIPT[is_pretraining].format(model=model, other=_counterpart(model))}"]
     problems = [unknown_name(kind, name, known) for kind, name in names.items() if name and name not in known]
     if tag and not config.pretrained:
         problems.append(f"model: '{config.model}' names published weights: give pretrained: True, or '{model}' alone")
@@ -134,7 +153,7 @@ def prepare_device(config: RunConfig) -> str:
     """
     device = set_device(config.device_target)
     set_mode(config.mode, config.jit_level)
-    names = ["amp_level"] if isinstance(config, TrainConfig) else []
+    names = ["amp_level"] if isinstance(config, (TrainConfig, PretrainConfig)) else []
     names += ["val_amp_level"] if not names or config.val_while_train else []
     slow = [name for name in names if getattr(config, name) != "O0"]
     if slow and device == "CPU" and config.amp_dtype == "float16":
@@ -283,13 +302,13 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         lr_table=lr_table,
         group=group,
         teacher=build_teacher(config, network.num_classes),
-        compile_cache=_build_compile_cache(config, network.num_classes, lr_table, group),
+        compile_cache=build_compile_cache(config, network.num_classes, lr_table, group),
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "ema", "ema_decay", "ema_warmup", "gradient_accumulation_steps"),
     )
 
 
-def _build_compile_cache(
+def build_compile_cache(
     config: RunConfig, num_classes: int, lr_table: list[float], group: Group
 ) -> Optional[CompileCache]:
     """Build the compile cache, if one is asked for. Its key holds every option that can change the step."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from mindspore import nn
 
-from mindcv.config import TrainConfig
+from mindcv.config import RunConfig, TrainConfig
 from mindcv.data import ImageDataset
 from mindcv.engine import (
     Callback,
@@ -32,7 +35,7 @@ from mindcv.recipe import build_evaluation_loader, build_model, checkpoint_metad
 from mindcv.utils.distributed import Group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
 
-__all__ = ["build_callbacks", "restore_run"]
+__all__ = ["build_callbacks", "build_opening_callbacks", "build_saving_callbacks", "restore_run"]
 
 
 def build_callbacks(
@@ -69,25 +72,48 @@ def build_callbacks(
     if config.val_while_train:
         validation = _build_validation(config, trainer, run.network, dataset, group, interruption)
     if group.is_main:
-        save_dir = ensure_writable_dir(config.ckpt_save_dir)
-        remove_side_files(save_dir)
-        if config.overwrite:
-            callbacks.append(RemovalOfEarlierRun(save_dir))
-        callbacks.append(ProgressLog(config.log_interval))
+        callbacks += build_opening_callbacks(config)
     if validation is not None:
         callbacks.append(validation)
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(config.early_stopping_patience, config.early_stopping_metric))
     if group.is_main:
-        model = split_tag(config.model)[0]
-        manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
-        weights, metadata = weights_to_save(run.network, trainer.step), checkpoint_metadata(config, dataset)
-        callbacks.append(Checkpoints(manager, weights, metadata, config.ckpt_save_interval))
-        callbacks.append(MetricsTable(save_dir))
-        capture = partial(run.capture, callbacks=tuple(callbacks))
-        writer = SnapshotWriter(save_dir, model)
-        callbacks.append(Snapshots(writer, capture, config.ckpt_save_interval, config.save_every_steps))
+        metadata = checkpoint_metadata(config, dataset)
+        callbacks += build_saving_callbacks(config, trainer, run, metadata, callbacks)
     return callbacks
+
+
+def build_opening_callbacks(config: RunConfig) -> list[Callback]:
+    """Build the callbacks of the main process that come before all others, and make the folder of the run."""
+    save_dir = ensure_writable_dir(config.ckpt_save_dir)
+    remove_side_files(save_dir)
+    removal = [RemovalOfEarlierRun(save_dir)] if config.overwrite else []
+    return [*removal, ProgressLog(config.log_interval)]
+
+
+def build_saving_callbacks(
+    config: RunConfig,
+    trainer: Trainer,
+    run: ResumableRun,
+    metadata: Mapping[str, Any],
+    others: Sequence[Callback],
+) -> list[Callback]:
+    """Build the callbacks of the main process that write the results of a run, and come after all others.
+
+    Args:
+        config: configuration of the run.
+        trainer: the trainer of the run.
+        run: what snapshots are taken of.
+        metadata: what a reader of the weights must know.
+        others: the callbacks before these, whose state the snapshots hold too.
+    """
+    save_dir, model = Path(config.ckpt_save_dir), split_tag(config.model)[0]
+    manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
+    weights = weights_to_save(run.network, trainer.step)
+    saving = [Checkpoints(manager, weights, metadata, config.ckpt_save_interval), MetricsTable(save_dir)]
+    capture = partial(run.capture, callbacks=(*others, *saving))
+    writer = SnapshotWriter(save_dir, model)
+    return [*saving, Snapshots(writer, capture, config.ckpt_save_interval, config.save_every_steps)]
 
 
 def _build_validation(

@@ -39,6 +39,8 @@ __all__ = [
     "find_class_numbers",
     "holdout_digest",
     "holdout_options",
+    "num_workers",
+    "open_dataset",
 ]
 
 # Options that decide which images are held out. They are stored with the weights.
@@ -55,7 +57,7 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
     Raises:
         DataError: they are not there, or are not of `num_classes` classes.
     """
-    dataset = _create_dataset(
+    dataset = open_dataset(
         config,
         group,
         "train_split",
@@ -91,7 +93,7 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
         transform=transform,
         separate=config.aug_splits > 0,
         num_aug_splits=config.aug_splits,
-        num_parallel_workers=_num_workers(config),
+        num_parallel_workers=num_workers(config),
         **config.subset("batch_size", "drop_remainder", "skip_corrupt"),
         **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
         **config.subset("cutmix_minmax"),
@@ -134,7 +136,7 @@ def build_evaluation_loader(
         config.batch_size,
         num_classes=dataset.num_classes(),
         transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
-        num_parallel_workers=_num_workers(config),
+        num_parallel_workers=num_workers(config),
     )
     return dataset, loader
 
@@ -144,7 +146,7 @@ def _create_validation_split(
 ) -> ImageDataset:
     """Build the data set of `val_split`."""
     try:
-        return _create_dataset(config, group, "val_split", shuffle=config.eval_shuffle, class_indexing=class_to_idx)
+        return open_dataset(config, group, "val_split", shuffle=config.eval_shuffle, class_indexing=class_to_idx)
     except UnknownClassesError as error:
         raise _of_whose_classes(config, error) from None
     except MissingSplitError as error:
@@ -167,7 +169,7 @@ def _create_held_out(
     is_recorded = config.given.get("val_fraction") == "checkpoint" and not isinstance(config, TrainConfig)
     has_val_split = is_recorded and os.path.isdir(os.path.join(config.data_dir, config.val_split))
     try:
-        dataset = _create_dataset(
+        dataset = open_dataset(
             config,
             group,
             "train_split",
@@ -328,13 +330,13 @@ def holdout_digest(dataset: ImageDataset) -> str:
     return dataset.images.digest if isinstance(dataset.images, ImageSubset) else ""
 
 
-def _num_workers(config: RunConfig) -> Optional[int]:
+def num_workers(config: RunConfig) -> Optional[int]:
     """Return the number of data-loader workers, or None for the loader's default, which needs no message."""
     is_default = config.num_parallel_workers == RunConfig.num_parallel_workers
     return None if is_default and "num_parallel_workers" not in config.given else config.num_parallel_workers
 
 
-def _create_dataset(config: RunConfig, group: Group, split_option: str, **options: Any) -> ImageDataset:
+def open_dataset(config: RunConfig, group: Group, split_option: str, **options: Any) -> ImageDataset:
     """Build the data set of the split that the option `split_option` names."""
     set_pixel_limit(config.max_image_pixels)
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
-from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, TrainConfig
+from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, RunConfig, TrainConfig
 from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.snapshot import SUFFIX, RunDescription, Snapshot, find_newest, read_snapshot
@@ -23,10 +23,13 @@ __all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_
 # What may change without changing the numbers.
 _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
 _MOST_LISTED = 4  # changed options in a warning
+_Config = TypeVar("_Config", bound=RunConfig)
 
 
-def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
+def read_training_config(config_class: type[_Config] = TrainConfig) -> tuple[_Config, Optional[Snapshot]]:
     """Read the options of the command line, and the snapshot to resume from if one is asked for.
+
+    `config_class` is the configuration of a script that trains: `TrainConfig` or `PretrainConfig`.
 
     Options that are not given have the values of the interrupted run, and a warning lists given options that differ.
     The returned `overwrite` says whether `ckpt_save_dir` holds files of an earlier run that must be removed. This
@@ -37,7 +40,7 @@ def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
         CheckpointError: the named run does not exist or is damaged.
         UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
-    config = parse_command_line(TrainConfig)
+    config = parse_command_line(config_class)
     snapshot = None
     if not (is_launched() or config.print_config):
         _hold_before_reading(config)
@@ -55,7 +58,7 @@ def read_training_config() -> tuple[TrainConfig, Optional[Snapshot]]:
     return (config if is_launched() else _with_overwrite(config, snapshot)), snapshot
 
 
-def check_save_dir(config: TrainConfig, snapshot: Optional[Snapshot], group: Group) -> TrainConfig:
+def check_save_dir(config: _Config, snapshot: Optional[Snapshot], group: Group) -> _Config:
     """Check `ckpt_save_dir` as `read_training_config` does, for processes that a launcher started.
 
     Only the main process checks, because another host can have another folder of that name. If it refuses, all
@@ -107,7 +110,7 @@ def check_agreement(snapshot: Optional[Snapshot], group: Group) -> None:
         raise CheckpointError("the processes do not see the same saved run: the folder must be one that all share")
 
 
-def _find(config: TrainConfig) -> Optional[tuple[Path, Snapshot]]:
+def _find(config: RunConfig) -> Optional[tuple[Path, Snapshot]]:
     if config.resume == "auto":
         found = find_newest(config.ckpt_save_dir)
         if found is None:
@@ -136,7 +139,7 @@ def _saved_at(path: Path) -> tuple[Path, Snapshot]:
     return file, read_snapshot(file)
 
 
-def _hold_before_reading(config: TrainConfig) -> None:
+def _hold_before_reading(config: RunConfig) -> None:
     """Lock the folder of the run, if it exists, because another process could be writing the files that are read."""
     folder = Path(config.ckpt_save_dir)
     if config.resume != "auto" and (config.resume or config.resume_opt) and "ckpt_save_dir" not in config.given:
@@ -162,7 +165,7 @@ def _hold(folder: Union[str, Path]) -> None:
         )
 
 
-def _with_overwrite(config: TrainConfig, snapshot: Optional[Snapshot]) -> TrainConfig:
+def _with_overwrite(config: _Config, snapshot: Optional[Snapshot]) -> _Config:
     """The config, whose `overwrite` then says whether files in `ckpt_save_dir` are to be removed.
 
     Raises:
@@ -177,7 +180,7 @@ def _with_overwrite(config: TrainConfig, snapshot: Optional[Snapshot]) -> TrainC
     return replace(config, overwrite=not is_own and _overwrites(config))
 
 
-def _overwrites(config: TrainConfig) -> bool:
+def _overwrites(config: RunConfig) -> bool:
     files = find_checkpoints(config.ckpt_save_dir)
     if not files:
         return False
@@ -200,7 +203,7 @@ def _overwrites(config: TrainConfig) -> bool:
     )
 
 
-def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> TrainConfig:
+def _completed(config: _Config, path: Path, before: Mapping[str, Any]) -> _Config:
     """Return the configuration; options that are not given have the values of the snapshot at `path`."""
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
@@ -210,7 +213,7 @@ def _completed(config: TrainConfig, path: Path, before: Mapping[str, Any]) -> Tr
     return config
 
 
-def _tell_other_folder(config: TrainConfig, resumed: Path) -> None:
+def _tell_other_folder(config: RunConfig, resumed: Path) -> None:
     """Warn if a recipe, and not the command line, names another folder than that of the interrupted run."""
     source = config.given.get("ckpt_save_dir", "")
     if source not in ("checkpoint", "command line") and Path(config.ckpt_save_dir).resolve() != resumed.resolve():
@@ -223,7 +226,7 @@ def _tell_other_folder(config: TrainConfig, resumed: Path) -> None:
         )
 
 
-def _tell_changed(config: TrainConfig, before: Mapping[str, Any]) -> None:
+def _tell_changed(config: RunConfig, before: Mapping[str, Any]) -> None:
     """Warn about options that differ from the interrupted run and change its numbers."""
     after = {name: _as_json(value) for name, value in config.as_dict().items() if name not in _FREE}
     changed = [name for name, value in after.items() if name in before and value != before[name]]

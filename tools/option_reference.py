@@ -9,16 +9,15 @@ from pathlib import Path
 
 import own_mindcv  # noqa: F401
 
-from mindcv.config import InferConfig, TrainConfig, ValidateConfig
+from mindcv.config import SCRIPT_CONFIGS
 from mindcv.config.parsing import Option, used_options
 from mindcv.utils.files import atomic_write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
-CONFIGS = (TrainConfig, ValidateConfig, InferConfig)
 INTRODUCTION = """\
 # Options
 
-This page lists every option of `train.py`, `validate.py` and `infer.py`.
+This page lists every option of `train.py`, `pretrain.py`, `validate.py` and `infer.py`.
 
 - On the command line an option is a flag: `--batch_size 64`. In a YAML file it is a key:
   `batch_size: 64`. A flag overrides the file that `--config` names.
@@ -34,7 +33,7 @@ This page lists every option of `train.py`, `validate.py` and `infer.py`.
 def option_page() -> str:
     """Return the whole page in Markdown."""
     by_group: dict[str, dict[str, Option]] = {}
-    for config in CONFIGS:
+    for config in SCRIPT_CONFIGS:
         for name, option in used_options(config).items():
             by_group.setdefault(option.group, {})[name] = option
     return "\n".join([INTRODUCTION, *(_section(group, options) for group, options in by_group.items())])
@@ -67,8 +66,8 @@ def _default(option: Option) -> str:
 
 def _scripts(option: Option) -> str:
     """Return the names of the scripts that use the option, without their suffix."""
-    users = [config.script.partition(".")[0] for config in CONFIGS if option.name in used_options(config)]
-    return "all" if len(users) == len(CONFIGS) else ", ".join(users)
+    users = [config.script.partition(".")[0] for config in SCRIPT_CONFIGS if option.name in used_options(config)]
+    return "all" if len(users) == len(SCRIPT_CONFIGS) else ", ".join(users)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,15 @@ from mindcv.config.options import (
     MACHINE_OPTIONS,
     NEUTRAL_OPTIONS,
     PREPROCESSING,
-    InferConfig,
     RunConfig,
+    option,
+)
+from mindcv.config.scripts import (
+    SCRIPT_CONFIGS,
+    InferConfig,
+    PretrainConfig,
     TrainConfig,
     ValidateConfig,
-    option,
     parse_args,
 )
 
@@ -18,7 +22,9 @@ __all__ = [
     "MACHINE_OPTIONS",
     "NEUTRAL_OPTIONS",
     "PREPROCESSING",
+    "SCRIPT_CONFIGS",
     "InferConfig",
+    "PretrainConfig",
     "RunConfig",
     "TrainConfig",
     "ValidateConfig",

@@ -1,19 +1,17 @@
-"""Every option of the scripts once: name, type, default, range and help; and how a command line becomes a config.
+"""The options that scripts share: name, type, default, range and help, each once.
 
 The flags and YAML keys are MindCV's, with its defaults, except where decision 0038 says why not.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Callable, ClassVar, Optional, TypeVar, Union
+from typing import Any, ClassVar, Optional, Union
 
 from mindcv.config.checks import cross_checks
 from mindcv.config.parsing import used_options
-from mindcv.config.reading import read_config
 from mindcv.config.warnings import suspicions
 from mindcv.data.constants import DATASET_NAMES
 from mindcv.data.mixup import MIXUP_MODES
@@ -37,12 +35,8 @@ __all__ = [
     "MACHINE_OPTIONS",
     "NEUTRAL_OPTIONS",
     "PREPROCESSING",
-    "InferConfig",
     "RunConfig",
-    "TrainConfig",
-    "ValidateConfig",
     "option",
-    "parse_args",
 ]
 
 # Options of one command, which are never taken from a saved run.
@@ -106,21 +100,23 @@ def option(
 
 # The scripts that use an option: a flag of another script is an error. A YAML file may be shared by all scripts.
 _TRAIN = ("train.py",)
+_TRAINING = ("train.py", "pretrain.py")
 _WITH_DATA = ("train.py", "validate.py")
-_ALL = ("train.py", "validate.py", "infer.py")
+_WITH_SPLITS = (*_WITH_DATA, "pretrain.py")
+_CLASSIFY = ("train.py", "validate.py", "infer.py")
+_ALL = (*_CLASSIFY, "pretrain.py")
 
-_general = partial(option, group="General", scripts=_TRAIN)
+_general = partial(option, group="General", scripts=_TRAINING)
 _data = partial(option, group="Data set and loader", scripts=_TRAIN)
 _prepare = partial(option, group="Preprocessing", scripts=_ALL)
 _augment = partial(option, group="Augmentation of the training images", scripts=_TRAIN)
 _model = partial(option, group="Model and weights", scripts=_TRAIN)
 _train = partial(option, group="Training", scripts=_TRAIN)
-_save = partial(option, group="Saving and resuming", scripts=_TRAIN)
-_optim = partial(option, group="Optimizer", scripts=_TRAIN)
-_schedule = partial(option, group="Learning rate", scripts=_TRAIN)
+_save = partial(option, group="Saving and resuming", scripts=_TRAINING)
+_optim = partial(option, group="Optimizer", scripts=_TRAINING)
+_schedule = partial(option, group="Learning rate", scripts=_TRAINING)
 _loss = partial(option, group="Loss and distillation", scripts=_TRAIN)
-_amp = partial(option, group="Mixed precision", scripts=_TRAIN)
-_output = partial(option, group="Results")
+_amp = partial(option, group="Mixed precision", scripts=_TRAINING)
 
 
 # Required option -> how to give it.
@@ -143,8 +139,8 @@ class RunConfig:
         "", "YAML file with the configuration; an option on the command line overrides it", scripts=_ALL)
     mode: int = _general(
         0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_ALL)
-    distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_WITH_DATA)
-    seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_DATA)
+    distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_WITH_SPLITS)
+    seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_SPLITS)
     print_config: bool = _general(
         False, "print the value of every option and where it comes from, then stop", scripts=_ALL)
     device_target: str = _general(
@@ -159,10 +155,10 @@ class RunConfig:
 
     dataset: str = _data(
         "imagenet", "name of the data set; imagenet, folder and an empty name all mean a folder of images",
-        choices=DATASET_NAMES, scripts=_WITH_DATA)
-    data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_DATA)
+        choices=DATASET_NAMES, scripts=_WITH_SPLITS)
+    data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_SPLITS)
     train_split: str = _data(
-        "train", "part of the data set to train on; for image folders, a sub-folder of data_dir", scripts=_WITH_DATA)
+        "train", "part of the data set to train on; for image folders, a sub-folder of data_dir", scripts=_WITH_SPLITS)
     val_split: str = _data(
         "val", "part of the data set to validate on; for image folders, a sub-folder of data_dir", scripts=_WITH_DATA)
     val_fraction: float = _data(
@@ -175,13 +171,14 @@ class RunConfig:
         178956970, "largest number of pixels of an image, which limits the memory it takes; 0 means no limit",
         low=0, scripts=_ALL)
     dataset_download: bool = _data(
-        False, "download the files of mnist, cifar10 or cifar100 that data_dir lacks", scripts=_WITH_DATA)
-    num_parallel_workers: int = _data(8, "number of data-loader workers", low=1, scripts=_WITH_DATA)
-    shuffle: bool = _data(True, "shuffle the training images in each epoch")
+        False, "download the files of mnist, cifar10 or cifar100 that data_dir lacks", scripts=_WITH_SPLITS)
+    num_parallel_workers: int = _data(8, "number of data-loader workers", low=1, scripts=_WITH_SPLITS)
+    shuffle: bool = _data(True, "shuffle the training images in each epoch", scripts=_TRAINING)
     eval_shuffle: bool = _data(False, "shuffle the validation images", scripts=_WITH_DATA)
-    num_samples: Optional[int] = _data(None, "number of training images to use; None means all", low=1)
+    num_samples: Optional[int] = _data(None, "number of training images to use; None means all", low=1,
+        scripts=_TRAINING)
     batch_size: int = _data(128, "number of images in a batch, for each process", low=1, scripts=_ALL)
-    drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full")
+    drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full", scripts=_TRAINING)
     skip_corrupt: bool = _data(
         False, "skip corrupt images, which are otherwise an error: training takes another image instead, "
         "validation and inference leave the image out", scripts=_ALL)
@@ -200,11 +197,13 @@ class RunConfig:
         "standard deviation that each channel is divided by, on the scale from 0 to 255", above=0)
 
     scale: tuple[float, float] = _augment(
-        (0.08, 1.0), "scale of the random crop: smallest and largest area, as a share of the image", above=0)
+        (0.08, 1.0), "scale of the random crop: smallest and largest area, as a share of the image", above=0,
+        scripts=_TRAINING)
     ratio: tuple[float, float] = _augment(
-        (0.75, 1.333), "aspect ratio of the random crop, width divided by height: smallest and largest value", above=0)
-    hflip: float = _augment(0.5, "probability of a horizontal flip", low=0, high=1)
-    vflip: float = _augment(0.0, "probability of a vertical flip", low=0, high=1)
+        (0.75, 1.333), "aspect ratio of the random crop, width divided by height: smallest and largest value", above=0,
+        scripts=_TRAINING)
+    hflip: float = _augment(0.5, "probability of a horizontal flip", low=0, high=1, scripts=_TRAINING)
+    vflip: float = _augment(0.0, "probability of a vertical flip", low=0, high=1, scripts=_TRAINING)
     color_jitter: Union[float, list[float], None] = _augment(
         0.4, "strength of colour jitter, random changes of brightness, contrast and saturation: one number for all "
         "three, a list of three, or of four with hue; has no effect when auto_augment is set", low=0)
@@ -241,7 +240,7 @@ class RunConfig:
 
     model: str = _model("", "name of the model, for example convnext_tiny", scripts=_ALL)
     num_classes: Optional[int] = _model(
-        None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_ALL)
+        None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_CLASSIFY)
     in_channels: int = _model(
         3, "number of channels of the images: 3 for colour, 1 for grey", choices=(1, 3), scripts=_ALL)
     drop_rate: Optional[float] = _model(
@@ -250,22 +249,22 @@ class RunConfig:
         None, "rate of stochastic depth (drop path); None means the model's default", low=0, below=1)
     pretrained: bool = _model(
         False, "download the published pretrained weights of the model; where there are several, the name of the "
-        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ALL)
-    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_ALL)
+        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_CLASSIFY)
+    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_CLASSIFY)
     ema: bool = _model(
         False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
-        "averaged weights of the checkpoint", scripts=_ALL)
+        "averaged weights of the checkpoint", scripts=_CLASSIFY)
     head_init_scale: float = _model(1.0, "factor that the classifier's initial weights are multiplied by", low=0)
     layer_scale_init_value: Optional[float] = _model(
         None, "initial value of LayerScale in ConvNeXt (V1); None means the model's default", low=0)
     recompute_stages: list[int] = _model(
         [], "stages of the model (0 to 3) that recompute their activations in the backward pass to save memory",
-        low=0, high=3)
+        low=0, high=3, scripts=_TRAINING)
     freeze: Optional[list[str]] = _model(
         None, "patterns of the names of parameters to freeze, so that they are not trained, for example "
         "feature.0.*; None trains all")
 
-    epoch_size: int = _train(90, "number of epochs", low=1)
+    epoch_size: int = _train(90, "number of epochs", low=1, scripts=_TRAINING)
     val_while_train: bool = _train(False, "validate the model while it trains")
     val_interval: int = _train(1, "number of epochs between two validations", low=1)
     early_stopping_patience: Optional[int] = _train(
@@ -274,9 +273,10 @@ class RunConfig:
     early_stopping_metric: str = _train(
         "top_1", "metric that must improve for early stopping", choices=tuple(EARLY_STOPPING_METRICS))
     gradient_accumulation_steps: int = _train(
-        1, "number of batches whose gradients are accumulated before the weights are updated", low=1)
-    clip_grad: bool = _train(False, "clip the global norm of the gradients")
-    clip_value: float = _train(15.0, "largest global norm of the gradients when clip_grad is on", above=0)
+        1, "number of batches whose gradients are accumulated before the weights are updated", low=1, scripts=_TRAINING)
+    clip_grad: bool = _train(False, "clip the global norm of the gradients", scripts=_TRAINING)
+    clip_value: float = _train(15.0, "largest global norm of the gradients when clip_grad is on", above=0,
+        scripts=_TRAINING)
     ema_decay: float = _train(0.9999, "decay of the moving average of the weights", low=0, high=1)
     ema_warmup: int = _train(
         2000, "number of updates in which the decay of the moving average rises to ema_decay; 0 means none", low=0)
@@ -289,7 +289,8 @@ class RunConfig:
         False, "overwrite the earlier run in ckpt_save_dir: its files are removed after the first step of the new run")
     ckpt_save_interval: int = _save(1, "number of epochs between two checkpoints", low=1)
     ckpt_save_policy: str = _save(
-        "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=CHECKPOINT_POLICIES)
+        "latest_k", "which checkpoints are kept: the latest ones or the best ones", choices=CHECKPOINT_POLICIES,
+        scripts=_TRAIN)
     keep_checkpoint_max: int = _save(10, "number of checkpoints that are kept", low=1)
     save_every_steps: Optional[int] = _save(
         None, "number of steps after which the run is also saved within an epoch, for resume; None means never", low=1)
@@ -311,10 +312,10 @@ class RunConfig:
         below=1)
     layer_decay: Optional[float] = _optim(
         None, "learning rate of each layer divided by that of the next layer; None means the same rate for all layers",
-        above=0, high=1)
+        above=0, high=1, scripts=_TRAIN)
     layer_decay_type: str = _optim(
         "single", "what layer_decay counts as one layer: a single block, or a group of blocks",
-        choices=LAYER_DECAY_TYPES)
+        choices=LAYER_DECAY_TYPES, scripts=_TRAIN)
     print_param_groups: bool = _optim(
         False, "print the learning rate and weight decay of each parameter, then stop")
 
@@ -365,7 +366,7 @@ class RunConfig:
     amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=AMP_LEVELS)
     val_amp_level: str = _amp(
         "O0", "mixed precision level of validation and inference; O0 is float32 throughout",
-        choices=AMP_LEVELS, scripts=_ALL)
+        choices=AMP_LEVELS, scripts=_CLASSIFY)
     amp_dtype: str = _amp(
         "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_ALL)
     amp_cast_list: Optional[list[str]] = _amp(
@@ -423,104 +424,3 @@ class RunConfig:
             raise ConfigError(problems)
         doubts = suspicions(config, used)
         return replace(config, warnings=tuple(doubt for doubt in doubts if doubt not in self.warnings))
-
-
-@dataclass
-class TrainConfig(RunConfig):
-    """Train a model: python train.py --config RECIPE.yaml [--option value ...]
-
-    With resume, options that you leave out have the values of the interrupted run.
-    """
-
-    script: ClassVar[str] = "train.py"
-
-    def missing(self) -> list[str]:
-        """See `RunConfig.missing`; the model of a run that is resumed is known."""
-        return [] if self.resume or self.resume_opt else super().missing()
-
-    def completed_later(self) -> Collection[str]:
-        """See `RunConfig.completed_later`."""
-        return used_options(TrainConfig) if self.resume or self.resume_opt else ()
-
-
-@dataclass
-class _WeightsConfig(RunConfig):
-    """The scripts that compute with weights which exist already."""
-
-    required: ClassVar[Mapping[str, str]] = {"ckpt_path": "required, unless pretrained is on"}
-
-    def missing(self) -> list[str]:
-        """See `RunConfig.missing`; the published weights of a model stand for a checkpoint."""
-        told = super().missing()
-        if self.pretrained:
-            told = [problem for problem in told if not problem.startswith("ckpt_path: ")]
-            return told if self.model else ["model: is required, since it names the published weights", *told]
-        return told
-
-    def completed_later(self) -> Collection[str]:
-        """See `RunConfig.completed_later`."""
-        return ("model", "num_classes", "val_fraction", "seed", "train_split", *PREPROCESSING)
-
-
-@dataclass
-class ValidateConfig(_WeightsConfig):
-    """Measure a model on validation images: python validate.py --ckpt_path FILE --data_dir FOLDER [--option value ...]
-
-    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
-    from the table of published weights.
-    """
-
-    results_json: str = _output("", "JSON file to write the metrics to")
-    per_class_csv: str = _output("", "CSV file to write the accuracy of each class to")
-    confusion_matrix: str = _output("", "picture file to draw the confusion matrix to, for example confusion.png")
-    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
-    restrict_classes: bool = _output(
-        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
-    )
-    script: ClassVar[str] = "validate.py"
-
-
-@dataclass
-class InferConfig(_WeightsConfig):
-    """Classify images: python infer.py --ckpt_path FILE --image_path IMAGE_OR_FOLDER [--option value ...]
-
-    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
-    from the table of published weights.
-    """
-
-    image_path: list[str] = _output(
-        [], "images to classify: one or more files, folders or glob patterns", is_verbatim=True
-    )
-    top_k: int = _output(5, "number k of top classes to print for each image, the most probable first", low=1)
-    results_file: str = _output("", "file to write the predictions to; its name ends in .csv or .json")
-    picture: str = _output(
-        "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
-    )
-    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
-    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
-    script: ClassVar[str] = "infer.py"
-
-
-_Config = TypeVar("_Config", bound=RunConfig)
-
-
-def parse_args(
-    argv: Optional[Sequence[str]] = None,
-    config_class: type[_Config] = RunConfig,
-    checks: Sequence[Callable[[RunConfig], list[str]]] = (),
-) -> _Config:
-    """The configuration of a run: the command line over the YAML file of `-c`/`--config` over the defaults.
-
-    `--help` prints the options and exits. Flags cannot be abbreviated. A flag must be one that the script uses; a YAML
-    file, which several scripts may share, can hold the options of all of them.
-
-    Args:
-        argv: the words after the script's name; those of this process if None.
-        config_class: `RunConfig` or a class made from it.
-        checks: each gives a sentence for every problem of the values that is beyond this module's knowledge.
-
-    Raises:
-        ConfigError: with a sentence for every problem there is, not only the first.
-    """
-    words = sys.argv[1:] if argv is None else argv
-    return read_config(words, config_class, (TrainConfig, ValidateConfig, InferConfig), checks)

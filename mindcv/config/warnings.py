@@ -212,7 +212,7 @@ def suspicions(config: Any, names: Collection[str], is_complete: bool = True) ->
         for looked_at, is_suspicious, says in _SUSPICIOUS
         if set(looked_at) <= set(names) and given & set(looked_at) and is_suspicious(config)
     ]
-    if is_complete and config.script == "train.py":
+    if is_complete and config.script in ("train.py", "pretrain.py"):
         told += [
             f"{name}: has no effect unless {condition}"
             for name, (has_effect, condition) in _HAS_EFFECT.items()

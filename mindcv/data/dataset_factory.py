@@ -49,6 +49,7 @@ def create_dataset(
     class_indexing: Optional[Mapping[str, int]] = None,
     val_fraction: float = 0.0,
     is_held_out: bool = False,
+    has_classes: bool = True,
 ) -> ImageDataset:
     """Create the data set with the given name.
 
@@ -66,6 +67,7 @@ def create_dataset(
         val_fraction: fraction of the images to hold out for validation (see `mindcv.data.holdout.hold_out`); 0 holds
             out none. The choice depends on `seed`.
         is_held_out: whether to return the images that are held out, instead of the others. It needs `val_fraction`.
+        has_classes: whether the sub-folders of an image folder are classes (see `ImageFolder`).
 
     Raises:
         UserError: an argument is not allowed, or a download failed. If files are missing or damaged, it is a
@@ -73,7 +75,7 @@ def create_dataset(
     """
     kind = check_name("dataset", name, DATASET_NAMES, ignore_case=True)
     check_text("split", split)
-    check_flags(shuffle=shuffle, download=download, is_held_out=is_held_out)
+    check_flags(shuffle=shuffle, download=download, is_held_out=is_held_out, has_classes=has_classes)
     check_number("val_fraction", val_fraction, low=0, below=1)
     check_int("seed", seed, 0)
     if root is not None:
@@ -85,7 +87,7 @@ def create_dataset(
     root = _root_of(kind, root, download)
     if download:
         fetch_mnist(root) if kind == "mnist" else fetch_cifar(kind, root)
-    images = _open(kind, root, split, class_indexing)
+    images = _open(kind, root, split, class_indexing, has_classes)
     if val_fraction:
         images = hold_out(images, val_fraction, seed)[is_held_out]
     dataset = ImageDataset(
@@ -129,7 +131,11 @@ def _root_of(kind: str, root: Optional[_PathLike], download: bool) -> Optional[_
 
 
 def _open(
-    kind: str, root: Optional[_PathLike], split: str, class_indexing: Optional[Mapping[str, int]]
+    kind: str,
+    root: Optional[_PathLike],
+    split: str,
+    class_indexing: Optional[Mapping[str, int]],
+    has_classes: bool,
 ) -> ImageCollection:
     if kind == "digits":
         return read_digits(split)
@@ -137,4 +143,4 @@ def _open(
         return read_mnist(root, split)
     if kind in DOWNLOADABLE_DATASETS:
         return read_cifar(kind, root, split)
-    return ImageFolder(root, split, class_indexing)
+    return ImageFolder(root, split, class_indexing, has_classes)

@@ -9,7 +9,7 @@ from typing import Optional, Union
 import numpy as np
 
 from mindcv.data.class_names import match_classes
-from mindcv.data.image_files import sub_folders, walk_images
+from mindcv.data.image_files import IMAGE_SUFFIXES, FoundFiles, sub_folders, walk_images
 from mindcv.data.image_io import check_header
 from mindcv.utils.errors import DataError, MissingSplitError, UnknownClassesError, UserError, nearest, shorten
 from mindcv.utils.logger import logger
@@ -31,6 +31,8 @@ class ImageFolder:
         class_indexing: class name -> label. The labels must be 0..n-1. By default the sorted folder names are numbered.
             A class may have no folder, but each folder must belong to a class. Folders of ImageNet's classes may have
             other names of the same class (see `mindcv.data.class_names.match_classes`).
+        has_classes: False for images without classes, as pre-training takes them: all images below root/<split> are
+            used, in sub-folders or not, and have the label 0.
 
     Raises:
         DataError: the folder, split, classes or images do not exist, or a class folder is not in `class_indexing`.
@@ -38,12 +40,19 @@ class ImageFolder:
     """
 
     def __init__(
-        self, root: Union[str, os.PathLike], split: str = "train", class_indexing: Optional[Mapping[str, int]] = None
+        self,
+        root: Union[str, os.PathLike],
+        split: str = "train",
+        class_indexing: Optional[Mapping[str, int]] = None,
+        has_classes: bool = True,
     ):
         if class_indexing is not None:
             _check_numbers(class_indexing)
         self.folder = _find_split(os.fspath(root), split)
         found = walk_images(self.folder)
+        if not has_classes:
+            self._take_all(found)
+            return
         class_folders = [name for name in sub_folders(self.folder) if os.fsencode(name) not in found.loops]
         if not class_folders:
             raise DataError(
@@ -62,6 +71,14 @@ class ImageFolder:
         self._store([path for paths in paths_by_class.values() for path in paths])
         counts = [len(paths) for paths in paths_by_class.values()]
         self.labels = np.repeat(np.array([label_of[name] for name in class_folders], np.int32), counts)
+
+    def _take_all(self, found: FoundFiles) -> None:
+        """Take all images as images without classes."""
+        if not found.images:
+            raise DataError(f"'{self.folder}' has no image files ({' '.join(IMAGE_SUFFIXES)}), also in its sub-folders")
+        self.class_names = ["image"]
+        self._store(found.images)
+        self.labels = np.zeros(len(found.images), np.int32)
 
     def _check_and_report(self, paths_by_class: Mapping[str, Sequence[bytes]], others: Sequence[bytes]) -> None:
         empty = [name for name, paths in paths_by_class.items() if not paths]

@@ -71,7 +71,11 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     if types != [cell.compute_type for cell in products]:
         _set_types(products, types, sections)
         forget_graphs(network)
-    return _HalfInput(network, AMP_DTYPES[dtype]) if level in ("O2", "O3") else network
+    if level not in ("O2", "O3"):
+        return network
+    # A network that computes its own loss takes more than images, and its loss must stay float32.
+    has_loss = getattr(network, "has_loss", False)
+    return network.to_float(AMP_DTYPES[dtype]) if has_loss else _HalfInput(network, AMP_DTYPES[dtype])
 
 
 def _head_of(network: nn.Cell) -> set[str]:

@@ -17,7 +17,7 @@ __all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
 
 # MindCV names its checkpoints in the same way.
 _CHECKPOINT = re.compile(rf".+-\d+_\d+(\.ckpt|{re.escape(SUFFIX)})|.+_best\.ckpt")
-_TABLES = ("metrics.csv", "learning_curve.png")
+_RESULTS = ("metrics.csv", "learning_curve.png", "reconstruction-*.png")
 
 
 def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:
@@ -32,8 +32,8 @@ def is_without_state(folder: Union[str, os.PathLike]) -> bool:
 
 def remove_runs(folder: Union[str, os.PathLike]) -> None:
     """Remove the files that runs have left in a folder, and log their number."""
-    tables = [path for path in map(Path(folder).joinpath, _TABLES) if path.exists()]
-    files = [*find_checkpoints(folder), *tables]
+    results = [path for pattern in _RESULTS for path in sorted(Path(folder).glob(pattern))]
+    files = [*find_checkpoints(folder), *results]
     for path in files:
         path.unlink(missing_ok=True)
     if files:

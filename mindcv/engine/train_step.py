@@ -86,7 +86,8 @@ class TrainStep(_Called):
 
     Args:
         network: maps images to logits.
-        loss: maps (logits, labels) to a scalar: the mean over the samples, or with `reduction` "sum" their sum.
+        loss: maps (logits, labels) to a scalar: the mean over the samples, or with `reduction` "sum" their sum. None if
+            the network maps (images, labels) to a tuple that begins with the loss, as `FCMAE` does with its masks.
         optimizer: holds the parameters to train.
         loss_scale: made by `create_loss_scale`.
         skip_overflow: do not change the weights when a gradient is not finite.
@@ -101,7 +102,7 @@ class TrainStep(_Called):
     def __init__(
         self,
         network: nn.Cell,
-        loss: nn.Cell,
+        loss: Optional[nn.Cell],
         optimizer: nn.Optimizer,
         loss_scale: nn.Cell,
         skip_overflow: bool = False,
@@ -182,11 +183,11 @@ class AccumulatedStep:
         return self._finish()
 
 
-def _is_mean(loss: nn.Cell) -> bool:
+def _is_mean(loss: Optional[nn.Cell]) -> bool:
     return getattr(loss, "reduction", "mean") == "mean"
 
 
-def _over(group: Group, loss: nn.Cell) -> nn.Cell:
+def _over(group: Group, loss: Optional[nn.Cell]) -> nn.Cell:
     """Return a Cell that combines gradients or losses of all processes: by their mean if the loss is a mean."""
     return nn.Identity() if group.size == 1 else _OverGroup(group.size if _is_mean(loss) else 1)
 
@@ -194,7 +195,7 @@ def _over(group: Group, loss: nn.Cell) -> nn.Cell:
 class _Gradient(nn.Cell):
     """Maps a batch to its loss and the gradients of the scaled loss."""
 
-    def __init__(self, network: nn.Cell, loss: nn.Cell, loss_scale: nn.Cell, optimizer: nn.Optimizer):
+    def __init__(self, network: nn.Cell, loss: Optional[nn.Cell], loss_scale: nn.Cell, optimizer: nn.Optimizer):
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
@@ -203,6 +204,8 @@ class _Gradient(nn.Cell):
 
     def forward(self, images, labels):
         """Return the scaled loss of a batch."""
+        if self.loss is None:
+            return self.loss_scale(self.network(images, labels)[0])
         return self.loss_scale(self.loss(self.network(images), labels))
 
     def construct(self, images, labels):

@@ -258,7 +258,7 @@ def images_left_out(loader: ImageLoader, accumulation: int, num_images: int) -> 
 
 def create_trainer(
     network: nn.Cell,
-    loss: nn.Cell,
+    loss: Optional[nn.Cell],
     optimizer: nn.Optimizer,
     metrics: Any = None,
     amp_level: str = "O0",
@@ -283,7 +283,7 @@ def create_trainer(
 
     Args:
         network: images [B, C, H, W] to logits.
-        loss: (logits, labels) to a scalar.
+        loss: (logits, labels) to a scalar; None if the network computes its loss itself (see `TrainStep`).
         optimizer: its parameters are those trained.
         metrics: kept for MindCV's callers; `evaluate` counts top-1, top-5 and loss.
         amp_level: see `apply_amp`.
@@ -336,9 +336,9 @@ def create_trainer(
     return Trainer(step, lr_table, group, gradient_accumulation_steps)
 
 
-def _check_parts(network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer) -> None:
+def _check_parts(network: nn.Cell, loss: Optional[nn.Cell], optimizer: nn.Optimizer) -> None:
     check_network("network", network)
-    if not callable(loss) or isinstance(loss, nn.Optimizer):
+    if loss is not None and (not callable(loss) or isinstance(loss, nn.Optimizer)):
         raise UserError(f"loss must be a function of logits and labels, got {type(loss).__name__}")
     if not isinstance(optimizer, nn.Optimizer):
         raise UserError(f"optimizer must be an optimizer, as create_optimizer makes it, got {type(optimizer).__name__}")

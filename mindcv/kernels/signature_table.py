@@ -61,9 +61,8 @@ _PATCH_PARAMS_GRAD = "x[N,H,W,I] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weigh
 _STEM_PARAMS_GRAD = "x[N,I,H,W] weight[O,I,k,k] dout[N,H/k,W/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 
 
-# FCMAE. A mask [N, S, T] removes patches of P x P cells, and a compact map [N*S*T, P, P, C] holds the visible patches one
-# after the other; csrc/runtime/visible_cells.h describes it. `grn_scope` is 0 for norms of each image and 1 for norms of
-# the batch.
+# FCMAE. A mask [N, S, T] removes patches of P x P cells, and a compact map [N*S*T, P, P, C] holds the visible patches,
+# as csrc/runtime/visible_cells.h describes. `grn_scope` is 0 for norms of each image and 1 for norms of the batch.
 _VISIBLE_SAVED = "xhat[N*S*T,P,P,C] factor[N*S*T*P*P] z[N*S*T,P,P,4*C] norms[N,4*C]"
 _VISIBLE_BLOCK_V2 = f"x[N*S*T,P,P,C] mask[N,S,T] grn_scope[1] {_V2} -> out[N*S*T,P,P,C]"
 _VISIBLE_BLOCK_V2_SAVING = f"{_VISIBLE_BLOCK_V2} {_VISIBLE_SAVED}"

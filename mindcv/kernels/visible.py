@@ -36,6 +36,7 @@ class VisibleBlockKernel(nn.Cell):
     Args:
         bf16: whether the products round their factors to bfloat16.
         is_over_batch: whether GRN takes the norms over the batch instead of over each image.
+        saves: whether the forward pass in training saves what the gradient needs, instead of computing it again.
 
     Inputs:
         x: compact map [N * S * T, P, P, C].
@@ -43,7 +44,7 @@ class VisibleBlockKernel(nn.Cell):
         weights: the parameters of the block by their names in the kernel's signature.
     """
 
-    def __init__(self, bf16: bool = False, is_over_batch: bool = False):
+    def __init__(self, bf16: bool = False, is_over_batch: bool = False, saves: bool = True):
         super().__init__()
         forward, saving, grad = _BLOCK[bf16]
         inputs, saved = signature_of(forward).input_names, signature_of(saving).output_names[1:]
@@ -51,12 +52,13 @@ class VisibleBlockKernel(nn.Cell):
         assert signature_of(grad).input_names == (*inputs, "dout", *saved)
         self.weight_names = inputs[3:]
         self.scope = Tensor([float(is_over_batch)], ms.float32)
+        self.saves = saves
         self.plain = make_operator(forward, _block_bprop(forward, saving, grad, saves=False))
         self.saving = make_operator(saving, _block_bprop(forward, saving, grad, saves=True))
 
     def construct(self, x, mask, weights: Mapping[str, Tensor]):
         inputs = (x, mask, self.scope, *[weights[name] for name in self.weight_names])
-        if self.training:
+        if self.training and self.saves:
             return self.saving(*inputs)[0]
         return self.plain(*inputs)
 

@@ -1,7 +1,8 @@
 """ConvNeXt and ConvNeXt V2, with a registry and a factory of models."""
 
-from mindcv.models import convnext
+from mindcv.models import convnext, fcmae
 from mindcv.models.convnext import *  # noqa: F403  (its __all__ is the list of entry functions)
+from mindcv.models.fcmae import *  # noqa: F403  (as above)
 from mindcv.models.features import ConvNeXtFeatures
 from mindcv.models.model_factory import create_model
 from mindcv.models.packing import pack_for_inference
@@ -35,4 +36,5 @@ __all__ = [
     "pack_for_inference",
     "register_model",
     *convnext.__all__,
+    *fcmae.__all__,
 ]

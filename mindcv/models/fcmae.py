@@ -6,6 +6,7 @@ image are removed, the encoder sees the others, and a small decoder predicts the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Union
 
 import mindspore as ms
@@ -19,7 +20,7 @@ from mindcv.models.layers.image_check import check_mask, check_mask_in_graph
 from mindcv.models.layers.masked import GRN_SCOPES, MaskedEncoder
 from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
 from mindcv.models.registry import model_entrypoint, register_model
-from mindcv.utils.checks import check_flags, check_int, check_name, check_number, shown
+from mindcv.utils.checks import check_flags, check_int, check_ints, check_name, check_number, shown
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import logger
 
@@ -44,13 +45,15 @@ class FCMAE(BaseNetwork):
             images of the batch ('batch'), as the official sparse code does. With 'batch' the numbers depend on how
             images are put into batches, so they differ between one process and several.
         in_channels: channels of the images.
-        seed: seed of the encoder's random layers.
+        recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
 
     Raises:
         UserError: an argument is out of its range, or the sizes do not fit each other.
 
     Parameter names: `encoder.` and the name in the ConvNeXt; `mask_token` [1, 1, 1, D]; `proj`, `decoder.i` and `pred`.
     """
+
+    has_loss = True  # it maps (images, mask) to its loss, so training needs no other
 
     def __init__(
         self,
@@ -63,23 +66,24 @@ class FCMAE(BaseNetwork):
         norm_pix_loss: bool = True,
         grn_scope: str = "sample",
         in_channels: int = 3,
-        seed: int = 0,
+        recompute_stages: Sequence[int] = (),
     ):
         super().__init__()
         check_flags(norm_pix_loss=norm_pix_loss)
         check_name("grn_scope", grn_scope, GRN_SCOPES)
         check_int("decoder_embed_dim", decoder_embed_dim, 1)
         check_int("decoder_depth", decoder_depth, 0)
-        backbone = _backbone(encoder, in_channels, seed)
+        backbone = _backbone(encoder, in_channels)
         reductions = tuple(stage["reduction"] for stage in backbone.feature_info)
         self.img_size, self.patch_size = _checked_sizes(img_size, patch_size, reductions[-1])
         self.num_patches = (self.img_size // self.patch_size) ** 2
         self.mask_ratio = mask_ratio
-        num_visible_patches(self.num_patches, mask_ratio)  # checks the ratio
+        self.num_visible = num_visible_patches(self.num_patches, mask_ratio)
         self.norm_pix_loss = norm_pix_loss
         self.in_channels = backbone.in_channels
         self.least_side = self.patch_size
-        self.encoder = MaskedEncoder(backbone.feature, reductions, self.patch_size, grn_scope)
+        recomputed = check_ints("recompute_stages", recompute_stages, low=0, high=3)
+        self.encoder = MaskedEncoder(backbone.feature, reductions, self.patch_size, grn_scope, recomputed)
         self.encoder.update_parameters_name("encoder.")
 
         width = decoder_embed_dim
@@ -214,12 +218,12 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
     return num_visible
 
 
-def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, seed: int) -> ConvNeXt:
+def _backbone(encoder: Union[str, ConvNeXt], in_channels: int) -> ConvNeXt:
     if isinstance(encoder, str):
         entrypoint = model_entrypoint(encoder)
         if encoder.startswith("fcmae_"):
             raise UserError(f"encoder must be a backbone, such as '{encoder[6:]}', got '{encoder}'")
-        encoder = entrypoint(num_classes=0, in_channels=in_channels, seed=seed)
+        encoder = entrypoint(num_classes=0, in_channels=in_channels)
     elif not isinstance(encoder, ConvNeXt):
         raise UserError(f"encoder must be the name of a ConvNeXt V2 or a ConvNeXt, got {shown(encoder)}")
     if not any(name.endswith("grn.gamma") for name in encoder.parameters_dict()):
@@ -247,8 +251,8 @@ def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
     """The masked autoencoder of a variant."""
     if pretrained:
         raise UserError(
-            f"there are no published weights of fcmae_{encoder}: the published FCMAE files hold the encoder only, which "
-            f"create_model('{encoder}', checkpoint_path=...) loads"
+            f"there are no published weights of fcmae_{encoder}: the published files of FCMAE hold the encoder only, "
+            f"which create_model('{encoder}.fcmae', pretrained=True) loads"
         )
     return FCMAE(encoder, in_channels=in_channels, **kwargs)
 

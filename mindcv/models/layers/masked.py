@@ -6,6 +6,8 @@ visible cells only. A dense convolution gives the same numbers when removed cell
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -25,18 +27,32 @@ class MaskedEncoder(Layer):
         reductions: pixels of the image along the side of one cell, for each stage.
         patch_size: pixels along the side of a patch; a multiple of the last reduction.
         grn_scope: the cells over which GRN takes the norm of a channel: those of the 'sample', or of the 'batch'.
+        recompute_stages: stages whose blocks are computed again in the backward pass.
     """
 
-    def __init__(self, feature: nn.SequentialCell, reductions: tuple[int, ...], patch_size: int, grn_scope: str):
+    def __init__(
+        self,
+        feature: nn.SequentialCell,
+        reductions: Sequence[int],
+        patch_size: int,
+        grn_scope: str,
+        recompute_stages: Sequence[int] = (),
+    ):
         super().__init__(auto_prefix=False)
         self.feature = feature
         self.cells_per_patch = [patch_size // reduction for reduction in reductions]  # along a side
-        blocks = [MaskedBlock(block, grn_scope) for stage in list(feature)[1::2] for block in stage]
+        stages = list(feature)[1::2]
+        self.depths = [len(stage) for stage in stages]
+        blocks = []
+        for number, stage in enumerate(stages):
+            for block in stage:
+                blocks.append(MaskedBlock(block, grn_scope))
+                if number in recompute_stages:
+                    blocks[-1].recompute()
         self.blocks = nn.CellList(blocks, auto_prefix=False)
-        self.depths = [len(stage) for stage in list(feature)[1::2]]
         make_form = visible_encoder_class()
         has_form = make_form is not None and all(block.has_grn for block in blocks)
-        self.visible_form = make_form(feature, grn_scope == "batch") if has_form else None
+        self.visible_form = make_form(feature, grn_scope == "batch", recompute_stages) if has_form else None
 
     def construct(self, images, mask):
         """Images [N, C, H, W] and mask [N, S, T] (1 = removed) to the last map [N, S * p, T * p, C], 0 if removed."""

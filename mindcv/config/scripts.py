@@ -1,0 +1,155 @@
+"""The configuration of each script, and how a command line becomes one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, ClassVar, Optional, TypeVar
+
+from mindcv.config.options import PREPROCESSING, RunConfig, option
+from mindcv.config.parsing import used_options
+from mindcv.config.reading import read_config
+from mindcv.models.layers.masked import GRN_SCOPES
+
+__all__ = ["SCRIPT_CONFIGS", "InferConfig", "PretrainConfig", "TrainConfig", "ValidateConfig", "parse_args"]
+
+_output = partial(option, group="Results")
+
+
+def _mask(help: str, default: Any, **bounds: Any) -> Any:
+    return option(default, help, group="Masked pre-training", **bounds)
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """Train a model: python train.py --config RECIPE.yaml [--option value ...]
+
+    With resume, options that you leave out have the values of the interrupted run.
+    """
+
+    script: ClassVar[str] = "train.py"
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; the model of a run that is resumed is known."""
+        return [] if self.resume or self.resume_opt else super().missing()
+
+    def completed_later(self) -> Collection[str]:
+        """See `RunConfig.completed_later`."""
+        return used_options(TrainConfig) if self.resume or self.resume_opt else ()
+
+
+@dataclass
+class _WeightsConfig(RunConfig):
+    """The scripts that compute with weights which exist already."""
+
+    required: ClassVar[Mapping[str, str]] = {"ckpt_path": "required, unless pretrained is on"}
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; the published weights of a model stand for a checkpoint."""
+        told = super().missing()
+        if self.pretrained:
+            told = [problem for problem in told if not problem.startswith("ckpt_path: ")]
+            return told if self.model else ["model: is required, since it names the published weights", *told]
+        return told
+
+    def completed_later(self) -> Collection[str]:
+        """See `RunConfig.completed_later`."""
+        return ("model", "num_classes", "val_fraction", "seed", "train_split", *PREPROCESSING)
+
+
+@dataclass
+class ValidateConfig(_WeightsConfig):
+    """Measure a model on validation images: python validate.py --ckpt_path FILE --data_dir FOLDER [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
+    from the table of published weights.
+    """
+
+    results_json: str = _output("", "JSON file to write the metrics to")
+    per_class_csv: str = _output("", "CSV file to write the accuracy of each class to")
+    confusion_matrix: str = _output("", "picture file to draw the confusion matrix to, for example confusion.png")
+    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
+    restrict_classes: bool = _output(
+        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
+    )
+    script: ClassVar[str] = "validate.py"
+
+
+@dataclass
+class InferConfig(_WeightsConfig):
+    """Classify images: python infer.py --ckpt_path FILE --image_path IMAGE_OR_FOLDER [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
+    from the table of published weights.
+    """
+
+    image_path: list[str] = _output(
+        [], "images to classify: one or more files, folders or glob patterns", is_verbatim=True
+    )
+    top_k: int = _output(5, "number k of top classes to print for each image, the most probable first", low=1)
+    results_file: str = _output("", "file to write the predictions to; its name ends in .csv or .json")
+    picture: str = _output(
+        "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
+    )
+    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
+    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
+    script: ClassVar[str] = "infer.py"
+
+
+@dataclass
+class PretrainConfig(RunConfig):
+    """Pre-train an encoder with FCMAE: python pretrain.py --config RECIPE.yaml [--option value ...]
+
+    With resume, options that you leave out have the values of the interrupted run.
+    """
+
+    # fmt: off
+    mask_ratio: float = _mask("share of the patches of an image that is removed", 0.6, above=0, below=1)
+    mask_patch_size: int = _mask("height and width of a patch of the mask in pixels", 32, low=1)
+    norm_pix_loss: bool = _mask(
+        "normalize the pixels of each patch to mean 0 and variance 1 before they are predicted", True)
+    grn_scope: str = _mask(
+        "scope of the norms of global response normalization (GRN): the visible cells of one image (sample), or of all "
+        "images in the batch of a process (batch)", "sample", choices=GRN_SCOPES)
+    decoder_embed_dim: int = _mask("number of channels of the decoder", 512, low=1)
+    decoder_depth: int = _mask("number of blocks of the decoder", 1, low=0)
+    picture_interval: int = _mask(
+        "number of epochs between two pictures of reconstructed images; 0 means no pictures", 10, low=0)
+    # fmt: on
+    script: ClassVar[str] = "pretrain.py"
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; the model of a run that is resumed is known."""
+        return [] if self.resume else super().missing()
+
+    def completed_later(self) -> Collection[str]:
+        """See `RunConfig.completed_later`."""
+        return used_options(PretrainConfig) if self.resume else ()
+
+
+SCRIPT_CONFIGS = (TrainConfig, PretrainConfig, ValidateConfig, InferConfig)
+_Config = TypeVar("_Config", bound=RunConfig)
+
+
+def parse_args(
+    argv: Optional[Sequence[str]] = None,
+    config_class: type[_Config] = RunConfig,
+    checks: Sequence[Callable[[RunConfig], list[str]]] = (),
+) -> _Config:
+    """The configuration of a run: the command line over the YAML file of `-c`/`--config` over the defaults.
+
+    `--help` prints the options and exits. Flags cannot be abbreviated. A flag must be one that the script uses; a YAML
+    file, which several scripts may share, can hold the options of all of them.
+
+    Args:
+        argv: the words after the script's name; those of this process if None.
+        config_class: `RunConfig` or a class made from it.
+        checks: each gives a sentence for every problem of the values that is beyond this module's knowledge.
+
+    Raises:
+        ConfigError: with a sentence for every problem there is, not only the first.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    return read_config(words, config_class, SCRIPT_CONFIGS, checks)
