@@ -48,7 +48,7 @@ def with_table(page: str, table: str) -> str:
 def variant_table() -> str:
     """Return a table of all registered variants with parameters and operations, with the families side by side."""
     families: dict[str, list[tuple[int, tuple[str, str, str]]]] = {}
-    for name in list_models():
+    for name in list_models(module="convnext"):
         with no_init_parameters():
             network = create_model(name)
         size = count_parameters(network)

@@ -101,7 +101,11 @@ def _options_of_other_scripts(
 
 
 def _used_elsewhere(script: str, scripts: Sequence[str]) -> str:
-    return f"{script or 'this script'} does not use this option; it belongs to {' and '.join(scripts)}"
+    return f"{script or 'this script'} does not use this option; it belongs to {_listed(scripts)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _drop_other_weights(from_file: Given, flags: Given, findings: Findings) -> None:

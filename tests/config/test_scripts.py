@@ -12,15 +12,29 @@ import pytest
 from PIL import Image
 
 from mindcv import recipe
-from mindcv.config import PREPROCESSING, InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
+from mindcv.config import (
+    PREPROCESSING,
+    InferConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainConfig,
+    ValidateConfig,
+    parse_args,
+)
 from mindcv.config.parsing import options_of, used_options
 from mindcv.convert import CheckpointContents
 from mindcv.utils.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-CLASSES = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": InferConfig}
+CLASSES = {
+    "train.py": TrainConfig,
+    "pretrain.py": PretrainConfig,
+    "validate.py": ValidateConfig,
+    "infer.py": InferConfig,
+}
 WORKING = {
     TrainConfig: ["--model", "convnext_atto"],
+    PretrainConfig: ["--model", "fcmae_convnextv2_atto"],
     ValidateConfig: ["--ckpt_path", "a.ckpt"],
     InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
 }
@@ -39,7 +53,7 @@ def problems(argv, config_class):
 def test_shared_options_name_their_scripts():
     for option in options_of(RunConfig).values():
         assert option.scripts and set(option.scripts) <= CLASSES.keys(), option.name
-    for config_class in (TrainConfig, ValidateConfig, InferConfig):
+    for config_class in CLASSES.values():
         own = used_options(config_class).keys() - options_of(RunConfig).keys()
         assert list(used_options(config_class))[: len(own)] == [n for n in options_of(config_class) if n in own]
 
@@ -47,13 +61,15 @@ def test_shared_options_name_their_scripts():
 @pytest.mark.parametrize(
     ("config_class", "flag", "scripts"),
     [
-        (InferConfig, ["--lr", "0.1"], "train.py"),
-        (ValidateConfig, ["--shuffle"], "train.py"),
-        (InferConfig, ["--data_dir", "images"], "train.py and validate.py"),
+        (InferConfig, ["--lr", "0.1"], "train.py and pretrain.py"),
+        (ValidateConfig, ["--shuffle"], "train.py and pretrain.py"),
+        (InferConfig, ["--data_dir", "images"], "train.py, pretrain.py and validate.py"),
         (InferConfig, ["--results_json", "a.json"], "validate.py"),
-        (ValidateConfig, ["--epoch_size", "3"], "train.py"),
+        (ValidateConfig, ["--epoch_size", "3"], "train.py and pretrain.py"),
         (ValidateConfig, ["--picture", "a.png"], "infer.py"),
-        (ValidateConfig, ["--resume", "auto"], "train.py"),
+        (ValidateConfig, ["--resume", "auto"], "train.py and pretrain.py"),
+        (PretrainConfig, ["--mixup", "0.8"], "train.py"),
+        (TrainConfig, ["--mask_ratio", "0.6"], "pretrain.py"),
         (TrainConfig, ["--per_class_csv", "a.csv"], "validate.py"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -70,7 +86,7 @@ def test_parse_args_accepts_the_options_of_all_scripts_in_a_yaml_file(tmp_path, 
     config = parse_args(["-c", str(path), *WORKING[config_class]], config_class)
     used = used_options(config_class)
     assert config.as_dict().keys() == used.keys()
-    assert ("epoch_size" in config.described()) == (config_class is TrainConfig)
+    assert ("epoch_size" in config.described()) == (config_class in (TrainConfig, PretrainConfig))
     if config_class is InferConfig:
         assert config.top_k == 2
     path.write_text("epoch_size: many\ntop_k: 0.5\n")

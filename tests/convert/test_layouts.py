@@ -108,7 +108,7 @@ def test_layouts_convert_values_into_mindcv_and_back(reference, as_layout, model
     assert_same(from_mindcv(expected, "official"), official)
 
 
-@pytest.fixture(params=list_models(), scope="module")
+@pytest.fixture(params=list_models(module="convnext"), scope="module")
 def blank(request):
     """Return (name, network) of every variant. The network has names and shapes, but no values."""
     with no_init_parameters():

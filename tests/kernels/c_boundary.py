@@ -77,10 +77,16 @@ class Library:
         return status == 2 and self._library.mindcv_last_error().decode().startswith("an image kernel got ")
 
 
-# Sizes that fit every operator. No two letters are the same number, and one pixel more would be one patch more.
-SYMBOLS = {"N": 2, "H": 7, "W": 11, "C": 5, "I": 3, "O": 6, "k": 4, "n": 2}
+# Sizes that fit every operator. No two letters of one call are the same number, except those of a mask, and one pixel
+# more would be one patch more.
+SYMBOLS = {"N": 2, "H": 7, "W": 15, "C": 5, "I": 3, "O": 6, "k": 4, "n": 2, "S": 1, "T": 2, "P": 8}
 
 
-def arrays_for(shapes, seed=0):
+def arrays_for(shapes, seed=0, labels=()):
+    """Return arrays of random numbers. A mask, which `labels` tell, removes nothing."""
     rng = np.random.default_rng(seed)
-    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    for array, label in zip(arrays, labels):
+        if label == "mask":
+            array[...] = 0
+    return arrays

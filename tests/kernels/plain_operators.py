@@ -7,6 +7,7 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import plain_visible
 from sized import Sized, gelu, gelu_slope, pad, sqrt
 
 
@@ -31,6 +32,12 @@ def inputs_for(rng, library, name, shapes, symbols, has_special=False):
         unpacked[1] = random(rng, (symbols["O"], symbols["I"], symbols["k"], symbols["k"]))
     elif name == "NormGrad":
         np.abs(arrays[1], out=arrays[1])
+    if name.startswith(("Visible", "SpreadVisible")):
+        arrays[0 if name == "VisibleNormGrad" else 1][...] = random_mask(rng, symbols)
+    if name == "VisibleNormGrad":
+        np.abs(arrays[2], out=arrays[2])
+    if name.startswith("VisibleBlock"):
+        arrays[2][:] = rng.integers(2)
     if has_special:
         plant_special(rng, [unpacked.get(i, array) for i, array in enumerate(arrays)])
     for place, weight in unpacked.items():
@@ -43,7 +50,22 @@ def inputs_for(rng, library, name, shapes, symbols, has_special=False):
         reason = library.call(name.replace("Grad", "Saving"), [*arrays[:count], out, *saved])
         assert reason is None, reason
         arrays[count + 1 :] = saved
+    if name.startswith("VisibleBlockV2Grad"):
+        count = 3 + block_length(True)
+        saved = [np.empty(shape, np.float32) for shape in shapes[count + 1 :]]
+        reason = library.call(
+            name.replace("Grad", "Saving"), [*arrays[:count], np.empty(shapes[0], np.float32), *saved]
+        )
+        assert reason is None or has_special, reason
+        arrays[count + 1 :] = saved
     return arrays, [unpacked.get(i, array).copy() for i, array in enumerate(arrays)]
+
+
+def random_mask(rng, symbols):
+    """Return a mask [N, S, T] that leaves at least one patch of each image visible."""
+    mask = (rng.random((symbols["N"], symbols["S"] * symbols["T"])) < rng.random()).astype(np.float32)
+    mask[np.arange(len(mask)), rng.integers(mask.shape[1], size=len(mask))] = 0
+    return mask.reshape(symbols["N"], symbols["S"], symbols["T"])
 
 
 def plant_special(rng, arrays):
@@ -75,7 +97,10 @@ def expected(name, inputs, symbols):
     Packed weights are given unpacked. The packing itself has no formula: products with packed weights show whether it
     is right.
     """
-    name, inputs = name.removesuffix("Bf16"), [Sized(array) for array in inputs]
+    name = name.removesuffix("Bf16")
+    if name.startswith(("Visible", "SpreadVisible")):
+        return plain_visible.expected(name, inputs)
+    inputs = [Sized(array) for array in inputs]
     is_v2, is_stem = name[:7] in ("BlockV2", "StageV2"), name.startswith("Stem")
     if name.startswith("Pack"):
         return [None]
@@ -114,19 +139,22 @@ def block(inputs, is_v2):
     return block_steps(inputs, is_v2).out
 
 
-def block_steps(inputs, is_v2):
-    """Compute the steps of a block from x, parameters and keep. Each step has its name in csrc/network/block.h."""
+def block_steps(inputs, is_v2, visible=None, axes=(1, 2)):
+    """Compute the steps of a block from x, parameters and keep. Each step has its name in csrc/network/block.h.
+
+    In FCMAE `visible` [N, H, W, 1] is 0 for removed cells, of which x is 0. `axes` are those of GRN's norms.
+    """
     x, dw, dw_bias, gamma, beta, w1, b1, *rest = inputs
     n, h, w, c = x.shape
     padded = pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
     u = dw_bias + sum(padded[:, i : i + h, j : j + w] * dw[:, 0, i, j] for i in range(7) for j in range(7))
     y, xhat, factor = norm(u, gamma, beta)
     z = (y.reshape(-1, c) @ w1.T + b1).reshape(n, h, w, 4 * c)
-    g = q = gelu(z)
+    g = q = gelu(z) if visible is None else gelu(z) * visible
     norms = response = None
     if is_v2:
         grn_gamma, grn_beta, *rest = rest
-        norms = sqrt((g * g).sum((1, 2), keepdims=True))
+        norms = sqrt((g * g).sum(axes, keepdims=True))
         response = norms / (norms.mean(-1, keepdims=True) + 1e-6)
         q = grn_gamma * (g * response) + grn_beta + g
     r = (q.reshape(-1, 4 * c) @ rest[0].T + rest[1]).reshape(n, h, w, c)
@@ -136,10 +164,13 @@ def block_steps(inputs, is_v2):
     )
 
 
-def block_grad(inputs, dout, is_v2):
-    """Compute the gradients of sum(block * dout) for x and the parameters, in the order of the inputs."""
+def block_grad(inputs, dout, is_v2, visible=None, axes=(1, 2)):
+    """Compute the gradients of sum(block * dout) for x and the parameters, in the order of the inputs.
+
+    In FCMAE dout is 0 for removed cells, and dx has no meaning there.
+    """
     x, dw, _, gamma, _, w1, _, *rest, keep = inputs
-    steps, pixels = block_steps(inputs, is_v2), (0, 1, 2)
+    steps, pixels = block_steps(inputs, is_v2, visible, axes), (0, 1, 2)
     n, h, w, c = x.shape
     de = dout * keep.reshape(-1, 1, 1, 1)
     dr = de if is_v2 else de * rest[2]
@@ -148,7 +179,7 @@ def block_grad(inputs, dout, is_v2):
     dg = dq
     if is_v2:
         mean = steps.norms.mean(-1, keepdims=True) + 1e-6
-        dresponse = (dq * steps.g * rest[0]).sum((1, 2), keepdims=True)
+        dresponse = (dq * steps.g * rest[0]).sum(axes, keepdims=True)
         dnorms = dresponse / mean - (dresponse * steps.norms).mean(-1, keepdims=True) / (mean * mean)
         dg = dq * (rest[0] * steps.response + 1) + steps.g * (dnorms / steps.norms)
         shape = (1, 1, 1, 4 * c)

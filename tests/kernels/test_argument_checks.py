@@ -74,7 +74,7 @@ def test_kernel_refuses_every_wrong_argument_by_its_name(boundary, name):
     """The C boundary refuses every wrong argument. Python refuses those that the inputs alone show to be wrong."""
     inputs, outputs = shapes_of(boundary, name)
     labels, shapes = zip(*inputs, *outputs)
-    arrays = c_boundary.arrays_for([(math.prod(shape) + 64,) for shape in shapes])
+    arrays = c_boundary.arrays_for([(math.prod(shape) + 64,) for shape in shapes], labels=labels)
     types = ["float32"] * len(shapes)
     assert boundary.call(name, arrays, shapes, types) is None
     sentence = f"the kernel {name} got "

@@ -16,14 +16,15 @@ IMAGE = Tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(n
 
 
 def test_list_models_and_is_model_answer_for_the_registered_names():
-    assert list_modules() == ["convnext"]
+    assert list_modules() == ["convnext", "fcmae"]
     names = list_models()
     assert names == sorted(names) and {"convnext_xlarge", "convnextv2_huge"} <= set(names)
-    assert list_models("*v2*") == [name for name in names if name.startswith("convnextv2_")]
+    assert list_models("*v2*", "convnext") == [name for name in names if name.startswith("convnextv2_")]
     assert list_models(exclude_filters=["*_[a-s]*", "*v2*"]) == [
         name for name in names if "v2" not in name and name.split("_")[1][0] > "s"
     ]
-    assert list_models(module="convnext") == list_models()
+    assert list_models(module="fcmae") == [f"fcmae_{name}" for name in list_models("convnextv2_*")]
+    assert {*list_models(module="convnext"), *list_models(module="fcmae")} == set(names)
     assert is_model("convnext_tiny") and not is_model("convnext_huge")
     assert model_entrypoint("convnext_tiny") is mindcv.convnext_tiny
 

@@ -12,7 +12,7 @@ from mindcv.convert import to_mindcv, weight_parameters
 from mindcv.models import ConvNeXtFeatures
 
 QUICK = ("atto", "femto", "pico", "nano", "tiny")
-ALL = list_models()
+ALL = list_models(module="convnext")
 
 
 def by_size(model):

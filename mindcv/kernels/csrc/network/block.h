@@ -63,7 +63,11 @@ inline DenseMap dense_map(const Arguments& arguments) {
 }
 
 inline VisibleCells visible_cells(Session& memory, const Arguments& arguments) {
-  return {memory, arguments.input("mask"), arguments.size('N'), arguments.size('S'), arguments.size('T'),
+  return {memory,
+          arguments.input("mask"),
+          arguments.size('N'),
+          arguments.size('S'),
+          arguments.size('T'),
           arguments.size('P')};
 }
 

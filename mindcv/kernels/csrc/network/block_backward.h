@@ -137,18 +137,19 @@ class BlockBackward {
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
         float* sum = sums.at(first, col);
-        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
-          const Vec keep = splat(keep_of(image));
-          for (int64_t j = 0; j < cols; j += kWidth) {
-            Vec sum_j = load(sum + j);
-            for (int64_t i = begin; i < end; ++i) {
-              const Vec v = load_part(dout_ + (row0_ + first + i) * c + col + j, cols - j) * keep;
-              store(de + i * kTile + j, v);
-              sum_j += v;
-            }
-            store(sum + j, sum_j);
-          }
-        });
+        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels,
+                       [&](int64_t image, int64_t begin, int64_t end) {
+                         const Vec keep = splat(keep_of(image));
+                         for (int64_t j = 0; j < cols; j += kWidth) {
+                           Vec sum_j = load(sum + j);
+                           for (int64_t i = begin; i < end; ++i) {
+                             const Vec v = load_part(dout_ + (row0_ + first + i) * c + col + j, cols - j) * keep;
+                             store(de + i * kTile + j, v);
+                             sum_j += v;
+                           }
+                           store(sum + j, sum_j);
+                         }
+                       });
         G::pack_a_transposed(de_transposed_, tile, col / kTile, de, kTile, count, cols);
       }
     });
@@ -163,19 +164,20 @@ class BlockBackward {
       alignas(64) float dr[kTile * kTile], y[kTile * kTile];
       for (int64_t col = 0; col < c; col += kTile) {
         const int64_t cols = min(kTile, c - col);
-        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels, [&](int64_t image, int64_t begin, int64_t end) {
-          for (int64_t j = 0; j < cols; j += kWidth) {
-            Vec factor = splat(keep_of(image));
-            if (p_.scale != nullptr) factor *= load_part(p_.scale + col + j, cols - j);
-            const Vec gamma = load_part(p_.norm_gamma + col + j, cols - j),
-                      beta = load_part(p_.norm_beta + col + j, cols - j);
-            for (int64_t i = begin; i < end; ++i) {
-              const int64_t at = (row0_ + first + i) * c + col + j;
-              store(dr + i * kTile + j, load_part(dout_ + at, cols - j) * factor);
-              store(y + i * kTile + j, load_part(saved_.xhat + at, cols - j) * gamma + beta);
-            }
-          }
-        });
+        for_each_image(row0_ - group_.row + first, 0, count, group_.pixels,
+                       [&](int64_t image, int64_t begin, int64_t end) {
+                         for (int64_t j = 0; j < cols; j += kWidth) {
+                           Vec factor = splat(keep_of(image));
+                           if (p_.scale != nullptr) factor *= load_part(p_.scale + col + j, cols - j);
+                           const Vec gamma = load_part(p_.norm_gamma + col + j, cols - j),
+                                     beta = load_part(p_.norm_beta + col + j, cols - j);
+                           for (int64_t i = begin; i < end; ++i) {
+                             const int64_t at = (row0_ + first + i) * c + col + j;
+                             store(dr + i * kTile + j, load_part(dout_ + at, cols - j) * factor);
+                             store(y + i * kTile + j, load_part(saved_.xhat + at, cols - j) * gamma + beta);
+                           }
+                         }
+                       });
         G::pack_a(dr_, tile, col / kTile, dr, kTile, count, cols);
         G::pack_a_transposed(y_transposed_, tile, col / kTile, y, kTile, count, cols);
       }

@@ -45,9 +45,7 @@ struct VisibleImages {
     int64_t first;
     int64_t operator[](int64_t col) const { return rows[col] - first; }
   };
-  Line line(int64_t image, int64_t row) const {
-    return {cells->line(image0 + image, row), cells->first_row(image0)};
-  }
+  Line line(int64_t image, int64_t row) const { return {cells->line(image0 + image, row), cells->first_row(image0)}; }
 
   template <class Body>
   void for_each_run(Line line, Body&& body) const {
@@ -87,14 +85,12 @@ inline void pad_line(const Images& images, const float* x, int64_t c, int64_t im
   }
 }
 
-// The padded lines that the kernel covers. They are padded line by line, so that they stay in the first-level cache. See
-// decision 0028.
+// The padded lines that the kernel covers. They are padded line by line, so that they stay in the first-level cache.
+// See decision 0028.
 template <class Images>
 class Window {
  public:
-  static int64_t floats(int64_t lines, int64_t w) {
-    return (lines + kKernelSize - 1) * (w + kKernelSize - 1) * kWidth;
-  }
+  static int64_t floats(int64_t lines, int64_t w) { return (lines + kKernelSize - 1) * (w + kKernelSize - 1) * kWidth; }
 
   // The lines of an image from h0 on. `memory` holds floats() values.
   Window(const Images& images, const float* x, int64_t c, int64_t image, int64_t c0, int64_t h0, float* memory)
@@ -219,7 +215,8 @@ void depthwise(Session& memory, const Images& images, int64_t c, const float* x,
   const int64_t strip = images.n * groups >= 4 * pool_threads() ? images.h : min(images.h, 14);
   const int64_t strips = ceil_div(images.h, strip);
   parallel(images.n * strips * groups, [&](int64_t task) {
-    const int64_t image = task / groups / strips, h0 = task / groups % strips * strip, lines = min(strip, images.h - h0);
+    const int64_t image = task / groups / strips, h0 = task / groups % strips * strip,
+                  lines = min(strip, images.h - h0);
     const int64_t first = task % groups * kChannels;
     float* window_memory =
         static_cast<float*>(thread_scratch(static_cast<size_t>(Window<Images>::floats(strip, images.w)) * 4));

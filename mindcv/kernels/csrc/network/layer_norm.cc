@@ -76,10 +76,10 @@ MINDCV_OPERATOR(Norm, "x[...,C] gamma[C] beta[C] -> out[...,C] xhat[...,C] facto
 MINDCV_OPERATOR(NormGrad, "xhat[...,C] factor[...] gamma[C] dout[...,C] -> grad.x[...,C] grad.gamma[C] grad.beta[C]",
                 dense_norm_backward)
 
-#define VISIBLE_NORM                           \
+#define VISIBLE_NORM                             \
   "x[N*S*T,P,P,C] mask[N,S,T] gamma[C] beta[C] " \
   "-> out[N*S*T,P,P,C] xhat[N*S*T,P,P,C] factor[N*S*T*P*P]"
-#define VISIBLE_NORM_GRAD                                                                 \
+#define VISIBLE_NORM_GRAD                                                                              \
   "mask[N,S,T] xhat[N*S*T,P,P,C] factor[N*S*T*P*P] gamma[C] dout[N*S*T,P,P,C] -> grad.x[N*S*T,P,P,C] " \
   "grad.gamma[C] grad.beta[C]"
 MINDCV_OPERATOR(VisibleNorm, VISIBLE_NORM, visible_norm_forward)

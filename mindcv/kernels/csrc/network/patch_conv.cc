@@ -227,8 +227,8 @@ void patch_backward_params(const Arguments& arguments) {
 
 // The downsampling of a compact map, whose visible patches are a batch of small images (see visible_cells.h).
 PatchShape visible_patch_shape(const Arguments& arguments) {
-  const int64_t count = count_visible(arguments.input("mask"), arguments.size('N'),
-                                      arguments.size('S') * arguments.size('T'));
+  const int64_t count =
+      count_visible(arguments.input("mask"), arguments.size('N'), arguments.size('S') * arguments.size('T'));
   const int64_t side = arguments.size('P');
   return {count, side, side, arguments.size('I'), arguments.size('k'), arguments.size('O'), kNHWC};
 }
@@ -263,8 +263,10 @@ class VisiblePatches {
         grid_h_(arguments.size('S')),
         grid_w_(arguments.size('T')),
         c_(arguments.size('I')),
-        h_(arguments.size('H') / grid_h_),
-        w_(arguments.size('W') / grid_w_),
+        image_h_(arguments.size('H')),
+        image_w_(arguments.size('W')),
+        h_(image_h_ / grid_h_),
+        w_(image_w_ / grid_w_),
         count_(count_visible(mask_, n_, grid_h_ * grid_w_)) {
     patches_ = memory.floats(count_ * c_ * h_ * w_);
   }
@@ -280,7 +282,7 @@ class VisiblePatches {
 
   // Writes the patches to their places, and 0 to the others.
   void scatter(float* x) const {
-    memset(x, 0, static_cast<size_t>(n_ * c_ * grid_h_ * h_ * grid_w_ * w_) * 4);
+    memset(x, 0, static_cast<size_t>(n_ * c_ * image_h_ * image_w_) * 4);
     for_each_line([&](int64_t at, const float* line) { memcpy(x + at, line, static_cast<size_t>(w_) * 4); });
   }
 
@@ -294,14 +296,14 @@ class VisiblePatches {
       const int64_t image = patch / (grid_h_ * grid_w_), row = patch / grid_w_ % grid_h_, col = patch % grid_w_;
       for (int64_t channel = 0; channel < c_; ++channel) {
         for (int64_t i = 0; i < h_; ++i, line += w_) {
-          body((((image * c_ + channel) * grid_h_ + row) * h_ + i) * grid_w_ * w_ + col * w_, line);
+          body(((image * c_ + channel) * image_h_ + row * h_ + i) * image_w_ + col * w_, line);
         }
       }
     }
   }
 
   const float* mask_;
-  const int64_t n_, grid_h_, grid_w_, c_, h_, w_, count_;
+  const int64_t n_, grid_h_, grid_w_, c_, image_h_, image_w_, h_, w_, count_;
   float* patches_;
 };
 
@@ -371,8 +373,7 @@ MINDCV_OPERATOR(StemParamsGradBf16, STEM_PARAMS_GRAD, patch_backward_params<Bflo
 #define VISIBLE_STEM "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] bias[O] -> out[N*S*T,H/S/k,W/T/k,O]"
 #define VISIBLE_PATCH_INPUT_GRAD \
   "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,P/k,P/k,O] -> grad.x[N*S*T,P,P,I]"
-#define VISIBLE_STEM_INPUT_GRAD \
-  "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,H/S/k,W/T/k,O] -> grad.x[N,I,H,W]"
+#define VISIBLE_STEM_INPUT_GRAD "x[N,I,H,W] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,H/S/k,W/T/k,O] -> grad.x[N,I,H,W]"
 #define VISIBLE_PATCH_PARAMS_GRAD \
   "x[N*S*T,P,P,I] mask[N,S,T] weight[O,I,k,k] dout[N*S*T,P/k,P/k,O] -> grad.weight[O,I,k,k] grad.bias[O]"
 #define VISIBLE_STEM_PARAMS_GRAD \
