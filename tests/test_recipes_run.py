@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv.config import parse_args
+from mindcv.config import PretrainConfig, TrainConfig, parse_args
 from mindcv.engine import steps_per_epoch
 from mindcv.recipe import (
     build_lr_table,
@@ -16,12 +16,18 @@ from mindcv.recipe import (
     build_trainer,
     build_training_loader,
 )
+from mindcv.recipe_pretraining import (
+    build_masked_autoencoder,
+    build_pretraining_loader,
+    build_pretraining_trainer,
+)
 from mindcv.utils.distributed import Group
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
-# `make test` runs this recipe only. Half precision takes more than a minute on CPU, whatever the size of the model.
-QUICK = "configs/convnext/convnext_atto_scratch.yaml"
+PRETRAINING = [recipe for recipe in RECIPES if Path(recipe).name.startswith("fcmae_")]
+# `make test` runs these recipes only. Half precision takes more than a minute on CPU, whatever the size of the model.
+QUICK = ("configs/convnext/convnext_atto_scratch.yaml", "configs/convnextv2/fcmae_convnextv2_atto_digits.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +44,30 @@ def folder(tmp_path_factory):
     return root
 
 
-def small(recipe, folder):
+def small(recipe, folder, config_class=TrainConfig, side="32"):
     """Return the configuration of a recipe with other data and smaller sizes."""
-    data = ["--dataset", "folder", "--data_dir", str(folder), "--num_classes", "3", "--in_channels", "3"]
-    size = ["--image_resize", "32", "--batch_size", "8", "--epoch_size", "1"]
+    classes = ["--num_classes", "3"] if config_class is TrainConfig else []
+    data = ["--dataset", "folder", "--data_dir", str(folder), *classes, "--in_channels", "3"]
+    size = ["--image_resize", side, "--batch_size", "8", "--epoch_size", "1"]
     here = ["--mode", "1", "--distribute", "False", "--device_target", "auto", "--num_parallel_workers", "2"]
     grey = ["--mean", "128,128,128", "--std", "64,64,64"]
-    return parse_args(["--config", str(ROOT / recipe), *data, *size, *here, *grey])
+    return parse_args(["--config", str(ROOT / recipe), *data, *size, *here, *grey], config_class)
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r == QUICK else pytest.mark.slow) for r in RECIPES])
+@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r in QUICK else pytest.mark.slow) for r in RECIPES])
 def test_two_steps(recipe, folder):
-    config = small(recipe, folder)
-    dataset, loader = build_training_loader(config, Group())
-    network = build_model(config, dataset.num_classes())
+    if recipe in PRETRAINING:
+        config = small(recipe, folder, PretrainConfig, "96")
+        network = build_masked_autoencoder(config)
+        _, loader = build_pretraining_loader(config, Group(), network.num_patches)
+    else:
+        config = small(recipe, folder)
+        dataset, loader = build_training_loader(config, Group())
+        network = build_model(config, dataset.num_classes())
     before = {p.name: p.asnumpy().copy() for p in network.trainable_params() if p.name.endswith("pwconv2.weight")}
     num_steps = steps_per_epoch(loader, config.gradient_accumulation_steps)
-    lr_table = build_lr_table(config, num_steps, Group())
-    trainer = build_trainer(config, network, lr_table, Group())
+    build = build_pretraining_trainer if recipe in PRETRAINING else build_trainer
+    trainer = build(config, network, build_lr_table(config, num_steps, Group()), Group())
     trainer.step.set_train(True)
     batches = [batch for batch, _ in zip(loader.batches(), range(2))]
     # A dynamic loss scale skips steps until it has come down, and the first step of a warm-up from 0 moves nothing.

@@ -1,10 +1,7 @@
 """Training processes that are killed and resumed give the same bits as an uninterrupted process."""
 
-import contextlib
 import csv
 import fcntl
-import importlib.util
-import io
 import json
 import os
 import random
@@ -21,13 +18,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
+from run_here import run_here
 
 from mindcv.config import TrainConfig
 from mindcv.convert import read_ckpt
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import SUFFIX, UNSAVED, RunDescription, Snapshot, find_newest, write_snapshot
 from mindcv.resume import check_save_dir, read_training_config
-from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import CheckpointError, UserError
 from mindcv.utils.locks import LOCK_FILE, release_folders
@@ -114,22 +111,6 @@ class Training:
                 self.process.send_signal(signal.SIGCONT)
             time.sleep(0.0005)
         raise AssertionError("no save was seen:\n" + "\n".join(self.lines))
-
-
-def run_here(script, *argv):
-    """Run a script in this process in PyNative mode, so that nothing is compiled."""
-    spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    out, err, arguments, state = io.StringIO(), io.StringIO(), sys.argv, np.random.get_state()
-    sys.argv = [f"{script}.py", *map(str, argv), "--mode", "1"]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-            spec.loader.exec_module(module)
-            run_script(module.main)
-    finally:
-        sys.argv = arguments
-        np.random.set_state(state)
-    return SimpleNamespace(status=end.value.code, out=out.getvalue(), err=err.getvalue())
 
 
 def rows(folder):

@@ -6,6 +6,7 @@ image are removed, the encoder sees the others, and a small decoder predicts the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Union
 
@@ -19,9 +20,10 @@ from mindcv.models.layers import BaseNetwork, Dense, KeepPath
 from mindcv.models.layers.image_check import check_mask, check_mask_in_graph
 from mindcv.models.layers.masked import GRN_SCOPES, MaskedEncoder
 from mindcv.models.parameter_roles import ParameterRole, feature_roles, roles_in
+from mindcv.models.pretrained import load_pretrained
 from mindcv.models.registry import model_entrypoint, register_model
 from mindcv.utils.checks import check_flags, check_int, check_ints, check_name, check_number, shown
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import UnknownKeywordError, UserError
 from mindcv.utils.logger import logger
 
 __all__ = ["FCMAE", "random_mask"]  # register_model adds the variants
@@ -163,8 +165,9 @@ class FCMAE(BaseNetwork):
     def parameter_roles(self) -> dict[str, ParameterRole]:
         """What each parameter is, by name: its part, stage and block, and whether weight decay applies to it."""
         roles = feature_roles(self.encoder.feature)
-        for cell in (self.proj, self.decoder, self.pred):
-            roles.update(roles_in(cell, "decoder"))
+        roles.update(roles_in(self.decoder, "decoder"))
+        for cell in (self.proj, self.pred):
+            roles.update(roles_in(cell, "head"))
         roles[self.mask_token.name] = ParameterRole("decoder")
         return roles
 
@@ -247,14 +250,19 @@ def _checked_sizes(img_size: int, patch_size: int, reduction: int) -> tuple[int,
     return img_size, patch_size
 
 
+_KEYWORDS = [name for name in inspect.signature(FCMAE).parameters if name not in ("encoder", "in_channels")]
+
+
 def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
-    """The masked autoencoder of a variant."""
+    """The masked autoencoder of a variant; `num_classes` of its entry function has no effect."""
+    name = f"fcmae_{encoder}"
+    for keyword in kwargs:
+        if keyword not in _KEYWORDS:
+            raise UnknownKeywordError(name, keyword, ["pretrained", "in_channels", *_KEYWORDS])
+    network = FCMAE(encoder, in_channels=in_channels, **kwargs)
     if pretrained:
-        raise UserError(
-            f"there are no published weights of fcmae_{encoder}: the published files of FCMAE hold the encoder only, "
-            f"which create_model('{encoder}.fcmae', pretrained=True) loads"
-        )
-    return FCMAE(encoder, in_channels=in_channels, **kwargs)
+        load_pretrained(network, name)  # an error, since the published files hold encoders only
+    return network
 
 
 @register_model

@@ -15,8 +15,8 @@ class ParameterRole(NamedTuple):
     """The role of one parameter in a network.
 
     Attributes:
-        part: `stem`, `downsampling`, `block`, `last norm` or `head`. The part `state` holds values that no optimizer
-            trains.
+        part: `stem`, `downsampling`, `block`, `last norm`, FCMAE's `decoder`, or `head`. The part `state` holds values
+            that no optimizer trains.
         stage: number of the stage, from 0. The stem and a downsampling layer belong to the stage that follows them.
             None for the other parts.
         block: number of the block in its stage, from 0. None outside of blocks.

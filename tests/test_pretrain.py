@@ -1,0 +1,176 @@
+"""pretrain.py trains, saves, resumes with the same bits, and draws what it reconstructs."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from run_here import run_here
+
+from mindcv.config import PretrainConfig, parse_args
+from mindcv.convert import read_ckpt
+from mindcv.engine.reconstruction import draw_reconstructions, join_patches, split_patches
+from mindcv.engine.snapshot import SUFFIX, read_snapshot
+from mindcv.models import random_mask
+from mindcv.recipe_pretraining import build_pretraining_loader
+from mindcv.utils.distributed import ALONE, Group
+from mindcv.utils.errors import DataError
+from mindcv.utils.locks import release_folders
+
+MODEL = "fcmae_convnextv2_atto"
+OPTIONS = [
+    *("--model", MODEL, "--image_resize", "64", "--batch_size", "4", "--drop_remainder", "False"),
+    *("--epoch_size", "2", "--warmup_epochs", "1", "--decay_epochs", "1", "--opt", "adamw", "--lr", "0.001"),
+    *("--gradient_accumulation_steps", "2", "--decoder_embed_dim", "16", "--train_split", "", "--log_interval", "1"),
+    *("--save_every_steps", "1", "--picture_interval", "1"),
+]
+NO_PICTURES = ("--picture_interval", "0")
+TIMINGS = ("images_per_s", "seconds")
+
+
+@pytest.fixture(autouse=True)
+def _release():
+    yield
+    release_folders()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Return a folder of images without classes, some of them in a sub-folder."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "older").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        pixels = rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / ("older" if number % 3 else ".") / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """Return the folder of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = run_here("pretrain", *OPTIONS, "--data_dir", photos, "--ckpt_save_dir", folder)
+    release_folders()
+    assert run.status == 0, run.err
+    return folder
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMINGS} for row in csv.DictReader(file)]
+
+
+def test_pretraining_saves_weights_metrics_and_pictures(whole):
+    names = {path.name for path in whole.iterdir() if not path.name.startswith(".")}
+    assert {f"{MODEL}-1_2.ckpt", f"{MODEL}-2_2.ckpt", "metrics.csv"} <= names
+    assert {"reconstruction-1.png", "reconstruction-2.png", f"{MODEL}-2_2{SUFFIX}"} <= names
+    assert [row["epoch"] for row in rows(whole)] == ["1", "2"]
+    first, last = (float(row["train_loss"]) for row in rows(whole))
+    assert 0 < last < first
+    arrays, metadata = read_ckpt(whole / f"{MODEL}-2_2.ckpt")
+    assert {"encoder.feature.0.0.weight", "mask_token", "pred.weight"} <= set(arrays)
+    assert metadata["options"]["model"] == MODEL and metadata["pretraining"]["mask_ratio"] == 0.6
+
+
+def test_resumed_pretraining_has_the_bits_of_an_uninterrupted_run(whole, photos, tmp_path):
+    middle = f"{MODEL}-2_1{SUFFIX}"
+    shutil.copy(whole / middle, tmp_path)
+    again = run_here("pretrain", "--data_dir", photos, "--ckpt_save_dir", tmp_path, "--resume", "auto", *NO_PICTURES)
+    assert again.status == 0 and f"resuming '{tmp_path / middle}': epoch 2, step 1" in again.err
+    end = f"{MODEL}-2_2{SUFFIX}"
+    expected, found = read_snapshot(whole / end).arrays, read_snapshot(tmp_path / end).arrays
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert rows(tmp_path) == rows(whole)
+
+
+def masks_of(photos, epoch, group=ALONE, **options):
+    argv = [*OPTIONS, "--data_dir", str(photos), "--num_parallel_workers", "1"]
+    for name, value in options.items():
+        argv += [f"--{name}", str(value)]
+    _, loader = build_pretraining_loader(parse_args(argv, PretrainConfig), group, 4)
+    return [masks for _, masks in loader.batches(epoch)]
+
+
+def test_masks_depend_on_seed_epoch_and_sample_only(photos):
+    first = np.concatenate(masks_of(photos, 0))
+    assert first.shape == (10, 4) and first.dtype == np.float32 and (first.sum(1) == 3).all()
+    np.testing.assert_array_equal(np.concatenate(masks_of(photos, 0, batch_size=3)), first)
+    assert (np.concatenate(masks_of(photos, 1)) != first).any()
+    assert (np.concatenate(masks_of(photos, 0, seed=1)) != first).any()
+    ranks = [np.concatenate(masks_of(photos, 0, Group(rank, 2))) for rank in (0, 1)]
+    np.testing.assert_array_equal(np.stack(ranks, 1).reshape(10, 4), first)  # samples are dealt like cards
+
+
+def test_pretraining_loader_takes_images_without_classes(photos, tmp_path):
+    config = parse_args([*OPTIONS, "--data_dir", str(photos)], PretrainConfig)
+    dataset, _ = build_pretraining_loader(config, Group(), 4)
+    assert len(dataset) == 10
+    empty = parse_args([*OPTIONS, "--data_dir", str(tmp_path)], PretrainConfig)
+    with pytest.raises(DataError, match="has no image files .*, also in its sub-folders"):
+        build_pretraining_loader(empty, Group(), 4)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "convnextv2_atto"], "'convnextv2_atto' is a classifier: .* such as 'fcmae_convnextv2_atto'"),
+        (["--image_resize", "100"], "img_size must be a multiple of patch_size, 32, got 100"),
+        (["--mask_ratio", "1.2"], "mask_ratio"),
+        (["--mask_ratio", "0.9"], "leaves none of the 4 patches visible"),
+        (["--mixup", "0.8"], "it belongs to train.py"),
+        (["--mask_patch_size", "48"], "patch_size must be a multiple of 32"),
+    ],
+)
+def test_wrong_option_of_pretraining_is_one_sentence(argv, message, photos, tmp_path):
+    run = run_here("pretrain", *OPTIONS, "--data_dir", photos, "--ckpt_save_dir", tmp_path / "new", *argv)
+    assert run.status == 1 or run.status == 2
+    assert "Traceback" not in run.err
+    assert re.search(message, run.err), run.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_refuses_a_masked_autoencoder(photos):
+    run = run_here("train", "--model", MODEL, "--data_dir", photos)
+    assert run.status != 0 and "pretrain.py trains" in run.err and "Traceback" not in run.err
+
+
+def test_split_patches_orders_values_by_row_column_and_channel():
+    images = np.arange(2 * 3 * 4 * 6).reshape(2, 3, 4, 6)
+    patches = split_patches(images, 2)
+    assert patches.shape == (2, 6, 12)
+    np.testing.assert_array_equal(patches[1, 4].reshape(2, 2, 3), images[1, :, 2:4, 2:4].transpose(1, 2, 0))
+    np.testing.assert_array_equal(join_patches(patches, images.shape), images)
+
+
+def test_picture_shows_the_image_the_visible_patches_and_the_prediction(tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (1, 3, 128, 128)).astype(np.float32)
+    mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
+    images = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    masks = random_mask(1, 4, 0.6, 0)
+    predicted = split_patches(images, 64).astype(np.float32)
+    draw_reconstructions(images, masks, predicted, mean, std, False, tmp_path / "a.png")
+    sheet = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    tiles = [sheet[22:150, 4 + 132 * i : 132 + 132 * i] for i in range(4)]
+    original = pixels[0].transpose(1, 2, 0)
+    for tile in (tiles[0], tiles[2], tiles[3]):  # the prediction is the image itself
+        np.testing.assert_array_equal(tile, original)
+    removed = np.kron(masks.reshape(2, 2), np.ones((64, 64))) > 0
+    assert (tiles[1][removed] == 128).all()
+    np.testing.assert_array_equal(tiles[1][~removed], original[~removed])
+
+
+def test_picture_takes_mean_and_deviation_of_normalised_patches_from_the_image(tmp_path):
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((1, 1, 128, 128)).astype(np.float32)
+    patches = split_patches(images, 64)
+    normalised = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
+    draw_reconstructions(images, np.ones((1, 4), np.float32), normalised, [128], [40], True, tmp_path / "a.png")
+    sheet = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    difference = np.abs(sheet[22:150, 4:132] - sheet[22:150, 4 + 264 : 132 + 264])
+    assert difference.max() <= 1
