@@ -150,12 +150,15 @@ def test_parse_command_line_joins_several_peers():
         ("--model convnext_tiny --second_run True", "second_run: has no effect on the task forward"),
         ("--model convnext_tiny --task train --second_run True --mode 1", "second_run: needs graph mode"),
         ("--model convnext_tiny --task train --second_run True --peer timm --peers_only", "second_run: cannot be"),
+        ("--task pretrain --model convnext_tiny", "model: the task pretrain measures a masked autoencoder, such as"),
+        ("--task train --model fcmae_convnextv2_tiny", "model: the task train measures a classifier, got 'fcmae_"),
+        ("--task train --model convnext_tiny --mask_ratio 0.5", "mask_ratio: has no effect on the task train"),
         ("--task data --processes 2", "processes: has no effect on the task data"),
         ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino runs in one process only, got 2"),
         ("--model convnext_tiny --only x", "only: has an effect only with --suite"),
         ("--suite docs", "results: is required with --suite"),
         ("--suite docs --results r --model convnext_tiny", "model: cannot be combined with --suite"),
-        ("--model convnext_tiny --task fly", "--task: expected one of forward, train, data, got 'fly'"),
+        ("--model convnext_tiny --task fly", "--task: expected one of forward, train, pretrain, data, got 'fly'"),
     ],
 )
 def test_parse_command_line_refuses_options_that_do_not_fit(arguments, expected):

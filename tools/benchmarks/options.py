@@ -14,23 +14,24 @@ from benchmarks.machine import available_cores
 from benchmarks.processes import LAUNCHERS
 from mindcv.config import option
 from mindcv.config.reading import read_tool_config
-from mindcv.models import is_model, list_models
+from mindcv.models import is_model, is_model_in_modules, list_models
 from mindcv.utils.errors import unknown_name
 from mindcv.utils.logger import logger
 
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
 
-TASKS = ("forward", "train", "data")
+TASKS = ("forward", "train", "pretrain", "data")
 # Peer -> tasks that it supports.
 PEERS = {"timm": TASKS, "onnxruntime": ("forward",), "openvino": ("forward",)}
 
-_COMPUTE = ("forward", "train")
+_COMPUTE = ("forward", "train", "pretrain")
 # Options that apply only to some tasks. For another task they are an error; they are not ignored.
 _TASKS_OF_OPTION = {
     **dict.fromkeys(("model", "device_target", "mode", "dtype", "processes"), _COMPUTE),
     **dict.fromkeys(("steps", "warmup", "peer_compile"), _COMPUTE),
     **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
     "second_run": ("train",),
+    "mask_ratio": ("pretrain",),
 }
 # Options that the cases of the suite set.
 _OPTIONS_OF_CASES = (
@@ -60,10 +61,13 @@ class BenchmarkConfig:
 
     # fmt: off
     task: str = _case(
-        "forward", "task to measure: the forward pass, the training step, or the data pipeline", choices=TASKS)
+        "forward", "task to measure: the forward pass, the training step, the step of masked pre-training, or the data "
+        "pipeline", choices=TASKS)
     model: str = _case("", "name of the model; required unless the task is data")
     batch_size: int = _case(8, "number of images in a batch, for each process", low=1)
     image_size: int = _case(224, "height and width of the images in pixels", low=32)
+    mask_ratio: float = _case(
+        0.6, "for the task pretrain: share of the patches of 32 pixels that is removed", above=0, below=1)
     dtype: str = _case("float32", "number format of the computation", choices=("float32", "bfloat16"))
     pipeline: str = _case(
         "train", "for the task data: the pipeline of training or of evaluation", choices=("train", "eval"))
@@ -197,6 +201,9 @@ def _task_problems(config: BenchmarkConfig) -> list[str]:
         problems.append(f"model: is required for the task {config.task}")
     elif config.model and not is_model(config.model):
         problems.append(unknown_name("model:", config.model, list_models()))
+    elif config.model and is_model_in_modules(config.model, ["fcmae"]) != (config.task == "pretrain"):
+        kind = "a masked autoencoder, such as fcmae_convnextv2_tiny" if config.task == "pretrain" else "a classifier"
+        problems.append(f"model: the task {config.task} measures {kind}, got '{config.model}'")
     if config.data_dir and not os.path.isdir(config.data_dir):
         problems.append(f"data_dir: the folder '{config.data_dir}' does not exist")
     return problems

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
 import PIL
+from mindspore import nn
 
 import mindcv
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
@@ -15,7 +16,7 @@ from mindcv.config import TrainConfig
 from mindcv.engine import CompileCache, apply_amp, create_trainer
 from mindcv.kernels import status
 from mindcv.loss import create_loss
-from mindcv.models import create_model, pack_for_inference
+from mindcv.models import create_model, pack_for_inference, random_mask
 from mindcv.optim import create_optimizer
 from mindcv.recipe import build_evaluation_loader, build_training_loader
 from mindcv.utils.device import set_device
@@ -79,16 +80,36 @@ def _forward(settings: dict[str, Any], group: Group) -> Workload:
 
 
 def _train(settings: dict[str, Any], group: Group) -> Workload:
+    images = _images(settings, group)
+    labels = ms.Tensor(np.arange(len(images)) % NUM_CLASSES, ms.int32)
     network = create_model(settings["model"], num_classes=NUM_CLASSES)
+    return _training_step(settings, group, network, create_loss("CE"), images, labels)
+
+
+def _pretrain(settings: dict[str, Any], group: Group) -> Workload:
+    images = _images(settings, group)
+    network = create_model(settings["model"], img_size=settings["image_size"], mask_ratio=settings["mask_ratio"])
+    mask = ms.Tensor(random_mask(len(images), network.num_patches, settings["mask_ratio"], group.rank))
+    return _training_step(settings, group, network, None, images, mask)
+
+
+def _training_step(
+    settings: dict[str, Any],
+    group: Group,
+    network: nn.Cell,
+    loss: Optional[nn.Cell],
+    images: ms.Tensor,
+    labels: ms.Tensor,
+) -> Workload:
     optimizer = create_optimizer(
         network, "adamw", lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, weight_decay_filter="auto", eps=1e-8
     )
     precision, cache = _precision(settings), None
-    if settings["second_run"]:
+    if settings.get("second_run"):
         cache = CompileCache(settings["compile_cache_dir"], {"settings": settings}, group)
     trainer = create_trainer(
         network,
-        create_loss("CE"),
+        loss,
         optimizer,
         amp_level=precision["level"],
         amp_dtype=precision["dtype"],
@@ -96,8 +117,6 @@ def _train(settings: dict[str, Any], group: Group) -> Workload:
         compile_cache=cache,
     )
     train_step = trainer.step.set_train(True)
-    images = _images(settings, group)
-    labels = ms.Tensor(np.arange(len(images)) % NUM_CLASSES, ms.int32)
 
     def step() -> int:
         loss, _ = train_step(images, labels)
@@ -129,4 +148,4 @@ def _data(settings: dict[str, Any]) -> Workload:
     return of_loader(lambda: loader.batches(next(epochs)), _versions())
 
 
-_TASKS = {"forward": _forward, "train": _train}
+_TASKS = {"forward": _forward, "train": _train, "pretrain": _pretrain}

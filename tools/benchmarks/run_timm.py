@@ -15,6 +15,7 @@ from timm.optim import param_groups_weight_decay
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, default_collate
 
+from benchmarks.timm_fcmae import DenseFCMAE
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
 
 __all__ = ["build"]
@@ -85,6 +86,30 @@ def _train(settings: dict[str, Any]) -> Workload:
     return Workload(step, step, _versions())
 
 
+def _pretrain(settings: dict[str, Any]) -> Workload:
+    model = DenseFCMAE(settings["model"].removeprefix("fcmae_")).to(memory_format=torch.channels_last).train()
+    groups = param_groups_weight_decay(model, WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, eps=1e-8, fused=True)
+    if settings["compile"]:
+        model = torch.compile(model)
+    images = _images(settings)
+    side = settings["image_size"] // 32
+    num_visible = int(side * side * (1 - settings["mask_ratio"]))
+    order = torch.rand(len(images), side * side).argsort(1)
+    mask = torch.ones(len(images), side * side).scatter(1, order[:, :num_visible], 0.0).reshape(-1, side, side)
+
+    def step() -> int:
+        with _autocast(settings):
+            loss = model(images, mask)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        return len(images)
+
+    return Workload(step, step, _versions())
+
+
 class _MixingCollate:
     """Collates and mixes batches in the workers. It is a class because workers may need to pickle it."""
 
@@ -131,4 +156,4 @@ def _eval_transform(settings: dict[str, Any]) -> Any:
     return create_transform(settings["image_size"], is_training=False, interpolation="bicubic", crop_pct=0.875)
 
 
-_TASKS = {"forward": _forward, "train": _train, "data": _data}
+_TASKS = {"forward": _forward, "train": _train, "pretrain": _pretrain, "data": _data}

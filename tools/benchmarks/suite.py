@@ -97,13 +97,21 @@ CASES = (
     Case("train", "convnextv2_atto", 16, steps=4),
     Case("train", "convnextv2_atto", 16, processes=2, steps=4),
     Case("train", "convnextv2_tiny", 4, processes=2, steps=2),
+    Case("pretrain", "fcmae_convnextv2_tiny", 8, steps=3),
+    Case("pretrain", "fcmae_convnextv2_atto", 32, steps=4),
     *(Case("data", batch_size=32, pipeline=pipeline, workers=n) for pipeline in ("train", "eval") for n in (1, 2)),
 )
-_HEADINGS = {"forward": "Forward pass", "train": "Training step", "data": "Data pipeline"}
+_HEADINGS = {
+    "forward": "Forward pass",
+    "train": "Training step",
+    "pretrain": "Step of masked pre-training",
+    "data": "Data pipeline",
+}
 # Task -> headers of the columns that identify a row of its table.
 _NAMES = {
     "forward": ("model", "images", "threads"),
     "train": ("model", "processes", "images each", "threads each"),
+    "pretrain": ("model", "images", "threads"),
     "data": ("pipeline", "images", "threads"),
 }
 
