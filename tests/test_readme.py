@@ -49,7 +49,7 @@ def test_documented_msrun_commands_start_the_processes_that_they_wait_for(words,
 
     monkeypatch.setattr("sys.argv", ["msrun", *words])
     options = get_args()
-    assert options.task_script in ("train.py", "validate.py")
+    assert options.task_script in ("train.py", "pretrain.py", "validate.py")
     assert {word.split("=")[0] for word in words} >= {"--worker_num", "--local_worker_num"}
     assert options.join and options.local_worker_num <= options.worker_num
     if options.local_worker_num < options.worker_num:

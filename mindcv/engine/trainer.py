@@ -283,7 +283,7 @@ def create_trainer(
 
     Args:
         network: images [B, C, H, W] to logits.
-        loss: (logits, labels) to a scalar; None if the network computes its loss itself (see `TrainStep`).
+        loss: (logits, labels) to a scalar; None for a network such as `FCMAE`, which computes its loss itself.
         optimizer: its parameters are those trained.
         metrics: kept for MindCV's callers; `evaluate` counts top-1, top-5 and loss.
         amp_level: see `apply_amp`.
@@ -338,7 +338,8 @@ def create_trainer(
 
 def _check_parts(network: nn.Cell, loss: Optional[nn.Cell], optimizer: nn.Optimizer) -> None:
     check_network("network", network)
-    if loss is not None and (not callable(loss) or isinstance(loss, nn.Optimizer)):
+    needs_loss = loss is not None or not getattr(network, "has_loss", False)
+    if needs_loss and (not callable(loss) or isinstance(loss, nn.Optimizer)):
         raise UserError(f"loss must be a function of logits and labels, got {type(loss).__name__}")
     if not isinstance(optimizer, nn.Optimizer):
         raise UserError(f"optimizer must be an optimizer, as create_optimizer makes it, got {type(optimizer).__name__}")

@@ -17,11 +17,16 @@ import pytest
 from page_blocks import ROOT, missing_lines, read_blocks, run_command, run_python, split_commands
 from PIL import Image
 
-from mindcv.config import InferConfig, TrainConfig, ValidateConfig, parse_args
+from mindcv.config import InferConfig, PretrainConfig, TrainConfig, ValidateConfig, parse_args
 from mindcv.kernels import status
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/tutorials/*.md")), *sorted(ROOT.glob("docs/how-to/*.md"))]
-CONFIGS = {"train.py": TrainConfig, "validate.py": ValidateConfig, "infer.py": InferConfig}
+CONFIGS = {
+    "train.py": TrainConfig,
+    "pretrain.py": PretrainConfig,
+    "validate.py": ValidateConfig,
+    "infer.py": InferConfig,
+}
 
 # Commands that are not executed: a pattern of the command, and the reason. They are parsed.
 NOT_EXECUTED = [
@@ -38,9 +43,10 @@ NOT_EXECUTED = [
 ]
 # Options added to commands that would run for too long: page, pattern of the command, options, reason. The slow test
 # runs the commands as they are.
-SHORT = "--mode 1 --epoch_size 1 --warmup_epochs 0 --num_samples 32 --batch_size 16 --image_resize 32"
+SHORT = "--mode 1 --epoch_size 1 --warmup_epochs 0 --num_samples 32 --batch_size 16"
 SHORTENED = [
-    ("*", r"^python train\.py(?!.*--print_config)", SHORT, "trains for minutes"),
+    ("*", r"^python train\.py(?!.*--print_config)", f"{SHORT} --image_resize 32", "trains for minutes"),
+    ("*", r"^python pretrain\.py", f"{SHORT} --image_resize 64", "trains for minutes"),
 ]
 
 
@@ -169,7 +175,7 @@ def test_quoted_messages_are_those_of_the_code():
     quoted = [block for page in PAGES for block in read_blocks(page) if block.language == "text" and not block.source]
     assert len(quoted) >= 8
     for block in quoted:
-        for words in re.split(r"\.\.\.", block.text.removeprefix("error: ").strip()):
+        for words in re.split(r"\.\.\.", block.text.removeprefix("error: ").removeprefix("warning: ").strip()):
             assert any(words in constant for constant in constants), f"line {block.line}: no message has '{words}'"
 
 

@@ -11,10 +11,21 @@ import c_boundary
 import numpy as np
 
 SIZES = [
-    {"N": 2, "H": 9, "W": 7, "C": 24, "I": 3, "O": 24, "k": 2, "n": 2},
-    {"N": 1, "H": 14, "W": 14, "C": 96, "I": 16, "O": 40, "k": 4, "n": 1},
+    {"N": 2, "H": 9, "W": 7, "C": 24, "I": 3, "O": 24, "k": 2, "n": 2, "S": 2, "T": 3, "P": 4},
+    {"N": 1, "H": 14, "W": 14, "C": 96, "I": 16, "O": 40, "k": 4, "n": 1, "S": 4, "T": 2, "P": 8},
 ]
-NAMES = ("BlockV1", "BlockV2Saving", "BlockV1Bf16", "PatchParamsGrad", "Stem", "Norm", "PackWeight")
+NAMES = (
+    "BlockV1",
+    "BlockV2Saving",
+    "BlockV1Bf16",
+    "PatchParamsGrad",
+    "Stem",
+    "Norm",
+    "PackWeight",
+    "VisibleBlockV2Saving",
+    "VisibleBlockV2Grad",
+    "VisiblePatch",
+)
 
 
 def main():
@@ -24,7 +35,10 @@ def main():
     cases = []
     for seed, (name, sizes) in enumerate((name, sizes) for name in NAMES for sizes in SIZES):
         inputs, outputs = library.shapes(name, sizes, [(5, 3)])
-        given = c_boundary.arrays_for([shape for _, shape in inputs], seed)
+        labels, shapes = zip(*inputs)
+        given = c_boundary.arrays_for(shapes, seed, labels)
+        if "mask" in labels:
+            given[labels.index("mask")][:, :, 1] = 1
         # Zeros, since a packed weight has places between its values that are never written.
         expected = [np.zeros(shape, np.float32) for _, shape in outputs]
         assert library.call(name, [*given, *expected]) is None
