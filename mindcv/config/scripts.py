@@ -106,7 +106,8 @@ class PretrainConfig(RunConfig):
     """
 
     # fmt: off
-    mask_ratio: float = _mask("mask ratio: share of the patches of an image that the mask removes", 0.6, above=0, below=1)
+    mask_ratio: float = _mask(
+        "mask ratio: share of the patches of an image that the mask removes", 0.6, above=0, below=1)
     mask_patch_size: int = _mask("height and width of a patch of the mask in pixels", 32, low=1)
     norm_pix_loss: bool = _mask(
         "normalize the pixels of each patch to mean 0 and variance 1 before they are predicted", True)
