@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -15,9 +15,9 @@ from mindcv.config import InferConfig
 from mindcv.convert import fill_weights
 from mindcv.data import (
     Compose,
+    UnreadableImages,
     create_transforms,
     find_images,
-    find_unreadable_files,
     imagenet_class_names,
     read_names_for_checkpoint,
     set_pixel_limit,
@@ -27,9 +27,8 @@ from mindcv.engine.inference import classes_of_folders, classify, draw_predictio
 from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_device, read_config
 from mindcv.utils.cli import run_script
-from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable
-from mindcv.utils.logger import logger
 
 
 def main() -> None:
@@ -63,51 +62,6 @@ def main() -> None:
         truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
         draw_predictions(predictions, config.picture, truth=truth)
     unreadable.check()
-
-
-class UnreadableImages:
-    """Names each image that cannot be read when it comes, and decides at the end whether that is an error.
-
-    Args:
-        num_images: how many images there are in all.
-        may_skip: no error as long as there is one image that can be read.
-    """
-
-    def __init__(self, num_images: int, may_skip: bool):
-        self.num_images, self.may_skip = num_images, may_skip
-        self.errors: list[DataError] = []
-
-    def leave_out(self, paths: Sequence[str]) -> list[str]:
-        """Return the images whose headers can be read.
-
-        Raises:
-            DataError: there are none.
-        """
-        errors = find_unreadable_files(paths)
-        for error in errors.values():
-            self.add(error)
-        if len(errors) == len(paths):
-            self.check()
-        return [path for path in paths if path not in errors]
-
-    def add(self, error: DataError) -> None:
-        """Take note of one image."""
-        self.errors.append(error)
-        if self.num_images > 1:
-            logger.warning("%s", error)
-
-    def check(self) -> None:
-        """Raise a DataError when images were left out that should not have been."""
-        count = len(self.errors)
-        if self.num_images == count == 1:
-            raise self.errors[0]
-        if count == self.num_images:
-            raise DataError(f"none of the {count} images can be read")
-        if count and not self.may_skip:
-            raise DataError(
-                f"{count} of {self.num_images} images cannot be read and were left out; --skip_corrupt True makes "
-                "this no error"
-            )
 
 
 def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:

@@ -24,7 +24,7 @@ from mindcv.data.holdout import ImageSubset
 from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
 from mindcv.data.image_io import decode, set_pixel_limit
 from mindcv.data.loader import ImageLoader, create_loader
-from mindcv.data.readable import find_unreadable, find_unreadable_files, why_unreadable
+from mindcv.data.readable import UnreadableImages, find_unreadable, find_unreadable_files, why_unreadable
 from mindcv.data.splits import SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
@@ -41,6 +41,7 @@ __all__ = [
     "ImageLoader",
     "ImageSubset",
     "SplitTransforms",
+    "UnreadableImages",
     "create_auto_augment",
     "create_dataset",
     "create_loader",

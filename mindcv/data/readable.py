@@ -13,8 +13,9 @@ from mindcv.data.dataset import ImageDataset
 from mindcv.data.image_io import check_header, decode
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError
+from mindcv.utils.logger import logger
 
-__all__ = ["find_unreadable", "find_unreadable_files", "why_unreadable"]
+__all__ = ["UnreadableImages", "find_unreadable", "find_unreadable_files", "why_unreadable"]
 
 _THREADS = 8  # threads mostly wait for the disk when they read headers
 
@@ -70,3 +71,48 @@ def why_unreadable(dataset: ImageDataset, index: int, whole: bool = False) -> Op
     except DataError as error:
         return str(error)
     return None
+
+
+class UnreadableImages:
+    """Names each image that cannot be read when it comes, and decides at the end whether that is an error.
+
+    Args:
+        num_images: how many images there are in all.
+        may_skip: no error as long as there is one image that can be read.
+    """
+
+    def __init__(self, num_images: int, may_skip: bool):
+        self.num_images, self.may_skip = num_images, may_skip
+        self.errors: list[DataError] = []
+
+    def leave_out(self, paths: Sequence[str]) -> list[str]:
+        """Return the images whose headers can be read.
+
+        Raises:
+            DataError: there are none.
+        """
+        errors = find_unreadable_files(paths)
+        for error in errors.values():
+            self.add(error)
+        if len(errors) == len(paths):
+            self.check()
+        return [path for path in paths if path not in errors]
+
+    def add(self, error: DataError) -> None:
+        """Take note of one image."""
+        self.errors.append(error)
+        if self.num_images > 1:
+            logger.warning("%s", error)
+
+    def check(self) -> None:
+        """Raise a DataError when images were left out that should not have been."""
+        count = len(self.errors)
+        if self.num_images == count == 1:
+            raise self.errors[0]
+        if count == self.num_images:
+            raise DataError(f"none of the {count} images can be read")
+        if count and not self.may_skip:
+            raise DataError(
+                f"{count} of {self.num_images} images cannot be read and were left out; --skip_corrupt True makes "
+                "this no error"
+            )
