@@ -1,5 +1,6 @@
 """Reads checkpoints of every known format and layout, and writes them, under this library's parameter names."""
 
+from mindcv.convert.backbone import backbone_name, open_backbone
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint, read_checkpoint
 from mindcv.convert.ckpt_file import read_ckpt, write_ckpt
 from mindcv.convert.layouts import from_mindcv, to_mindcv, weight_parameters
@@ -8,9 +9,11 @@ from mindcv.convert.safetensors_file import read_safetensors, write_safetensors
 
 __all__ = [
     "CheckpointContents",
+    "backbone_name",
     "fill_weights",
     "from_mindcv",
     "load_weights",
+    "open_backbone",
     "open_checkpoint",
     "read_checkpoint",
     "read_ckpt",

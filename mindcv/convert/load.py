@@ -130,7 +130,9 @@ def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> t
             "the checkpoint has no last norm and no head; the model's last norm keeps its values, and its head of "
             f"{num_classes} classes {_UNTRAINED}"
         )
-    return list(_NORM), "the checkpoint has no last norm; the model's last norm keeps its values and needs training"
+    return list(
+        _NORM
+    ), "the checkpoint has no last norm; the model's last norm keeps its values, and a new one only normalizes"
 
 
 def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> bool:

@@ -177,7 +177,7 @@ def encoder_of(arrays):
             "no last norm and no head; the model's last norm keeps its values, "
             "and its head of 3 classes starts from random values and needs training",
         ),
-        (0, ("norm.",), "no last norm; the model's last norm keeps its values and needs training"),
+        (0, ("norm.",), "no last norm; the model's last norm keeps its values, and a new one only normalizes"),
     ],
 )
 def test_load_weights_accepts_an_encoder_when_replace_head(tmp_path, capsys, num_classes, left, message):
