@@ -35,7 +35,8 @@ MAY_IMPORT = {
         "utils",
     },  # the names that their options can have
     "engine": BUILT,
-    "recipe_data": {"config", "data", "utils"},
+    "recipe_checks": {"config", "data", "utils"},
+    "recipe_data": {"config", "data", "recipe_checks", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
