@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from mindcv.convert.digest import DIGEST_KEY, check_digest, digest_of
+from mindcv.convert.digest import DIGEST_KEY, BlockArray, blocks_of, check_digest, digest_of
 from mindcv.convert.file_bytes import array_of, itemsize, map_file, quoted
 from mindcv.utils.errors import CheckpointError, unknown_name
 from mindcv.utils.files import atomic_path
@@ -90,7 +90,9 @@ def _read(path: Union[str, os.PathLike]) -> tuple[dict[str, np.ndarray], dict[st
 
 
 def write_safetensors(
-    path: Union[str, os.PathLike], arrays: Mapping[str, np.ndarray], metadata: Optional[Mapping[str, str]] = None
+    path: Union[str, os.PathLike],
+    arrays: Mapping[str, Union[np.ndarray, BlockArray]],
+    metadata: Optional[Mapping[str, str]] = None,
 ) -> None:
     """Write arrays, metadata and a digest of both atomically: a crash leaves either the old file or the new one.
 
@@ -98,7 +100,7 @@ def write_safetensors(
 
     Args:
         path: file to write.
-        arrays: name -> array of any shape, whose element type the format supports.
+        arrays: name -> array of any shape, whose element type the format supports. A `BlockArray` is read twice.
         metadata: name -> text.
 
     Raises:
@@ -130,8 +132,8 @@ def write_safetensors(
     with atomic_path(path) as side, open(side, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            array = arrays[name]
-            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+            for block in blocks_of(arrays[name]):
+                file.write(block)
 
 
 class _Entry:
