@@ -15,7 +15,14 @@ import numpy as np
 from mindspore import Parameter, nn
 
 from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, PretrainConfig, RunConfig, TrainConfig, parse_args
-from mindcv.convert import CheckpointContents, load_weights, open_checkpoint, weight_parameters
+from mindcv.convert import (
+    CheckpointContents,
+    backbone_name,
+    load_weights,
+    open_backbone,
+    open_checkpoint,
+    weight_parameters,
+)
 from mindcv.convert.layouts import rename
 from mindcv.data import ImageDataset, create_auto_augment
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
@@ -49,6 +56,7 @@ __all__ = [
     "build_trainer",
     "build_training_loader",
     "checkpoint_metadata",
+    "open_backbone_weights",
     "open_weights",
     "parse_command_line",
     "prepare_device",
@@ -209,7 +217,7 @@ def _is_alike(value: Any, other: Any) -> bool:
 
 
 def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[], CheckpointContents]]:
-    """Open the weights to evaluate, and complete the configuration with the metadata of the checkpoint.
+    """Open the weights of a classifier, and complete the configuration with the metadata of the checkpoint.
 
     Published weights are downloaded only when they are read, so that the caller can check its data first.
 
@@ -217,7 +225,7 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
         The complete configuration, the metadata of the checkpoint, and a function that reads the weights.
 
     Raises:
-        UserError: the published weights do not exist or have no classifier, or `num_classes` is not theirs.
+        UserError: the weights do not exist or have no classifier, or `num_classes` is not theirs.
         CheckpointError: see `mindcv.convert.open_checkpoint`.
         ConfigError: no model is named, or options do not go together.
     """
@@ -225,18 +233,52 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
     if config.pretrained:
         weights = pretrained_weights(config.model)
         if not weights.num_classes:
-            raise UserError(f"{weights.name} has no classifier: fine-tune it (train.py --pretrained True) first")
+            raise UserError(f"{weights.name} has no classifier: {_WITHOUT_CLASSIFIER} (train.py --pretrained True)")
         options = pretrained_options(weights)
         config = _completed(config, options, weights.num_classes)
         return config, {"options": options}, lambda: open_checkpoint(fetch_pretrained(weights), ema=ema)
     contents = open_checkpoint(config.ckpt_path, ema=ema)
-    # In the files of others these names may stand for anything.
-    metadata = {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
+    metadata = _own_metadata(contents)
     options = dict(metadata.get("options", {}))
+    if backbone_name(str(options.get("model"))) != options.get("model", "None"):
+        raise UserError(
+            f"checkpoint '{config.ckpt_path}' holds a masked autoencoder, which has no classifier: "
+            f"{_WITHOUT_CLASSIFIER} (train.py --pretrained_encoder FILE)"
+        )
     num_classes = _num_classes_of(contents)
     if num_classes:
         options["num_classes"] = num_classes
     return _completed(config, options, num_classes), metadata, lambda: contents
+
+
+_WITHOUT_CLASSIFIER = "measure its features with validate.py --probe knn, or fine-tune it"
+
+
+def open_backbone_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[], CheckpointContents]]:
+    """Open the weights of a backbone, of which the features are wanted. It is like `open_weights` otherwise.
+
+    The weights may belong to a classifier, to a pre-training network or to an encoder. Their number of classes does not
+    matter.
+
+    Raises:
+        UserError: the weights do not exist.
+        CheckpointError: see `mindcv.convert.open_backbone`.
+        ConfigError: no model is named, or options do not go together.
+    """
+    ema = config.ema if "ema" in config.given else None
+    if config.pretrained:
+        weights = pretrained_weights(config.model)
+        options = {name: value for name, value in pretrained_options(weights).items() if name != "num_classes"}
+        config = _completed(config, options, num_classes=0)
+        return config, {"options": options}, lambda: open_backbone(fetch_pretrained(weights), ema=ema)
+    contents = open_backbone(config.ckpt_path, ema=ema)
+    metadata = _own_metadata(contents)
+    return _completed(config, metadata.get("options", {}), num_classes=0), metadata, lambda: contents
+
+
+def _own_metadata(contents: CheckpointContents) -> dict[str, Any]:
+    """Return the metadata of this library's files; in the files of others these names may stand for anything."""
+    return {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
 
 
 def _completed(config: _Config, options: Mapping[str, Any], num_classes: int) -> _Config:

@@ -74,8 +74,8 @@ def _advice(folder: str, names: Sequence[str], option: str) -> str:
     return "; there are no other folders of classes below it"
 
 
-def check_readable(config: RunConfig, dataset: ImageDataset, group: Group) -> None:
-    """Check that the validation images can be read, so that they do not end a run after hours of training.
+def check_readable(config: RunConfig, dataset: ImageDataset, group: Group, kind: str) -> None:
+    """Check that images can be read, so that they do not end a run after hours of work. `kind` names the images.
 
     Raises:
         DataError: there are some, in all processes alike. With `skip_corrupt`, they are left out instead.
@@ -89,7 +89,7 @@ def check_readable(config: RunConfig, dataset: ImageDataset, group: Group) -> No
         return
     listed = "; ".join(f"'{dataset.describe(index)}': {why_unreadable(dataset, index, whole)}" for index in bad[:8])
     listed += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
-    told = f"{len(bad)} of the {len(dataset)} validation images cannot be read: {listed}"
+    told = f"{len(bad)} of the {len(dataset)} {kind} images cannot be read: {listed}"
     if not config.skip_corrupt or len(bad) == len(dataset):
         raise DataError(f"{told} (--skip_corrupt True leaves such images out)")
     if group.is_main:

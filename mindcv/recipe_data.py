@@ -31,6 +31,7 @@ from mindcv.utils.logger import logger
 __all__ = [
     "PREPROCESSING",
     "build_evaluation_loader",
+    "build_probe_training_loader",
     "build_training_loader",
     "counted_classes",
     "find_class_numbers",
@@ -122,17 +123,47 @@ def build_evaluation_loader(
     check_num_classes(config, dataset)
     if class_to_idx is None:
         check_class_folders(config, dataset, "train_split" if is_held_out else "val_split")
-    check_readable(config, dataset, group)
+    check_readable(config, dataset, group, "validation")
     if group.is_main and not is_held_out:  # `_tell_held_out` logs the number of held-out images
         _tell_classes_without_images(config, dataset)
-    loader = create_loader(
+    return dataset, _loader_without_augmentation(config, dataset)
+
+
+def build_probe_training_loader(config: ValidateConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
+    """Build the data set of the images that a probe learns from, and its loader, which does not augment them.
+
+    They are the images of `train_split` without those that are held out for validation (`val_fraction`).
+
+    Raises:
+        UserError: the validation images would be the same.
+        DataError: the images are not there or cannot be read.
+    """
+    val_fraction = config.val_fraction if _is_held_out(config) else 0.0
+    if not val_fraction and _validates_training_images(config):
+        raise UserError(
+            "a probe cannot be measured on the images that it learns from, and train_split and val_split are the same: "
+            "give another --val_split, or hold a share of the images out with --val_fraction 0.2"
+        )
+    try:
+        dataset = open_dataset(config, group, "train_split", shuffle=False, val_fraction=val_fraction)
+    except MissingSplitError as error:
+        raise DataError(
+            f"{error.finding}: a probe learns from the training images, so give their folder as --train_split"
+        ) from None
+    check_num_classes(config, dataset)
+    check_class_folders(config, dataset, "train_split")
+    check_readable(config, dataset, group, "training")
+    return dataset, _loader_without_augmentation(config, dataset)
+
+
+def _loader_without_augmentation(config: RunConfig, dataset: ImageDataset) -> ImageLoader:
+    return create_loader(
         dataset,
         config.batch_size,
         num_classes=dataset.num_classes(),
         transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
         num_parallel_workers=num_workers(config),
     )
-    return dataset, loader
 
 
 def _create_validation_split(
@@ -203,8 +234,12 @@ def _create_held_out(
 
 
 def _of_whose_classes(config: RunConfig, error: UnknownClassesError) -> UnknownClassesError:
-    whose = "the training's" if isinstance(config, TrainConfig) else "the checkpoint's"
-    return UnknownClassesError(error.folder, error.names, error.known, whose)
+    return UnknownClassesError(error.folder, error.names, error.known, _owner_of_classes(config))
+
+
+def _owner_of_classes(config: RunConfig) -> str:
+    is_of_training = isinstance(config, TrainConfig) or getattr(config, "probe", None)
+    return "the training's" if is_of_training else "the checkpoint's"
 
 
 def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> Optional[dict[str, int]]:
@@ -344,6 +379,8 @@ def _tell_classes_without_images(config: RunConfig, dataset: ImageDataset) -> No
             counted = f"predictions choose among these {there} only (restrict_classes)"
         else:
             counted = f"predictions choose among all {every}"
-            counted += f"; --restrict_classes True restricts them to these {there}" if there > 1 else ""
-        told = f"the images are of {there} of the checkpoint's {every} classes, and none is of {shorten(absent, 4)}"
+            if there > 1 and not getattr(config, "probe", None):
+                counted += f"; --restrict_classes True restricts them to these {there}"
+        told = f"the images are of {there} of {_owner_of_classes(config)} {every} classes"
+        told += f", and none is of {shorten(absent, 4)}"
         logger.info("%s; %s", told, counted)

@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
 INTRODUCTION = """\
 # Options
 
-This page lists every option of `train.py`, `pretrain.py`, `validate.py` and `infer.py`.
+This page lists every option of `train.py`, `pretrain.py`, `validate.py`, `infer.py` and
+`tools/extract_features.py`.
 
 - On the command line an option is a flag: `--batch_size 64`. In a YAML file it is a key:
   `batch_size: 64`. A flag overrides the file that `--config` names.
@@ -66,7 +67,8 @@ def _default(option: Option) -> str:
 
 def _scripts(option: Option) -> str:
     """Return the names of the scripts that use the option, without their suffix."""
-    users = [config.script.partition(".")[0] for config in SCRIPT_CONFIGS if option.name in used_options(config)]
+    users = [config for config in SCRIPT_CONFIGS if used_options(config).get(option.name) == option]
+    users = [config.script.partition(".")[0] for config in users]
     return "all" if len(users) == len(SCRIPT_CONFIGS) else ", ".join(users)
 
 

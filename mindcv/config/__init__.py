@@ -10,6 +10,7 @@ from mindcv.config.options import (
 )
 from mindcv.config.scripts import (
     SCRIPT_CONFIGS,
+    ExtractConfig,
     InferConfig,
     PretrainConfig,
     TrainConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "NEUTRAL_OPTIONS",
     "PREPROCESSING",
     "SCRIPT_CONFIGS",
+    "ExtractConfig",
     "InferConfig",
     "PretrainConfig",
     "RunConfig",

@@ -129,6 +129,24 @@ _CHECKS: tuple[_Check, ...] = (
         "results_file: its name must end in .csv or .json",
     ),
     (
+        ("output",),
+        lambda c: not c.output or c.output.lower().endswith((".npz", ".safetensors")),
+        "output: its name must end in .npz or .safetensors",
+    ),
+    (
+        ("probe", "probe_k"),
+        lambda c: c.probe == "knn" or c.given.get("probe_k") != "command line",
+        "probe_k: is used with probe: knn only",
+    ),
+    *(
+        (
+            ("probe", name),
+            lambda c, name=name: not (c.probe and getattr(c, name)),
+            f"{name}: cannot stand beside probe, whose classes are those of the training images",
+        )
+        for name in ("class_names_file", "restrict_classes")
+    ),
+    (
         ("val_fraction", "val_split"),
         lambda c: {c.given.get("val_fraction"), c.given.get("val_split")} != {"command line"} or not c.val_fraction,
         "val_fraction: holds out training images to validate on, so val_split has no use beside it",

@@ -104,7 +104,8 @@ _TRAINING = ("train.py", "pretrain.py")
 _WITH_DATA = ("train.py", "validate.py")
 _WITH_SPLITS = (*_WITH_DATA, "pretrain.py")
 _CLASSIFY = ("train.py", "validate.py", "infer.py")
-_ALL = (*_CLASSIFY, "pretrain.py")
+_WITH_WEIGHTS = (*_CLASSIFY, "tools/extract_features.py")
+_ALL = (*_WITH_WEIGHTS, "pretrain.py")
 
 _general = partial(option, group="General", scripts=_TRAINING)
 _data = partial(option, group="Data set and loader", scripts=_TRAIN)
@@ -124,6 +125,7 @@ _WAYS_OUT = {
     "model": "give --model NAME, for example --model convnext_tiny, or a recipe with --config FILE",
     "ckpt_path": "give --ckpt_path FILE for your own weights, or --model NAME --pretrained True for published ones",
     "image_path": "give --image_path with one or more files, folders or patterns, for example --image_path photos",
+    "output": "give the file for the features, for example --output features.npz",
 }
 
 
@@ -249,11 +251,11 @@ class RunConfig:
         None, "rate of stochastic depth (drop path); None means the model's default", low=0, below=1)
     pretrained: bool = _model(
         False, "download the published pretrained weights of the model; where there are several, the name of the "
-        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_CLASSIFY)
-    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_CLASSIFY)
+        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_WITH_WEIGHTS)
+    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_WITH_WEIGHTS)
     ema: bool = _model(
         False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
-        "averaged weights of the checkpoint", scripts=_CLASSIFY)
+        "averaged weights of the checkpoint", scripts=_WITH_WEIGHTS)
     head_init_scale: float = _model(1.0, "factor that the classifier's initial weights are multiplied by", low=0)
     layer_scale_init_value: Optional[float] = _model(
         None, "initial value of LayerScale in ConvNeXt (V1); None means the model's default", low=0)
@@ -366,7 +368,7 @@ class RunConfig:
     amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=AMP_LEVELS)
     val_amp_level: str = _amp(
         "O0", "mixed precision level of validation and inference; O0 is float32 throughout",
-        choices=AMP_LEVELS, scripts=_CLASSIFY)
+        choices=AMP_LEVELS, scripts=_WITH_WEIGHTS)
     amp_dtype: str = _amp(
         "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_ALL)
     amp_cast_list: Optional[list[str]] = _amp(

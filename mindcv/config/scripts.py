@@ -11,11 +11,22 @@ from typing import Any, Callable, ClassVar, Optional, TypeVar
 from mindcv.config.options import PREPROCESSING, RunConfig, option
 from mindcv.config.parsing import used_options
 from mindcv.config.reading import read_config
+from mindcv.engine.probe import PROBES
 from mindcv.models.layers.masked import GRN_SCOPES
 
-__all__ = ["SCRIPT_CONFIGS", "InferConfig", "PretrainConfig", "TrainConfig", "ValidateConfig", "parse_args"]
+__all__ = [
+    "SCRIPT_CONFIGS",
+    "ExtractConfig",
+    "InferConfig",
+    "PretrainConfig",
+    "TrainConfig",
+    "ValidateConfig",
+    "parse_args",
+]
 
 _output = partial(option, group="Results")
+_probe = partial(option, group="Probe of frozen features")
+_extract = partial(option, group="Extraction of features")
 
 
 def _mask(help: str, default: Any, **bounds: Any) -> Any:
@@ -67,13 +78,19 @@ class ValidateConfig(_WeightsConfig):
     from the table of published weights.
     """
 
+    # fmt: off
     results_json: str = _output("", "JSON file to write the metrics to")
     per_class_csv: str = _output("", "CSV file to write the accuracy of each class to")
     confusion_matrix: str = _output("", "picture file to draw the confusion matrix to, for example confusion.png")
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
     restrict_classes: bool = _output(
-        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes"
-    )
+        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes")
+    probe: Optional[str] = _probe(
+        None, "probe that measures the features of a frozen backbone instead of the predictions of its classifier: "
+        "nearest neighbours (knn) or a linear classifier (linear), which learn from train_split; None means no probe",
+        choices=PROBES)
+    probe_k: int = _probe(20, "number k of the nearest training images that vote in the probe knn", low=1)
+    # fmt: on
     script: ClassVar[str] = "validate.py"
 
 
@@ -96,6 +113,27 @@ class InferConfig(_WeightsConfig):
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
     required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
     script: ClassVar[str] = "infer.py"
+
+
+@dataclass
+class ExtractConfig(_WeightsConfig):
+    """Write the features of images to a file: python tools/extract_features.py --ckpt_path FILE --image_path FOLDER
+    --output features.npz [--option value ...]
+
+    Options you leave out (model and preprocessing) are read from the checkpoint, if it holds them, or from the table of
+    published weights.
+    """
+
+    image_path: str = _extract(
+        "", "folder of images, whose sub-folders are the classes; images outside of them have the label -1"
+    )
+    output: str = _extract("", "output file for the features of the images; its name ends in .npz or .safetensors")
+    required: ClassVar[Mapping[str, str]] = {
+        **_WeightsConfig.required,
+        "image_path": "required",
+        "output": "required",
+    }
+    script: ClassVar[str] = "tools/extract_features.py"
 
 
 @dataclass
@@ -130,7 +168,7 @@ class PretrainConfig(RunConfig):
         return used_options(PretrainConfig) if self.resume else ()
 
 
-SCRIPT_CONFIGS = (TrainConfig, PretrainConfig, ValidateConfig, InferConfig)
+SCRIPT_CONFIGS = (TrainConfig, PretrainConfig, ValidateConfig, InferConfig, ExtractConfig)
 _Config = TypeVar("_Config", bound=RunConfig)
 
 

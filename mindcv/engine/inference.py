@@ -23,7 +23,7 @@ from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path, atomic_write_text
 from mindcv.utils.logger import logger
 
-__all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "write_predictions"]
+__all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "read_image", "write_predictions"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def classify(
         images = {}
         for path in paths[first : first + batch_size]:
             try:
-                images[path] = _read(path, transform)
+                images[path] = read_image(path, transform)
             except DataError as error:
                 if on_unreadable is None:
                     raise
@@ -89,7 +89,12 @@ def _most_probable(
         yield Prediction(path, tuple(int(i) for i in indices), names, tuple(float(row[i]) for i in indices))
 
 
-def _read(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:
+def read_image(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """Return `transform` of the bytes of an image file.
+
+    Raises:
+        DataError: the image cannot be read. The message names it.
+    """
     try:
         return transform(Path(path).read_bytes())
     except DataError as error:

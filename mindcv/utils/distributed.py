@@ -86,6 +86,22 @@ class Group:
         summed = ops.AllReduce()(ms.Tensor(pieces)).asnumpy().astype(np.int64)
         return sum(summed[i] << (_BITS * i) for i in range(5))
 
+    def gather(self, rows: np.ndarray, num_rows: int) -> np.ndarray:
+        """Return the rows of all processes, exactly.
+
+        AllReduce is used, because a sum in which all but one summand are 0 is exact.
+
+        Args:
+            rows: float32 [N, D], with N at most `num_rows`. N may differ between processes.
+            num_rows: number of rows of each process in the result.
+
+        Returns:
+            float32 [size, num_rows, D]. Rows that a process does not have are 0.
+        """
+        gathered = np.zeros((self.size, num_rows, rows.shape[1]), np.float32)
+        gathered[self.rank, : len(rows)] = rows
+        return gathered if self.size == 1 else ops.AllReduce()(ms.Tensor(gathered)).asnumpy()
+
 
 ALONE = Group()  # the one process of a run without others
 

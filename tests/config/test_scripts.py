@@ -5,15 +5,17 @@ import contextlib
 import dataclasses
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv import recipe
+from mindcv import recipe, recipe_probe
 from mindcv.config import (
     PREPROCESSING,
+    ExtractConfig,
     InferConfig,
     PretrainConfig,
     RunConfig,
@@ -31,12 +33,14 @@ CLASSES = {
     "pretrain.py": PretrainConfig,
     "validate.py": ValidateConfig,
     "infer.py": InferConfig,
+    "tools/extract_features.py": ExtractConfig,
 }
 WORKING = {
     TrainConfig: ["--model", "convnext_atto"],
     PretrainConfig: ["--model", "fcmae_convnextv2_atto"],
     ValidateConfig: ["--ckpt_path", "a.ckpt"],
     InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
+    ExtractConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats", "--output", "a.npz"],
 }
 # `build_model` reads these options for every script. They change only the training of a network.
 TRAINING_OF_A_NETWORK = {
@@ -71,6 +75,10 @@ def test_shared_options_name_their_scripts():
         (PretrainConfig, ["--mixup", "0.8"], "train.py"),
         (TrainConfig, ["--mask_ratio", "0.6"], "pretrain.py"),
         (TrainConfig, ["--per_class_csv", "a.csv"], "validate.py"),
+        (TrainConfig, ["--probe", "knn"], "validate.py"),
+        (ExtractConfig, ["--top_k", "3"], "infer.py"),
+        (ExtractConfig, ["--num_classes", "3"], "train.py, validate.py and infer.py"),
+        (InferConfig, ["--output", "a.npz"], "tools/extract_features.py"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -181,14 +189,17 @@ def names_in(*files):
 def options_read(script, argv, monkeypatch):
     """Return the options that `main` of a script reads. Reading weights and running the network are replaced."""
     config, read = recording(parse_args(argv, CLASSES[script]))
-    module_of = importlib.util.spec_from_file_location(f"reading_{script[:-3]}", ROOT / script)
+    module_of = importlib.util.spec_from_file_location(f"reading_{Path(script).stem}", ROOT / script)
     module = importlib.util.module_from_spec(module_of)
     module_of.loader.exec_module(module)
     contents = CheckpointContents({}, {"options": {"model": "convnext_atto"}})
     monkeypatch.setattr(recipe, "parse_command_line", lambda config_class: config)
     monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
-    for name in ("fill_weights", "evaluate", "report", "classify"):
+    monkeypatch.setattr(recipe, "open_backbone", lambda *args, **keywords: contents)
+    monkeypatch.setattr(recipe_probe, "fill_weights", lambda *args, **keywords: None)
+    for name in ("fill_weights", "evaluate", "report", "classify", "extract_features", "extract_from_files"):
         monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
+    monkeypatch.setattr(module, "run_probe", lambda *args, **keywords: sys.exit(), raising=False)
     with contextlib.suppress(SystemExit):
         module.main()
     return read
@@ -203,16 +214,19 @@ def images(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("script", ["validate.py", "infer.py"])
-def test_script_reads_every_option_it_accepts(script, images, monkeypatch):
+@pytest.mark.parametrize("script", ["validate.py", "infer.py", "tools/extract_features.py"])
+def test_script_reads_every_option_it_accepts(script, images, monkeypatch, tools):
     where = ["--data_dir", images] if script == "validate.py" else ["--image_path", images / "val" / "a"]
     names = images / "names.txt"
     names.write_text("a\nb\n")
     where += ["--class_names_file", names, "--num_classes", 2] if script == "infer.py" else []
+    where += ["--output", images / "a.npz"] if script == "tools/extract_features.py" else []
     argv = ["--ckpt_path", "a.ckpt", "--mode", 1, "--image_resize", 32, "--ema", True, *where]
     read = options_read(script, list(map(str, argv)), monkeypatch)
     if script == "validate.py":
         argv += ["--val_fraction", 0.5, "--train_split", "val"]
+        read |= options_read(script, list(map(str, argv)), monkeypatch)
+        argv += ["--probe", "knn", "--probe_k", 2]
         read |= options_read(script, list(map(str, argv)), monkeypatch)
     used = used_options(CLASSES[script]).keys() - {"config"}
     assert used - read == set(), "accepted, but never read"
@@ -224,7 +238,8 @@ def test_script_reads_every_option_it_accepts(script, images, monkeypatch):
 def test_training_reads_every_option_it_accepts():
     read = set(
         names_in(
-            "train.py", "mindcv/recipe.py", "mindcv/recipe_data.py", "mindcv/recipe_callbacks.py", "mindcv/resume.py"
+            *("train.py", "mindcv/resume.py"),
+            *(f"mindcv/recipe{part}.py" for part in ("", "_checks", "_data", "_callbacks")),
         )
     )
     unread = used_options(TrainConfig).keys() - read - set(PREPROCESSING)
