@@ -198,6 +198,20 @@ def test_validation_in_two_processes_gives_the_counts_of_one(folder, alone):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("probe", ["knn", "linear"])
+def test_probe_in_two_processes_gives_the_bits_of_one(folder, alone, probe):
+    found = []
+    for num in (1, 2):
+        results = folder / f"{probe}-{num}.json"
+        data = ("--dataset", "digits", "--batch_size", "50", "--ckpt_path", str(alone / "convnextv2_atto-2_4.ckpt"))
+        job = Job(folder, num, "validate.py", *data, "--probe", probe, "--mode", "1", "--results_json", str(results))
+        assert job.end() == 0, job.said() + job.said(0)
+        found.append(results.read_text())
+    assert found[1] == found[0]
+    assert json.loads(found[0])["num_images"] == 359 and json.loads(found[0])["top_1"] > 0.5
+
+
+@pytest.mark.slow
 def test_launcher_names_a_rank_that_was_killed(folder):
     job = train(folder, 2, 12, "--epoch_size", "50", name="killed")
     job.wait_for("epoch 1/50 step 4/4", rank=0)  # an earlier step has been saved by then

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv.config import InferConfig, TrainConfig, ValidateConfig
+from mindcv.config import SCRIPT_CONFIGS
 from mindcv.config.parsing import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_options_that_pages_name_exist():
     from benchmarks.options import BenchmarkConfig
     from preview_data import PreviewConfig
 
-    configs = (TrainConfig, ValidateConfig, InferConfig, BenchmarkConfig, PreviewConfig)
+    configs = (*SCRIPT_CONFIGS, BenchmarkConfig, PreviewConfig)
     known = {name for config in configs for name in options_of(config)} | OTHER_OPTIONS
     unknown = set()
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*/*.md")]:
