@@ -74,9 +74,9 @@ class FeatureRows:
         data = self._file.read(max(stop - start, 0) * row_bytes)
         return np.frombuffer(data, self.dtype).reshape(-1, self.num_features)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all rows in order, some 16 MB at a time."""
-        step = max(1, _BLOCK_BYTES // (self.num_features * self.dtype.itemsize))
+    def blocks(self, max_rows: Optional[int] = None) -> Iterator[np.ndarray]:
+        """Yield all rows in order, at most 16 MB and `max_rows` rows at a time."""
+        step = max(1, min(_BLOCK_BYTES // (self.num_features * self.dtype.itemsize), max_rows or self.num_rows))
         for start in range(0, self.num_rows, step):
             yield self.read(start, start + step)
 

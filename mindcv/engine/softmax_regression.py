@@ -1,6 +1,9 @@
 """Multinomial logistic regression in float64, trained to convergence by L-BFGS with all images in each iteration.
 
-L-BFGS: Nocedal and Wright, "Numerical Optimization", second edition, algorithm 7.4 and 7.5.
+The result has the same bits for any number of threads: the factors of matrix products have so few bits that the
+products are exact, and NumPy sums in a fixed order everywhere else (decision 0083).
+
+L-BFGS: Nocedal and Wright, "Numerical Optimization", second edition, algorithms 7.4 and 7.5.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ _TOLERANCE = 1e-5  # largest gradient of the mean loss at the end
 _MAX_ITERATIONS = 1000
 _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 _KEPT_BYTES = 1 << 29  # standardized rows of up to this size stay in memory
+_BITS = 20  # of a factor of a matrix product
+_MAX_TERMS = 1 << (53 - 2 * _BITS)  # largest number of products whose sum float64 holds exactly
 
 _Block = tuple[np.ndarray, np.ndarray]
 
@@ -28,7 +33,8 @@ _Block = tuple[np.ndarray, np.ndarray]
 class StandardizedRows:
     """Rows of features less their mean and divided by their standard deviation, in float64, with their labels.
 
-    Mean and deviation are taken over all rows. A feature that is constant becomes 0.
+    Mean and deviation are taken over all rows. A feature that is constant becomes 0. The values are rounded to 2**-20
+    of the largest one.
 
     Args:
         rows: features.
@@ -48,12 +54,18 @@ class StandardizedRows:
         # The rounding of the mean gives a constant feature a tiny deviation.
         is_constant = deviation <= 1e-12 * np.abs(self.mean)
         self.scale = np.where(is_constant, 0.0, 1.0 / np.where(is_constant, 1.0, deviation))
+        largest = max(float(np.abs(self._standardized(block)).max()) for block in rows.blocks())
+        self.unit = _unit_of(largest)
+
+    def _standardized(self, rows: np.ndarray) -> np.ndarray:
+        return (rows - self.mean) * self.scale
 
     def like(self, rows: FeatureRows, labels: np.ndarray) -> Iterator[_Block]:
         """Yield blocks of other rows, standardized by the mean and the deviation of these ones, with their labels."""
         start = 0
-        for block in rows.blocks():
-            yield (block - self.mean) * self.scale, labels[start : start + len(block)]
+        for block in rows.blocks(_MAX_TERMS):
+            features = np.rint(self._standardized(block) / self.unit) * self.unit
+            yield features, labels[start : start + len(block)]
             start += len(block)
 
     def chosen(self, is_chosen: np.ndarray) -> _ChosenRows:
@@ -82,6 +94,23 @@ class _ChosenRows:
                 yield features[here], labels[here]
 
 
+def _unit_of(largest: float) -> float:
+    """Return the power of 2 of which `largest` is at most 2**20 times."""
+    return 2.0 ** (np.frexp(largest)[1] - _BITS)
+
+
+def _product(rounded: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Return the matrix product of a factor of 20 bits and any other one, which is rounded to 40 bits.
+
+    The other one is split into two parts of 20 bits. Float64 holds all sums of their products exactly, so that the
+    order of the sums does not matter.
+    """
+    unit = _unit_of(float(np.abs(factor).max()))
+    high = np.rint(factor / unit) * unit
+    fine = unit * 2.0**-_BITS
+    return rounded @ high + rounded @ (np.rint((factor - high) / fine) * fine)
+
+
 class SoftmaxRegression:
     """A linear classifier with the loss mean(cross-entropy) + l2 / 2 * sum(weight ** 2); the biases have no penalty.
 
@@ -107,14 +136,14 @@ class SoftmaxRegression:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return the logits [N, num_classes] of standardized features [N, features]."""
-        return features @ self.weights[:, :-1].T + self.weights[:, -1]
+        return _product(features, self.weights[:, :-1].T) + self.weights[:, -1]
 
     def _loss(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the loss of weights, and its gradient."""
         weights = flat.reshape(self.num_classes, -1)
         loss, gradient = 0.0, np.zeros_like(weights)
         for features, labels in self.rows:
-            logits = features @ weights[:, :-1].T + weights[:, -1]
+            logits = _product(features, weights[:, :-1].T) + weights[:, -1]
             logits -= logits.max(axis=1, keepdims=True)
             true = np.arange(len(labels)), labels
             loss -= logits[true].sum()
@@ -123,7 +152,7 @@ class SoftmaxRegression:
             loss += np.log(sums).sum()
             logits /= sums
             logits[true] -= 1.0
-            gradient[:, :-1] += logits.T @ features
+            gradient[:, :-1] += _product(features.T, logits).T
             gradient[:, -1] += logits.sum(axis=0)
         loss, gradient = loss / self.rows.num_rows, gradient / self.rows.num_rows
         gradient[:, :-1] += self.l2 * weights[:, :-1]
@@ -161,7 +190,7 @@ def minimize(
         if largest <= tolerance:
             return Minimum(point, iteration, largest, True)
         direction = -_scaled_by_curvature(gradient, pairs)
-        slope = float(gradient @ direction)
+        slope = _dot(gradient, direction)
         size = 1.0 if pairs else min(1.0, 1.0 / float(np.sqrt(-slope)))
         for _ in range(30):  # Armijo's condition, by bisection
             other = point + size * direction
@@ -172,8 +201,8 @@ def minimize(
         else:  # the value is exact to rounding already
             return Minimum(point, iteration, largest, False)
         step, change = other - point, other_gradient - gradient
-        curvature = float(step @ change)
-        if curvature > 1e-12 * float(change @ change):
+        curvature = _dot(step, change)
+        if curvature > 1e-12 * _dot(change, change):
             pairs.append((step, change, curvature))
         point, value, gradient = other, other_value, other_gradient
     largest = float(np.abs(gradient).max())
@@ -184,11 +213,16 @@ def _scaled_by_curvature(gradient: np.ndarray, pairs: deque[tuple[np.ndarray, np
     """Return the product of the estimated inverse Hessian and the gradient (the two-loop recursion)."""
     result, factors = gradient.copy(), []
     for step, change, curvature in reversed(pairs):
-        factors.append(float(step @ result) / curvature)
+        factors.append(_dot(step, result) / curvature)
         result -= factors[-1] * change
     if pairs:
         _, change, curvature = pairs[-1]
-        result *= curvature / float(change @ change)
+        result *= curvature / _dot(change, change)
     for (step, change, curvature), factor in zip(pairs, reversed(factors)):
-        result += (factor - float(change @ result) / curvature) * step
+        result += (factor - _dot(change, result) / curvature) * step
     return result
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> float:
+    # The operator @ would sum in an order that depends on the number of threads.
+    return float((one * other).sum())
