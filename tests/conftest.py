@@ -1,5 +1,6 @@
 """Fixtures that tests of several packages share."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -133,12 +134,15 @@ def reference():
 class FakeProcesses:
     """A stand-in for `ops` with an AllReduce that adds up the arrays of all ranks in float32, as on CPU.
 
-    `sent` holds the arrays that the current rank has sent. `answers` holds the sum for each call, or None at first.
+    `sent` holds the arrays that the current rank has sent. `answers` holds the known sums of the calls.
     """
+
+    class NextAnswer(BaseException):
+        """Ends a rank that needs a sum which is not known yet."""
 
     def __init__(self):
         self.sent = []
-        self.answers = None
+        self.answers = []
 
     def AllReduce(self):
         return self._reduce
@@ -146,21 +150,24 @@ class FakeProcesses:
     def _reduce(self, tensor):
         assert tensor.dtype == ms.float32
         self.sent.append(tensor.asnumpy())
-        return tensor if self.answers is None else ms.Tensor(self.answers[len(self.sent) - 1])
+        if len(self.sent) > len(self.answers):
+            raise self.NextAnswer
+        return ms.Tensor(self.answers[len(self.sent) - 1])
 
     def run(self, of_rank, size):
-        """Call `of_rank(rank)` for every rank, first to record the sent arrays, then with their sums as answers."""
-        calls = []
-        for rank in range(size):
-            self.sent = []
-            of_rank(rank)
-            calls.append(self.sent)
-        self.answers = [sum(arrays, np.float32(0)).astype(np.float32) for arrays in zip(*calls)]
-        found = []
-        for rank in range(size):
-            self.sent = []
-            found.append(of_rank(rank))
-        return found
+        """Call `of_rank(rank)` for every rank, again and again, until the answers to all of their calls are known."""
+        self.answers = []
+        while True:
+            calls, found = [], []
+            for rank in range(size):
+                self.sent = []
+                with contextlib.suppress(self.NextAnswer):
+                    found.append(of_rank(rank))
+                calls.append(self.sent)
+            if len(found) == size:
+                return found
+            arrays = [sent[len(self.answers)] for sent in calls]
+            self.answers.append(sum(arrays, np.float32(0)).astype(np.float32))
 
 
 @pytest.fixture

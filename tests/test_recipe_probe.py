@@ -94,6 +94,16 @@ def test_validate_probes_the_same_features_of_each_kind_of_checkpoint(images, fi
     ]
 
 
+@pytest.mark.parametrize("model", ["convnextv2_atto.fcmae", "convnextv2_atto.fcmae_ft_in1k"])
+def test_validate_probes_published_weights(images, files, run, monkeypatch, model):
+    """Those without a classifier, and those with another number of classes than the images have."""
+    kind = "released" if model.endswith(".fcmae") else "classifier"
+    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", lambda weights: files[kind])
+    where = ["--model", model, "--pretrained", "True", "--data_dir", images, "--image_resize", 32]
+    status, out, err = run("validate.py", *where, "--probe", "knn", "--probe_k", 3)
+    assert status == 0 and out.startswith("Top_1_Accuracy: 1.0000"), err
+
+
 def test_validate_probes_linearly_on_held_out_images(images, files, run):
     where = ["--ckpt_path", files["pretrained"], "--data_dir", images, "--val_fraction", 0.2]
     status, out, err = run("validate.py", *where, "--probe", "linear")

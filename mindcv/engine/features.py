@@ -62,6 +62,7 @@ class FeatureRows:
         try:
             self._file.seek(self.nbytes)
             self._file.write(np.ascontiguousarray(rows, self.dtype))
+            self._file.flush()
         except OSError as error:
             raise self._failure(error) from None
         self.num_rows += len(rows)

@@ -236,49 +236,25 @@ class Linear(nn.Cell):
         return x @ self.weight
 
 
-class OneOfSeveral:
-    """The main process of a group, whose other processes' shares are known."""
-
-    rank, is_main = 0, True
-
-    def __init__(self, shares):
-        self.shares, self.size = shares, len(shares)
-        self.sums = [np.array([len(share.labels) for share in shares]), np.zeros(0)]
-
-    def together(self, work, *arguments):
-        return work(*arguments)
-
-    def sum_integers(self, values):
-        if len(values) == self.size:
-            return np.array([len(share.labels) for share in self.shares])
-        labels = np.zeros(len(values), np.int64)
-        for rank, share in enumerate(self.shares):
-            labels[rank :: self.size] = share.labels
-        return labels
-
-    def gather(self, rows, num_rows):
-        start = next(s for s in range(0, 99, num_rows) if (self.shares[0].rows.read(s, s + num_rows) == rows).all())
-        gathered = np.zeros((self.size, num_rows, rows.shape[1]), np.float32)
-        for rank, share in enumerate(self.shares):
-            part = share.rows.read(start, start + num_rows)
-            gathered[rank, : len(part)] = part
-        return gathered
-
-
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_extract_features_keeps_the_order_of_the_data_set_for_any_number_of_processes(rng, monkeypatch, size):
-    images = rng.standard_normal((11, 5)).astype(np.float32)
-    labels = rng.integers(0, 4, 11).astype(np.int32)
-    weight = rng.standard_normal((5, 3)).astype(np.float32)
-    network = Linear(weight)
-    loaders = [Loader(images, labels, rank, size) for rank in range(size)]
-    group = Group()
-    if size > 1:
-        monkeypatch.setattr(features_module, "_BLOCK_BYTES", 2 * 3 * 4 * size)  # two rows of each process
-        group = OneOfSeveral([extract_features(network, loader, 3, Group(), "") for loader in loaders])
-    found = extract_features(network, loaders[0], 3, group, "")
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_allclose(found.rows.read(0, 99), images @ weight, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("count", [2, 11])
+def test_extract_features_keeps_the_order_of_the_data_set_for_any_number_of_processes(
+    processes, rng, monkeypatch, size, count
+):
+    images = rng.standard_normal((count, 5)).astype(np.float32)
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    network = Linear(rng.standard_normal((5, 3)).astype(np.float32))
+    alone = extract_features(network, Loader(images, labels), 3, Group(), "")
+    np.testing.assert_allclose(alone.rows.read(0, 99), images @ network.weight.asnumpy(), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(features_module, "_BLOCK_BYTES", 2 * 3 * 4 * size)  # two rows of each process
+
+    def share(rank):
+        return extract_features(network, Loader(images, labels, rank, size), 3, Group(rank, size), "")
+
+    main, *others = processes.run(share, size)
+    assert others == [None] * (size - 1)
+    np.testing.assert_array_equal(main.labels, labels)
+    assert main.rows.read(0, 99).tobytes() == alone.rows.read(0, 99).tobytes()
 
 
 def test_extract_features_refuses_features_that_are_not_finite():

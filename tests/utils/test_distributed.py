@@ -29,6 +29,14 @@ def test_sum_integers_is_exact_for_the_largest_integer(processes):
     assert found.tolist() == [2 * (2**60 - 1)]
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_gather_gives_the_rows_of_every_process(processes, rng, size):
+    own = [rng.standard_normal((3 if rank == 0 else 2, 4)).astype(np.float32) for rank in range(size)]
+    expected = np.stack([np.concatenate([rows, np.zeros((5 - len(rows), 4), np.float32)]) for rows in own])
+    for found in processes.run(lambda rank: Group(rank, size).gather(own[rank], 5), size):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.fixture
 def environment(monkeypatch):
     """Remove the launchers' environment variables. A test can set them again."""
