@@ -240,7 +240,8 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
     contents = open_checkpoint(config.ckpt_path, ema=ema)
     metadata = _own_metadata(contents)
     options = dict(metadata.get("options", {}))
-    if backbone_name(str(options.get("model"))) != options.get("model", "None"):
+    model = str(options.get("model", ""))
+    if backbone_name(model) != model:
         raise UserError(
             f"checkpoint '{config.ckpt_path}' holds a masked autoencoder, which has no classifier: "
             f"{_WITHOUT_CLASSIFIER} (train.py --pretrained_encoder FILE)"
