@@ -189,7 +189,7 @@ def build_model(config: RunConfig, num_classes: int, with_weights: bool = False)
         num_classes=num_classes,
         pretrained=pretrained,
         checkpoint_path=config.ckpt_path if with_weights else "",
-        **config.subset("in_channels", "drop_rate", "drop_path_rate", "head_init_scale"),
+        **config.subset("in_channels", "patch_size", "drop_rate", "drop_path_rate", "head_init_scale"),
         **config.subset("layer_scale_init_value", "recompute_stages", "seed"),
     )
     if pretrained:
@@ -412,7 +412,7 @@ def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
 def checkpoint_metadata(config: RunConfig, dataset: ImageDataset) -> dict[str, Any]:
     """Return what a reader of the weights must know, as JSON values."""
     model = split_tag(config.model)[0]
-    options = {"model": model, "num_classes": dataset.num_classes(), **config.subset(*PREPROCESSING)}
+    options = {"model": model, "num_classes": dataset.num_classes(), **config.subset("patch_size", *PREPROCESSING)}
     metadata = {"options": {**options, **holdout_options(config)}, "class_to_idx": dict(dataset.class_to_idx)}
     if config.val_fraction:
         metadata["held_out"] = {"digest": holdout_digest(dataset)}

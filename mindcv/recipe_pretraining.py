@@ -51,6 +51,7 @@ def build_masked_autoencoder(config: PretrainConfig) -> FCMAE:
         config.model,
         img_size=config.image_resize,
         patch_size=config.mask_patch_size,
+        stem_patch_size=config.patch_size,
         **config.subset("in_channels", "mask_ratio", "norm_pix_loss", "grn_scope", "recompute_stages"),
         **config.subset("decoder_embed_dim", "decoder_depth"),
     )
@@ -136,4 +137,5 @@ def _pictured(config: PretrainConfig, dataset: ImageDataset) -> tuple[np.ndarray
 def _metadata(config: PretrainConfig) -> dict[str, Any]:
     """Return what a reader of the weights must know, as JSON values."""
     names = ("mask_patch_size", "mask_ratio", "norm_pix_loss", "grn_scope", "decoder_embed_dim", "decoder_depth")
-    return {"options": {"model": config.model, **config.subset(*PREPROCESSING)}, "pretraining": config.subset(*names)}
+    options = {"model": config.model, **config.subset("patch_size", *PREPROCESSING)}
+    return {"options": options, "pretraining": config.subset(*names)}

@@ -111,10 +111,10 @@ def arrays_for_model(renamed: Renamed, model_name: str, num_classes: Optional[in
         CheckpointError: a name or shape does not match.
     """
     stem = renamed.arrays.get(STEM, np.empty((0, 3, 4, 4)))
-    in_channels = stem.shape[1] if stem.ndim == 4 else 3
+    in_channels, patch_size = stem.shape[1:3] if stem.ndim == 4 else (3, 4)
     classes = renamed.num_classes if num_classes is None else num_classes
     with no_init_parameters():  # only names and shapes are needed; values take seconds and gigabytes
-        model = create_model(model_name, num_classes=classes, in_channels=in_channels)
+        model = create_model(model_name, num_classes=classes, in_channels=in_channels, patch_size=patch_size)
     wanted = weight_parameters(model)
     if renamed.is_encoder and not num_classes:
         logger.info("the checkpoint has no last norm and no head")
@@ -131,6 +131,7 @@ def new_metadata(metadata: Mapping[str, Any], model_name: str, renamed: Renamed)
         "model": model_name,
         "num_classes": renamed.num_classes,
         "in_channels": renamed.arrays[STEM].shape[1],
+        "patch_size": renamed.arrays[STEM].shape[2],
     }
     options = metadata.get("options", {})
     kept = {name: metadata[name] for name in ("class_to_idx", "held_out") if name in metadata}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Callable
 
-from mindcv.data.constants import DOWNLOADABLE_DATASETS
+from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
 from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, warmup_start_problem
@@ -28,8 +28,13 @@ def _increasing(pair: tuple[float, float]) -> bool:
 _CHECKS: tuple[_Check, ...] = (
     (
         ("dataset", "dataset_download"),
-        lambda c: not c.dataset_download or c.dataset in DOWNLOADABLE_DATASETS,
+        lambda c: not c.dataset_download or c.dataset in (*DOWNLOADABLE_DATASETS, "fashion_mnist"),
         f"dataset_download: only the data sets {', '.join(DOWNLOADABLE_DATASETS)} can be downloaded",
+    ),
+    (
+        ("dataset", "dataset_download"),
+        lambda c: not c.dataset_download or c.dataset != "fashion_mnist",
+        f"dataset_download: fashion_mnist cannot be downloaded: {FASHION_MNIST_SOURCES}",
     ),
     *(
         ((name,), lambda c, name=name: _increasing(getattr(c, name)), f"{name}: the first number is above the second")
@@ -47,6 +52,11 @@ _CHECKS: tuple[_Check, ...] = (
             f"{name}: needs one number for each of in_channels, 3 for colour or 1 for grey images",
         )
         for name in ("mean", "std")
+    ),
+    (
+        ("patch_size", "image_resize"),
+        lambda c: 8 * c.patch_size <= c.image_resize,
+        "patch_size: is above an eighth of image_resize, so the last stage of the model would have no pixel",
     ),
     (
         ("color_jitter",),

@@ -158,7 +158,9 @@ class RunConfig:
     dataset: str = _data(
         "imagenet", "name of the data set; imagenet, folder and an empty name all mean a folder of images",
         choices=DATASET_NAMES, scripts=_WITH_SPLITS)
-    data_dir: str = _data("./", "folder that holds the data set", scripts=_WITH_SPLITS)
+    data_dir: str = _data(
+        "./", "folder that holds the data set; without it, fashion_mnist is read from where Debian's package puts it",
+        scripts=_WITH_SPLITS)
     train_split: str = _data(
         "train", "part of the data set to train on; for image folders, a sub-folder of data_dir", scripts=_WITH_SPLITS)
     val_split: str = _data(
@@ -245,6 +247,9 @@ class RunConfig:
         None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_CLASSIFY)
     in_channels: int = _model(
         3, "number of channels of the images: 3 for colour, 1 for grey", choices=(1, 3), scripts=_ALL)
+    patch_size: int = _model(
+        4, "height, width and stride of the patches that the stem, the first layer of the model, cuts the images into; "
+        "smaller patches suit small images", low=1, scripts=_ALL)
     drop_rate: Optional[float] = _model(
         None, "dropout rate before the classifier; None means the model's default", low=0, below=1)
     drop_path_rate: Optional[float] = _model(

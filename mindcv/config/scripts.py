@@ -67,7 +67,7 @@ class _WeightsConfig(RunConfig):
 
     def completed_later(self) -> Collection[str]:
         """See `RunConfig.completed_later`."""
-        return ("model", "num_classes", "val_fraction", "seed", "train_split", *PREPROCESSING)
+        return ("model", "num_classes", "patch_size", "val_fraction", "seed", "train_split", *PREPROCESSING)
 
 
 @dataclass

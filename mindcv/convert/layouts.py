@@ -33,7 +33,7 @@ __all__ = [
 
 _HEAD_WEIGHT, _HEAD_BIAS = own_names("head")
 _TAIL = (*own_names("last norm"), _HEAD_WEIGHT, _HEAD_BIAS)
-_STEM_BIAS = own_names("stem conv")[1]
+_STEM_WEIGHT, _STEM_BIAS = own_names("stem conv")
 # Names in the first block: a parameter that only V2 has, and one that only V1 has.
 _FIRST_GRN, _FIRST_LAYER_SCALE = own_names("grn")[0], own_names("layer scale")[0]
 
@@ -330,7 +330,20 @@ def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]
     ours = _structure(wanted)
     if not notes and theirs and ours and theirs != ours:
         notes.append(f"the checkpoint belongs to {theirs}, but the model is {ours}")
-    return notes
+    return notes + _stem_notes(renamed.arrays, wanted)
+
+
+def _stem_notes(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return a sentence if the stems of the checkpoint and of the model cut images into patches of other sizes."""
+    if _STEM_WEIGHT not in arrays or _STEM_WEIGHT not in wanted or arrays[_STEM_WEIGHT].ndim != 4:
+        return []
+    theirs, ours = arrays[_STEM_WEIGHT].shape[2:], wanted[_STEM_WEIGHT][2:]
+    if theirs == ours or theirs[0] != theirs[1]:
+        return []
+    return [
+        f"the checkpoint's stem has patches of {theirs[0]} pixels, but the model's has patches of {ours[0]}: give "
+        f"patch_size {theirs[0]}"
+    ]
 
 
 def _structure(shapes: Mapping[str, tuple[int, ...]]) -> str:

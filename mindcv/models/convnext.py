@@ -137,7 +137,8 @@ class ConvNeXtV2Block(Block):
 class ConvNeXt(BaseNetwork):
     """ConvNeXt or ConvNeXt V2: a stem, four stages with downsampling layers between them, and a pooled linear head.
 
-    The network maps images [N, in_channels, H, W] to logits [N, num_classes]. H and W are at least 32.
+    The network maps images [N, in_channels, H, W] to logits [N, num_classes]. H and W are at least 8 * patch_size, the
+    reduction R of the last stage, which is 32 by default.
 
     Args:
         in_channels: number of channels of the images.
@@ -155,7 +156,8 @@ class ConvNeXt(BaseNetwork):
             activations again instead of keeping them.
         seed: seed of stochastic depth and dropout.
         global_pool: 'avg' for pooled features. '' needs num_classes 0 and makes the network return the normalised map
-            [N, dims[3], H // 32, W // 32].
+            [N, dims[3], H // R, W // R].
+        patch_size: kernel size and stride of the stem. 4 is that of the papers; 2 suits images of 32 to 64 pixels.
 
     Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling layer before stage S, and
     `feature.2S+1` stage S.
@@ -178,9 +180,11 @@ class ConvNeXt(BaseNetwork):
         recompute_stages: Sequence[int] = (),
         seed: int = 0,
         global_pool: str = "avg",
+        patch_size: int = 4,
     ):
         super().__init__()
         self.in_channels = in_channels = check_int("in_channels", in_channels, 1)
+        self.patch_size = patch_size = check_int("patch_size", patch_size, 1)
         depths, dims = check_ints("depths", depths, 4, 1), check_ints("dims", dims, 4, 1)
         check_flags(use_grn=use_grn)
         check_number("drop_path_rate", drop_path_rate, low=0, below=1)
@@ -198,7 +202,7 @@ class ConvNeXt(BaseNetwork):
             drop_path = DropPath(rate, index, seed, self.sample_counter.count) if rate > 0 else KeepPath()
             return ConvNeXtV2Block(dim, drop_path) if use_grn else ConvNeXtBlock(dim, drop_path, layer_scale_init_value)
 
-        feature = [Section(StemConv(in_channels, dims[0], kernel_size=4), LayerNorm(dims[0]))]
+        feature = [Section(StemConv(in_channels, dims[0], kernel_size=patch_size), LayerNorm(dims[0]))]
         for stage, (dim, depth) in enumerate(zip(dims, depths)):
             if stage > 0:
                 feature.append(Section(LayerNorm(dims[stage - 1]), PatchConv(dims[stage - 1], dim, 2)))
@@ -206,7 +210,7 @@ class ConvNeXt(BaseNetwork):
             feature.append(Section([make_block(first + i, dim) for i in range(depth)]))
         self.feature = nn.SequentialCell(feature)
         self.feature_info = FeatureInfo(
-            {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": 4 * 2**stage}
+            {"name": f"feature.{2 * stage + 1}", "chs": dim, "reduction": patch_size * 2**stage}
             for stage, dim in enumerate(dims)
         )
         self.least_side = self.feature_info[-1]["reduction"]
@@ -265,7 +269,7 @@ class ConvNeXt(BaseNetwork):
         return roles
 
     def forward_features(self, x):
-        """Return the map of the last stage, [N, dims[3], H // 32, W // 32], for images [N, C, H, W]."""
+        """Return the map of the last stage, [N, dims[3], H // R, W // R], for images [N, C, H, W]."""
         x = self.sample_counter(self.prepare(x))
         x = self.feature(x)  # channels-last from the stem on
         return ops.transpose(x, (0, 3, 1, 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -38,7 +38,8 @@ class FCMAE(BaseNetwork):
         encoder: name of a ConvNeXt V2 of `list_models()`, or a `ConvNeXt`, whose stem and stages are used. A ConvNeXt
             (V1) is allowed too, with a warning: the paper finds that its features collapse without GRN.
         img_size: height and width of the images. Images of another multiple of the patch size are accepted as well.
-        patch_size: height and width of a patch; a multiple of the encoder's reduction, which is 32.
+        patch_size: height and width of a patch of the mask; a multiple of the encoder's reduction, which is 8 times
+            the size of its stem's patches: 32 by default.
         mask_ratio: share of the patches that `random_mask` removes, above 0 and below 1.
         decoder_embed_dim: channels of the decoder.
         decoder_depth: number of the decoder's blocks.
@@ -48,6 +49,9 @@ class FCMAE(BaseNetwork):
             images are put into batches, so they differ between one process and several.
         in_channels: channels of the images.
         recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
+
+        stem_patch_size: kernel size and stride of the encoder's stem, which `ConvNeXt` calls `patch_size`. None means
+            4, or the size that the given ConvNeXt has.
 
     Raises:
         UserError: an argument is out of its range, or the sizes do not fit each other.
@@ -69,13 +73,14 @@ class FCMAE(BaseNetwork):
         grn_scope: str = "sample",
         in_channels: int = 3,
         recompute_stages: Sequence[int] = (),
+        stem_patch_size: Optional[int] = None,
     ):
         super().__init__()
         check_flags(norm_pix_loss=norm_pix_loss)
         check_name("grn_scope", grn_scope, GRN_SCOPES)
         check_int("decoder_embed_dim", decoder_embed_dim, 1)
         check_int("decoder_depth", decoder_depth, 0)
-        backbone = _backbone(encoder, in_channels)
+        backbone = _backbone(encoder, in_channels, stem_patch_size)
         reductions = tuple(stage["reduction"] for stage in backbone.feature_info)
         self.img_size, self.patch_size = _checked_sizes(img_size, patch_size, reductions[-1])
         self.num_patches = (self.img_size // self.patch_size) ** 2
@@ -115,7 +120,10 @@ class FCMAE(BaseNetwork):
         return self.forward_loss(images, pred, mask), pred
 
     def forward_encoder(self, images, mask):
-        """Images [N, C, H, W] and mask [N, L] to the last map [N, H / 32, W / 32, C], 0 at removed cells."""
+        """Images [N, C, H, W] and mask [N, L] to the last map [N, H / R, W / R, C], 0 at removed cells.
+
+        R is the encoder's reduction.
+        """
         images = self.prepare(images)
         check_mask_in_graph(images.shape, mask, self.patch_size)
         return self.encoder(images, self.as_grid(images, mask))
@@ -221,14 +229,20 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
     return num_visible
 
 
-def _backbone(encoder: Union[str, ConvNeXt], in_channels: int) -> ConvNeXt:
+def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: Optional[int]) -> ConvNeXt:
     if isinstance(encoder, str):
         entrypoint = model_entrypoint(encoder)
         if encoder.startswith("fcmae_"):
             raise UserError(f"encoder must be a backbone, such as '{encoder[6:]}', got '{encoder}'")
-        encoder = entrypoint(num_classes=0, in_channels=in_channels)
+        stem_patch_size = 4 if stem_patch_size is None else check_int("stem_patch_size", stem_patch_size, 1)
+        encoder = entrypoint(num_classes=0, in_channels=in_channels, patch_size=stem_patch_size)
     elif not isinstance(encoder, ConvNeXt):
         raise UserError(f"encoder must be the name of a ConvNeXt V2 or a ConvNeXt, got {shown(encoder)}")
+    elif stem_patch_size not in (None, encoder.patch_size):
+        raise UserError(
+            f"stem_patch_size is {stem_patch_size}, but the stem of the encoder has patches of {encoder.patch_size}: "
+            "leave stem_patch_size out"
+        )
     if not any(name.endswith("grn.gamma") for name in encoder.parameters_dict()):
         logger.warning(
             "the encoder has no GRN: the paper (arXiv 2301.00808, section 3.2) finds that the features of a ConvNeXt "

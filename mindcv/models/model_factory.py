@@ -48,8 +48,8 @@ def create_model(
         features_only: whether to return the feature maps of stages instead of logits (see `ConvNeXtFeatures`).
         out_indices: stages whose maps `features_only` returns. None returns all four.
         **kwargs: arguments of the model: `drop_path_rate`, `drop_rate`, `head_init_scale`, `layer_scale_init_value`,
-            `recompute_stages`, `seed`, `global_pool` (see `ConvNeXt`). None selects the model's default. timm's name
-            `in_chans` may replace `in_channels`.
+            `recompute_stages`, `seed`, `global_pool`, `patch_size` (see `ConvNeXt`). None selects the model's default.
+            timm's name `in_chans` may replace `in_channels`.
 
     Every name and shape of loaded weights must match, with the two exceptions below. The log reports each in one line.
 

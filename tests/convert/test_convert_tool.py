@@ -66,7 +66,8 @@ def test_convert_to_ckpt_and_back_keeps_every_value(run, tmp_path, official):
     assert (status, err) == (0, "")
     assert out == f"{target}: convnextv2_atto, 1000 classes, 140 arrays, layout official to mindcv\n"
     found, metadata = read_ckpt(target)
-    assert metadata == {"options": {"model": "convnextv2_atto", "num_classes": 1000, "in_channels": 3}}
+    options = {"model": "convnextv2_atto", "num_classes": 1000, "in_channels": 3, "patch_size": 4}
+    assert metadata == {"options": options}
     assert found["feature.5.5.grn.gamma"].shape == (1, 1, 1, 640)
     np.testing.assert_array_equal(found["feature.2.0.gamma"], arrays["downsample_layers.1.0.weight"])
 
@@ -110,8 +111,18 @@ def test_convert_keeps_the_metadata_of_the_source(run, tmp_path, official):
     assert run(model="convnextv2_atto", src=tmp_path / "a.ckpt", dst=tmp_path / "b.ckpt", ema=True)[0] == 0
     found, metadata = read_ckpt(tmp_path / "b.ckpt")
     np.testing.assert_array_equal(found["norm.gamma"], arrays["norm.weight"])
-    options = {"model": "convnextv2_atto", "crop_pct": 0.9, "num_classes": 1000, "in_channels": 3}
+    options = {"model": "convnextv2_atto", "crop_pct": 0.9, "num_classes": 1000, "in_channels": 3, "patch_size": 4}
     assert metadata == {"options": options, "class_to_idx": {"a": 0}}
+
+
+def test_convert_keeps_a_stem_of_another_size(run, tmp_path, official):
+    _, arrays = official
+    finer = {**arrays, "downsample_layers.0.0.weight": arrays["downsample_layers.0.0.weight"][:, :, :2, :2].copy()}
+    write_safetensors(tmp_path / "finer.safetensors", finer)
+    assert run(model="convnextv2_atto", src=tmp_path / "finer.safetensors", dst=tmp_path / "b.ckpt")[0] == 0
+    found, metadata = read_ckpt(tmp_path / "b.ckpt")
+    np.testing.assert_array_equal(found["feature.0.0.weight"], finer["downsample_layers.0.0.weight"])
+    assert metadata["options"]["patch_size"] == 2
 
 
 WRONG = {
