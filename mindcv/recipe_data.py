@@ -316,7 +316,7 @@ def open_dataset(config: RunConfig, group: Group, split_option: str, **options: 
     try:
         return create_dataset(
             config.dataset,
-            config.data_dir,
+            _root(config),
             getattr(config, split_option),
             num_shards=group.size,
             shard_id=group.rank,
@@ -326,6 +326,12 @@ def open_dataset(config: RunConfig, group: Group, split_option: str, **options: 
         )
     except MissingSplitError as error:
         raise error.for_option(split_option) from None
+
+
+def _root(config: RunConfig) -> Optional[str]:
+    """Return the folder of the data set, or None for Fashion-MNIST if no folder is given: it has default folders."""
+    is_given = config.given.get("data_dir", "checkpoint") != "checkpoint" or config.data_dir != RunConfig.data_dir
+    return config.data_dir if is_given or config.dataset != "fashion_mnist" else None
 
 
 def _tell_held_out(config: RunConfig, group: Group, dataset: ImageDataset, is_held_out: bool) -> None:

@@ -15,7 +15,7 @@ from mindcv.data.loader import _log_clamped_workers
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import Snapshot
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
-from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest
+from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest, open_dataset
 from mindcv.resume import check_classes, run_description
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import ConfigError, DataError, UserError
@@ -329,3 +329,25 @@ def test_validation_leaves_out_unreadable_images_when_skip_corrupt(root, log):
     assert len(dataset) == 3 and sum(len(labels) for _, labels in loader.batches()) == 3
     assert dataset.num_left_out == 2
     assert any("2 of the 5 validation images cannot be read" in line and "leaves them out" in line for line in log())
+
+
+# The folder of Fashion-MNIST
+
+
+def opened_root(monkeypatch, config):
+    """Return the folder that `open_dataset` gives to `create_dataset`."""
+    roots = []
+    monkeypatch.setattr("mindcv.recipe_data.create_dataset", lambda name, root, *args, **options: roots.append(root))
+    open_dataset(config, Group(), "val_split")
+    return roots[0]
+
+
+def test_open_dataset_leaves_the_folder_of_fashion_mnist_to_its_default(monkeypatch, tmp_path):
+    argv = ["--model", "convnext_atto", "--dataset", "fashion_mnist"]
+    assert opened_root(monkeypatch, parse_args(argv, TrainConfig)) is None
+    assert opened_root(monkeypatch, parse_args([*argv, "--data_dir", str(tmp_path)], TrainConfig)) == str(tmp_path)
+    assert opened_root(monkeypatch, parse_args([*argv, "--data_dir", "./"], TrainConfig)) == "./"
+    resumed = parse_args([*argv, "--resume", "auto"], TrainConfig)
+    assert opened_root(monkeypatch, resumed.completed({"data_dir": "./"})) is None
+    assert opened_root(monkeypatch, resumed.completed({"data_dir": "mine"})) == "mine"
+    assert opened_root(monkeypatch, parse_args([*argv[:3], "mnist"], TrainConfig)) == "./"

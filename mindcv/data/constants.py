@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 __all__ = [
     "DATASET_NAMES",
     "DEFAULT_CROP_PCT",
     "DOWNLOADABLE_DATASETS",
+    "FASHION_MNIST_SOURCES",
+    "FASHION_MNIST_SYSTEM_FOLDER",
     "IMAGENET_DEFAULT_MEAN",
     "IMAGENET_DEFAULT_STD",
     "IMAGENET_INCEPTION_MEAN",
@@ -25,11 +28,19 @@ IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
 
 # '' and 'folder' are other names of 'imagenet': a folder of images with a sub-folder for each
 # class.
-DATASET_NAMES = ("imagenet", "folder", "digits", "mnist", "cifar10", "cifar100", "")
+DATASET_NAMES = ("imagenet", "folder", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "")
 
 
 # Data sets whose files can be downloaded.
 DOWNLOADABLE_DATASETS = ("mnist", "cifar10", "cifar100")
+
+# Debian's package of Fashion-MNIST puts the files there.
+FASHION_MNIST_SYSTEM_FOLDER = os.path.join("/usr", "share", "datasets", "fashion-mnist")
+# The end of a message: what a user can do to get the files.
+FASHION_MNIST_SOURCES = (
+    "install Debian's package dataset-fashion-mnist, or copy the files from "
+    "https://github.com/zalandoresearch/fashion-mnist"
+)
 
 
 class Purpose(IntEnum):

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from typing import Optional, Union
 
 from mindcv.data.cifar import fetch_cifar, read_cifar
-from mindcv.data.constants import DATASET_NAMES, DOWNLOADABLE_DATASETS
+from mindcv.data.constants import (
+    DATASET_NAMES,
+    DOWNLOADABLE_DATASETS,
+    FASHION_MNIST_SOURCES,
+    FASHION_MNIST_SYSTEM_FOLDER,
+)
 from mindcv.data.dataset import ImageCollection, ImageDataset
 from mindcv.data.digits import read_digits
 from mindcv.data.holdout import hold_out
@@ -22,7 +27,11 @@ __all__ = ["create_dataset", "get_dataset_download_root"]
 _PathLike = Union[str, os.PathLike]
 
 # Data sets with a default root: the folder of their name in `get_dataset_download_root()`.
-_WITH_DEFAULT_ROOT = (*DOWNLOADABLE_DATASETS, "imagenet")
+_WITH_DEFAULT_ROOT = (*DOWNLOADABLE_DATASETS, "imagenet", "fashion_mnist")
+# Data set -> a second default root, where packages of the system put it.
+_SYSTEM_ROOTS = {"fashion_mnist": FASHION_MNIST_SYSTEM_FOLDER}
+# Data set -> how to get it, for those that cannot be downloaded. The others are folders of images.
+_SOURCES = {"digits": "install scikit-learn, which contains it", "fashion_mnist": FASHION_MNIST_SOURCES}
 
 
 def get_dataset_download_root() -> str:
@@ -55,9 +64,10 @@ def create_dataset(
 
     Args:
         name: name in upper or lower case: 'imagenet', 'folder' or '' for an image folder (see `ImageFolder`), 'digits',
-            'mnist', 'cifar10' or 'cifar100'.
-        root: folder that holds the files; 'digits' needs none. The default for 'imagenet', 'mnist', 'cifar10' and
-            'cifar100' is the folder of that name in `get_dataset_download_root()`.
+            'mnist', 'fashion_mnist', 'cifar10' or 'cifar100'.
+        root: folder that holds the files; 'digits' needs none. The default for 'imagenet', 'mnist', 'fashion_mnist',
+            'cifar10' and 'cifar100' is the folder of that name in `get_dataset_download_root()`. If that folder does
+            not exist, 'fashion_mnist' is read from the folder of Debian's package dataset-fashion-mnist.
         split: 'train', 'val' or 'test'. For an image folder it is the name of any sub-folder.
         shuffle, num_samples, num_shards, shard_id, num_parallel_workers, num_aug_repeats, seed: see `ImageDataset`.
         download: whether to download missing files of 'mnist', 'cifar10' or 'cifar100' into `root`. Several processes
@@ -109,9 +119,7 @@ def create_dataset(
 
 
 def _cannot_download(kind: str) -> str:
-    advice = (
-        "install scikit-learn, which contains it" if kind == "digits" else "put the images into root/<split>/<class>/"
-    )
+    advice = _SOURCES.get(kind, "put the images into root/<split>/<class>/")
     return (
         f"dataset '{kind or 'folder'}' cannot be downloaded, only {', '.join(DOWNLOADABLE_DATASETS)} can: {advice}, "
         "and leave download (dataset_download) off"
@@ -121,13 +129,18 @@ def _cannot_download(kind: str) -> str:
 def _root_of(kind: str, root: Optional[_PathLike], download: bool) -> Optional[_PathLike]:
     if root is not None or kind == "digits":
         return root
-    default = os.path.join(get_dataset_download_root(), kind)
-    if kind in _WITH_DEFAULT_ROOT and (download or os.path.isdir(default)):
-        return default
     message = f"dataset '{kind or 'folder'}' needs root (data_dir), the folder of its files"
-    message += ", or download (dataset_download)" if kind in DOWNLOADABLE_DATASETS else ""
-    message += f"; its default folder '{default}' does not exist" if kind in _WITH_DEFAULT_ROOT else ""
-    raise UserError(message)
+    if kind not in _WITH_DEFAULT_ROOT:
+        raise UserError(message)
+    default, system = os.path.join(get_dataset_download_root(), kind), _SYSTEM_ROOTS.get(kind)
+    if download or os.path.isdir(default):
+        return default
+    if system is None:
+        message += ", or download (dataset_download)" if kind in DOWNLOADABLE_DATASETS else ""
+        raise UserError(f"{message}; its default folder '{default}' does not exist")
+    if os.path.isdir(system):
+        return system
+    raise UserError(f"{message}; its default folders '{default}' and '{system}' do not exist: {_SOURCES[kind]}")
 
 
 def _open(
@@ -139,8 +152,8 @@ def _open(
 ) -> ImageCollection:
     if kind == "digits":
         return read_digits(split)
-    if kind == "mnist":
-        return read_mnist(root, split)
+    if kind in ("mnist", "fashion_mnist"):
+        return read_mnist(root, split, kind)
     if kind in DOWNLOADABLE_DATASETS:
         return read_cifar(kind, root, split)
     return ImageFolder(root, split, class_indexing, has_classes)

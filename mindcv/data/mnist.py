@@ -1,4 +1,4 @@
-"""Reads MNIST from its IDX files, plain or compressed, and downloads them."""
+"""Reads MNIST and Fashion-MNIST from their IDX files, plain or compressed, and downloads those of MNIST."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Union
 
 import numpy as np
 
+from mindcv.data.constants import FASHION_MNIST_SOURCES
 from mindcv.data.dataset import ArrayImages
 from mindcv.utils.checks import check_name
 from mindcv.utils.download import download
@@ -18,6 +19,17 @@ from mindcv.utils.errors import DataError
 
 __all__ = ["fetch_mnist", "read_mnist"]
 
+# Data set -> the names of its classes, and what a user can do when files are missing.
+_DATASETS = {
+    "mnist": ([str(digit) for digit in range(10)], "copy these files to it, or set download (dataset_download)"),
+    "fashion_mnist": (
+        [
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        ],
+        FASHION_MNIST_SOURCES,
+    ),
+}  # fmt: skip
 _PREFIX = {"train": "train", "test": "t10k", "val": "t10k"}
 
 # torchvision uses the same copy, because MNIST's own page has no https. torchvision
@@ -42,8 +54,8 @@ def fetch_mnist(root: Union[str, os.PathLike]) -> None:
             download(f"{_URL}{name}.gz", Path(root, f"{name}.gz"), md5=md5)
 
 
-def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
-    """Read MNIST, or another data set in its format, such as Fashion-MNIST.
+def read_mnist(root: Union[str, os.PathLike], split: str, name: str = "mnist") -> ArrayImages:
+    """Read MNIST, Fashion-MNIST or another data set in the format of MNIST.
 
     The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
     each with or without '.gz', in `root`.
@@ -51,22 +63,21 @@ def read_mnist(root: Union[str, os.PathLike], split: str) -> ArrayImages:
     Args:
         root: folder of the files.
         split: 'train' or 'test'; 'val' is another name of 'test'.
+        name: 'mnist', whose classes are the digits, or 'fashion_mnist', whose classes are kinds of clothing.
 
     Raises:
         DataError: a file is missing, damaged, or has another format.
-        UserError: the split is unknown.
+        UserError: the split or the name is unknown.
     """
-    check_name("split of mnist", split, _PREFIX)
+    class_names, advice = _DATASETS[check_name("data set in the format of MNIST", name, _DATASETS)]
+    check_name(f"split of {name}", split, _PREFIX)
     names = [f"{_PREFIX[split]}-images-idx3-ubyte", f"{_PREFIX[split]}-labels-idx1-ubyte"]
     paths = [_find(Path(root), name) for name in names]
     missing = [name for name, path in zip(names, paths) if path is None]
     if missing:
-        raise DataError(
-            f"'{root}' lacks {' and '.join(missing)} (with or without .gz): copy these files to it, or set download "
-            "(dataset_download)"
-        )
+        raise DataError(f"'{root}' lacks {' and '.join(missing)} (with or without .gz): {advice}")
     images, labels = (_read_idx(path, num_axes) for path, num_axes in zip(paths, (3, 1)))
-    return ArrayImages(f"mnist {split}", images, labels, [str(digit) for digit in range(10)])
+    return ArrayImages(f"{name} {split}", images, labels, class_names)
 
 
 def _find(root: Path, name: str) -> Union[Path, None]:

@@ -419,6 +419,11 @@ def test_parse_args_refuses_dataset_download_for_other_sets(name):
     assert found == ["dataset_download: only the data sets mnist, cifar10, cifar100 can be downloaded"]
 
 
+def test_parse_args_says_how_to_get_fashion_mnist_instead_of_downloading_it():
+    (found,) = problems(*MODEL, "--dataset", "fashion_mnist", "--dataset_download")
+    assert found.startswith("dataset_download: fashion_mnist cannot be downloaded: install Debian's package dataset-")
+
+
 CKPT = ("--ckpt_path", "a.ckpt")
 
 

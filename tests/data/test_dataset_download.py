@@ -175,10 +175,11 @@ def test_create_dataset_refuses_a_damaged_download(seen, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "x") == []
 
 
-@pytest.mark.parametrize("name", ["imagenet", "folder", "", "digits"])
+@pytest.mark.parametrize("name", ["imagenet", "folder", "", "digits", "fashion_mnist"])
 @pytest.mark.parametrize("root", [None, "there"])
 def test_create_dataset_refuses_to_download_other_data_sets(seen, name, root):
-    advice = "install scikit-learn" if name == "digits" else "put the images into root/<split>/<class>/"
+    advice = {"digits": "install scikit-learn", "fashion_mnist": "install Debian's package dataset-fashion-mnist, or"}
+    advice = advice.get(name, "put the images into root/<split>/<class>/")
     with pytest.raises(UserError, match=f"'{name or 'folder'}' cannot be downloaded, only mnist.* can: {advice}"):
         create_dataset(name, root, download=True)
 

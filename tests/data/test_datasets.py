@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mindcv.data import create_dataset, imagenet_class_names
+from mindcv.data import create_dataset, dataset_factory, imagenet_class_names
 from mindcv.utils.errors import DataError, UserError
 
 
@@ -94,6 +94,57 @@ def test_read_mnist_refuses_missing_and_damaged_files(tmp_path):
         create_dataset("mnist", tmp_path)
     with pytest.raises(UserError, match="split of mnist 'tset' is not known; did you mean 'test'"):
         create_dataset("mnist", tmp_path, "tset")
+
+
+def write_mnist(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, (images, labels) in MNIST.items():
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+
+
+@pytest.fixture
+def default_folders(tmp_path, monkeypatch):
+    """Return the folders where Fashion-MNIST is looked for: that of downloads, and that of Debian's package."""
+    monkeypatch.setenv("MINDCV_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(dataset_factory._SYSTEM_ROOTS, "fashion_mnist", str(tmp_path / "share"))
+    return tmp_path / "home" / "datasets" / "fashion_mnist", tmp_path / "share"
+
+
+def test_fashion_mnist_has_its_own_class_names_and_the_format_of_mnist(tmp_path):
+    write_mnist(tmp_path)
+    for split, prefix in (("train", "train"), ("test", "t10k"), ("val", "t10k")):
+        dataset = create_dataset("fashion_mnist", tmp_path, split)
+        images, labels = everything(dataset)
+        np.testing.assert_array_equal(images, MNIST[prefix][0])
+        np.testing.assert_array_equal(labels, MNIST[prefix][1])
+        assert dataset.class_names == ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"] + [
+            *("Sneaker", "Bag", "Ankle boot")
+        ]
+    assert dataset.describe(3) == "fashion_mnist val sample 3"
+    assert create_dataset("mnist", tmp_path).class_names == list("0123456789")
+    with pytest.raises(UserError, match="split of fashion_mnist 'tset' is not known; did you mean 'test'"):
+        create_dataset("fashion_mnist", tmp_path, "tset")
+
+
+def test_fashion_mnist_is_found_in_its_default_folders(default_folders):
+    home, system = default_folders
+    with pytest.raises(UserError) as caught:
+        create_dataset("fashion_mnist")
+    assert str(caught.value) == (
+        f"dataset 'fashion_mnist' needs root (data_dir), the folder of its files; its default folders '{home}' and "
+        f"'{system}' do not exist: install Debian's package dataset-fashion-mnist, or copy the files from "
+        "https://github.com/zalandoresearch/fashion-mnist"
+    )
+    write_mnist(system)
+    assert len(create_dataset("Fashion_MNIST")) == 7
+    home.mkdir(parents=True)
+    with pytest.raises(DataError, match=f"'{home}' lacks train-.*install Debian's package dataset-fashion-mnist, or"):
+        create_dataset("fashion_mnist")
+    write_mnist(home)
+    assert len(create_dataset("fashion_mnist", split="test")) == 5
+    with pytest.raises(UserError, match="needs root .*default folder '.*datasets/mnist' does not exist$"):
+        create_dataset("mnist")
 
 
 def cifar_rows(seed, classes):

@@ -107,7 +107,7 @@ def test_create_transforms_makes_pipelines_for_grey_images():
 
 def test_create_transforms_ignores_the_name_of_the_data_set():
     expected = repr(create_transforms("", 32, True, vflip=0.2))
-    for name in ("imagenet", "folder", "digits", "MNIST", "cifar10", "CIFAR100"):
+    for name in ("imagenet", "folder", "digits", "MNIST", "fashion_mnist", "cifar10", "CIFAR100"):
         assert repr(create_transforms(name, 32, True, vflip=0.2)) == expected
 
 
