@@ -18,7 +18,7 @@ from mindcv.config import COMMAND_OPTIONS, NEUTRAL_OPTIONS, PretrainConfig, RunC
 from mindcv.convert import (
     CheckpointContents,
     backbone_name,
-    load_weights,
+    fill_weights,
     open_backbone,
     open_checkpoint,
     weight_parameters,
@@ -399,13 +399,20 @@ def build_loss(config: RunConfig) -> nn.Cell:
 def build_teacher(config: RunConfig, num_classes: int) -> Optional[nn.Cell]:
     """Build the teacher with its weights; None without distillation.
 
+    The size of its stem's patches is read from its checkpoint, because `patch_size` is that of the student.
+
     Raises:
         CheckpointError: the teacher's checkpoint is for another model or number of classes.
     """
     if not config.teacher_model:
         return None
-    teacher = create_model(config.teacher_model, num_classes=num_classes, in_channels=config.in_channels)
-    load_weights(teacher, config.teacher_ckpt_path)
+    contents = open_checkpoint(config.teacher_ckpt_path)
+    options = contents.metadata.get("options")
+    patch_size = options.get("patch_size", RunConfig.patch_size) if isinstance(options, dict) else RunConfig.patch_size
+    teacher = create_model(
+        config.teacher_model, num_classes=num_classes, in_channels=config.in_channels, patch_size=patch_size
+    )
+    fill_weights(teacher, contents, config.teacher_ckpt_path)
     return teacher
 
 

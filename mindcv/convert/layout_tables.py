@@ -165,6 +165,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         foreign={
             "stem.2.": "a stem of overlapping convolutions (timm's *_ols)",
+            "stages.0.downsample.": "a downsampling layer before the first stage (timm's patch_size=2)",
             "norm_pre.": "a norm before the pooling (timm's *_hnf)",
             "head.pre_logits.": "a hidden layer in the head (timm's *_mlp)",
         },

@@ -326,9 +326,11 @@ def _notes(renamed: Renamed, wanted: Mapping[str, tuple[int, ...]]) -> list[str]
     norms = [name[: -len(gamma)] for name in renamed.arrays if name.endswith(gamma)]
     if norms and not any(norm + beta in renamed.arrays for norm in norms):
         notes.append("the checkpoint has norms without a bias (timm's *_rms), which this library does not support")
+    if notes:
+        return notes
     theirs = _structure({name: array.shape for name, array in renamed.arrays.items()})
     ours = _structure(wanted)
-    if not notes and theirs and ours and theirs != ours:
+    if theirs and ours and theirs != ours:
         notes.append(f"the checkpoint belongs to {theirs}, but the model is {ours}")
     return notes + _stem_notes(renamed.arrays, wanted)
 

@@ -158,6 +158,7 @@ class ConvNeXt(BaseNetwork):
         global_pool: 'avg' for pooled features. '' needs num_classes 0 and makes the network return the normalised map
             [N, dims[3], H // R, W // R].
         patch_size: kernel size and stride of the stem. 4 is that of the papers; 2 suits images of 32 to 64 pixels.
+            Unlike timm, 2 adds no downsampling layer before the first stage (decision 0007).
 
     Parameter names are MindCV's: `feature.0` is the stem, `feature.2S` the downsampling layer before stage S, and
     `feature.2S+1` stage S.

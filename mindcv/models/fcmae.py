@@ -51,7 +51,7 @@ class FCMAE(BaseNetwork):
         recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
 
         stem_patch_size: kernel size and stride of the encoder's stem, which `ConvNeXt` calls `patch_size`. None means
-            4, or the size that the given ConvNeXt has.
+            that of the encoder, which is 4 by default.
 
     Raises:
         UserError: an argument is out of its range, or the sizes do not fit each other.
@@ -234,8 +234,8 @@ def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: 
         entrypoint = model_entrypoint(encoder)
         if encoder.startswith("fcmae_"):
             raise UserError(f"encoder must be a backbone, such as '{encoder[6:]}', got '{encoder}'")
-        stem_patch_size = 4 if stem_patch_size is None else check_int("stem_patch_size", stem_patch_size, 1)
-        encoder = entrypoint(num_classes=0, in_channels=in_channels, patch_size=stem_patch_size)
+        size = {} if stem_patch_size is None else {"patch_size": check_int("stem_patch_size", stem_patch_size, 1)}
+        encoder = entrypoint(num_classes=0, in_channels=in_channels, **size)
     elif not isinstance(encoder, ConvNeXt):
         raise UserError(f"encoder must be the name of a ConvNeXt V2 or a ConvNeXt, got {shown(encoder)}")
     elif stem_patch_size not in (None, encoder.patch_size):

@@ -13,7 +13,7 @@ from mindcv.data import create_dataset
 from mindcv.models import FCMAE, ConvNeXtFeatures, pack_for_inference, random_mask
 from mindcv.models.complexity import count_macs
 from mindcv.models.convnext import ConvNeXt
-from mindcv.recipe import build_model, checkpoint_metadata, open_weights
+from mindcv.recipe import build_model, build_teacher, checkpoint_metadata, open_weights
 from mindcv.recipe_pretraining import build_masked_autoencoder
 from mindcv.utils.errors import CheckpointError, ConfigError, UserError
 
@@ -143,6 +143,17 @@ def test_open_weights_reads_patch_size_from_the_checkpoint(monkeypatch, config_c
     assert config.patch_size == 2 and "patch_size" in config.completed_later()
     del held["options"]["patch_size"]  # a checkpoint that was saved before the option existed
     assert open_weights(parse_args(argv, config_class))[0].patch_size == 4
+
+
+def test_build_teacher_reads_patch_size_from_its_checkpoint(tmp_path):
+    teacher = create_model("convnextv2_atto", num_classes=5, patch_size=2)
+    argv = [*MODEL, "--teacher_model", "convnextv2_atto", "--teacher_ckpt_path", str(tmp_path / "a.ckpt")]
+    config = parse_args(argv, TrainConfig)
+    write_ckpt(tmp_path / "a.ckpt", weight_parameters(teacher), {"options": {"patch_size": 2}})
+    assert build_teacher(config, 5).patch_size == 2
+    write_ckpt(tmp_path / "a.ckpt", weight_parameters(teacher), {"options": "of another program"})
+    with pytest.raises(CheckpointError, match="give patch_size 2"):
+        build_teacher(config, 5)
 
 
 def test_parse_args_refuses_patches_that_leave_no_pixel():
