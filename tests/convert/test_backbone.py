@@ -76,6 +76,16 @@ def test_open_backbone_keeps_the_last_norm_of_a_classifier_and_leaves_out_its_he
     np.testing.assert_array_equal(network.norm.gamma.asnumpy(), arrays[f"{root}norm.gamma"])
 
 
+def test_open_backbone_reads_an_encoder_with_a_last_norm(tmp_path):
+    """The published DINOv3 and EUPE files are like this."""
+    arrays = numbered(ConvNeXt(3, 0, (1, 1, 1, 1), (4, 4, 8, 8)))
+    write_safetensors(tmp_path / "a.safetensors", from_mindcv(arrays, "timm"))
+    network = ConvNeXt(3, 0, (1, 1, 1, 1), (4, 4, 8, 8))
+    fill_weights(network, open_backbone(tmp_path / "a.safetensors"), "a", replace_head=True)
+    for name, weight in weight_parameters(network).items():
+        np.testing.assert_array_equal(weight.asnumpy(), arrays[name], err_msg=name)
+
+
 def test_open_backbone_names_the_backbone_in_the_metadata(tmp_path):
     metadata = {
         "options": {"model": "fcmae_convnextv2_atto", "num_classes": 4, "crop_pct": 0.9},
