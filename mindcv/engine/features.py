@@ -42,6 +42,9 @@ class FeatureRows:
         self.num_features = num_features
         self.num_rows = 0
         self._folder = os.fspath(folder or tempfile.gettempdir())
+        self._way_out = (
+            "give another folder for the output" if folder else "the environment variable TMPDIR names another"
+        )
         try:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the object closes it
         except OSError as error:
@@ -86,10 +89,8 @@ class FeatureRows:
         self._file.close()
 
     def _failure(self, error: OSError) -> UserError:
-        return UserError(
-            f"cannot keep the features in folder '{self._folder}': {error.strerror or error}; the environment variable "
-            "TMPDIR names another folder for temporary files"
-        )
+        reason = error.strerror or str(error)
+        return UserError(f"cannot keep the features in folder '{self._folder}': {reason}; {self._way_out}")
 
 
 @dataclass

@@ -28,7 +28,7 @@ _HELD_OUT = 5  # one of five images of each class chooses the strength of the L2
 _QUERIES = 2048  # images that are compared at a time
 _NEIGHBOURS = 2048  # training images that are compared at a time
 _UNIT = 2.0**24  # the integer that stands for 1 in a unit vector
-_MAX_VALUES = 1 << 23  # largest number of votes or logits in memory
+_MAX_VOTES = 1 << 23  # largest number of votes in memory
 
 
 @dataclass
@@ -89,7 +89,7 @@ def knn_probe(training: Features, validation: Features, num_classes: int, k: int
     check_int("k", k, 1)
     check_training_images("knn", training.labels, k)
     counts = ClassificationCounts(num_classes)
-    step = min(_QUERIES, max(1, _MAX_VALUES // num_classes))
+    step = min(_QUERIES, max(1, _MAX_VOTES // num_classes))
     for start in range(0, validation.rows.num_rows, step):
         queries = _as_integers(validation.rows.read(start, start + step))
         similarities, indices = _nearest(queries, training.rows, k)
@@ -155,7 +155,7 @@ def linear_probe(training: Features, validation: Features, num_classes: int) -> 
         UserError: no class has three training images.
     """
     check_training_images("linear", training.labels, k=1)
-    rows = StandardizedRows(training.rows, training.labels)
+    rows = StandardizedRows(training.rows, training.labels, num_classes)
     held_out = _held_out(training.labels)
     strength, start = _choose_strength(rows, held_out, num_classes)
     regression = SoftmaxRegression(rows.chosen(np.ones(len(held_out), bool)), num_classes, strength)

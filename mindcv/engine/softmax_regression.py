@@ -24,6 +24,7 @@ _TOLERANCE = 1e-5  # largest gradient of the mean loss at the end
 _MAX_ITERATIONS = 1000
 _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 _KEPT_BYTES = 1 << 29  # standardized rows of up to this size stay in memory
+_MAX_LOGITS = 1 << 23  # largest number of logits in memory
 _BITS = 20  # of a factor of a matrix product
 _MAX_TERMS = 1 << (53 - 2 * _BITS)  # largest number of products whose sum float64 holds exactly
 
@@ -39,10 +40,12 @@ class StandardizedRows:
     Args:
         rows: features.
         labels: label of each row.
+        num_classes: number of classes. With many classes the blocks are smaller, so that their logits fit into memory.
     """
 
-    def __init__(self, rows: FeatureRows, labels: np.ndarray):
+    def __init__(self, rows: FeatureRows, labels: np.ndarray, num_classes: int):
         self.rows, self.labels = rows, labels
+        self.max_rows = min(_MAX_TERMS, max(1, _MAX_LOGITS // num_classes))
         total = np.zeros(rows.num_features)
         for block in rows.blocks():
             total += block.sum(axis=0, dtype=np.float64)
@@ -63,7 +66,7 @@ class StandardizedRows:
     def like(self, rows: FeatureRows, labels: np.ndarray) -> Iterator[_Block]:
         """Yield blocks of other rows, standardized by the mean and the deviation of these ones, with their labels."""
         start = 0
-        for block in rows.blocks(_MAX_TERMS):
+        for block in rows.blocks(self.max_rows):
             features = np.rint(self._standardized(block) / self.unit) * self.unit
             yield features, labels[start : start + len(block)]
             start += len(block)

@@ -99,7 +99,7 @@ def test_softmax_regression_finds_the_weights_of_scikit_learn(rng, monkeypatch):
     linear_model = pytest.importorskip("sklearn.linear_model")
     training, labels = clusters(rng, 300)
     l2 = 0.01
-    rows = StandardizedRows(stored(training * np.arange(1, 13, dtype=np.float32) + 5), labels)
+    rows = StandardizedRows(stored(training * np.arange(1, 13, dtype=np.float32) + 5), labels, 7)
     regression = SoftmaxRegression(rows.chosen(np.ones(300, bool)), 7, l2)
     regression.fit()
     assert regression.has_converged
@@ -112,7 +112,7 @@ def test_softmax_regression_finds_the_weights_of_scikit_learn(rng, monkeypatch):
 
 def test_softmax_regression_has_the_gradient_of_its_loss(rng):
     training, labels = clusters(rng, 40)
-    regression = SoftmaxRegression(StandardizedRows(stored(training), labels).chosen(labels < 6), 7, 0.1)
+    regression = SoftmaxRegression(StandardizedRows(stored(training), labels, 7).chosen(labels < 6), 7, 0.1)
     point, direction = rng.standard_normal((2, 7 * 13))
     h = 1e-5
     slope = (regression._loss(point + h * direction)[0] - regression._loss(point - h * direction)[0]) / (2 * h)
@@ -125,12 +125,15 @@ def test_softmax_regression_reads_rows_in_blocks(rng, monkeypatch, is_kept):
     monkeypatch.setattr(softmax_regression, "_KEPT_BYTES", 1 << 20 if is_kept else 0)
     chosen = labels != 2
     point = rng.standard_normal(7 * 13)
-    expected = SoftmaxRegression(StandardizedRows(stored(training), labels).chosen(chosen), 7, 0.1)
+    expected = SoftmaxRegression(StandardizedRows(stored(training), labels, 7).chosen(chosen), 7, 0.1)
     assert len(list(expected.rows)) == 1
     expected = expected._loss(point)
     monkeypatch.setattr(features_module, "_BLOCK_BYTES", 12 * 4 * 7)  # 7 rows
-    found = SoftmaxRegression(StandardizedRows(stored(training), labels).chosen(chosen), 7, 0.1)
+    found = SoftmaxRegression(StandardizedRows(stored(training), labels, 7).chosen(chosen), 7, 0.1)
     assert len(list(found.rows)) == 13
+    monkeypatch.setattr(softmax_regression, "_MAX_LOGITS", 7 * 3)  # 3 rows
+    smaller = SoftmaxRegression(StandardizedRows(stored(training), labels, 7).chosen(chosen), 7, 0.1)
+    assert max(len(rows) for rows, _ in smaller.rows) == 3
     for one, other in zip(found._loss(point), expected):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
@@ -141,14 +144,14 @@ def test_softmax_regression_has_the_same_bits_for_any_number_of_threads(rng):
     found = []
     for threads in (1, 2, 5):
         with threadpoolctl.threadpool_limits(threads):
-            rows = StandardizedRows(stored(training), labels)
+            rows = StandardizedRows(stored(training), labels, 7)
             regression = SoftmaxRegression(rows.chosen(labels < 9), 7, 1e-4)
             found.append((regression.fit().tobytes(), regression.num_iterations))
     assert found[0] == found[1] == found[2]
 
 
 def test_matrix_products_of_the_regression_are_exact(rng):
-    rows = StandardizedRows(stored(rng.standard_cauchy((2000, 6)).astype(np.float32)), np.zeros(2000, int))
+    rows = StandardizedRows(stored(rng.standard_cauchy((2000, 6)).astype(np.float32)), np.zeros(2000, int), 7)
     ((features, _),) = rows.chosen(np.ones(2000, bool))
     factor = rng.standard_normal((2000, 5))
     found = softmax_regression._product(features.T, factor)
@@ -161,7 +164,7 @@ def test_matrix_products_of_the_regression_are_exact(rng):
 def test_standardized_rows_of_a_constant_feature_are_zero(rng):
     rows = np.full((50, 2), 0.1, np.float32)
     rows[:, 1] = rng.standard_normal(50)
-    ((standardized, _),) = StandardizedRows(stored(rows), np.zeros(50, int)).chosen(np.ones(50, bool))
+    ((standardized, _),) = StandardizedRows(stored(rows), np.zeros(50, int), 7).chosen(np.ones(50, bool))
     assert (standardized[:, 0] == 0).all()
     assert standardized[:, 1].std() == pytest.approx(1)
 
@@ -276,6 +279,17 @@ def test_feature_rows_are_read_as_they_were_written(rng):
     np.testing.assert_array_equal(rows.read(6, 99), np.concatenate([whole[6:], whole[:1]]))
 
 
-def test_feature_rows_name_the_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match=rf"cannot keep the features in folder '{tmp_path}/no': No such file.*TMPDIR"):
+def test_feature_rows_name_the_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=rf"cannot keep the features in folder '{tmp_path}/no': No such file.*output"):
         FeatureRows(3, tmp_path / "no")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no"))
+    with pytest.raises(UserError, match=rf"folder '{tmp_path}/no': No such file.*TMPDIR names another"):
+        FeatureRows(3)
+
+
+def test_feature_rows_say_when_the_disk_is_full(tmp_path):
+    rows = FeatureRows(3, tmp_path)
+    rows._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
+    with pytest.raises(UserError, match=rf"cannot keep the features in folder '{tmp_path}': No space left on device"):
+        rows.append(np.ones((5, 3), np.float32))
+    rows.close()
