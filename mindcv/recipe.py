@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -26,6 +27,7 @@ from mindcv.convert import (
 from mindcv.convert.layouts import rename
 from mindcv.data import ImageDataset, create_auto_augment
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
+from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.pretrained import fetch_pretrained, pretrained_options, pretrained_weights, split_tag
@@ -193,20 +195,38 @@ def build_model(config: RunConfig, num_classes: int, with_weights: bool = False)
         **config.subset("layer_scale_init_value", "recompute_stages", "seed"),
     )
     if pretrained:
-        _tell_preprocessing(config)
+        weights = pretrained_weights(config.model)
+        _tell_preprocessing(config, weights.name, "published for", pretrained_options(weights))
+    elif with_weights and config.pretrained_encoder:
+        _fill_encoder(config, network)
     if config.freeze:
         freeze(network, config.freeze)
     return network
 
 
-def _tell_preprocessing(config: RunConfig) -> None:
-    """Log how the preprocessing of the run differs from that of the published weights, if it does."""
-    weights = pretrained_weights(config.model)
-    theirs, ours = pretrained_options(weights), config.subset(*PREPROCESSING)
-    differing = [name for name in PREPROCESSING if not _is_alike(theirs[name], ours[name])]
+def _fill_encoder(config: RunConfig, network: nn.Cell) -> None:
+    """Fill the network with a pre-trained encoder. Its head keeps its initial values."""
+    path = config.pretrained_encoder
+    path = str(newest_checkpoint(path)) if os.path.isdir(path) else path
+    contents = open_backbone(path)
+    options = _own_metadata(contents).get("options", {})
+    model = split_tag(config.model)[0]
+    if options.get("model", model) != model:
+        raise CheckpointError(
+            f"pretrained_encoder '{path}' is the encoder of {options['model']}, and the model is "
+            f"{model}: give --model {options['model']}"
+        )
+    fill_weights(network, contents, path, replace_head=True, adapt_stem=True)
+    _tell_preprocessing(config, path, "pre-trained on", options)
+
+
+def _tell_preprocessing(config: RunConfig, name: str, purpose: str, theirs: Mapping[str, Any]) -> None:
+    """Log how the preprocessing of the run differs from that of the weights `name`, if it does."""
+    ours = config.subset(*PREPROCESSING)
+    differing = [option for option in PREPROCESSING if option in theirs and not _is_alike(theirs[option], ours[option])]
     if differing:
-        listed = ", ".join(f"{name} {theirs[name]} (here {ours[name]})" for name in differing)
-        logger.info("%s: these weights were published for other images: %s", weights.name, listed)
+        listed = ", ".join(f"{option} {theirs[option]} (here {ours[option]})" for option in differing)
+        logger.info("%s: these weights were %s other images: %s", name, purpose, listed)
 
 
 def _is_alike(value: Any, other: Any) -> bool:

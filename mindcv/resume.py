@@ -185,7 +185,7 @@ def _overwrites(config: RunConfig) -> bool:
     if not files:
         return False
     if config.overwrite:
-        for name in ("ckpt_path", "teacher_ckpt_path"):
+        for name in ("ckpt_path", "pretrained_encoder", "teacher_ckpt_path"):
             path = getattr(config, name)
             if path and Path(path).resolve() in [file.resolve() for file in files]:
                 raise UserError(f"overwrite would remove {name} '{path}': give another ckpt_save_dir")

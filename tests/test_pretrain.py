@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 from run_here import run_here
 
-from mindcv.config import PretrainConfig, parse_args
+from mindcv.config import PretrainConfig, TrainConfig, parse_args
 from mindcv.convert import read_ckpt
 from mindcv.engine.reconstruction import draw_reconstructions, join_patches, split_patches
+from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.engine.snapshot import SUFFIX, read_snapshot
 from mindcv.models import random_mask
+from mindcv.recipe import build_model
 from mindcv.recipe_pretraining import build_pretraining_loader
 from mindcv.utils.distributed import ALONE, Group
-from mindcv.utils.errors import DataError
+from mindcv.utils.errors import CheckpointError, ConfigError, DataError
 from mindcv.utils.locks import release_folders
 
 MODEL = "fcmae_convnextv2_atto"
@@ -137,6 +139,39 @@ def test_wrong_option_of_pretraining_is_one_sentence(argv, message, photos, tmp_
 def test_train_refuses_a_masked_autoencoder(photos):
     run = run_here("train", "--model", MODEL, "--data_dir", photos)
     assert run.status != 0 and "pretrain.py trains" in run.err and "Traceback" not in run.err
+
+
+@pytest.mark.parametrize("place", [f"{MODEL}-2_2.ckpt", ""], ids=["file", "folder"])
+def test_training_starts_from_a_pretrained_encoder(whole, place):
+    path = whole / f"{MODEL}-2_2.ckpt"
+    config = parse_args(["--model", "convnextv2_atto", "--pretrained_encoder", str(whole / place)], TrainConfig)
+    found = {p.name: p.asnumpy() for p in build_model(config, 3, with_weights=True).get_parameters()}
+    arrays, _ = read_ckpt(path)
+    encoder = {name.removeprefix("encoder."): array for name, array in arrays.items() if name.startswith("encoder.")}
+    assert found.keys() - encoder.keys() == {"norm.gamma", "norm.beta", "classifier.weight", "classifier.bias"}
+    for name, array in encoder.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert (found["norm.gamma"] == 1).all() and found["classifier.weight"].std() > 0
+
+
+def test_training_refuses_the_encoder_of_another_model_and_a_second_source_of_weights(whole):
+    path = str(whole / f"{MODEL}-2_2.ckpt")
+    config = parse_args(["--model", "convnextv2_pico", "--pretrained_encoder", path], TrainConfig)
+    with pytest.raises(CheckpointError, match="is the encoder of convnextv2_atto, and the model is convnextv2_pico"):
+        build_model(config, 3, with_weights=True)
+    with pytest.raises(ConfigError, match="pretrained_encoder: give either pretrained_encoder or pretrained"):
+        parse_args(["--model", "convnextv2_atto", "--pretrained_encoder", path, "--pretrained", "True"], TrainConfig)
+
+
+def test_newest_checkpoint_is_that_of_the_last_epoch(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        newest_checkpoint(tmp_path)
+    for name in ("a-9_3.ckpt", "a-10_1.ckpt", "a-10_2.ckpt", "a_best.ckpt"):
+        (tmp_path / name).touch()
+    assert newest_checkpoint(tmp_path).name == "a-10_2.ckpt"
+    (tmp_path / "b-1_1.ckpt").touch()
+    with pytest.raises(CheckpointError, match="holds checkpoints of a and b"):
+        newest_checkpoint(tmp_path)
 
 
 def test_split_patches_orders_values_by_row_column_and_channel():

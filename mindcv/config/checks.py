@@ -133,6 +133,14 @@ _CHECKS: tuple[_Check, ...] = (
         lambda c: not (c.pretrained and c.ckpt_path) or c.resume_opt,
         "pretrained: give either pretrained or ckpt_path, since each names the weights to load",
     ),
+    *(
+        (
+            ("pretrained_encoder", other),
+            lambda c, other=other: not (c.pretrained_encoder and getattr(c, other)),
+            f"pretrained_encoder: give either pretrained_encoder or {other}, since each names the weights to load",
+        )
+        for other in ("pretrained", "ckpt_path")
+    ),
     (
         ("results_file",),
         lambda c: not c.results_file or c.results_file.lower().endswith((".csv", ".json")),

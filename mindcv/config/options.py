@@ -45,6 +45,7 @@ COMMAND_OPTIONS = (
     "resume",
     "resume_opt",
     "ckpt_path",
+    "pretrained_encoder",
     "ckpt_save_dir",
     "overwrite",
     "compile_cache_dir",
@@ -258,6 +259,9 @@ class RunConfig:
         False, "download the published pretrained weights of the model; where there are several, the name of the "
         "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_WITH_WEIGHTS)
     ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_WITH_WEIGHTS)
+    pretrained_encoder: str = _model(
+        "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which the "
+        "newest is taken; a decoder or a classifier in it is left out")
     ema: bool = _model(
         False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
         "averaged weights of the checkpoint", scripts=_WITH_WEIGHTS)

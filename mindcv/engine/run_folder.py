@@ -11,18 +11,35 @@ from pathlib import Path
 from typing import Union
 
 from mindcv.engine.snapshot import SUFFIX, UNSAVED
+from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import counted, logger
 
-__all__ = ["find_checkpoints", "is_without_state", "remove_runs"]
+__all__ = ["find_checkpoints", "is_without_state", "newest_checkpoint", "remove_runs"]
 
 # MindCV names its checkpoints in the same way.
 _CHECKPOINT = re.compile(rf".+-\d+_\d+(\.ckpt|{re.escape(SUFFIX)})|.+_best\.ckpt")
+_NUMBERED = re.compile(r"(.+)-(\d+)_(\d+)\.ckpt")
 _RESULTS = ("metrics.csv", "learning_curve.png", "reconstruction-*.png")
 
 
 def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:
     """Return the sorted checkpoints and snapshots of any model in a folder; [] if the folder does not exist."""
     return sorted(path for path in Path(folder).glob("*") if _CHECKPOINT.fullmatch(path.name))
+
+
+def newest_checkpoint(folder: Union[str, os.PathLike]) -> Path:
+    """Return the checkpoint of the last epoch and step in a folder, by the numbers in the names.
+
+    Raises:
+        CheckpointError: the folder holds none, or those of several models.
+    """
+    found = [path for path in find_checkpoints(folder) if _NUMBERED.fullmatch(path.name)]
+    models = sorted({_NUMBERED.fullmatch(path.name)[1] for path in found})
+    if not found:
+        raise CheckpointError(f"folder '{folder}' holds no checkpoint (<model>-<epoch>_<step>.ckpt)")
+    if len(models) > 1:
+        raise CheckpointError(f"folder '{folder}' holds checkpoints of {' and '.join(models)}: give one of the files")
+    return max(found, key=lambda path: tuple(map(int, _NUMBERED.fullmatch(path.name).groups()[1:])))
 
 
 def is_without_state(folder: Union[str, os.PathLike]) -> bool:
