@@ -260,8 +260,8 @@ class RunConfig:
         "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_WITH_WEIGHTS)
     ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_WITH_WEIGHTS)
     pretrained_encoder: str = _model(
-        "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which the "
-        "newest is taken; a decoder or a classifier in it is left out")
+        "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which "
+        "the newest is taken; a decoder or a classifier in it is left out")
     ema: bool = _model(
         False, "in training, keep an exponential moving average of the weights; in validation and inference, use the "
         "averaged weights of the checkpoint", scripts=_WITH_WEIGHTS)
