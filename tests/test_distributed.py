@@ -182,6 +182,21 @@ def test_training_in_one_process_continues_a_run_of_two(folder, alone, together)
 
 
 @pytest.mark.slow
+def test_pretraining_in_two_processes_gives_the_run_of_one(folder):
+    recipe = str(ROOT / "configs/convnextv2/fcmae_convnextv2_atto_digits.yaml")
+    shorter = ("--num_samples", "48", "--epoch_size", "2", "--warmup_epochs", "1", "--decay_epochs", "1")
+    snapshots = []
+    for num, batch_size in ((1, "24"), (2, "12")):
+        place = folder / f"pretrained-{num}"
+        options = ("--batch_size", batch_size, "--ckpt_save_dir", str(place), "--picture_interval", "0")
+        options += ("--ckpt_save_interval", "1")
+        job = Job(folder, num, "pretrain.py", "--config", recipe, *shorter, *options)
+        assert job.end() == 0, job.said() + job.said(0)
+        snapshots.append(read_snapshot(place / f"fcmae_convnextv2_atto-2_2{SUFFIX}"))
+    check_same(*snapshots)
+
+
+@pytest.mark.slow
 def test_validation_in_two_processes_gives_the_counts_of_one(folder, alone):
     found = []
     for num in (1, 2):
