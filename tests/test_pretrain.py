@@ -121,11 +121,12 @@ def test_pretraining_loader_takes_images_without_classes(photos, tmp_path):
     ("argv", "message"),
     [
         (["--model", "convnextv2_atto"], "'convnextv2_atto' is a classifier: .* such as 'fcmae_convnextv2_atto'"),
-        (["--image_resize", "100"], "img_size must be a multiple of patch_size, 32, got 100"),
+        (["--image_resize", "100"], "image_resize: must be a multiple of 32, which is mask_patch_size, got 100"),
         (["--mask_ratio", "1.2"], "mask_ratio"),
         (["--mask_ratio", "0.9"], "leaves none of the 4 patches visible"),
         (["--mixup", "0.8"], "it belongs to train.py"),
-        (["--mask_patch_size", "48"], "patch_size must be a multiple of 32"),
+        (["--mask_patch_size", "48"], r"mask_patch_size: must be a multiple of 32, the encoder's reduction .*, got 48"),
+        (["--patch_size", "2", "--mask_patch_size", "24"], r"a multiple of 16, .* \(8 \* patch_size\), got 24"),
     ],
 )
 def test_wrong_option_of_pretraining_is_one_sentence(argv, message, photos, tmp_path):

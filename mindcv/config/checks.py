@@ -23,6 +23,10 @@ def _increasing(pair: tuple[float, float]) -> bool:
     return pair[0] <= pair[1]
 
 
+def _multiple_problem(value: int, unit: int, name: str) -> str:
+    return f"must be a multiple of {unit}, {name}, got {value}" if value % unit else ""
+
+
 # (the options looked at, whether all is well, what is wrong otherwise); a bound of one number
 # stands with its option.
 _CHECKS: tuple[_Check, ...] = (
@@ -207,6 +211,16 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
         ("opt", "use_nesterov", "momentum"),
         "use_nesterov",
         lambda c: nesterov_momentum_problem(c.opt, c.use_nesterov, c.momentum),
+    ),
+    (
+        ("mask_patch_size", "patch_size"),
+        "mask_patch_size",
+        lambda c: _multiple_problem(c.mask_patch_size, 8 * c.patch_size, "the encoder's reduction (8 * patch_size)"),
+    ),
+    (
+        ("image_resize", "mask_patch_size"),
+        "image_resize",
+        lambda c: _multiple_problem(c.image_resize, c.mask_patch_size, "which is mask_patch_size"),
     ),
 )
 
