@@ -8,7 +8,7 @@ The tool accepts every option of `train.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -40,7 +40,7 @@ class PreviewConfig(TrainConfig):
     picture: str = _preview("", "picture file to draw the images to, for example sheet.png")
     num_images: int = _preview(32, "number of images to draw; an epoch with fewer images is drawn whole", low=1)
     epoch: int = _preview(0, "epoch whose first images are drawn, counted from 0", low=0)
-    required: ClassVar[tuple[str, ...]] = ("picture",)
+    required: ClassVar[Mapping[str, str]] = {"picture": "required"}
 
 
 @dataclass(frozen=True)

@@ -394,7 +394,8 @@ class RunConfig:
 
     def missing(self) -> list[str]:
         """A sentence for each required option that is not given."""
-        return [f"{name}: is required; {_WAYS_OUT[name]}" for name in self.required if not getattr(self, name)]
+        missing = [name for name in self.required if not getattr(self, name)]
+        return [f"{name}: is required; {_WAYS_OUT.get(name, f'give --{name}')}" for name in missing]
 
     def completed_later(self) -> Collection[str]:
         """The options that `completed` will set when they are not given."""
