@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
@@ -17,7 +16,7 @@ from mindcv.config import PretrainConfig
 from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
 from mindcv.recipe import build_lr_table, prepare_device
-from mindcv.recipe_callbacks import restore_run
+from mindcv.recipe_callbacks import log_run, restore_run
 from mindcv.recipe_pretraining import (
     build_masked_autoencoder,
     build_pretraining_callbacks,
@@ -53,12 +52,8 @@ def main() -> None:
     if snapshot:
         restore_run(run, snapshot, progress, callbacks)
     if group.is_main:
-        millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
-        visible = f"{network.num_visible} of {network.num_patches} patches visible"
-        logger.info("%s, %.2f M weights, %s, on %s", config.model, millions, visible, device)
-        steps = f"{counted(num_steps, 'step')} of {progress.images_per_step}"
-        images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
-        logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, Path(config.ckpt_save_dir))
+        details = f"{network.num_visible} of {network.num_patches} patches visible, on {device}"
+        log_run(config, run, dataset, loader, progress, group, details)
 
     with interruption.listening():
         trainer.train(config.epoch_size, loader, callbacks, progress, interruption)

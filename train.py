@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
@@ -13,10 +12,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import mindspore as ms
 
-from mindcv.engine import Interruption, ResumableRun, images_left_out, steps_per_epoch
+from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
 from mindcv.recipe import build_lr_table, build_model, build_trainer, build_training_loader, prepare_device
-from mindcv.recipe_callbacks import build_callbacks, restore_run
+from mindcv.recipe_callbacks import build_callbacks, log_run, restore_run
 from mindcv.resume import check_agreement, check_classes, check_save_dir, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.distributed import join_group
@@ -47,15 +46,8 @@ def main() -> None:
     if snapshot:
         restore_run(run, snapshot, progress, callbacks)
     if group.is_main:
-        millions = sum(parameter.size for parameter in network.trainable_params()) / 1e6
-        logger.info("%s, %.2f M weights, %d classes, on %s", config.model, millions, dataset.num_classes(), device)
-        steps = f"{counted(num_steps, 'step')} of {progress.images_per_step}"
-        images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
-        logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, Path(config.ckpt_save_dir))
-        left_out = group.size * images_left_out(loader, config.gradient_accumulation_steps, dataset.get_dataset_size())
-        if left_out:
-            told = "images left out of each epoch, because they do not fill a step: %d (see drop_remainder)"
-            logger.info(told, left_out)
+        details = f"{dataset.num_classes()} classes, on {device}"
+        log_run(config, run, dataset, loader, progress, group, details)
 
     with interruption.listening():
         trainer.train(config.epoch_size, loader, callbacks, progress, interruption)

@@ -10,7 +10,7 @@ from typing import Any
 from mindspore import nn
 
 from mindcv.config import RunConfig, TrainConfig
-from mindcv.data import ImageDataset
+from mindcv.data import ImageDataset, ImageLoader
 from mindcv.engine import (
     Callback,
     CheckpointManager,
@@ -30,12 +30,14 @@ from mindcv.engine import (
 )
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import Snapshot
+from mindcv.engine.trainer import images_left_out
 from mindcv.models.pretrained import split_tag
 from mindcv.recipe import build_evaluation_loader, build_model, checkpoint_metadata, validated_weights
 from mindcv.utils.distributed import Group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
+from mindcv.utils.logger import counted, logger
 
-__all__ = ["build_callbacks", "build_opening_callbacks", "build_saving_callbacks", "restore_run"]
+__all__ = ["build_callbacks", "build_opening_callbacks", "build_saving_callbacks", "log_run", "restore_run"]
 
 
 def build_callbacks(
@@ -129,6 +131,37 @@ def _build_validation(
     val_network = apply_amp(build_model(config, num_classes), config.val_amp_level, dtype=config.amp_dtype)
     weights = validated_weights(config, network, trainer.step)
     return Validation(weights, val_network, loader, num_classes, config.val_interval, group, interruption)
+
+
+def log_run(
+    config: RunConfig,
+    run: ResumableRun,
+    dataset: ImageDataset,
+    loader: ImageLoader,
+    progress: RunProgress,
+    group: Group,
+    details: str,
+) -> None:
+    """Log what a run trains, on how many images, and how many of them an epoch leaves out.
+
+    Args:
+        config: configuration of the run.
+        run: the run, which holds the network.
+        dataset: the training images.
+        loader: makes batches of them.
+        progress: progress before the first step.
+        group: the processes of the run.
+        details: words about the network and the device.
+    """
+    millions = sum(parameter.size for parameter in run.network.trainable_params()) / 1e6
+    logger.info("%s, %.2f M weights, %s", config.model, millions, details)
+    steps = f"{counted(progress.steps_per_epoch, 'step')} of {progress.images_per_step}"
+    images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
+    logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, Path(config.ckpt_save_dir))
+    left_out = group.size * images_left_out(loader, config.gradient_accumulation_steps, dataset.get_dataset_size())
+    if left_out:
+        told = "images left out of each epoch, because they do not fill a step: %d (see drop_remainder)"
+        logger.info(told, left_out)
 
 
 def restore_run(run: ResumableRun, snapshot: Snapshot, progress: RunProgress, callbacks: list[Callback]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mindcv.config import PretrainConfig
 from mindcv.data import Compose, ImageDataset, ImageLoader, create_loader, create_transforms
+from mindcv.data.batches import SampleReader
 from mindcv.data.transform_base import RandomTransform
 from mindcv.engine import Callback, ResumableRun, Trainer, create_trainer
 from mindcv.engine.reconstruction import Reconstructions
@@ -118,19 +119,19 @@ def build_pretraining_callbacks(
         return []
     callbacks = build_opening_callbacks(config)
     if config.picture_interval:
-        images, masks = _pictured(config, dataset)
+        images, masks = _pictured(config, dataset, run.network.num_patches)
         draws = partial(Reconstructions, Path(config.ckpt_save_dir), config.picture_interval)
         callbacks.append(draws(run.network, build_masked_autoencoder(config), images, masks, config.mean, config.std))
     return callbacks + build_saving_callbacks(config, trainer, run, _metadata(config), callbacks)
 
 
-def _pictured(config: PretrainConfig, dataset: ImageDataset) -> tuple[np.ndarray, np.ndarray]:
+def _pictured(config: PretrainConfig, dataset: ImageDataset, num_patches: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose the images that are drawn, evenly from the whole data set, and their masks."""
     transform = Compose(create_transforms(config.dataset, **config.subset(*PREPROCESSING)))
+    reader = SampleReader(dataset, transform, Compose([]), config.skip_corrupt)
     count = min(_PICTURED_IMAGES, len(dataset))
     chosen = [math.floor((i + 0.5) * len(dataset) / count) for i in range(count)]
-    images = np.stack([transform(dataset.read(index)[0]) for index in chosen])
-    num_patches = (config.image_resize // config.mask_patch_size) ** 2
+    images = np.stack([reader.read(index, 0, 0, [None])[0][0] for index in chosen])
     return images, random_mask(count, num_patches, config.mask_ratio, stream(config.seed, count))
 
 

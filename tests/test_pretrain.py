@@ -137,6 +137,19 @@ def test_wrong_option_of_pretraining_is_one_sentence(argv, message, photos, tmp_
     assert not (tmp_path / "new").exists()
 
 
+def test_corrupt_image_ends_pretraining_by_name_or_is_replaced(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    corrupt = sorted((tmp_path / "photos").rglob("*.png"))[5]
+    corrupt.write_bytes(corrupt.read_bytes()[:300])
+    argv = [*OPTIONS, "--data_dir", tmp_path / "photos", "--epoch_size", "1", "--warmup_epochs", "0"]
+    run = run_here("pretrain", *argv, "--ckpt_save_dir", tmp_path / "first")
+    assert run.status != 0 and str(corrupt) in run.err and "Traceback" not in run.err
+    argv += ["--skip_corrupt", "True", "--drop_remainder", "True"]
+    run = run_here("pretrain", *argv, "--ckpt_save_dir", tmp_path / "second")
+    assert run.status == 0 and (tmp_path / "second" / "reconstruction-1.png").exists()
+    assert "images left out of each epoch, because they do not fill a step: 2" in run.err
+
+
 def test_train_refuses_a_masked_autoencoder(photos):
     run = run_here("train", "--model", MODEL, "--data_dir", photos)
     assert run.status != 0 and "pretrain.py trains" in run.err and "Traceback" not in run.err
