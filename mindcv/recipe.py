@@ -20,8 +20,10 @@ from mindcv.convert import (
     CheckpointContents,
     backbone_name,
     fill_weights,
+    is_pretraining_name,
     open_backbone,
     open_checkpoint,
+    pretraining_name,
     weight_parameters,
 )
 from mindcv.convert.layouts import rename
@@ -132,16 +134,17 @@ _WRONG_SCRIPT = {
 
 
 def _counterpart(model: str) -> str:
-    return (
-        model[len("fcmae_") :] if model.startswith("fcmae_") else f"fcmae_{model.replace('convnext_', 'convnextv2_')}"
-    )
+    """Return the model that the other kind of script trains: the encoder, or the autoencoder of the V2 of this size."""
+    if is_pretraining_name(model):
+        return backbone_name(model)
+    return pretraining_name(model.replace("convnext_", "convnextv2_"))
 
 
 def _unknown_models(config: RunConfig) -> list[str]:
     model, tag = split_tag(config.model)
     names = {"model:": model, "teacher_model:": config.teacher_model}
     is_pretraining = isinstance(config, PretrainConfig)
-    known = [name for name in list_models() if name.startswith("fcmae_") == is_pretraining]
+    known = [name for name in list_models() if is_pretraining_name(name) == is_pretraining]
     if is_model(model) and model not in known:
         return [f"model: {_WRONG_SCRIPT[is_pretraining].format(model=model, other=_counterpart(model))}"]
     problems = [unknown_name(kind, name, known) for kind, name in names.items() if name and name not in known]
@@ -261,7 +264,7 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
     metadata = _own_metadata(contents)
     options = dict(metadata.get("options", {}))
     model = str(options.get("model", ""))
-    if backbone_name(model) != model:
+    if is_pretraining_name(model):
         raise UserError(
             f"checkpoint '{config.ckpt_path}' holds a masked autoencoder, which has no classifier: "
             f"{_WITHOUT_CLASSIFIER} (train.py --pretrained_encoder FILE)"

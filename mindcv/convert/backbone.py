@@ -16,16 +16,26 @@ from mindcv.convert.layouts import rename
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["backbone_name", "open_backbone"]
+__all__ = ["backbone_name", "is_pretraining_name", "open_backbone", "pretraining_name"]
 
 # The name of a pre-training network is this prefix and the name of its encoder.
 _PRETRAINING = "fcmae_"
 _HEAD = own_names("head")
 
 
+def is_pretraining_name(model_name: str) -> bool:
+    """Return whether the name is that of a pre-training network."""
+    return model_name.startswith(_PRETRAINING)
+
+
 def backbone_name(model_name: str) -> str:
     """Return the name of a model's backbone: that of the encoder for a pre-training network, else the name itself."""
-    return model_name[len(_PRETRAINING) :] if model_name.startswith(_PRETRAINING) else model_name
+    return model_name[len(_PRETRAINING) :] if is_pretraining_name(model_name) else model_name
+
+
+def pretraining_name(encoder_name: str) -> str:
+    """Return the name of the pre-training network of an encoder."""
+    return _PRETRAINING + encoder_name
 
 
 def open_backbone(path: Union[str, os.PathLike], ema: Optional[bool] = None) -> CheckpointContents:

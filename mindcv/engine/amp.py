@@ -71,11 +71,12 @@ def apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] = (), *, dt
     if types != [cell.compute_type for cell in products]:
         _set_types(products, types, sections)
         forget_graphs(network)
-    if level not in ("O2", "O3"):
-        return network
-    # A network that computes its own loss takes more than images, and its loss must stay float32.
-    has_loss = getattr(network, "has_loss", False)
-    return network.to_float(AMP_DTYPES[dtype]) if has_loss else _HalfInput(network, AMP_DTYPES[dtype])
+    is_half = level in ("O2", "O3")
+    if getattr(network, "has_loss", False):
+        # It takes more than images and its loss must stay float32, so it casts the images itself, until the next call.
+        wanted = AMP_DTYPES[dtype] if is_half else ms.float32
+        return network if (network.input_type or ms.float32) == wanted else network.to_float(wanted)
+    return _HalfInput(network, AMP_DTYPES[dtype]) if is_half else network
 
 
 def _head_of(network: nn.Cell) -> set[str]:

@@ -8,9 +8,9 @@ Autoencoders", arXiv 2301.00808.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 from mindspore import Parameter, nn, ops
@@ -292,18 +292,25 @@ class ConvNeXt(BaseNetwork):
 
 
 # The arguments of a variant that its entry function passes on.
-_KEYWORDS = set(signature(ConvNeXt).parameters) - {"in_channels", "num_classes", "depths", "dims"}
+_KEYWORDS = set(signature(ConvNeXt).parameters) - {"in_channels", "num_classes", "depths", "dims", "use_grn"}
 
 
 def _build(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, depths: Sequence[int], width: int, /, **kwargs
+    name: str,
+    pretrained: bool,
+    num_classes: int,
+    in_channels: int,
+    depths: Sequence[int],
+    width: int,
+    kwargs: Mapping[str, Any],
+    use_grn: bool = False,
 ) -> ConvNeXt:
     """Create a variant with `width` channels in the first stage and twice as many in each further stage."""
     for keyword in kwargs:
         if keyword not in _KEYWORDS:
             raise UnknownKeywordError(name, keyword, ["pretrained", "num_classes", "in_channels", *_KEYWORDS])
     dims = [width * 2**stage for stage in range(4)]
-    network = ConvNeXt(in_channels, num_classes, depths, dims, **kwargs)
+    network = ConvNeXt(in_channels, num_classes, depths, dims, use_grn, **kwargs)
     if pretrained:
         load_pretrained(network, name)
     return network
@@ -312,106 +319,106 @@ def _build(
 @register_model
 def convnext_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt atto."""
-    return _build("convnext_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, **kwargs)
+    return _build("convnext_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, kwargs)
 
 
 @register_model
 def convnext_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt femto."""
-    return _build("convnext_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, **kwargs)
+    return _build("convnext_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, kwargs)
 
 
 @register_model
 def convnext_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt pico."""
-    return _build("convnext_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, **kwargs)
+    return _build("convnext_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, kwargs)
 
 
 @register_model
 def convnext_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt nano."""
-    return _build("convnext_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, **kwargs)
+    return _build("convnext_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, kwargs)
 
 
 @register_model
 def convnext_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt tiny."""
-    return _build("convnext_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, **kwargs)
+    return _build("convnext_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, kwargs)
 
 
 @register_model
 def convnext_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt small."""
-    return _build("convnext_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, **kwargs)
+    return _build("convnext_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, kwargs)
 
 
 @register_model
 def convnext_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt base."""
-    return _build("convnext_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, **kwargs)
+    return _build("convnext_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, kwargs)
 
 
 @register_model
 def convnext_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt large."""
-    return _build("convnext_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, **kwargs)
+    return _build("convnext_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, kwargs)
 
 
 @register_model
 def convnext_xlarge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt xlarge."""
-    return _build("convnext_xlarge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 256, **kwargs)
+    return _build("convnext_xlarge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 256, kwargs)
 
 
 @register_model
 def convnextv2_atto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 atto."""
-    return _build("convnextv2_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, use_grn=True, **kwargs)
+    return _build("convnextv2_atto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 40, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_femto(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 femto."""
-    return _build("convnextv2_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, use_grn=True, **kwargs)
+    return _build("convnextv2_femto", pretrained, num_classes, in_channels, (2, 2, 6, 2), 48, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_pico(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 pico."""
-    return _build("convnextv2_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, use_grn=True, **kwargs)
+    return _build("convnextv2_pico", pretrained, num_classes, in_channels, (2, 2, 6, 2), 64, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_nano(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 nano."""
-    return _build("convnextv2_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, use_grn=True, **kwargs)
+    return _build("convnextv2_nano", pretrained, num_classes, in_channels, (2, 2, 8, 2), 80, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_tiny(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 tiny."""
-    return _build("convnextv2_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, use_grn=True, **kwargs)
+    return _build("convnextv2_tiny", pretrained, num_classes, in_channels, (3, 3, 9, 3), 96, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_small(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 small."""
-    return _build("convnextv2_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, use_grn=True, **kwargs)
+    return _build("convnextv2_small", pretrained, num_classes, in_channels, (3, 3, 27, 3), 96, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_base(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 base."""
-    return _build("convnextv2_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, use_grn=True, **kwargs)
+    return _build("convnextv2_base", pretrained, num_classes, in_channels, (3, 3, 27, 3), 128, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_large(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 large."""
-    return _build("convnextv2_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, use_grn=True, **kwargs)
+    return _build("convnextv2_large", pretrained, num_classes, in_channels, (3, 3, 27, 3), 192, kwargs, use_grn=True)
 
 
 @register_model
 def convnextv2_huge(pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs) -> ConvNeXt:
     """ConvNeXt V2 huge."""
-    return _build("convnextv2_huge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 352, use_grn=True, **kwargs)
+    return _build("convnextv2_huge", pretrained, num_classes, in_channels, (3, 3, 27, 3), 352, kwargs, use_grn=True)

@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
+from mindcv.convert import backbone_name, is_pretraining_name, pretraining_name
 from mindcv.models.convnext import ConvNeXt, ConvNeXtV2Block
 from mindcv.models.layers import BaseNetwork, Dense, KeepPath
 from mindcv.models.layers.image_check import check_mask, check_mask_in_graph
@@ -49,7 +50,6 @@ class FCMAE(BaseNetwork):
             images are put into batches, so they differ between one process and several.
         in_channels: channels of the images.
         recompute_stages: stages (0 to 3) whose blocks are computed again in the backward pass instead of kept.
-
         stem_patch_size: kernel size and stride of the encoder's stem, which `ConvNeXt` calls `patch_size`. None means
             that of the encoder, which is 4 by default.
 
@@ -232,8 +232,8 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
 def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: Optional[int]) -> ConvNeXt:
     if isinstance(encoder, str):
         entrypoint = model_entrypoint(encoder)
-        if encoder.startswith("fcmae_"):
-            raise UserError(f"encoder must be a backbone, such as '{encoder[6:]}', got '{encoder}'")
+        if is_pretraining_name(encoder):
+            raise UserError(f"encoder must be a backbone, such as '{backbone_name(encoder)}', got '{encoder}'")
         size = {} if stem_patch_size is None else {"patch_size": check_int("stem_patch_size", stem_patch_size, 1)}
         encoder = entrypoint(num_classes=0, in_channels=in_channels, **size)
     elif not isinstance(encoder, ConvNeXt):
@@ -269,7 +269,7 @@ _KEYWORDS = [name for name in inspect.signature(FCMAE).parameters if name not in
 
 def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
     """The masked autoencoder of a variant; `num_classes` of its entry function has no effect."""
-    name = f"fcmae_{encoder}"
+    name = pretraining_name(encoder)
     for keyword in kwargs:
         if keyword not in _KEYWORDS:
             raise UnknownKeywordError(name, keyword, ["pretrained", "in_channels", *_KEYWORDS])

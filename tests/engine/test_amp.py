@@ -8,6 +8,7 @@ from mindspore import Tensor, nn
 from mindcv.engine import apply_amp
 from mindcv.kernels import is_available
 from mindcv.models.convnext import ConvNeXt
+from mindcv.models.fcmae import FCMAE
 from mindcv.utils.errors import UserError
 
 
@@ -97,6 +98,18 @@ def test_apply_amp_o0_changes_nothing(images, exact):
     network = build()
     assert apply_amp(network, "O0") is network
     np.testing.assert_array_equal(network(images).asnumpy(), exact)
+
+
+@pytest.mark.parametrize("level", ["O2", "O3"])
+def test_apply_amp_o0_undoes_the_half_input_of_a_network_with_its_own_loss(level):
+    encoder = ConvNeXt(1, 0, (1, 1, 1, 1), (4, 4, 8, 8), use_grn=True)
+    network = FCMAE(encoder, img_size=64, decoder_embed_dim=8, in_channels=1).set_train(False)
+    rng = np.random.default_rng(2)
+    inputs = Tensor(rng.standard_normal((2, 1, 64, 64)).astype(np.float32)), Tensor(np.float32([[0, 1, 1, 0]] * 2))
+    exact = network(*inputs)[1].asnumpy()
+    half = apply_amp(network, level)(*inputs)[1].asnumpy()
+    assert not np.array_equal(half, exact)
+    np.testing.assert_array_equal(apply_amp(network, "O0")(*inputs)[1].asnumpy(), exact)
 
 
 def test_apply_amp_casts_only_the_layers_of_the_cast_list():

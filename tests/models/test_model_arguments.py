@@ -67,6 +67,8 @@ def test_convnext_names_a_wrong_argument(wrong, sentence):
             "create_model: the keyword 'chekpoint_path' is not known; did you mean 'checkpoint_path'? (there are: ",
         ),
         (lambda: create_model("convnextv2_atto", depths=(1, 1, 1, 1)), "create_model: the keyword 'depths' is not kn"),
+        (lambda: create_model("convnextv2_atto", use_grn=True), "create_model: the keyword 'use_grn' is not known"),
+        (lambda: convnext_atto(use_grn=True), "convnext_atto: the keyword 'use_grn' is not known"),
         (
             lambda: convnext_atto(drop_pth_rate=0.1),
             "convnext_atto: the keyword 'drop_pth_rate' is not known; did you mean 'drop_path_rate'? (there are: ",
