@@ -17,6 +17,7 @@ from mindspore import nn
 from PIL import Image, ImageDraw
 
 from mindcv.data import decode, imagenet_class_names, imagenet_wordnet_ids, match_classes
+from mindcv.engine.contact_sheet import join_tiles, short_paths
 from mindcv.engine.evaluate import predict
 from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
@@ -189,30 +190,14 @@ def draw_predictions(
     if len(shown) < len(predictions):
         logger.info("%d of %d images are drawn in '%s'", len(shown), len(predictions), os.fspath(path))
     columns = min(len(shown), max(1, math.ceil(math.sqrt(len(shown) * 1.5))))
-    rows = math.ceil(len(shown) / columns)
-    captions = _captions([prediction.path for prediction in shown])
+    captions = short_paths([prediction.path for prediction in shown])
     tiles = [_tile(prediction, caption, truth or {}) for prediction, caption in zip(shown, captions)]
-    width, height = tiles[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for number, tile in enumerate(tiles):
-        sheet.paste(tile, (number % columns * width, number // columns * height))
     with atomic_path(path) as side:
-        sheet.save(side)
+        join_tiles(tiles, columns).save(side)
 
 
 _SIDE, _MARGIN, _LINE = 224, 12, 20
 _GREY, _GREEN, _RED = "#666666", "#1a7f37", "#cf222e"
-
-
-def _captions(paths: Sequence[str]) -> list[str]:
-    """Return the shortest end of each path that differs from the ends of all other paths."""
-    parts = [Path(os.path.abspath(path)).parts for path in paths]
-    captions = []
-    for own in parts:
-        others = [other for other in parts if other != own]
-        count = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
-        captions.append(os.path.join(*own[-count:]))
-    return captions
 
 
 def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Image.Image:

@@ -13,7 +13,6 @@ from PIL import Image
 from mindcv.data import find_images, imagenet_class_names
 from mindcv.engine.inference import (
     Prediction,
-    _captions,
     classes_of_folders,
     classify,
     draw_predictions,
@@ -153,11 +152,6 @@ def test_classes_of_folders_finds_true_classes_by_folder_names():
     assert classes_of_folders(["ant/x/1.png", "ant/y/1.png"], names) == {}, "a folder that all images share"
     imagenet = ["d/n01440764/1.png", "d/tench/1.png", "d/crane/1.png", "d/goldfish/1.png"]
     assert classes_of_folders(imagenet, imagenet_class_names()) == dict(zip(imagenet[:2] + imagenet[3:], (0, 0, 1)))
-
-
-def test_captions_show_folders_when_files_have_the_same_name():
-    assert _captions(["a/x/1.png", "b/x/1.png", "b/2.png"]) == ["a/x/1.png", "b/x/1.png", "2.png"]
-    assert _captions(["a/1.png", "a/1.png"]) == ["1.png", "1.png"]
 
 
 def test_draw_predictions_colours_right_and_wrong_classes(predictions, tmp_path):
