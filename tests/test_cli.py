@@ -22,6 +22,7 @@ from mindcv.config import ValidateConfig
 from mindcv.engine import Evaluation
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.models import create_model
+from mindcv.recipe_validate import describe_evaluation, write_results
 from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
@@ -238,15 +239,15 @@ def test_validate_keeps_class_numbers_when_a_class_has_no_images(data, checkpoin
 
 
 @pytest.mark.parametrize("num_left_out", [0, 2])
-def test_validate_reports_how_many_images_were_left_out(tmp_path, capsys, num_left_out):
+def test_validate_reports_how_many_images_were_left_out(tmp_path, num_left_out):
     counts = ClassificationCounts(2)
     counts.update(np.float32([[1, 0], [1, 0]]), np.array([0, 1]))
     config = ValidateConfig(results_json=str(tmp_path / "r.json"))
-    load("validate").report(config, Evaluation(counts, 10.0), {0: "cat", 1: "dog"}, 2, num_left_out)
+    measured = describe_evaluation(config, Evaluation(counts, 10.0), {0: "cat", 1: "dog"}, 2, num_left_out)
+    write_results(measured)
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["num_images"], found["num_left_out"]) == (2, num_left_out)
-    expected = ", images left out: 2\n" if num_left_out else ", images/s: 10.0\n"
-    assert capsys.readouterr().out.endswith(expected)
+    assert measured.summary.endswith(", images left out: 2" if num_left_out else ", images/s: 10.0")
 
 
 # Inference

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import UserError
 
-__all__ = ["ClassificationCounts"]
+__all__ = ["ClassificationCounts", "per_class_table"]
 
 
 @dataclass
@@ -80,3 +82,16 @@ class ClassificationCounts:
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
         return self.loss_sum / self.num_images
+
+
+def per_class_table(confusion: np.ndarray, class_names: dict[int, str]) -> str:
+    """Return CSV text with a row for each class: its images, how many were found, and how many were taken for it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("class", "name", "images", "correct", "recall", "predicted", "precision"))
+    for index, (label, name) in enumerate(class_names.items()):
+        images, correct, predicted = confusion[index].sum(), confusion[index, index], confusion[:, index].sum()
+        recall = f"{correct / images:.4f}" if images else ""
+        precision = f"{correct / predicted:.4f}" if predicted else ""
+        writer.writerow((label, name, images, correct, recall, predicted, precision))
+    return text.getvalue()
