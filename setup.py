@@ -20,10 +20,11 @@ except ImportError:  # setuptools before 70.1
 HERE = Path(__file__).parent
 KERNELS = runpy.run_path(str(HERE / "mindcv" / "kernels" / "build.py"))
 PLOTS = ["matplotlib>=3.5"]
+TENSORBOARD = ["tensorboard>=2.12"]
 DEMO = ["scikit-learn>=1.0", *PLOTS]
 # Material for MkDocs 9 needs MkDocs 1.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"]
-TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO]
+TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO, *TENSORBOARD]
 
 
 class BuildKernels(build_ext):
@@ -88,6 +89,7 @@ setup(
     extras_require={
         "plots": PLOTS,
         "demo": DEMO,
+        "tensorboard": TENSORBOARD,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "ruff>=0.6", "clang-format==23.1.5"],

@@ -29,6 +29,7 @@ from mindcv.convert import (
 from mindcv.convert.layouts import rename
 from mindcv.data import ImageDataset, create_auto_augment
 from mindcv.engine import AccumulatedStep, CompileCache, DistillationLoss, Trainer, TrainStep, create_trainer
+from mindcv.engine.event_file import require_tensorboard
 from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.loss import create_loss
 from mindcv.models import create_model, is_model, list_models
@@ -86,7 +87,9 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
     Raises:
         ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
     """
-    config = parse_args(config_class=config_class, checks=[_unknown_models, _wrong_policy, _wrong_data_dir])
+    config = parse_args(
+        config_class=config_class, checks=[_unknown_models, _wrong_policy, _wrong_data_dir, _no_tensorboard]
+    )
     tell_warnings(config)
     return config
 
@@ -110,6 +113,16 @@ def _wrong_policy(config: RunConfig) -> list[str]:
         create_auto_augment(config.auto_augment, config.mean, config.interpolation)
     except UserError as error:
         return [f"auto_augment: {str(error).removeprefix('auto_augment ')}"]
+    return []
+
+
+def _no_tensorboard(config: RunConfig) -> list[str]:
+    if not config.as_dict().get("tensorboard"):
+        return []
+    try:
+        require_tensorboard()
+    except UserError as error:
+        return [f"tensorboard: {error}"]
     return []
 
 

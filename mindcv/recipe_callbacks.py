@@ -16,16 +16,19 @@ from mindcv.engine import (
     CheckpointManager,
     Checkpoints,
     EarlyStopping,
+    EventFile,
     Interruption,
     MetricsTable,
     ProgressLog,
     RemovalOfEarlierRun,
     ResumableRun,
+    RunRecord,
     Snapshots,
     SnapshotWriter,
     Trainer,
     Validation,
     apply_amp,
+    describe_start,
     weights_to_save,
 )
 from mindcv.engine.progress import RunProgress
@@ -51,14 +54,16 @@ def build_callbacks(
     """Build the callbacks of a run in the order in which the trainer calls them.
 
     1. `RemovalOfEarlierRun` removes an earlier run before anything of this run is written.
-    2. `ProgressLog` logs the step or the epoch before the metrics of its validation.
-    3. `Validation` sets the metrics of the epoch, which all callbacks after it use.
-    4. `EarlyStopping` may make the epoch the last one, which the callbacks after it must know.
-    5. `Checkpoints` saves the weights.
-    6. `MetricsTable` writes the row of the epoch.
-    7. `Snapshots` saves the whole run, with what the callbacks before it save.
+    2. `RunRecord` writes `run.json`.
+    3. `ProgressLog` logs the step or the epoch before the metrics of its validation.
+    4. `Validation` sets the metrics of the epoch, which all callbacks after it use.
+    5. `EarlyStopping` may make the epoch the last one, which the callbacks after it must know.
+    6. `Checkpoints` saves the weights.
+    7. `MetricsTable` writes the row of the epoch.
+    8. `EventFile` writes the same row for TensorBoard.
+    9. `Snapshots` saves the whole run, with what the callbacks before it save.
 
-    All processes have 3 and 4, if the configuration asks for them. Only the main process has the others.
+    All processes have 4 and 5, if the configuration asks for them. Only the main process has the others.
 
     Args:
         config: configuration of the run.
@@ -74,7 +79,7 @@ def build_callbacks(
     if config.val_while_train:
         validation = _build_validation(config, trainer, run.network, dataset, group, interruption)
     if group.is_main:
-        callbacks += build_opening_callbacks(config)
+        callbacks += build_opening_callbacks(config, group)
     if validation is not None:
         callbacks.append(validation)
     if config.early_stopping_patience is not None:
@@ -85,12 +90,13 @@ def build_callbacks(
     return callbacks
 
 
-def build_opening_callbacks(config: RunConfig) -> list[Callback]:
+def build_opening_callbacks(config: RunConfig, group: Group) -> list[Callback]:
     """Build the callbacks of the main process that come before all others, and make the folder of the run."""
     save_dir = ensure_writable_dir(config.ckpt_save_dir)
     remove_side_files(save_dir)
     removal = [RemovalOfEarlierRun(save_dir)] if config.overwrite else []
-    return [*removal, ProgressLog(config.log_interval)]
+    record = RunRecord(save_dir, describe_start(config.as_dict(), config.given, group.size), config.overwrite)
+    return [*removal, record, ProgressLog(config.log_interval)]
 
 
 def build_saving_callbacks(
@@ -112,7 +118,10 @@ def build_saving_callbacks(
     save_dir, model = Path(config.ckpt_save_dir), split_tag(config.model)[0]
     manager = CheckpointManager(save_dir, model, config.ckpt_save_policy, config.keep_checkpoint_max)
     weights = weights_to_save(run.network, trainer.step)
-    saving = [Checkpoints(manager, weights, metadata, config.ckpt_save_interval), MetricsTable(save_dir)]
+    table = MetricsTable(save_dir)
+    saving: list[Callback] = [Checkpoints(manager, weights, metadata, config.ckpt_save_interval), table]
+    if config.tensorboard:
+        saving.append(EventFile(save_dir, table))
     capture = partial(run.capture, callbacks=(*others, *saving))
     writer = SnapshotWriter(save_dir, model)
     return [*saving, Snapshots(writer, capture, config.ckpt_save_interval, config.save_every_steps)]

@@ -117,7 +117,7 @@ def build_pretraining_callbacks(
     """
     if not group.is_main:
         return []
-    callbacks = build_opening_callbacks(config)
+    callbacks = build_opening_callbacks(config, group)
     if config.picture_interval:
         images, masks = _pictured(config, dataset, run.network.num_patches)
         draws = partial(Reconstructions, Path(config.ckpt_save_dir), config.picture_interval)

@@ -153,7 +153,7 @@ def read_csv(path):
 def test_train_writes_checkpoints_snapshots_metrics_and_learning_curve(trained, data):
     folder, outcome, _ = trained
     names = [f"convnext_atto-{epoch}_3.{kind}" for epoch in (1, 2) for kind in ("ckpt", "resume.safetensors")]
-    names += ["convnext_atto_best.ckpt", "learning_curve.png", "metrics.csv"]
+    names += ["convnext_atto_best.ckpt", "learning_curve.png", "metrics.csv", "run.json"]
     assert sorted(os.listdir(folder)) == names
     rows = read_csv(folder / "metrics.csv")
     assert list(rows[0]) == [
@@ -180,6 +180,15 @@ def test_train_writes_checkpoints_snapshots_metrics_and_learning_curve(trained, 
         "epoch 2/2 validated",
     ):
         assert part in outcome.err
+
+
+def test_train_records_how_the_run_was_started(trained, data):
+    (start,) = json.loads((trained[0] / "run.json").read_text())["starts"]
+    assert start["command"][0].endswith("train.py") and "--val_while_train" in start["command"]
+    options, sources = start["options"], start["option_sources"]
+    assert options["model"] == "convnext_atto" and options["data_dir"] == str(data) and options["weight_decay"] == 1e-6
+    assert sources["lr"] == "command line" and "weight_decay" not in sources
+    assert start["resumed_at"] is None and start["num_processes"] == 1
 
 
 def test_train_leaves_no_other_files_and_no_warnings(trained):

@@ -1,6 +1,7 @@
 """pretrain.py trains, saves, resumes with the same bits, and draws what it reconstructs."""
 
 import csv
+import json
 import re
 import shutil
 
@@ -88,6 +89,9 @@ def test_resumed_pretraining_has_the_bits_of_an_uninterrupted_run(whole, photos,
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert rows(tmp_path) == rows(whole)
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert start["command"][0] == "pretrain.py" and start["options"]["mask_ratio"] == 0.6
+    assert start["resumed_at"] == {"epoch": 2, "step": 1, "global_step": 3}
 
 
 def masks_of(photos, epoch, group=ALONE, **options):

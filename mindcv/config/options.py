@@ -66,6 +66,7 @@ NEUTRAL_OPTIONS = (
     "ckpt_save_interval",
     "save_every_steps",
     "ckpt_save_policy",
+    "tensorboard",
 )
 # Options that say how an image becomes the network's input without augmentation. They are stored with the weights.
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
@@ -305,6 +306,8 @@ class RunConfig:
     keep_checkpoint_max: int = _save(10, "number of checkpoints that are kept", low=1)
     save_every_steps: Optional[int] = _save(
         None, "number of steps after which the run is also saved within an epoch, for resume; None means never", low=1)
+    tensorboard: bool = _save(
+        False, "write the metrics of each epoch to an event file for TensorBoard in ckpt_save_dir, beside metrics.csv")
     resume: str = _save(
         "", "interrupted run to resume: a file, a folder, or auto for the newest one in ckpt_save_dir (auto starts a "
         "new run when there is none)")
