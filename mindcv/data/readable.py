@@ -74,7 +74,7 @@ def why_unreadable(dataset: ImageDataset, index: int, whole: bool = False) -> Op
 
 
 class UnreadableImages:
-    """Names each image that cannot be read when it comes, and decides at the end whether that is an error.
+    """Collects the images that cannot be read, lists them at the end, and decides whether they are an error.
 
     Args:
         num_images: how many images there are in all.
@@ -101,12 +101,17 @@ class UnreadableImages:
     def add(self, error: DataError) -> None:
         """Take note of one image."""
         self.errors.append(error)
-        if self.num_images > 1:
-            logger.warning("%s", error)
 
     def check(self) -> None:
-        """Raise a DataError when images were left out that should not have been."""
+        """List the images that were left out. Call it at the end, since a progress bar hides earlier lines.
+
+        Raises:
+            DataError: no image could be read, or images were left out and `may_skip` is off.
+        """
         count = len(self.errors)
+        if self.num_images > 1:
+            for error in self.errors:
+                logger.warning("%s", error)
         if self.num_images == count == 1:
             raise self.errors[0]
         if count == self.num_images:
