@@ -9,6 +9,7 @@ from typing import Any, Optional
 from mindcv.config import ValidateConfig
 from mindcv.convert import fill_weights
 from mindcv.engine import Evaluation, apply_amp, evaluate, say_compiling
+from mindcv.engine.evaluate import OnBatch
 from mindcv.engine.features import extract_features
 from mindcv.engine.metrics import ClassificationCounts, per_class_table
 from mindcv.engine.plots import draw_confusion_matrix
@@ -41,8 +42,13 @@ class Measured:
     class_names: dict[int, str]
 
 
-def measure_predictions(config: ValidateConfig) -> Optional[Measured]:
-    """Measure how often a classifier is right. The result is None in all processes but the main one."""
+def measure_predictions(config: ValidateConfig, on_batch: Optional[OnBatch] = None) -> Optional[Measured]:
+    """Measure how often a classifier is right. The result is None in all processes but the main one.
+
+    Args:
+        config: configuration of the run.
+        on_batch: called with each batch of this process, see `evaluate`.
+    """
     config, metadata, read_weights = open_weights(config)
     group = join_group(config.distribute)
 
@@ -55,7 +61,7 @@ def measure_predictions(config: ValidateConfig) -> Optional[Measured]:
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
     num_classes = dataset.num_classes()
     say_compiling("the network")
-    result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes)
+    result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes, on_batch=on_batch)
     if not group.is_main:
         return None
     labels = range(num_classes) if classes is None else classes.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import mindspore as ms
 import numpy as np
@@ -19,7 +19,9 @@ from mindcv.utils.checks import check_int, check_kind, check_network
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import Interrupted
 
-__all__ = ["Evaluation", "evaluate", "predict"]
+__all__ = ["Evaluation", "OnBatch", "evaluate", "predict"]
+
+OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 @dataclass
@@ -68,6 +70,7 @@ def evaluate(
     progress: bool = False,
     interruption: Optional[Interruption] = None,
     classes: Optional[np.ndarray] = None,
+    on_batch: Optional[OnBatch] = None,
 ) -> Evaluation:
     """Run `network` over every image of `loader` once.
 
@@ -80,6 +83,8 @@ def evaluate(
         interruption: checked after each batch.
         classes: ascending labels of the only classes to predict. The logits of other classes are dropped, and the
             counts number these classes from 0. None means all classes.
+        on_batch: called with the images [B, C, H, W], the labels [B] and the logits [B, K] of each batch of this
+            process, in the order of the data set. K is the number of the classes that are counted.
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -92,8 +97,8 @@ def evaluate(
     check_kind("group", group, Group, "a mindcv.utils.distributed.Group; Group() is a single process")
     network.set_train(False)
     counts = ClassificationCounts(num_classes if classes is None else len(classes))
-    images_per_s = group.together(_count, network, loader, counts, progress, interruption, classes) * group.size
-    return Evaluation(counts.summed(group), images_per_s)
+    images_per_s = group.together(_count, network, loader, counts, progress, interruption, classes, on_batch)
+    return Evaluation(counts.summed(group), images_per_s * group.size)
 
 
 def _count(
@@ -103,6 +108,7 @@ def _count(
     progress: bool,
     interruption: Optional[Interruption],
     classes: Optional[np.ndarray],
+    on_batch: Optional[OnBatch],
 ) -> float:
     """Add the share of this process to `counts`, and return its images per second."""
     batch_size = loader.get_batch_size()
@@ -119,6 +125,8 @@ def _count(
         if classes is not None:
             logits, labels = logits[:, classes], np.searchsorted(classes, labels)
         counts.update(logits, labels)
+        if on_batch is not None:
+            on_batch(images, labels, logits)
         if number == 0 and loader.get_dataset_size() > 1:
             # The first batch includes the compilation.
             start, timed_from = time.perf_counter(), counts.num_images

@@ -76,6 +76,17 @@ def test_evaluate_counts_every_image_once_for_any_batch_size(data, batch_size):
     }
 
 
+def test_evaluate_shows_each_batch_with_the_logits_that_it_counts(data):
+    images, labels, weight = data
+    seen = []
+    loader = Loader(images, labels, 4)
+    evaluate(Linear(weight), loader, 3, Group(), on_batch=lambda *batch: seen.append(batch))
+    assert [len(batch_labels) for _, batch_labels, _ in seen] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate([batch[0] for batch in seen]), images)
+    np.testing.assert_array_equal(np.concatenate([batch[1] for batch in seen]), labels)
+    np.testing.assert_allclose(np.concatenate([batch[2] for batch in seen]), images @ weight, rtol=1e-5)
+
+
 def test_evaluate_counts_among_the_given_classes_alone(data):
     images, _, weight = data
     labels = np.array([0, 2] * 6, np.int32)[:11]
