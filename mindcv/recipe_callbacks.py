@@ -95,7 +95,7 @@ def build_opening_callbacks(config: RunConfig, group: Group) -> list[Callback]:
     save_dir = ensure_writable_dir(config.ckpt_save_dir)
     remove_side_files(save_dir)
     removal = [RemovalOfEarlierRun(save_dir)] if config.overwrite else []
-    record = RunRecord(save_dir, describe_start(config.as_dict(), config.given, group.size), config.overwrite)
+    record = RunRecord(save_dir, describe_start(config.as_dict(), config.given, group.size))
     return [*removal, record, ProgressLog(config.log_interval)]
 
 

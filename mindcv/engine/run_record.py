@@ -34,35 +34,33 @@ _GIT_SECONDS = 10
 
 
 class RunRecord(Callback):
-    """Adds an entry to the list `starts` in `run.json` when a process begins to train.
+    """Adds an entry to the list `starts` in `run.json` after the first step of a process.
 
-    A new run and a resumed run both add an entry. The entry of a resumed run says at which step it goes on.
+    A new run and a resumed run both add an entry. The entry of a resumed run says at which step it goes on. A run that
+    fails before the end of its first step adds none, so that it leaves no file in a new folder. An earlier run has been
+    removed by then (`RemovalOfEarlierRun`).
 
     Args:
         folder: folder of the run, which must exist.
         facts: JSON values of the entry, see `describe_start`.
-        is_delayed: write after the first step instead of before it, for a run that removes an earlier one
-            (`RemovalOfEarlierRun`). `run.json` then begins anew.
     """
 
-    def __init__(self, folder: Union[str, os.PathLike], facts: Mapping[str, Any], is_delayed: bool = False):
+    def __init__(self, folder: Union[str, os.PathLike], facts: Mapping[str, Any]):
         self.path = Path(folder) / RUN_RECORD
         self.start = dict(facts)
-        self.is_delayed = is_delayed
+        self.is_written = False
 
     def on_train_begin(self, progress: RunProgress) -> None:
-        """Add the entry, unless the files of an earlier run must be removed first."""
+        """Note where the process goes on."""
         is_resumed = progress.global_step > 0
         place = {"epoch": progress.epoch, "step": progress.step, "global_step": progress.global_step}
         self.start["resumed_at"] = place if is_resumed else None
-        if not self.is_delayed:
-            self._add()
 
     def on_step_end(self, progress: RunProgress) -> None:
-        """Add the entry after the first step, if it is delayed."""
-        if self.is_delayed:
+        """Add the entry after the first step."""
+        if not self.is_written:
             self._add()
-        self.is_delayed = False
+        self.is_written = True
 
     def _add(self) -> None:
         starts = [*self._earlier_starts(), self.start]

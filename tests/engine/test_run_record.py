@@ -26,6 +26,14 @@ def begun(epoch=0, step=0, global_step=0):
     return RunProgress(5, 10, 4, epoch=epoch, step=step, global_step=global_step)
 
 
+def write_record(folder, facts=FACTS, at=(0, 0, 0)):
+    record = RunRecord(folder, facts)
+    record.on_train_begin(begun(*at))
+    epoch, step, global_step = at
+    record.on_step_end(begun(epoch, step + 1, global_step + 1))
+    record.on_step_end(begun(epoch, step + 2, global_step + 2))
+
+
 def git(folder, *words):
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
     done = subprocess.run(["git", *identity, "-C", folder, *words], check=True, capture_output=True, text=True)
@@ -33,8 +41,8 @@ def git(folder, *words):
 
 
 def test_run_record_holds_one_entry_for_each_start(tmp_path):
-    RunRecord(tmp_path, FACTS).on_train_begin(begun())
-    RunRecord(tmp_path, {**FACTS, "options": {"lr": 0.2}}).on_train_begin(begun(3, 4, 24))
+    write_record(tmp_path)
+    write_record(tmp_path, {**FACTS, "options": {"lr": 0.2}}, (3, 4, 24))
     first, second = read_starts(tmp_path)
     assert first == {**FACTS, "resumed_at": None}
     assert second["options"] == {"lr": 0.2} and second["resumed_at"] == {"epoch": 3, "step": 4, "global_step": 24}
@@ -42,8 +50,8 @@ def test_run_record_holds_one_entry_for_each_start(tmp_path):
 
 
 def test_run_record_begins_anew_after_the_first_step_of_a_run_that_removes_an_earlier_one(tmp_path):
-    RunRecord(tmp_path, {"command": ["old"]}).on_train_begin(begun())
-    callbacks = [RemovalOfEarlierRun(tmp_path), RunRecord(tmp_path, FACTS, is_delayed=True)]
+    write_record(tmp_path, {"command": ["old"]})
+    callbacks = [RemovalOfEarlierRun(tmp_path), RunRecord(tmp_path, FACTS)]
     for callback in callbacks:
         callback.on_train_begin(begun(2, 1, 11))  # resumed from another folder
     assert [start["command"] for start in read_starts(tmp_path)] == [["old"]], "the new run could still fail"
@@ -59,7 +67,7 @@ def test_run_record_keeps_a_file_that_it_cannot_read(tmp_path, text, capsys):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match="run.json"):
         read_starts(tmp_path)
-    RunRecord(tmp_path, FACTS).on_train_begin(begun())
+    write_record(tmp_path)
     assert (tmp_path / "run.1.json").read_text() == text and len(read_starts(tmp_path)) == 1
     line = capsys.readouterr().err
     assert line.startswith("warning: ") and "run.1.json" in line
