@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped: by Ctrl-C\n"), os._exit(130)))
+
+from tqdm import tqdm
 
 from mindcv.config import InferConfig
 from mindcv.convert import fill_weights
@@ -23,7 +26,8 @@ from mindcv.data import (
     set_pixel_limit,
 )
 from mindcv.engine import apply_amp, say_compiling
-from mindcv.engine.inference import classes_of_folders, classify, draw_predictions, write_predictions
+from mindcv.engine.inference import MAX_DRAWN, Prediction, classes_of_folders, classify, draw_predictions
+from mindcv.engine.prediction_file import prediction_file
 from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_device, read_config
 from mindcv.utils.cli import run_script
@@ -49,19 +53,34 @@ def main() -> None:
         apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
     ).set_train(False)
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
-    predictions = []
     options = (config.top_k, config.batch_size, unreadable.add)
     say_compiling("the network")
-    for prediction in classify(network, paths, transform, class_names, *options):
-        predictions.append(prediction)
-        classes = zip(prediction.names, prediction.probabilities)
-        print(f"{prediction.path}: " + ", ".join(f"{name} {probability:.4f}" for name, probability in classes))
-    if predictions and config.results_file:
-        write_predictions(predictions, config.results_file)
-    if predictions and config.picture:
+    predictions = classify(network, paths, transform, class_names, *options)
+    first = report(predictions, config, len(paths), unreadable)
+    if config.picture:
         truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
-        draw_predictions(predictions, config.picture, truth=truth)
+        draw_predictions(first, config.picture, len(found) - len(unreadable.errors), truth)
     unreadable.check()
+
+
+def report(
+    predictions: Iterable[Prediction], config: InferConfig, num_images: int, unreadable: UnreadableImages
+) -> list[Prediction]:
+    """Print each prediction as it comes, write it to the results file, and return the first ones for the picture."""
+    first = []
+    progress = tqdm(predictions, desc="infer", unit="image", total=num_images, disable=None, leave=False)
+    with prediction_file(config.results_file) if config.results_file else nullcontext() as add_to_file:
+        for prediction in progress:
+            classes = zip(prediction.names, prediction.probabilities)
+            line = ", ".join(f"{name} {probability:.4f}" for name, probability in classes)
+            tqdm.write(f"{prediction.path}: {line}")
+            if add_to_file:
+                add_to_file(prediction)
+            if len(first) < MAX_DRAWN:
+                first.append(prediction)
+        if not first:
+            unreadable.check()  # raises an error, so a results file of an earlier run stays
+    return first
 
 
 def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +18,13 @@ from mindcv.engine.contact_sheet import join_tiles, short_paths
 from mindcv.engine.evaluate import predict
 from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
-from mindcv.utils.files import atomic_path, atomic_write_text
+from mindcv.utils.files import atomic_path
 from mindcv.utils.logger import logger
 
-__all__ = ["Prediction", "classes_of_folders", "classify", "draw_predictions", "read_image", "write_predictions"]
+__all__ = ["MAX_DRAWN", "Prediction", "classes_of_folders", "classify", "draw_predictions", "read_image"]
+
+
+MAX_DRAWN = 24  # images of the picture
 
 
 @dataclass(frozen=True)
@@ -104,36 +104,6 @@ def read_image(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarra
         raise DataError(f"image '{path}': {error.strerror}") from None
 
 
-def write_predictions(predictions: Sequence[Prediction], path: Union[str, os.PathLike]) -> None:
-    """Write predictions to a file: `.csv` with a row for each image and rank, or `.json` with a list of objects.
-
-    Raises:
-        UserError: another suffix.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".json":
-        entries = [
-            {
-                "image": p.path,
-                "predictions": [
-                    {"class": i, "name": n, "probability": q} for i, n, q in zip(p.indices, p.names, p.probabilities)
-                ],
-            }
-            for p in predictions
-        ]
-        atomic_write_text(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
-    elif suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("image", "rank", "class", "name", "probability"))
-        for p in predictions:
-            for rank, row in enumerate(zip(p.indices, p.names, p.probabilities), start=1):
-                writer.writerow((p.path, rank, *row))
-        atomic_write_text(path, text.getvalue())
-    else:
-        raise UserError(f"predictions are written as .csv or .json, not '{path}'")
-
-
 def classes_of_folders(paths: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     """Return the true class of each image whose folder has the name of a class.
 
@@ -173,22 +143,22 @@ def _label_of(folder: str, class_to_idx: Mapping[str, int]) -> Optional[int]:
 def draw_predictions(
     predictions: Sequence[Prediction],
     path: Union[str, os.PathLike],
-    max_images: int = 24,
+    num_images: Optional[int] = None,
     truth: Optional[Mapping[str, str]] = None,
 ) -> None:
-    """Draw the first `max_images` images with their classes and with bars of the probabilities below each image.
-
-    The log says so when there are more images.
+    """Draw the first images with their classes and with bars of the probabilities below each image.
 
     Args:
-        predictions: at least one.
-        path: of the picture.
-        max_images: how many are drawn.
+        predictions: at least one; `MAX_DRAWN` of them are drawn.
+        path: file of the picture.
+        num_images: number of images that were classified. If it is larger than that of the drawn ones, the log says so.
+            None means that `predictions` are all of them.
         truth: image file to the name of its true class, for the images whose class is known.
     """
-    shown = predictions[:max_images]
-    if len(shown) < len(predictions):
-        logger.info("%d of %d images are drawn in '%s'", len(shown), len(predictions), os.fspath(path))
+    shown = predictions[:MAX_DRAWN]
+    num_images = len(predictions) if num_images is None else num_images
+    if len(shown) < num_images:
+        logger.info("%d of %d images are drawn in '%s'", len(shown), num_images, os.fspath(path))
     columns = min(len(shown), max(1, math.ceil(math.sqrt(len(shown) * 1.5))))
     captions = short_paths([prediction.path for prediction in shown])
     tiles = [_tile(prediction, caption, truth or {}) for prediction, caption in zip(shown, captions)]

@@ -1,8 +1,6 @@
 """Tests of the classification of single images and of the files that hold the results."""
 
-import csv
 import io
-import json
 import os
 
 import numpy as np
@@ -16,7 +14,6 @@ from mindcv.engine.inference import (
     classes_of_folders,
     classify,
     draw_predictions,
-    write_predictions,
 )
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
@@ -107,41 +104,6 @@ def predictions(folder):
         Prediction(str(folder / "b.png"), (2, 0), ("Kätzchen, klein", "ant"), (0.75, 0.25)),
         Prediction(str(folder / "a.JPG"), (0, 1), ("ant", "bee"), (1 / 3, 1e-9)),
     ]
-
-
-def test_write_predictions_writes_a_csv_row_for_each_rank(predictions, tmp_path):
-    write_predictions(predictions, tmp_path / "new" / "p.CSV")
-    with open(tmp_path / "new" / "p.CSV", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    flat = [
-        (p.path, rank + 1, p.indices[rank], p.names[rank], p.probabilities[rank])
-        for p in predictions
-        for rank in (0, 1)
-    ]
-    assert [(r["image"], int(r["rank"]), int(r["class"]), r["name"], float(r["probability"])) for r in rows] == flat
-
-
-def test_write_predictions_writes_a_json_entry_for_each_image(predictions, tmp_path):
-    write_predictions(predictions, tmp_path / "p.json")
-    found = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
-    assert [entry["image"] for entry in found] == [p.path for p in predictions]
-    assert found[0]["predictions"][0] == {"class": 2, "name": "Kätzchen, klein", "probability": 0.75}
-    assert found[1]["predictions"][1] == {"class": 1, "name": "bee", "probability": 1e-9}
-
-
-def test_write_predictions_keeps_file_names_that_are_not_utf8(tmp_path):
-    path = os.fsdecode(b"caf\xe9.png")
-    found = [Prediction(path, (0,), ("ant",), (1.0,))]
-    write_predictions(found, tmp_path / "p.json")
-    write_predictions(found, tmp_path / "p.csv")
-    assert json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))[0]["image"] == path
-    assert "caf\\udce9.png,1,0,ant,1.0" in (tmp_path / "p.csv").read_text(encoding="utf-8")
-
-
-def test_write_predictions_refuses_other_formats(predictions, tmp_path):
-    with pytest.raises(UserError, match=r"written as \.csv or \.json, not '.*p\.txt'"):
-        write_predictions(predictions, tmp_path / "p.txt")
-    assert not (tmp_path / "p.txt").exists()
 
 
 def test_classes_of_folders_finds_true_classes_by_folder_names():
