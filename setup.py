@@ -24,7 +24,8 @@ TENSORBOARD = ["tensorboard>=2.12"]
 DEMO = ["scikit-learn>=1.0", *PLOTS]
 # Material for MkDocs 9 needs MkDocs 1.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"]
-TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO, *TENSORBOARD]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.17"]
+TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO, *TENSORBOARD, *ONNX]
 
 
 class BuildKernels(build_ext):
@@ -90,6 +91,7 @@ setup(
         "plots": PLOTS,
         "demo": DEMO,
         "tensorboard": TENSORBOARD,
+        "onnx": ONNX,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "ruff>=0.6", "clang-format==23.1.5"],

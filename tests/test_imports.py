@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "convert": {"utils"},
     "kernels": {"utils"},
     "models": {"convert", "kernels", "utils"},  # create_model reads checkpoints
+    "export": {"convert", "models", "utils"},
     **{name: {"utils"} for name in DOMAINS},
     "data": {"kernels", "utils"},
     "optim": {"kernels", "utils"},

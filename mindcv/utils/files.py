@@ -15,6 +15,7 @@ from typing import Union
 from mindcv.utils.errors import UserError
 
 __all__ = [
+    "atomic_files",
     "atomic_path",
     "atomic_write_text",
     "ensure_writable",
@@ -70,10 +71,50 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
             _open_sides.discard(side)
 
 
+@contextmanager
+def atomic_files(path: Union[str, os.PathLike]) -> Iterator[Path]:
+    """Yield the path of a file with the name of `path` in a temporary folder beside it.
+
+    Use it for a file that needs further files with fixed names beside it. The block writes all of them to the temporary
+    folder. If it succeeds, they are moved to the folder of `path`, the file itself last, and replace what has their
+    names. If the block raises, the temporary folder is removed and nothing else changes. The bytes are on disk (fsync)
+    before they are moved.
+
+    Raises:
+        UserError: the block or the disk raised an OSError, because the disk is full or cannot be written to.
+    """
+    path = Path(os.path.realpath(path))
+    folder = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}{_SIDE}", dir=path.parent))
+        _open_sides.add(folder)
+        yield folder / path.name
+        for entry in sorted(folder.rglob("*")):
+            os.chmod(entry, (0o777 if entry.is_dir() else 0o666) & ~_umask())
+            _fsync(entry)
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == path.name):
+            target = path.parent / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(entry, target)
+        _fsync(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot save '{path}': {reason}; files that were saved before are complete") from error
+    finally:
+        if folder is not None:
+            _remove(folder)
+            _open_sides.discard(folder)
+
+
 def remove_side_files(folder: Union[str, os.PathLike]) -> None:
     """Remove the side files of killed processes from a folder. No other process may be writing to the folder."""
     for path in Path(folder).glob(f".*{_SIDE}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_open_side_files() -> None:
@@ -135,7 +176,13 @@ def _is_stream(path: Union[str, os.PathLike]) -> bool:
 
 
 def _remove(side: Path) -> None:
-    """Remove a side file and files of its writer beside it. MindSpore writes to another suffix first."""
+    """Remove a side file and files of its writer beside it, or a temporary folder.
+
+    MindSpore writes to another suffix first.
+    """
+    if side.is_dir():
+        shutil.rmtree(side, ignore_errors=True)
+        return
     for path in side.parent.glob(f"{glob.escape(side.stem)}.*"):
         path.unlink(missing_ok=True)
     side.unlink(missing_ok=True)

@@ -8,7 +8,14 @@ import threading
 import pytest
 
 from mindcv.utils.errors import UserError
-from mindcv.utils.files import atomic_path, atomic_write_text, ensure_writable, ensure_writable_dir, remove_side_files
+from mindcv.utils.files import (
+    atomic_files,
+    atomic_path,
+    atomic_write_text,
+    ensure_writable,
+    ensure_writable_dir,
+    remove_side_files,
+)
 
 
 def test_atomic_path_renames_the_file_when_the_block_ends(tmp_path):
@@ -131,3 +138,35 @@ def test_atomic_path_writes_into_a_pipe_and_leaves_it(tmp_path):
     atomic_write_text(pipe, "through")
     reader.join(10)
     assert found == ["through"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_atomic_files_moves_all_files_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "model.onnx"
+    for content in ("first", "second"):  # The second run replaces the files and the folder of the first one.
+        with atomic_files(path) as side:
+            side.write_text(content)
+            side.with_name("model.data").write_text(content)
+            (side.parent / "variables").mkdir(mode=0o700)
+            (side.parent / "variables" / f"data_{content}").write_text(content)
+            os.chmod(side, 0o400)
+        assert path.read_text() == (path.parent / "model.data").read_text() == content
+        assert sorted(os.listdir(path.parent)) == ["model.data", "model.onnx", "variables"]
+        assert os.listdir(path.parent / "variables") == [f"data_{content}"]
+        assert os.access(path, os.W_OK)
+
+
+def test_atomic_files_changes_nothing_when_the_block_raises(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="wrong"), atomic_files(path) as side:
+        side.write_text("new")
+        side.with_name("model.data").write_text("new")
+        raise RuntimeError("wrong")
+    assert os.listdir(tmp_path) == ["model.onnx"] and path.read_text() == "old"
+
+
+def test_remove_side_files_removes_temporary_folders(tmp_path):
+    (tmp_path / ".model.part-x1").mkdir()
+    (tmp_path / ".model.part-x1" / "model.onnx").write_text("x")
+    remove_side_files(tmp_path)
+    assert os.listdir(tmp_path) == []
