@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
@@ -21,8 +20,6 @@ from mindcv.data import (
     UnreadableImages,
     create_transforms,
     find_images,
-    imagenet_class_names,
-    read_names_for_checkpoint,
     set_pixel_limit,
 )
 from mindcv.engine import apply_amp, say_compiling
@@ -30,8 +27,8 @@ from mindcv.engine.inference import MAX_DRAWN, Prediction, classes_of_folders, c
 from mindcv.engine.prediction_file import prediction_file
 from mindcv.models import pack_for_inference
 from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_device, read_config
+from mindcv.recipe_classes import names_of_classes
 from mindcv.utils.cli import run_script
-from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable
 
 
@@ -81,27 +78,6 @@ def report(
         if not first:
             unreadable.check()  # raises an error, so a results file of an earlier run stays
     return first
-
-
-def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:
-    """Names from the file given, else from the checkpoint, else ImageNet's for 1000 classes.
-
-    Raises:
-        UserError: there are none, not one for each class, or the file cannot be used.
-    """
-    if config.class_names_file:
-        own = metadata.get("class_to_idx", {})
-        names = read_names_for_checkpoint(config.class_names_file, own, num_classes)
-    elif "class_to_idx" in metadata:
-        names = sorted(metadata["class_to_idx"], key=metadata["class_to_idx"].get)
-    elif num_classes == 1000:
-        names = imagenet_class_names()
-    else:
-        source = config.ckpt_path or config.model
-        raise UserError(f"'{source}' holds no class names: give them, one a line, as --class_names_file")
-    if len(names) != num_classes:
-        raise UserError(f"the checkpoint has {len(names)} class names for its {num_classes} classes")
-    return names
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
+    "recipe_classes": {"config", "data", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe", "recipe_data", "utils"},
     "recipe_validate": {"config", "convert", "engine", "models", "recipe", "recipe_data", "recipe_probe", "utils"},
     "resume": {"recipe", "recipe_data", "engine", "config", "data", "utils"},
