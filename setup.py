@@ -25,7 +25,8 @@ DEMO = ["scikit-learn>=1.0", *PLOTS]
 # Material for MkDocs 9 needs MkDocs 1.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.17"]
-TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO, *TENSORBOARD, *ONNX]
+SERVE = ["fastapi>=0.100", "uvicorn>=0.23", "onnxruntime>=1.17"]
+TEST = ["pytest>=7", "pytest-xdist>=3.5", "setuptools", "wheel", *DEMO, *TENSORBOARD, *ONNX, *SERVE]
 
 
 class BuildKernels(build_ext):
@@ -92,6 +93,7 @@ setup(
         "demo": DEMO,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
+        "serve": SERVE,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "ruff>=0.6", "clang-format==23.1.5"],
