@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
-from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, RunConfig, TrainConfig
+from mindcv.config import COMMAND_OPTIONS, MACHINE_OPTIONS, NEUTRAL_OPTIONS, PretrainConfig, RunConfig, TrainConfig
+from mindcv.convert import is_pretraining_name
 from mindcv.data import ImageDataset
 from mindcv.engine.run_folder import find_checkpoints, is_without_state
 from mindcv.engine.snapshot import SUFFIX, RunDescription, Snapshot, find_newest, read_snapshot
@@ -47,6 +48,7 @@ def read_training_config(config_class: type[_Config] = TrainConfig) -> tuple[_Co
     found = _find(config)
     if found is not None:
         path, snapshot = found
+        _check_script(config, path, snapshot)
         config = _completed(config, path, snapshot.description.config)
         logger.info("resuming '%s': epoch %d, step %d", path, snapshot.progress.epoch, snapshot.progress.step)
         if config.loss.startswith("asl"):  # its operators are not steady: decision 0071
@@ -123,6 +125,19 @@ def _find(config: RunConfig) -> Optional[tuple[Path, Snapshot]]:
     return None
 
 
+def _check_script(config: RunConfig, path: Path, snapshot: Snapshot) -> None:
+    """Raise a CheckpointError if the other kind of script made the snapshot at `path`."""
+    is_pretraining = is_pretraining_name(snapshot.description.config["model"])
+    if is_pretraining == isinstance(config, PretrainConfig):
+        return
+    if is_pretraining:
+        raise CheckpointError(
+            f"'{path}' is a run of pretrain.py: resume it with pretrain.py --resume {path.parent}, or train a "
+            f"classifier from its encoder with train.py --pretrained_encoder {path.parent}"
+        )
+    raise CheckpointError(f"'{path}' is a run of train.py: resume it with train.py --resume {path.parent}")
+
+
 def _saved_at(path: Path) -> tuple[Path, Snapshot]:
     """Find the snapshot in a folder, in a file, or beside a checkpoint file."""
     if path.is_dir():
@@ -134,6 +149,8 @@ def _saved_at(path: Path) -> tuple[Path, Snapshot]:
         raise CheckpointError(f"there is no folder '{path}', and the run to resume is a folder or a file")
     file = path if path.name.endswith(SUFFIX) else path.with_name(path.stem + SUFFIX)
     if not file.is_file():
+        if file != path and path.is_file():
+            raise CheckpointError(f"'{path}' is no saved run, and there is no '{file.name}' beside it")
         there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
         raise CheckpointError(f"no saved run '{file}' (in that folder there are: {there})")
     return file, read_snapshot(file)

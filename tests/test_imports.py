@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "recipe_classes": {"config", "data", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe", "recipe_data", "utils"},
     "recipe_validate": {"config", "convert", "engine", "models", "recipe", "recipe_data", "recipe_probe", "utils"},
-    "resume": {"recipe", "recipe_data", "engine", "config", "data", "utils"},
+    "resume": {"recipe", "recipe_data", "engine", "config", "convert", "data", "utils"},
     "compat": BUILT | {"engine"},  # aliases with MindCV's names
     "__init__": BUILT | {"compat", "engine"},
 }

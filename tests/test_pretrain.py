@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from mindcv.config import PretrainConfig, TrainConfig, parse_args
 from mindcv.convert import read_ckpt
 from mindcv.engine.reconstruction import draw_reconstructions, join_patches, split_patches
 from mindcv.engine.run_folder import newest_checkpoint
-from mindcv.engine.snapshot import SUFFIX, read_snapshot
-from mindcv.models import random_mask
+from mindcv.engine.snapshot import SUFFIX, read_snapshot, write_snapshot
+from mindcv.models import create_model, random_mask
 from mindcv.recipe import build_model
 from mindcv.recipe_pretraining import build_pretraining_loader
 from mindcv.utils.distributed import ALONE, Group
@@ -83,6 +84,7 @@ def test_resumed_pretraining_has_the_bits_of_an_uninterrupted_run(whole, photos,
     shutil.copy(whole / middle, tmp_path)
     again = run_here("pretrain", "--data_dir", photos, "--ckpt_save_dir", tmp_path, "--resume", "auto", *NO_PICTURES)
     assert again.status == 0 and f"resuming '{tmp_path / middle}': epoch 2, step 1" in again.err
+    assert "not as in the interrupted run" not in again.err, "pictures do not change the numbers"
     end = f"{MODEL}-2_2{SUFFIX}"
     expected, found = read_snapshot(whole / end).arrays, read_snapshot(tmp_path / end).arrays
     assert expected.keys() == found.keys()
@@ -127,7 +129,11 @@ def test_pretraining_loader_takes_images_without_classes(photos, tmp_path):
         (["--model", "convnextv2_atto"], "'convnextv2_atto' is a classifier: .* such as 'fcmae_convnextv2_atto'"),
         (["--image_resize", "100"], "image_resize: must be a multiple of 32, which is mask_patch_size, got 100"),
         (["--mask_ratio", "1.2"], "mask_ratio"),
-        (["--mask_ratio", "0.9"], "leaves none of the 4 patches visible"),
+        (
+            ["--mask_ratio", "0.9", "--opt", "adan_"],
+            r"--opt: .* got 'adan_'.*\n.*mask_ratio: 0.9 leaves none of the 4 patches visible: ",
+        ),
+        (["--mask_patch_size", "64"], "mask_ratio: has no use for images of one patch: give larger images"),
         (["--mixup", "0.8"], "it belongs to train.py"),
         (["--mask_patch_size", "48"], r"mask_patch_size: must be a multiple of 32, the encoder's reduction .*, got 48"),
         (["--patch_size", "2", "--mask_patch_size", "24"], r"a multiple of 16, .* \(8 \* patch_size\), got 24"),
@@ -157,6 +163,30 @@ def test_corrupt_image_ends_pretraining_by_name_or_is_replaced(photos, tmp_path)
 def test_train_refuses_a_masked_autoencoder(photos):
     run = run_here("train", "--model", MODEL, "--data_dir", photos)
     assert run.status != 0 and "pretrain.py trains" in run.err and "Traceback" not in run.err
+
+
+def test_each_script_refuses_to_resume_a_run_of_the_other(whole, photos, tmp_path):
+    run = run_here("train", "--resume", whole, "--data_dir", photos)
+    assert run.status == 1 and "Traceback" not in run.err
+    assert f"is a run of pretrain.py: resume it with pretrain.py --resume {whole}, or train" in run.err
+    run = run_here("pretrain", "--resume", whole / "metrics.csv", "--data_dir", photos)
+    assert run.status == 1 and f"'{whole}/metrics.csv' is no saved run, and there is no 'metrics{SUFFIX}'" in run.err
+    saved = read_snapshot(whole / f"{MODEL}-2_2{SUFFIX}")
+    config = {**saved.description.config, "model": "convnextv2_atto"}
+    write_snapshot(tmp_path / f"a-2_2{SUFFIX}", replace(saved, description=replace(saved.description, config=config)))
+    run = run_here("pretrain", "--resume", tmp_path, "--data_dir", photos)
+    assert run.status == 1 and f"is a run of train.py: resume it with train.py --resume {tmp_path}" in run.err
+
+
+def test_create_model_loads_a_checkpoint_of_pretraining(whole, tmp_path):
+    path = whole / f"{MODEL}-2_2.ckpt"
+    network = create_model(MODEL, checkpoint_path=str(path), img_size=64, decoder_embed_dim=16)
+    arrays, _ = read_ckpt(path)
+    assert {parameter.name for parameter in network.get_parameters()} == arrays.keys()
+    for parameter in network.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), arrays[parameter.name], err_msg=parameter.name)
+    with pytest.raises(CheckpointError, match="does not fit the masked autoencoder: .* misshaped: mask_token has the"):
+        create_model(MODEL, checkpoint_path=str(path), img_size=64, decoder_embed_dim=24)
 
 
 @pytest.mark.parametrize("place", [f"{MODEL}-2_2.ckpt", ""], ids=["file", "folder"])

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Callable
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
+from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
 from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, warmup_start_problem
@@ -221,6 +222,11 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
         ("image_resize", "mask_patch_size"),
         "image_resize",
         lambda c: _multiple_problem(c.image_resize, c.mask_patch_size, "which is mask_patch_size"),
+    ),
+    (
+        ("image_resize", "mask_patch_size", "mask_ratio"),
+        "mask_ratio",
+        lambda c: mask_ratio_problem(c.mask_ratio, max(c.image_resize // c.mask_patch_size, 1) ** 2),
     ),
 )
 

@@ -67,6 +67,7 @@ NEUTRAL_OPTIONS = (
     "save_every_steps",
     "ckpt_save_policy",
     "tensorboard",
+    "picture_interval",
 )
 # Options that say how an image becomes the network's input without augmentation. They are stored with the weights.
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")

@@ -7,8 +7,8 @@ Decision 0053 says how a layout and the prefix of a wrapped network are found.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -20,6 +20,7 @@ from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
 __all__ = [
+    "compare_exactly",
     "DetectedLayout",
     "Mismatch",
     "Renamed",
@@ -286,19 +287,33 @@ def compare(renamed: Renamed, parameters: Mapping[str, Parameter]) -> Mismatch:
     this library's.
     """
     wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    arrays = renamed.arrays
     table_entries = entries(*renamed.layout, depths_of(wanted))
     layout_names = {entry.own_name: renamed.prefix + entry.layout_name for entry in table_entries} | renamed.sources
 
     def both_names(name: str) -> str:
         return name if layout_names.get(name, name) == name else f"{layout_names[name]} (here {name})"
 
+    found = compare_exactly(renamed.arrays, parameters, both_names)
+    return replace(found, notes=_notes(renamed, wanted), unexpected=[*renamed.unexpected, *found.unexpected])
+
+
+def compare_exactly(
+    arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Parameter], shown: Callable[[str], str] = str
+) -> Mismatch:
+    """Compare the names and shapes of arrays with those of a model's parameters, whose names must be the same.
+
+    Args:
+        arrays: name -> array.
+        parameters: name -> parameter.
+        shown: a name to the text for it in the result.
+    """
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     return Mismatch(
-        notes=_notes(renamed, wanted),
-        missing=[both_names(name) for name in wanted if name not in arrays],
-        unexpected=[*renamed.unexpected, *(both_names(name) for name in arrays if name not in wanted)],
+        notes=[],
+        missing=[shown(name) for name in wanted if name not in arrays],
+        unexpected=[shown(name) for name in arrays if name not in wanted],
         misshaped=[
-            f"{both_names(name)} has the shape {list(arrays[name].shape)}, the model's has {list(wanted[name])}"
+            f"{shown(name)} has the shape {list(arrays[name].shape)}, the model's has {list(wanted[name])}"
             for name in wanted
             if name in arrays and arrays[name].shape != wanted[name]
         ],

@@ -12,7 +12,7 @@ from mindspore import nn
 
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint
 from mindcv.convert.layout_tables import own_names
-from mindcv.convert.layouts import Renamed, compare, rename, weight_parameters
+from mindcv.convert.layouts import Renamed, compare, compare_exactly, rename, weight_parameters
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
@@ -76,12 +76,15 @@ def fill_weights(
     Raises:
         CheckpointError: a name or shape does not match (see `load_weights`).
     """
+    parameters = weight_parameters(model)
+    if _STEM not in parameters:
+        _fill_exactly(parameters, contents, path)
+        return
     try:
         renamed = rename(contents.arrays)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint '{path}': {error}") from None
     contents.arrays.clear()
-    parameters = weight_parameters(model)
     messages = renamed.log_messages()
     untrained: list[str] = []
     if replace_head:
@@ -93,16 +96,36 @@ def fill_weights(
     mismatch = compare(renamed, wanted)
     if mismatch:
         raise CheckpointError(f"checkpoint '{path}' (layout: {renamed.layout.name}) does not fit the model: {mismatch}")
-    types = {renamed.sources[name]: renamed.arrays[name].dtype for name in wanted}
-    not_float = [f"{name} is {dtype}" for name, dtype in types.items() if dtype.kind != "f"]
-    if not_float:
-        raise CheckpointError(f"checkpoint '{path}' has weights that are not floats: {', '.join(not_float[:8])}")
+    _check_floats({renamed.sources[name]: renamed.arrays[name] for name in wanted}, path)
     for sentence in messages:
         logger.info("%s: %s", path, sentence)
-    # Each array is dropped once it is copied. That frees the memory of arrays that are not views of
-    # the file.
-    for name, parameter in wanted.items():
-        parameter.set_data(ms.Tensor(as_float32(renamed.arrays.pop(name)), parameter.dtype))
+    _set_parameters(wanted, renamed.arrays)
+
+
+def _fill_exactly(
+    parameters: Mapping[str, ms.Parameter], contents: CheckpointContents, path: Union[str, os.PathLike]
+) -> None:
+    """Fill a masked autoencoder. Its checkpoints come from this library alone, so they have the names of the model."""
+    mismatch = compare_exactly(contents.arrays, parameters)
+    if mismatch:
+        raise CheckpointError(
+            f"checkpoint '{path}' does not fit the masked autoencoder: {mismatch}; to start from the weights of an "
+            "encoder, load them into the encoder and give it to mindcv.models.FCMAE"
+        )
+    _check_floats(contents.arrays, path)
+    _set_parameters(parameters, contents.arrays)
+
+
+def _check_floats(arrays: Mapping[str, np.ndarray], path: Union[str, os.PathLike]) -> None:
+    not_float = [f"{name} is {array.dtype}" for name, array in arrays.items() if array.dtype.kind != "f"]
+    if not_float:
+        raise CheckpointError(f"checkpoint '{path}' has weights that are not floats: {', '.join(not_float[:8])}")
+
+
+def _set_parameters(parameters: Mapping[str, ms.Parameter], arrays: dict[str, np.ndarray]) -> None:
+    """Set the parameters, and remove each array from `arrays`, which frees its memory if it is no view of the file."""
+    for name, parameter in parameters.items():
+        parameter.set_data(ms.Tensor(as_float32(arrays.pop(name)), parameter.dtype))
 
 
 def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> tuple[list[str], str]:
@@ -130,9 +153,10 @@ def _replace_head(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> t
             "the checkpoint has no last norm and no head; the model's last norm keeps its values, and its head of "
             f"{num_classes} classes {_UNTRAINED}"
         )
-    return list(
-        _NORM
-    ), "the checkpoint has no last norm; the model's last norm keeps its values, and a new one only normalizes"
+    return list(_NORM), (
+        "the checkpoint ends before the last norm, as encoders do; the model's last norm keeps its values, which are 1 "
+        "and 0 in a new model"
+    )
 
 
 def _adapt_stem(renamed: Renamed, parameters: Mapping[str, ms.Parameter]) -> bool:

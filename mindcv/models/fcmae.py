@@ -99,7 +99,7 @@ class FCMAE(BaseNetwork):
         self.decoder = nn.SequentialCell([ConvNeXtV2Block(width, KeepPath()) for _ in range(decoder_depth)])
         self.pred = Dense(width, reductions[-1] ** 2 * self.in_channels)  # a cell predicts its own pixels
 
-    def check_inputs(self, images: Tensor, mask: Tensor) -> None:
+    def check_inputs(self, images: Tensor, mask: Optional[Tensor] = None) -> None:
         """As `BaseNetwork`. The values of the mask are checked as well, which a compiled graph cannot do."""
         super().check_inputs(images)
         check_mask(images.shape, mask, self.patch_size)
@@ -214,19 +214,28 @@ def random_mask(
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
-    """Number of patches of an image that `random_mask` leaves visible.
+    """Number of patches of an image that `random_mask` leaves visible, rounded down.
 
     Raises:
         UserError: the ratio is not above 0 and below 1, or leaves no patch.
     """
     check_number("mask_ratio", mask_ratio, above=0, below=1)
-    num_visible = int(num_patches * (1 - mask_ratio))
-    if not num_visible:
-        raise UserError(
-            f"mask_ratio {mask_ratio:g} leaves none of the {num_patches} patches visible: give a smaller mask_ratio, "
-            "larger images or smaller patches"
-        )
-    return num_visible
+    problem = mask_ratio_problem(mask_ratio, num_patches)
+    if problem:
+        raise UserError(f"mask_ratio {problem}")
+    return int(num_patches * (1 - mask_ratio))
+
+
+def mask_ratio_problem(mask_ratio: float, num_patches: int) -> str:
+    """Return what is wrong with a ratio above 0 and below 1 for images of `num_patches` patches; '' if it is fine."""
+    if num_patches == 1:
+        return "has no use for images of one patch: give larger images or smaller patches"
+    if int(num_patches * (1 - mask_ratio)):
+        return ""
+    return (
+        f"{mask_ratio:g} leaves none of the {num_patches} patches visible: give a smaller mask_ratio, larger images or "
+        "smaller patches"
+    )
 
 
 def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: Optional[int]) -> ConvNeXt:
@@ -254,7 +263,10 @@ def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: 
 def _checked_sizes(img_size: int, patch_size: int, reduction: int) -> tuple[int, int]:
     patch_size = check_int("patch_size", patch_size, 1)
     if patch_size % reduction:
-        raise UserError(f"patch_size must be a multiple of {reduction}, the encoder's reduction, got {patch_size}")
+        raise UserError(
+            f"patch_size, which is that of the mask, must be a multiple of {reduction}, the encoder's reduction, got "
+            f"{patch_size}; the patches of the stem are stem_patch_size"
+        )
     img_size = check_int("img_size", img_size, patch_size)
     if img_size % patch_size:
         raise UserError(
@@ -267,11 +279,18 @@ def _checked_sizes(img_size: int, patch_size: int, reduction: int) -> tuple[int,
 _KEYWORDS = [name for name in inspect.signature(FCMAE).parameters if name not in ("encoder", "in_channels")]
 
 
-def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
-    """The masked autoencoder of a variant; `num_classes` of its entry function has no effect."""
+def _fcmae(encoder: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs) -> FCMAE:
+    """The masked autoencoder of a variant.
+
+    `num_classes` is that of the entry function. 1000, the default of `create_model`, means nothing too.
+    """
     name = pretraining_name(encoder)
+    if num_classes not in (0, 1000):
+        raise UserError(f"{name} has no classifier: leave num_classes out, or create {encoder}")
     for keyword in kwargs:
         if keyword not in _KEYWORDS:
+            if keyword == "mask_patch_size":  # its name in pretrain.py, where patch_size is that of the stem
+                raise UserError(f"{name}: give the option mask_patch_size of pretrain.py as patch_size")
             raise UnknownKeywordError(name, keyword, ["pretrained", "in_channels", *_KEYWORDS])
     network = FCMAE(encoder, in_channels=in_channels, **kwargs)
     if pretrained:
@@ -282,52 +301,52 @@ def _fcmae(encoder: str, pretrained: bool, in_channels: int, **kwargs) -> FCMAE:
 @register_model
 def fcmae_convnextv2_atto(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 atto."""
-    return _fcmae("convnextv2_atto", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_atto", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_femto(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 femto."""
-    return _fcmae("convnextv2_femto", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_femto", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_pico(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 pico."""
-    return _fcmae("convnextv2_pico", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_pico", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_nano(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 nano."""
-    return _fcmae("convnextv2_nano", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_nano", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_tiny(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 tiny."""
-    return _fcmae("convnextv2_tiny", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_tiny", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_small(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 small."""
-    return _fcmae("convnextv2_small", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_small", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_base(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 base."""
-    return _fcmae("convnextv2_base", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_base", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_large(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 large."""
-    return _fcmae("convnextv2_large", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_large", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
 def fcmae_convnextv2_huge(pretrained: bool = False, num_classes: int = 0, in_channels: int = 3, **kwargs) -> FCMAE:
     """FCMAE of ConvNeXt V2 huge."""
-    return _fcmae("convnextv2_huge", pretrained, in_channels, **kwargs)
+    return _fcmae("convnextv2_huge", pretrained, num_classes, in_channels, **kwargs)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mindspore import nn
 
-from mindcv.convert import load_weights
+from mindcv.convert import backbone_name, is_pretraining_name, load_weights
 from mindcv.models.pretrained_table import PUBLISHED, PretrainedWeights
 from mindcv.utils.checks import check_text
 from mindcv.utils.download import cache_root, download
@@ -65,6 +65,12 @@ def pretrained_weights(name: str) -> PretrainedWeights:
     model, tag = split_tag(name)
     published = _weights_of(model)
     if not published:
+        if is_pretraining_name(model):
+            encoder = backbone_name(model)
+            raise UserError(
+                f"there are no published weights of '{model}', whose authors publish the encoder alone: "
+                f"create_model('{encoder}.fcmae', pretrained=True) has it"
+            )
         known = sorted({split_tag(weights.name)[0] for weights in PUBLISHED})
         raise UserError(f"there are no published weights of '{model}' (models that have some: {', '.join(known)})")
     if not tag:

@@ -60,8 +60,9 @@ class MissingSplitError(DataError):
 
     def __init__(self, finding: str, advice: str = "", flat_root: str = "", empty_split: str = "'' as the split"):
         self.finding, self.advice, self.flat_root = finding, advice, flat_root
-        flat = f"; if the class folders are in '{flat_root}' itself, give {empty_split}" if flat_root else ""
-        super().__init__(f"{finding}{advice}{flat}")
+        if flat_root:
+            advice += f"; if the images or their class folders are in '{flat_root}' itself, give {empty_split}"
+        super().__init__(f"{finding}{advice}")
 
     def for_option(self, name: str) -> MissingSplitError:
         """Return the same error for users of the scripts, where the option `name` sets the split."""

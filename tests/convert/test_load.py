@@ -174,10 +174,15 @@ def encoder_of(arrays):
         (
             3,
             ("norm.", "classifier."),
-            "no last norm and no head; the model's last norm keeps its values, "
+            "has no last norm and no head; the model's last norm keeps its values, "
             "and its head of 3 classes starts from random values and needs training",
         ),
-        (0, ("norm.",), "no last norm; the model's last norm keeps its values, and a new one only normalizes"),
+        (
+            0,
+            ("norm.",),
+            "ends before the last norm, as encoders do; the model's last norm keeps its values, which are 1 and 0 in a "
+            "new model",
+        ),
     ],
 )
 def test_load_weights_accepts_an_encoder_when_replace_head(tmp_path, capsys, num_classes, left, message):
@@ -189,7 +194,7 @@ def test_load_weights_accepts_an_encoder_when_replace_head(tmp_path, capsys, num
         load_weights(target, path)
     assert capsys.readouterr().err == ""
     load_weights(target, path, replace_head=True)
-    assert capsys.readouterr().err == f"{path}: the checkpoint has {message}\n"
+    assert capsys.readouterr().err == f"{path}: the checkpoint {message}\n"
     for name, found in values(target).items():
         np.testing.assert_array_equal(found, before[name] if name.startswith(left) else arrays[name], err_msg=name)
 

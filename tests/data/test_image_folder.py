@@ -85,7 +85,8 @@ def test_image_folder_errors_name_folders_splits_and_classes(root):
     with pytest.raises(DataError, match="no folder 'tarin'.*did you mean 'train'.* 'train', 'val'"):
         create_dataset("", root, split="tarin")
     with pytest.raises(
-        DataError, match="no folder 'valid'.*if the class folders are in '.*' itself, give '' as the split"
+        DataError,
+        match="no folder 'valid'.*if the images or their class .* in '.*' itself, give '' as the split",
     ):
         create_dataset("", root, split="valid")
     (root / "outer").mkdir()

@@ -162,9 +162,10 @@ def test_dead_channels_have_finite_gradients(form, rng):
     assert gradients["encoder.feature.1.0.pwconv1.weight"][3:].any()
 
 
-def test_loss_is_0_when_nothing_is_removed(rng):
+def test_loss_is_0_with_a_warning_when_nothing_is_removed(rng, capsys):
     images, mask = batch(rng, np.zeros_like(MASK))
     assert float(build("visible")(images, mask)[0].asnumpy()) == 0.0
+    assert "warning: the mask removes no patch, so the loss is 0" in capsys.readouterr().err
 
 
 def test_recomputed_stages_give_the_same_bits(form, rng):
@@ -281,6 +282,11 @@ def test_wrong_mask_is_an_error_that_says_what_it_should_be(images, mask, messag
         build("visible")(images, Tensor(mask))
 
 
+def test_call_without_a_mask_is_an_error():
+    with pytest.raises(UserError, match=r"called without a mask; .* network\(images, mask\)"):
+        build("visible")(IMAGES)
+
+
 def test_mask_that_is_no_tensor_is_an_error():
     with pytest.raises(UserError, match="mask is of type ndarray; it must be a MindSpore tensor"):
         build("visible")(IMAGES, np.zeros((2, 4), np.float32))
@@ -290,7 +296,10 @@ def test_mask_that_is_no_tensor_is_an_error():
     ("options", "message"),
     [
         ({"img_size": 100}, "img_size must be a multiple of patch_size, 32, got 100: the nearest are 96 and 128"),
-        ({"patch_size": 16}, "patch_size must be a multiple of 32, the encoder's reduction, got 16"),
+        (
+            {"patch_size": 16},
+            "patch_size, .* a multiple of 32, the encoder's reduction, got 16; .* are stem_patch_size",
+        ),
         ({"mask_ratio": 0.0}, "mask_ratio must be a number above 0"),
         ({"mask_ratio": 1.5}, "mask_ratio must be a number"),
         ({"mask_ratio": 0.9}, "mask_ratio 0.9 leaves none of the 4 patches visible"),
@@ -305,5 +314,18 @@ def test_wrong_argument_of_fcmae_is_one_sentence(options, message):
 
 
 def test_published_weights_of_a_masked_autoencoder_are_refused():
-    with pytest.raises(UserError, match="there are no published weights of .fcmae_convnextv2_atto."):
+    with pytest.raises(UserError, match="no published weights of .fcmae_convnextv2_atto.*convnextv2_atto.fcmae"):
         create_model("fcmae_convnextv2_atto", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"num_classes": 10}, "fcmae_convnextv2_atto has no classifier: leave num_classes out"),
+        ({"mask_patch_size": 64}, "give the option mask_patch_size of pretrain.py as patch_size"),
+        ({"patch_size": 2}, "patch_size, which is that of the mask, .* the patches of the stem are stem_patch_size"),
+    ],
+)
+def test_keyword_that_a_masked_autoencoder_lacks_is_one_sentence(keywords, message):
+    with pytest.raises(UserError, match=message):
+        create_model("fcmae_convnextv2_atto", **keywords)

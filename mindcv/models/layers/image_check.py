@@ -12,6 +12,7 @@ from mindspore.ops import constexpr
 from mindcv.kernels.form import is_on_cpu
 from mindcv.utils.device import keep_working_folder_clean
 from mindcv.utils.errors import UserError
+from mindcv.utils.logger import logger
 
 __all__ = ["check_images", "check_images_in_graph", "check_mask", "check_mask_in_graph"]
 
@@ -81,6 +82,8 @@ def check_mask(image_shape: tuple, mask: object, patch_size: int) -> None:
         mask: 1 for a removed patch and 0 for a visible one.
         patch_size: height and width of a patch.
     """
+    if mask is None:
+        raise UserError("the network was called without a mask; it takes images and a mask: network(images, mask)")
     if not isinstance(mask, Tensor):
         raise UserError(f"the mask is of type {type(mask).__name__}; it must be a MindSpore tensor: ms.Tensor(mask)")
     _check_mask(image_shape, mask.shape, mask.dtype, patch_size)
@@ -90,6 +93,10 @@ def check_mask(image_shape: tuple, mask: object, patch_size: int) -> None:
     hidden = np.flatnonzero(values.all(1))
     if len(hidden):
         raise UserError(f"the mask leaves no patch of image {hidden[0]} visible; each image needs one visible patch")
+    if not values.any():
+        logger.warning(
+            "the mask removes no patch, so the loss is 0: in a mask, 1 is a removed patch and 0 a visible one"
+        )
 
 
 def check_mask_in_graph(image_shape: tuple, mask: Tensor, patch_size: int) -> None:
