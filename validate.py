@@ -10,18 +10,14 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped: by Ctrl-C\n"), os._exit(130)))
 
 from mindcv.config import ValidateConfig
-from mindcv.engine.plots import require_matplotlib
 from mindcv.recipe import prepare_device, read_config
-from mindcv.recipe_validate import measure_features, measure_predictions, write_results
+from mindcv.recipe_validate import measure_features, measure_predictions, prepare_results, write_results
 from mindcv.utils.cli import run_script
-from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
     config = read_config(ValidateConfig)
-    if config.confusion_matrix:
-        require_matplotlib()
-    ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix)
+    prepare_results(config)
     prepare_device(config)
     measure = measure_features if config.probe else measure_predictions
     measured = measure(config)

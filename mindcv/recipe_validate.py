@@ -12,15 +12,22 @@ from mindcv.engine import Evaluation, apply_amp, evaluate, say_compiling
 from mindcv.engine.evaluate import OnBatch
 from mindcv.engine.features import extract_features
 from mindcv.engine.metrics import ClassificationCounts, per_class_table
-from mindcv.engine.plots import draw_confusion_matrix
+from mindcv.engine.plots import draw_confusion_matrix, draw_reliability, require_matplotlib
 from mindcv.models import pack_for_inference
 from mindcv.recipe import build_model, open_backbone_weights, open_weights
 from mindcv.recipe_data import build_evaluation_loader, counted_classes, find_class_numbers
 from mindcv.recipe_probe import build_feature_network, build_probe_loaders, run_probe
 from mindcv.utils.distributed import join_group
-from mindcv.utils.files import atomic_write_text
+from mindcv.utils.files import atomic_write_text, ensure_writable
 
-__all__ = ["Measured", "describe_evaluation", "measure_features", "measure_predictions", "write_results"]
+__all__ = [
+    "Measured",
+    "describe_evaluation",
+    "measure_features",
+    "measure_predictions",
+    "prepare_results",
+    "write_results",
+]
 
 
 @dataclass
@@ -33,6 +40,7 @@ class Measured:
         metrics: metrics by name, as JSON values.
         counts: counts of the correct predictions.
         class_names: label and name of each class that was counted.
+        evaluation: the evaluation of a classifier; None for a probe.
     """
 
     config: ValidateConfig
@@ -40,6 +48,18 @@ class Measured:
     metrics: dict[str, Any]
     counts: ClassificationCounts
     class_names: dict[int, str]
+    evaluation: Optional[Evaluation] = None
+
+
+def prepare_results(config: ValidateConfig) -> None:
+    """Check before any work that the results can be written.
+
+    Raises:
+        UserError: a file cannot be written, or matplotlib is missing.
+    """
+    if config.confusion_matrix or config.reliability_plot:
+        require_matplotlib()
+    ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix, config.reliability_plot)
 
 
 def measure_predictions(config: ValidateConfig, on_batch: Optional[OnBatch] = None) -> Optional[Measured]:
@@ -109,14 +129,15 @@ def describe_evaluation(
     restricted = f", classes: {len(class_names)} of {num_classes}" if config.restrict_classes else ""
     summary = (
         f"Top_1_Accuracy: {counts.top1:.4f}, Top_5_Accuracy: {counts.top5:.4f}, loss: {counts.loss:.4f}, "
-        f"images: {counts.num_images}, images/s: {result.images_per_s:.1f}{left_out}{restricted}"
+        f"ECE: {result.calibration.ece:.4f}, images: {counts.num_images}, images/s: {result.images_per_s:.1f}"
+        f"{left_out}{restricted}"
     )
     classes = {"num_classes": num_classes, "num_classes_counted": len(class_names), "num_left_out": num_left_out}
-    return Measured(config, summary, {**result.as_dict(), **classes}, counts, class_names)
+    return Measured(config, summary, {**result.as_dict(), **classes}, counts, class_names, result)
 
 
 def write_results(measured: Measured) -> None:
-    """Write the files that the configuration names: metrics, accuracy of each class, confusion matrix."""
+    """Write the files that the configuration names."""
     config, confusion, class_names = measured.config, measured.counts.confusion, measured.class_names
     if config.results_json:
         result_of = {"model": config.model, "ckpt_path": config.ckpt_path, **measured.metrics}
@@ -125,3 +146,5 @@ def write_results(measured: Measured) -> None:
         atomic_write_text(config.per_class_csv, per_class_table(confusion, class_names))
     if config.confusion_matrix:
         draw_confusion_matrix(confusion, list(class_names.values()), config.confusion_matrix)
+    if config.reliability_plot:
+        draw_reliability(measured.evaluation.calibration, config.reliability_plot)

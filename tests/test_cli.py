@@ -21,6 +21,7 @@ from PIL import Image
 from mindcv.config import ValidateConfig
 from mindcv.engine import Evaluation
 from mindcv.engine.metrics import ClassificationCounts
+from mindcv.engine.predictions import Predictions
 from mindcv.models import create_model
 from mindcv.recipe_validate import describe_evaluation, write_results
 from mindcv.utils.cli import run_script
@@ -204,6 +205,7 @@ def test_train_leaves_no_other_files_and_no_warnings(trained):
 @pytest.mark.parametrize("batch_size", [4, 5, 64])
 def test_validate_counts_every_image_once(data, checkpoint, own_logits, elsewhere, batch_size):
     results = ["--results_json", "r.json", "--per_class_csv", "c.csv", "--confusion_matrix", "m.png"]
+    results += ["--reliability_plot", "e.png"]
     outcome = run(
         "validate", "--ckpt_path", checkpoint, "--data_dir", data, "--mode", 1, "--batch_size", batch_size, *results
     )
@@ -214,6 +216,13 @@ def test_validate_counts_every_image_once(data, checkpoint, own_logits, elsewher
     shares = np.exp(own_logits) / np.exp(own_logits).sum(axis=1, keepdims=True)
     found = json.loads((elsewhere / "r.json").read_text())
     assert (found["num_images"], found["num_top_1"], found["num_top_5"]) == (9, hits, 9)
+    gaps = [  # the images of an untrained network are in few bins
+        abs((predicted == labels)[bins == m].sum() - shares.max(axis=1)[bins == m].sum())
+        for bins in [np.ceil(shares.max(axis=1) * 15)]
+        for m in range(1, 16)
+    ]
+    assert found["ece"] == pytest.approx(sum(gaps) / 9, rel=1e-5)
+    assert sum(row["num_images"] for row in found["calibration"]) == 9
     assert found["top_1"] == hits / 9 and found["model"] == "convnext_atto"
     assert found["loss"] == pytest.approx(-np.log(shares[np.arange(9), labels]).mean(), rel=1e-5)
     assert outcome.out.startswith(f"Top_1_Accuracy: {hits / 9:.4f}, Top_5_Accuracy: 1.0000, loss: ")
@@ -222,9 +231,10 @@ def test_validate_counts_every_image_once(data, checkpoint, own_logits, elsewher
         assert (row["class"], row["name"], int(row["images"])) == (str(label), sorted(CLASSES)[label], of_class.sum())
         assert (int(row["correct"]), int(row["predicted"])) == ((of_class & taken).sum(), taken.sum())
         assert row["precision"] == (f"{(of_class & taken).sum() / taken.sum():.4f}" if taken.any() else "")
-    with Image.open(elsewhere / "m.png") as picture:
-        picture.load()
-    assert sorted(os.listdir(elsewhere)) == ["c.csv", "m.png", "r.json"]
+    for name in ("e.png", "m.png"):
+        with Image.open(elsewhere / name) as picture:
+            picture.load()
+    assert sorted(os.listdir(elsewhere)) == ["c.csv", "e.png", "m.png", "r.json"]
 
 
 def test_validate_gives_the_metrics_of_training(trained, data, checkpoint):
@@ -252,10 +262,12 @@ def test_validate_reports_how_many_images_were_left_out(tmp_path, num_left_out):
     counts = ClassificationCounts(2)
     counts.update(np.float32([[1, 0], [1, 0]]), np.array([0, 1]))
     config = ValidateConfig(results_json=str(tmp_path / "r.json"))
-    measured = describe_evaluation(config, Evaluation(counts, 10.0), {0: "cat", 1: "dog"}, 2, num_left_out)
+    predictions = Predictions(np.array([0, 1]), np.array([0, 0]), np.array([0.75, 0.75]))
+    measured = describe_evaluation(config, Evaluation(counts, 10.0, predictions), {0: "cat", 1: "dog"}, 2, num_left_out)
     write_results(measured)
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["num_images"], found["num_left_out"]) == (2, num_left_out)
+    assert found["ece"] == 0.25 and "ECE: 0.2500" in measured.summary
     assert measured.summary.endswith(", images left out: 2" if num_left_out else ", images/s: 10.0")
 
 

@@ -169,6 +169,14 @@ _CHECKS: tuple[_Check, ...] = (
         )
         for name in ("class_names_file", "restrict_classes")
     ),
+    *(
+        (
+            ("probe", name),
+            lambda c, name=name: not (c.probe and getattr(c, name)),
+            f"{name}: cannot stand beside probe, which does not use the probabilities of a classifier",
+        )
+        for name in ("reliability_plot",)
+    ),
     (
         ("val_fraction", "val_split"),
         lambda c: {c.given.get("val_fraction"), c.given.get("val_split")} != {"command line"} or not c.val_fraction,
@@ -179,10 +187,13 @@ _CHECKS: tuple[_Check, ...] = (
         lambda c: not c.picture or c.picture.lower().endswith(_PICTURES),
         f"picture: must end in {', '.join(_PICTURES)}",
     ),
-    (
-        ("confusion_matrix",),
-        lambda c: not c.confusion_matrix or c.confusion_matrix.lower().endswith(_FIGURES),
-        f"confusion_matrix: must end in {', '.join(_FIGURES)}",
+    *(
+        (
+            (name,),
+            lambda c, name=name: not getattr(c, name) or getattr(c, name).lower().endswith(_FIGURES),
+            f"{name}: must end in {', '.join(_FIGURES)}",
+        )
+        for name in ("confusion_matrix", "reliability_plot")
     ),
 )
 

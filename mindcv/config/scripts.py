@@ -82,6 +82,9 @@ class ValidateConfig(_WeightsConfig):
     results_json: str = _output("", "JSON file to write the metrics to")
     per_class_csv: str = _output("", "CSV file to write the accuracy of each class to")
     confusion_matrix: str = _output("", "picture file to draw the confusion matrix to, for example confusion.png")
+    reliability_plot: str = _output(
+        "", "picture file for the reliability plot, which shows the accuracy at each confidence, for example "
+        "reliability.png")
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
     restrict_classes: bool = _output(
         False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
+from functools import partial
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
@@ -13,9 +15,12 @@ from tqdm import tqdm
 
 from mindcv.data import ImageLoader
 from mindcv.data.loader import check_loader
+from mindcv.engine.calibration import Calibration, measure_calibration
 from mindcv.engine.interruption import Interruption
 from mindcv.engine.metrics import ClassificationCounts
-from mindcv.utils.checks import check_int, check_kind, check_network
+from mindcv.engine.predictions import PredictionLog, Predictions
+from mindcv.engine.views import TTA_MODES, average_views, crops_per_image, predict_views
+from mindcv.utils.checks import check_int, check_kind, check_name, check_network
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import Interrupted
 
@@ -31,14 +36,22 @@ class Evaluation:
     Attributes:
         counts: images, correct predictions and losses of all processes together.
         images_per_s: images per second from the second batch to the last; the first batch compiles.
+        predictions: prediction for each image, in the order in which one process reads the images. The classes are
+            numbered as in `counts`.
     """
 
     counts: ClassificationCounts
     images_per_s: float
+    predictions: Predictions
 
-    def as_dict(self) -> dict[str, float]:
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration of the predictions, in 15 bins."""
+        return measure_calibration(self.predictions)
+
+    def as_dict(self) -> dict[str, Any]:
         """Return the metrics by name, as JSON values."""
-        counts = self.counts
+        counts, calibration = self.counts, self.calibration
         return {
             "top_1": counts.top1,
             "top_5": counts.top5,
@@ -46,7 +59,10 @@ class Evaluation:
             "num_images": counts.num_images,
             "num_top_1": counts.num_top1,
             "num_top_5": counts.num_top5,
+            "ece": calibration.ece,
+            "mean_confidence": calibration.mean_confidence,
             "images_per_s": self.images_per_s,
+            "calibration": calibration.as_rows(),
         }
 
 
@@ -71,6 +87,7 @@ def evaluate(
     interruption: Optional[Interruption] = None,
     classes: Optional[np.ndarray] = None,
     on_batch: Optional[OnBatch] = None,
+    tta: str = "none",
 ) -> Evaluation:
     """Run `network` over every image of `loader` once.
 
@@ -83,8 +100,12 @@ def evaluate(
         interruption: checked after each batch.
         classes: ascending labels of the only classes to predict. The logits of other classes are dropped, and the
             counts number these classes from 0. None means all classes.
-        on_batch: called with the images [B, C, H, W], the labels [B] and the logits [B, K] of each batch of this
-            process, in the order of the data set. K is the number of the classes that are counted.
+        on_batch: called with the images as the loader gives them, the labels [B] and the logits [B, K] of each batch of
+            this process, in the order of the data set. K is the number of the classes that are counted. With several
+            views, the logits are the logarithms of the mean probabilities.
+        tta: mode of test-time augmentation: 'none'; 'flip', which averages the predictions for each image and its
+            mirror image; or 'ten_crop', for which the loader gives five crops of each image, [B, 5, C, H, W] (see
+            `transforms_imagenet_eval`).
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -95,24 +116,33 @@ def evaluate(
     check_loader(loader)
     check_int("num_classes", num_classes, 1)
     check_kind("group", group, Group, "a mindcv.utils.distributed.Group; Group() is a single process")
+    check_name("tta", tta, TTA_MODES)
     network.set_train(False)
-    counts = ClassificationCounts(num_classes if classes is None else len(classes))
-    images_per_s = group.together(_count, network, loader, counts, progress, interruption, classes, on_batch)
-    return Evaluation(counts.summed(group), images_per_s * group.size)
+    counts, log = ClassificationCounts(num_classes if classes is None else len(classes)), PredictionLog()
+    run = partial(predict, network, batch_size=loader.get_batch_size() * crops_per_image(tta))
+
+    def count(images: np.ndarray, labels: np.ndarray) -> None:
+        logits = predict_views(run, images, tta)
+        if classes is not None:
+            logits, labels = logits[..., classes], np.searchsorted(classes, labels)
+        logits = average_views(logits)
+        counts.update(logits, labels)
+        log.update(logits, labels)
+        if on_batch is not None:
+            on_batch(images, labels, logits)
+
+    images_per_s = group.together(_for_each_batch, loader, count, progress, interruption) * group.size
+    return Evaluation(counts.summed(group), images_per_s, log.gathered(group))
 
 
-def _count(
-    network: nn.Cell,
+def _for_each_batch(
     loader: ImageLoader,
-    counts: ClassificationCounts,
+    count: Callable[[np.ndarray, np.ndarray], None],
     progress: bool,
     interruption: Optional[Interruption],
-    classes: Optional[np.ndarray],
-    on_batch: Optional[OnBatch],
 ) -> float:
-    """Add the share of this process to `counts`, and return its images per second."""
-    batch_size = loader.get_batch_size()
-    start, timed_from = time.perf_counter(), 0
+    """Call `count` with the images and labels of each batch of this process, and return its images per second."""
+    start, num_images, timed_from = time.perf_counter(), 0, 0
     batches = tqdm(
         loader.batches(),
         total=loader.get_dataset_size(),
@@ -121,17 +151,13 @@ def _count(
         leave=False,
     )
     for number, (images, labels) in enumerate(batches):
-        logits = predict(network, images, batch_size)
-        if classes is not None:
-            logits, labels = logits[:, classes], np.searchsorted(classes, labels)
-        counts.update(logits, labels)
-        if on_batch is not None:
-            on_batch(images, labels, logits)
+        count(images, labels)
+        num_images += len(labels)
         if number == 0 and loader.get_dataset_size() > 1:
             # The first batch includes the compilation.
-            start, timed_from = time.perf_counter(), counts.num_images
+            start, timed_from = time.perf_counter(), num_images
         if interruption is not None and interruption.signal:
             name = interruption.signal.name
             raise Interrupted(interruption.signal, f"by {name} in a validation; --resume auto repeats that")
     seconds = max(time.perf_counter() - start, 1e-9)
-    return (counts.num_images - timed_from) / seconds
+    return (num_images - timed_from) / seconds

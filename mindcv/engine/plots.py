@@ -10,11 +10,12 @@ from typing import Any, Union
 
 import numpy as np
 
+from mindcv.engine.calibration import Calibration
 from mindcv.engine.fonts import TextPainter, font_file_for, printable
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path
 
-__all__ = ["draw_confusion_matrix", "draw_learning_curve", "require_matplotlib"]
+__all__ = ["draw_confusion_matrix", "draw_learning_curve", "draw_reliability", "require_matplotlib"]
 
 _DPI = 110
 _LABEL_PIXELS = round(10 / 72 * _DPI)  # height of matplotlib's labels, 10 points
@@ -94,6 +95,34 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
         for row, column in zip(*np.nonzero(confusion)):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
+    _save(figure, path)
+
+
+def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) -> None:
+    """Draw the accuracy of the images in each bin of confidence, and below it how many images are in the bin.
+
+    For a calibrated classifier, all bars end at the diagonal. The red part of a bar is the gap.
+    """
+    num_bins = len(calibration.num_images)
+    figure = require_matplotlib().Figure(figsize=(6, 7.5), layout="constrained")
+    axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    left, width = np.arange(num_bins) / num_bins, 1 / num_bins
+    accuracies, confidences = (np.nan_to_num(means) for means in (calibration.accuracies, calibration.confidences))
+    is_used = calibration.num_images > 0
+    style = {"width": width, "align": "edge", "edgecolor": "white"}
+    axes.bar(left[is_used], accuracies[is_used], color="#1f77b4", label="accuracy", **style)
+    gap = {"color": "#d62728", "alpha": 0.35, "label": "gap to the mean confidence", **style}
+    axes.bar(left[is_used], (confidences - accuracies)[is_used], bottom=accuracies[is_used], **gap)
+    axes.plot((0, 1), (0, 1), linestyle="--", color="#555555", label="calibrated")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axes.set_title(f"expected calibration error {calibration.ece:.4f}")
+    axes.legend(loc="upper left")
+    count_axes.bar(left, calibration.num_images, color="#7f7f7f", **style)
+    count_axes.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    count_axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    for each in (axes, count_axes):
+        each.set_axisbelow(True)
+        each.grid(alpha=0.3)
     _save(figure, path)
 
 

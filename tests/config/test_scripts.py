@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv import recipe, recipe_probe
+from mindcv import recipe, recipe_probe, recipe_validate
 from mindcv.config import (
     PREPROCESSING,
     ExtractConfig,
@@ -197,9 +197,12 @@ def options_read(script, argv, monkeypatch):
     monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe, "open_backbone", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe_probe, "fill_weights", lambda *args, **keywords: None)
-    for name in ("fill_weights", "evaluate", "report", "classify", "extract_features", "extract_from_files"):
+    for name in ("fill_weights", "classify", "extract_from_files"):
         monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
-    monkeypatch.setattr(module, "run_probe", lambda *args, **keywords: sys.exit(), raising=False)
+    for name in ("fill_weights", "evaluate", "extract_features"):
+        monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: [])
+    for name in ("describe_evaluation", "run_probe"):
+        monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: sys.exit())
     with contextlib.suppress(SystemExit):
         module.main()
     return read

@@ -72,8 +72,15 @@ def test_evaluate_counts_every_image_once_for_any_batch_size(data, batch_size):
         "num_images": 11,
         "num_top_1": hits.sum(),
         "num_top_5": 11,
+        "ece": result.calibration.ece,
+        "mean_confidence": result.calibration.mean_confidence,
         "images_per_s": result.images_per_s,
+        "calibration": result.calibration.as_rows(),
     }
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert result.predictions.labels.tolist() == labels.tolist()
+    assert result.predictions.predicted.tolist() == logits.argmax(1).tolist()
+    np.testing.assert_allclose(result.predictions.confidences, shares.max(1), rtol=1e-5)
 
 
 def test_evaluate_shows_each_batch_with_the_logits_that_it_counts(data):
@@ -95,6 +102,7 @@ def test_evaluate_counts_among_the_given_classes_alone(data):
     loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(11), labels // 2]
     assert result.counts.num_top1 == (logits.argmax(1) == labels // 2).sum()
     assert result.counts.loss == pytest.approx(loss.mean(), rel=1e-5)
+    assert result.predictions.predicted.tolist() == logits.argmax(1).tolist()
     assert result.counts.confusion.shape == (2, 2) and result.counts.confusion.sum(axis=1).tolist() == [6, 5]
 
 
@@ -104,6 +112,14 @@ def test_evaluate_adds_up_the_counts_of_all_processes(data, processes):
     results = processes.run(lambda rank: evaluate(Linear(weight), loaders[rank], 3, Group(rank, 3)), 3)
     hits = ((images.astype(np.float64) @ weight).argmax(1) == labels).sum()
     assert [(r.counts.num_images, r.counts.num_top1) for r in results] == [(11, hits)] * 3
+    alone = evaluate(Linear(weight), Loader(images, labels, 4), 3, Group())
+    for result in results:
+        assert (result.calibration.ece, result.calibration.as_rows()) == (
+            alone.calibration.ece,
+            alone.calibration.as_rows(),
+        )
+        for name in ("labels", "predicted", "confidences"):
+            np.testing.assert_array_equal(getattr(result.predictions, name), getattr(alone.predictions, name))
 
 
 def test_evaluate_fails_in_every_process_when_one_cannot_read_an_image(data, processes):

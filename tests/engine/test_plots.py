@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from mindcv.engine import plots
-from mindcv.engine.plots import draw_confusion_matrix, draw_learning_curve, require_matplotlib
+from mindcv.engine.calibration import measure_calibration
+from mindcv.engine.plots import draw_confusion_matrix, draw_learning_curve, draw_reliability, require_matplotlib
+from mindcv.engine.predictions import Predictions
 from mindcv.utils.errors import UserError
 
 
@@ -83,6 +85,20 @@ def test_learning_curve_is_drawn_with_and_without_validation(tmp_path, with_vali
     draw_learning_curve(rows, tmp_path / "curve.png")
     assert pixels(tmp_path / "curve.png").shape[1] > 400
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_reliability_plot_draws_a_bar_as_high_as_the_accuracy(tmp_path):
+    """All images are in the last of 15 bins. Their blue bar grows with the accuracy, and the red gap shrinks."""
+    blue, red = {}, {}
+    for accuracy in (0.25, 0.75):
+        is_correct = np.arange(100) < 100 * accuracy
+        predictions = Predictions(np.where(is_correct, 1, 0), np.ones(100, int), np.full(100, 0.95))
+        draw_reliability(measure_calibration(predictions), tmp_path / "r.png")
+        picture = pixels(tmp_path / "r.png")[:, pixels(tmp_path / "r.png").shape[1] * 9 // 10 :]
+        blue[accuracy] = ((picture == (31, 119, 180)).all(axis=2)).sum()
+        red[accuracy] = ((picture[..., 0] > 220) & (picture[..., 1] < 190)).sum()
+    assert blue[0.75] == pytest.approx(3 * blue[0.25], rel=0.05) and blue[0.25] > 2000
+    assert red[0.25] == pytest.approx(3.5 * red[0.75], rel=0.1)
 
 
 def test_require_matplotlib_names_the_extra_when_matplotlib_is_missing(monkeypatch):
