@@ -2,6 +2,7 @@
 
 from mindcv.convert.backbone import backbone_name, is_pretraining_name, open_backbone, pretraining_name
 from mindcv.convert.checkpoint_file import CheckpointContents, open_checkpoint, read_checkpoint
+from mindcv.convert.checkpoint_list import find_checkpoint_files
 from mindcv.convert.ckpt_file import read_ckpt, write_ckpt
 from mindcv.convert.layouts import from_mindcv, to_mindcv, weight_parameters
 from mindcv.convert.load import fill_weights, load_weights
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointContents",
     "backbone_name",
     "fill_weights",
+    "find_checkpoint_files",
     "from_mindcv",
     "is_pretraining_name",
     "load_weights",

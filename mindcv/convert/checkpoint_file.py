@@ -24,7 +24,7 @@ from mindcv.convert.torch_values import NumpyArray, TorchTensor
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["CheckpointContents", "open_checkpoint", "read_checkpoint"]
+__all__ = ["INDEX_SUFFIX", "SNAPSHOT_SUFFIX", "CheckpointContents", "open_checkpoint", "read_checkpoint"]
 
 # Entries of a PyTorch training state that hold the weights, and entries that hold their moving
 # average.
@@ -65,8 +65,9 @@ _STANDARD_NAMES = (
 _MAX_INDEX = 100_000_000  # bytes
 _MAX_NESTING = 4  # {"state_dict": {"module": {...}}} has two
 _ARRAYS = (np.ndarray, TorchTensor, NumpyArray)
-_FOLDER_PATTERNS = ("*.index.json", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
-_SNAPSHOT_SUFFIX = ".resume.safetensors"  # snapshots for resuming a run lie beside the files of weights
+INDEX_SUFFIX = ".index.json"
+_FOLDER_PATTERNS = (f"*{INDEX_SUFFIX}", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
+SNAPSHOT_SUFFIX = ".resume.safetensors"  # snapshots for resuming a run lie beside the files of weights
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _checkpoint_in(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     for pattern in _FOLDER_PATTERNS:
-        files = [file for file in path.glob(pattern) if not file.name.endswith(_SNAPSHOT_SUFFIX)]
+        files = [file for file in path.glob(pattern) if not file.name.endswith(SNAPSHOT_SUFFIX)]
         if len(files) == 1:
             return files[0]
         if files:
