@@ -23,12 +23,14 @@ from mindcv.data import (
     set_pixel_limit,
     sub_folders,
 )
+from mindcv.engine.views import crops_per_image
 from mindcv.recipe_checks import check_class_folders, check_num_classes, check_readable
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, MissingSplitError, UnknownClassesError, UserError, shorten
 from mindcv.utils.logger import logger
 
 __all__ = [
+    "HOLDOUT_OPTIONS",
     "PREPROCESSING",
     "build_evaluation_loader",
     "build_probe_training_loader",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 # Options that decide which images are held out. They are stored with the weights.
-_HOLDOUT = ("val_fraction", "seed", "train_split")
+HOLDOUT_OPTIONS = ("val_fraction", "seed", "train_split")
 _FOLDERS = ("", "imagenet", "folder")
 
 
@@ -157,11 +159,14 @@ def build_probe_training_loader(config: ValidateConfig, group: Group) -> tuple[I
 
 
 def _loader_without_augmentation(config: RunConfig, dataset: ImageDataset) -> ImageLoader:
+    """Build a loader whose batches hold at most `batch_size` crops, or the crops of one image."""
+    num_crops = crops_per_image(getattr(config, "tta", "none"))
+    preprocessing = config.subset(*PREPROCESSING)
     return create_loader(
         dataset,
-        config.batch_size,
+        max(1, config.batch_size // num_crops),
         num_classes=dataset.num_classes(),
-        transform=create_transforms(config.dataset, **config.subset(*PREPROCESSING)),
+        transform=create_transforms(config.dataset, **preprocessing, five_crop=num_crops > 1),
         num_parallel_workers=num_workers(config),
     )
 
@@ -296,7 +301,7 @@ def counted_classes(config: ValidateConfig, dataset: ImageDataset) -> Optional[n
 
 def holdout_options(config: RunConfig) -> dict[str, Any]:
     """Return the options that decide which images are held out; {} if none are."""
-    return config.subset(*_HOLDOUT) if config.val_fraction else {}
+    return config.subset(*HOLDOUT_OPTIONS) if config.val_fraction else {}
 
 
 def holdout_digest(dataset: ImageDataset) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from mindcv.config import ValidateConfig
+import numpy as np
+from mindspore import nn
+from PIL import Image
+
+from mindcv.config import ValidateConfig, ValidationConfig
 from mindcv.convert import fill_weights
+from mindcv.data import ImageDataset, ImageLoader, RealLabels, decode, read_real_labels
 from mindcv.engine import Evaluation, apply_amp, evaluate, say_compiling
+from mindcv.engine.confused_pairs import draw_confused_pairs
 from mindcv.engine.evaluate import OnBatch
 from mindcv.engine.features import extract_features
 from mindcv.engine.metrics import ClassificationCounts, per_class_table
@@ -17,12 +24,15 @@ from mindcv.models import pack_for_inference
 from mindcv.recipe import build_model, open_backbone_weights, open_weights
 from mindcv.recipe_data import build_evaluation_loader, counted_classes, find_class_numbers
 from mindcv.recipe_probe import build_feature_network, build_probe_loaders, run_probe
-from mindcv.utils.distributed import join_group
+from mindcv.utils.distributed import Group, join_group
 from mindcv.utils.files import atomic_write_text, ensure_writable
 
 __all__ = [
     "Measured",
+    "ValidationImages",
+    "build_validation_images",
     "describe_evaluation",
+    "evaluate_images",
     "measure_features",
     "measure_predictions",
     "prepare_results",
@@ -41,14 +51,16 @@ class Measured:
         counts: counts of the correct predictions.
         class_names: label and name of each class that was counted.
         evaluation: the evaluation of a classifier; None for a probe.
+        read_image: function that returns image i of the evaluation's predictions; None for a probe.
     """
 
-    config: ValidateConfig
+    config: ValidationConfig
     summary: str
     metrics: dict[str, Any]
     counts: ClassificationCounts
     class_names: dict[int, str]
     evaluation: Optional[Evaluation] = None
+    read_image: Optional[Callable[[int], Image.Image]] = None
 
 
 def prepare_results(config: ValidateConfig) -> None:
@@ -59,10 +71,56 @@ def prepare_results(config: ValidateConfig) -> None:
     """
     if config.confusion_matrix or config.reliability_plot:
         require_matplotlib()
-    ensure_writable(config.results_json, config.per_class_csv, config.confusion_matrix, config.reliability_plot)
+    pictures = (config.confusion_matrix, config.reliability_plot, config.confused_pairs)
+    ensure_writable(config.results_json, config.per_class_csv, *pictures)
 
 
-def measure_predictions(config: ValidateConfig, on_batch: Optional[OnBatch] = None) -> Optional[Measured]:
+@dataclass(frozen=True)
+class ValidationImages:
+    """The images that a classifier is measured on.
+
+    Attributes:
+        dataset: data set of the images.
+        loader: loader of the share of this process.
+        classes: labels of the only classes to predict; None means all.
+        real: ReaL labels of the images, in the order in which one process reads them; None without.
+    """
+
+    dataset: ImageDataset
+    loader: ImageLoader
+    classes: Optional[np.ndarray]
+    real: Optional[RealLabels]
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Label and name of each class that is counted."""
+        labels = range(self.dataset.num_classes()) if self.classes is None else self.classes.tolist()
+        return {label: self.dataset.class_names[label] for label in labels}
+
+    def read_image(self, position: int) -> Image.Image:
+        """Return the image that one process reads as number `position`."""
+        encoded, _ = self.dataset.read(int(self.loader.sample_order()[position]))
+        return decode(encoded)
+
+
+def build_validation_images(config: ValidationConfig, metadata: Mapping[str, Any], group: Group) -> ValidationImages:
+    """Build the data set and the loader for a classifier whose configuration is completed from its checkpoint.
+
+    Raises:
+        DataError: see `build_evaluation_loader`; or the images or the classes are not ImageNet's, for `real_labels`.
+        UserError: the file of the ReaL labels cannot be used.
+    """
+    real_labels = read_real_labels(config.real_labels) if config.real_labels else None
+    recorded = metadata.get("held_out", {}).get("digest", "")
+    dataset, loader = build_evaluation_loader(config, group, find_class_numbers(config, metadata), recorded)
+    classes = counted_classes(config, dataset)
+    if real_labels is None:
+        return ValidationImages(dataset, loader, classes, None)
+    names = [dataset.describe(index) for index in loader.sample_order().tolist()]
+    return ValidationImages(dataset, loader, classes, RealLabels(real_labels, names, dataset.class_names))
+
+
+def measure_predictions(config: ValidationConfig, on_batch: Optional[OnBatch] = None) -> Optional[Measured]:
     """Measure how often a classifier is right. The result is None in all processes but the main one.
 
     Args:
@@ -71,22 +129,25 @@ def measure_predictions(config: ValidateConfig, on_batch: Optional[OnBatch] = No
     """
     config, metadata, read_weights = open_weights(config)
     group = join_group(config.distribute)
-
-    recorded = metadata.get("held_out", {}).get("digest", "")
-    class_to_idx = find_class_numbers(config, metadata)
-    dataset, loader = build_evaluation_loader(config, group, class_to_idx, recorded)
-    classes = counted_classes(config, dataset)
-    network = build_model(config, dataset.num_classes())
+    images = build_validation_images(config, metadata, group)
+    network = build_model(config, images.dataset.num_classes())
     fill_weights(network, read_weights(), config.ckpt_path or config.model)
     network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
-    num_classes = dataset.num_classes()
     say_compiling("the network")
-    result = evaluate(network, loader, num_classes, group, progress=group.is_main, classes=classes, on_batch=on_batch)
-    if not group.is_main:
-        return None
-    labels = range(num_classes) if classes is None else classes.tolist()
-    class_names = {label: dataset.class_names[label] for label in labels}
-    return describe_evaluation(config, result, class_names, num_classes, dataset.num_left_out)
+    result = evaluate_images(config, network, images, group, on_batch)
+    return describe_evaluation(config, result, images) if group.is_main else None
+
+
+def evaluate_images(
+    config: ValidationConfig,
+    network: nn.Cell,
+    images: ValidationImages,
+    group: Group,
+    on_batch: Optional[OnBatch] = None,
+) -> Evaluation:
+    """Run a classifier over validation images (see `evaluate`)."""
+    options = {"progress": group.is_main, "classes": images.classes, "on_batch": on_batch, "tta": config.tta}
+    return evaluate(network, images.loader, images.dataset.num_classes(), group, **options)
 
 
 def measure_features(config: ValidateConfig) -> Optional[Measured]:
@@ -112,28 +173,36 @@ def measure_features(config: ValidateConfig) -> Optional[Measured]:
     return Measured(config, summary, {**result.as_dict(), **facts}, counts, dict(enumerate(dataset.class_names)))
 
 
-def describe_evaluation(
-    config: ValidateConfig, result: Evaluation, class_names: dict[int, str], num_classes: int, num_left_out: int
-) -> Measured:
+def describe_evaluation(config: ValidationConfig, result: Evaluation, images: ValidationImages) -> Measured:
     """Put the figures of an evaluation into words and JSON values.
 
     Args:
         config: configuration of the run.
         result: figures of the evaluation.
-        class_names: label and name of each class that was counted.
-        num_classes: number of classes of the network.
-        num_left_out: number of images that could not be read and were left out (`skip_corrupt`).
+        images: images of the evaluation.
     """
-    counts = result.counts
-    left_out = f", images left out: {num_left_out}" if num_left_out else ""
-    restricted = f", classes: {len(class_names)} of {num_classes}" if config.restrict_classes else ""
+    counts, dataset, class_names = result.counts, images.dataset, images.class_names
+    left_out = f", images left out: {dataset.num_left_out}" if dataset.num_left_out else ""
+    restricted = f", classes: {len(class_names)} of {dataset.num_classes()}" if config.restrict_classes else ""
+    real_metrics, real = {}, ""
+    if images.real is not None:
+        num_images, num_correct = images.real.count(np.array(list(class_names))[result.predictions.predicted])
+        accuracy = num_correct / num_images if num_images else 0.0
+        real_metrics = {"real_top_1": accuracy, "num_real_images": num_images, "num_real_top_1": num_correct}
+        real = f", ReaL_Accuracy: {accuracy:.4f} of {num_images} images"
     summary = (
         f"Top_1_Accuracy: {counts.top1:.4f}, Top_5_Accuracy: {counts.top5:.4f}, loss: {counts.loss:.4f}, "
         f"ECE: {result.calibration.ece:.4f}, images: {counts.num_images}, images/s: {result.images_per_s:.1f}"
-        f"{left_out}{restricted}"
+        f"{real}{left_out}{restricted}"
     )
-    classes = {"num_classes": num_classes, "num_classes_counted": len(class_names), "num_left_out": num_left_out}
-    return Measured(config, summary, {**result.as_dict(), **classes}, counts, class_names, result)
+    settings = {
+        "tta": config.tta,
+        "num_classes": dataset.num_classes(),
+        "num_classes_counted": len(class_names),
+        "num_left_out": dataset.num_left_out,
+    }
+    metrics = {**result.as_dict(), **real_metrics, **settings}
+    return Measured(config, summary, metrics, counts, class_names, result, images.read_image)
 
 
 def write_results(measured: Measured) -> None:
@@ -148,3 +217,7 @@ def write_results(measured: Measured) -> None:
         draw_confusion_matrix(confusion, list(class_names.values()), config.confusion_matrix)
     if config.reliability_plot:
         draw_reliability(measured.evaluation.calibration, config.reliability_plot)
+    if config.confused_pairs:
+        names = list(class_names.values())
+        predictions = measured.evaluation.predictions
+        draw_confused_pairs(predictions, confusion, names, measured.read_image, config.confused_pairs)

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from mindcv.config import ValidateConfig
+from mindcv.data import create_dataset, create_loader
 from mindcv.engine import Evaluation
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.engine.predictions import Predictions
 from mindcv.models import create_model
-from mindcv.recipe_validate import describe_evaluation, write_results
+from mindcv.recipe_validate import ValidationImages, describe_evaluation, write_results
 from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +264,10 @@ def test_validate_reports_how_many_images_were_left_out(tmp_path, num_left_out):
     counts.update(np.float32([[1, 0], [1, 0]]), np.array([0, 1]))
     config = ValidateConfig(results_json=str(tmp_path / "r.json"))
     predictions = Predictions(np.array([0, 1]), np.array([0, 0]), np.array([0.75, 0.75]))
-    measured = describe_evaluation(config, Evaluation(counts, 10.0, predictions), {0: "cat", 1: "dog"}, 2, num_left_out)
+    dataset = create_dataset("digits", "", "test")
+    dataset.num_left_out = num_left_out
+    images = ValidationImages(dataset, create_loader(dataset, 4, num_classes=10), np.array([3, 7]), None)
+    measured = describe_evaluation(config, Evaluation(counts, 10.0, predictions), images)
     write_results(measured)
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["num_images"], found["num_left_out"]) == (2, num_left_out)

@@ -37,13 +37,15 @@ MAY_IMPORT = {
     },  # the names that their options can have
     "engine": BUILT,
     "recipe_checks": {"config", "data", "utils"},
-    "recipe_data": {"config", "data", "recipe_checks", "utils"},
+    "recipe_data": {"config", "data", "engine", "recipe_checks", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
     "recipe_classes": {"config", "data", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe", "recipe_data", "utils"},
-    "recipe_validate": {"config", "convert", "engine", "models", "recipe", "recipe_data", "recipe_probe", "utils"},
+    "recipe_validate": BUILT | {"config", "engine", "recipe", "recipe_data", "recipe_probe"},
+    "recipe_validate_all": BUILT | {"config", "recipe_validate"},
+    "recipe_average": BUILT | {"config", "engine", "recipe", "recipe_data", "recipe_validate"},
     "resume": {"recipe", "recipe_data", "engine", "config", "convert", "data", "utils"},
     "compat": BUILT | {"engine"},  # aliases with MindCV's names
     "__init__": BUILT | {"compat", "engine"},

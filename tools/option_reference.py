@@ -17,8 +17,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
 INTRODUCTION = """\
 # Options
 
-This page lists every option of `train.py`, `pretrain.py`, `validate.py`, `infer.py` and
-`tools/extract_features.py`.
+This page lists every option of `train.py`, `pretrain.py`, `validate.py`, `infer.py`,
+`tools/extract_features.py`, `tools/validate_all.py` and `tools/average.py`.
 
 - On the command line an option is a flag: `--batch_size 64`. In a YAML file it is a key:
   `batch_size: 64`. A flag overrides the file that `--config` names.

@@ -10,11 +10,14 @@ from mindcv.config.options import (
 )
 from mindcv.config.scripts import (
     SCRIPT_CONFIGS,
+    AverageConfig,
     ExtractConfig,
     InferConfig,
     PretrainConfig,
     TrainConfig,
+    ValidateAllConfig,
     ValidateConfig,
+    ValidationConfig,
     parse_args,
 )
 
@@ -24,12 +27,15 @@ __all__ = [
     "NEUTRAL_OPTIONS",
     "PREPROCESSING",
     "SCRIPT_CONFIGS",
+    "AverageConfig",
     "ExtractConfig",
     "InferConfig",
     "PretrainConfig",
     "RunConfig",
     "TrainConfig",
+    "ValidateAllConfig",
     "ValidateConfig",
+    "ValidationConfig",
     "option",
     "parse_args",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Callable
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
+from mindcv.data.five_crop import five_crop_problem
 from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
@@ -152,6 +153,11 @@ _CHECKS: tuple[_Check, ...] = (
         "results_file: its name must end in .csv or .json",
     ),
     (
+        ("dst", "checkpoints"),
+        lambda c: not c.dst or c.dst.lower().endswith(".ckpt"),
+        "dst: its name must end in .ckpt",
+    ),
+    (
         ("output",),
         lambda c: not c.output or c.output.lower().endswith((".npz", ".safetensors")),
         "output: its name must end in .npz or .safetensors",
@@ -175,17 +181,25 @@ _CHECKS: tuple[_Check, ...] = (
             lambda c, name=name: not (c.probe and getattr(c, name)),
             f"{name}: cannot stand beside probe, which does not use the probabilities of a classifier",
         )
-        for name in ("reliability_plot",)
+        for name in ("reliability_plot", "confused_pairs", "real_labels")
+    ),
+    (
+        ("probe", "tta"),
+        lambda c: not c.probe or c.tta == "none",
+        "tta: cannot stand beside probe, which does not use the probabilities of a classifier",
     ),
     (
         ("val_fraction", "val_split"),
         lambda c: {c.given.get("val_fraction"), c.given.get("val_split")} != {"command line"} or not c.val_fraction,
         "val_fraction: holds out training images to validate on, so val_split has no use beside it",
     ),
-    (
-        ("picture",),
-        lambda c: not c.picture or c.picture.lower().endswith(_PICTURES),
-        f"picture: must end in {', '.join(_PICTURES)}",
+    *(
+        (
+            (name,),
+            lambda c, name=name: not getattr(c, name) or getattr(c, name).lower().endswith(_PICTURES),
+            f"{name}: must end in {', '.join(_PICTURES)}",
+        )
+        for name in ("picture", "confused_pairs")
     ),
     *(
         (
@@ -228,6 +242,11 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
         ("mask_patch_size", "patch_size"),
         "mask_patch_size",
         lambda c: _multiple_problem(c.mask_patch_size, 8 * c.patch_size, "the encoder's reduction (8 * patch_size)"),
+    ),
+    (
+        ("tta", "image_resize", "crop_pct"),
+        "tta",
+        lambda c: five_crop_problem(c.image_resize, c.crop_pct) if c.tta == "ten_crop" else "",
     ),
     (
         ("image_resize", "mask_patch_size"),

@@ -104,10 +104,13 @@ def option(
 # The scripts that use an option: a flag of another script is an error. A YAML file may be shared by all scripts.
 _TRAIN = ("train.py",)
 _TRAINING = ("train.py", "pretrain.py")
-_WITH_DATA = ("train.py", "validate.py")
+_SEVERAL_WEIGHTS = ("tools/validate_all.py", "tools/average.py")
+_WITH_DATA = ("train.py", "validate.py", *_SEVERAL_WEIGHTS)
 _WITH_SPLITS = (*_WITH_DATA, "pretrain.py")
-_CLASSIFY = ("train.py", "validate.py", "infer.py")
+_CLASSIFY = ("train.py", "validate.py", "infer.py", *_SEVERAL_WEIGHTS)
 _WITH_WEIGHTS = (*_CLASSIFY, "tools/extract_features.py")
+_ONE_CHECKPOINT = ("train.py", "validate.py", "infer.py", "tools/extract_features.py")
+_DISTRIBUTED = ("train.py", "validate.py", "pretrain.py")
 _ALL = (*_WITH_WEIGHTS, "pretrain.py")
 
 _general = partial(option, group="General", scripts=_TRAINING)
@@ -128,6 +131,9 @@ _WAYS_OUT = {
     "model": "give --model NAME, for example --model convnext_tiny, or a recipe with --config FILE",
     "ckpt_path": "give --ckpt_path FILE for your own weights, or --model NAME --pretrained True for published ones",
     "image_path": "give --image_path with one or more files, folders or patterns, for example --image_path photos",
+    "checkpoints": "give one or more files, folders or patterns, for example --checkpoints runs/*/*_best.ckpt",
+    "dst": "give the checkpoint file to write, for example --dst mean.ckpt",
+    "results_csv": "give the file for the results, for example --results_csv results.csv",
     "output": "give the file for the features, for example --output features.npz",
 }
 
@@ -144,7 +150,7 @@ class RunConfig:
         "", "YAML file with the configuration; an option on the command line overrides it", scripts=_ALL)
     mode: int = _general(
         0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_ALL)
-    distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_WITH_SPLITS)
+    distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_DISTRIBUTED)
     seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_SPLITS)
     print_config: bool = _general(
         False, "print the value of every option and where it comes from, then stop", scripts=_ALL)
@@ -259,8 +265,8 @@ class RunConfig:
         None, "rate of stochastic depth (drop path); None means the model's default", low=0, below=1)
     pretrained: bool = _model(
         False, "download the published pretrained weights of the model; where there are several, the name of the "
-        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_WITH_WEIGHTS)
-    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_WITH_WEIGHTS)
+        "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ONE_CHECKPOINT)
+    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_ONE_CHECKPOINT)
     pretrained_encoder: str = _model(
         "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which "
         "the newest is taken; a decoder or a classifier in it is left out")

@@ -12,19 +12,25 @@ from mindcv.config.options import PREPROCESSING, RunConfig, option
 from mindcv.config.parsing import used_options
 from mindcv.config.reading import read_config
 from mindcv.engine.probe import PROBES
+from mindcv.engine.views import TTA_MODES
 from mindcv.models.layers.masked import GRN_SCOPES
 
 __all__ = [
     "SCRIPT_CONFIGS",
+    "AverageConfig",
     "ExtractConfig",
     "InferConfig",
     "PretrainConfig",
     "TrainConfig",
+    "ValidateAllConfig",
     "ValidateConfig",
+    "ValidationConfig",
     "parse_args",
 ]
 
 _output = partial(option, group="Results")
+_measure = partial(option, group="Measurement")
+_several = partial(option, group="Several checkpoints")
 _probe = partial(option, group="Probe of frozen features")
 _extract = partial(option, group="Extraction of features")
 
@@ -71,7 +77,25 @@ class _WeightsConfig(RunConfig):
 
 
 @dataclass
-class ValidateConfig(_WeightsConfig):
+class ValidationConfig(_WeightsConfig):
+    """The scripts that measure classifiers on validation images."""
+
+    # fmt: off
+    tta: str = _measure(
+        "none", "test-time augmentation (TTA), which averages the probabilities of several views of an image: the "
+        "image and its mirror image (flip), or these two of the four corners and the centre (ten_crop)",
+        choices=TTA_MODES)
+    real_labels: str = _measure(
+        "", "JSON file real.json with the ReaL labels of ImageNet's validation images, on which the accuracy is "
+        "measured as well")
+    class_names_file: str = _measure("", "text file with the name of one class of the checkpoint in each line")
+    restrict_classes: bool = _measure(
+        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes")
+    # fmt: on
+
+
+@dataclass
+class ValidateConfig(ValidationConfig):
     """Measure a model on validation images: python validate.py --ckpt_path FILE --data_dir FOLDER [--option value ...]
 
     Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
@@ -85,9 +109,9 @@ class ValidateConfig(_WeightsConfig):
     reliability_plot: str = _output(
         "", "picture file for the reliability plot, which shows the accuracy at each confidence, for example "
         "reliability.png")
-    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
-    restrict_classes: bool = _output(
-        False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes")
+    confused_pairs: str = _output(
+        "", "picture file for the ten pairs of classes that are confused most often, with images of each pair, for "
+        "example confused.png")
     probe: Optional[str] = _probe(
         None, "probe that measures the features of a frozen backbone instead of the predictions of its classifier: "
         "nearest neighbours (knn) or a linear classifier (linear), which learn from train_split; None means no probe",
@@ -95,6 +119,58 @@ class ValidateConfig(_WeightsConfig):
     probe_k: int = _probe(20, "number k of the nearest training images that vote in the probe knn", low=1)
     # fmt: on
     script: ClassVar[str] = "validate.py"
+
+
+_CHECKPOINTS = "checkpoint files: one or more files, folders or glob patterns"
+
+
+@dataclass
+class ValidateAllConfig(ValidationConfig):
+    """Measure many checkpoints on the same images: python tools/validate_all.py --checkpoints FILES --data_dir FOLDER
+    --results_csv results.csv [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from each checkpoint, if it holds them, or
+    from the table of published weights.
+    """
+
+    # fmt: off
+    checkpoints: list[str] = _several([], f"{_CHECKPOINTS} to measure", is_verbatim=True)
+    models: list[str] = _several(
+        [], "models of which all published weights with a classifier are measured: one or more names or patterns, for "
+        "example convnextv2_*", is_verbatim=True)
+    results_csv: str = _several("", "CSV file for the results, with a row for each checkpoint")
+    repeat: str = _several(
+        "none", "which rows of an earlier results file to repeat: none, those with an error (failed), or all",
+        choices=("none", "failed", "all"))
+    # fmt: on
+    required: ClassVar[Mapping[str, str]] = {"results_csv": "required"}
+    script: ClassVar[str] = "tools/validate_all.py"
+
+    def missing(self) -> list[str]:
+        """See `RunConfig.missing`; checkpoints or models are required."""
+        told = super().missing()
+        if not self.checkpoints and not self.models:
+            told.append("checkpoints: is required, unless models is given; give --checkpoints FILE or --models NAME")
+        return told
+
+
+@dataclass
+class AverageConfig(ValidationConfig):
+    """Average the weights of checkpoints: python tools/average.py --checkpoints FILES --dst mean.ckpt
+    [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoints, if they hold them.
+    """
+
+    # fmt: off
+    checkpoints: list[str] = _several([], f"{_CHECKPOINTS} to average", is_verbatim=True)
+    dst: str = _several("", "destination of the averaged weights: a file whose name ends in .ckpt")
+    method: str = _several(
+        "mean", "method to choose the checkpoints that are averaged: all (mean), or those that do not lower the "
+        "accuracy on the validation images (greedy)", choices=("mean", "greedy"))
+    # fmt: on
+    required: ClassVar[Mapping[str, str]] = {"checkpoints": "required", "dst": "required"}
+    script: ClassVar[str] = "tools/average.py"
 
 
 @dataclass
@@ -171,7 +247,15 @@ class PretrainConfig(RunConfig):
         return used_options(PretrainConfig) if self.resume else ()
 
 
-SCRIPT_CONFIGS = (TrainConfig, PretrainConfig, ValidateConfig, InferConfig, ExtractConfig)
+SCRIPT_CONFIGS = (
+    TrainConfig,
+    PretrainConfig,
+    ValidateConfig,
+    InferConfig,
+    ExtractConfig,
+    ValidateAllConfig,
+    AverageConfig,
+)
 _Config = TypeVar("_Config", bound=RunConfig)
 
 

@@ -25,6 +25,7 @@ from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
 from mindcv.data.image_io import decode, set_pixel_limit
 from mindcv.data.loader import ImageLoader, create_loader
 from mindcv.data.readable import UnreadableImages, find_unreadable, find_unreadable_files, why_unreadable
+from mindcv.data.real_labels import RealLabels, read_real_labels
 from mindcv.data.splits import SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
@@ -40,6 +41,7 @@ __all__ = [
     "ImageDataset",
     "ImageLoader",
     "ImageSubset",
+    "RealLabels",
     "SplitTransforms",
     "UnreadableImages",
     "create_auto_augment",
@@ -57,6 +59,7 @@ __all__ = [
     "match_classes",
     "read_class_names",
     "read_names_for_checkpoint",
+    "read_real_labels",
     "set_pixel_limit",
     "sub_folders",
     "transforms_imagenet_eval",

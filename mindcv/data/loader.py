@@ -11,11 +11,13 @@ from functools import cache
 from typing import Optional, Union
 
 import mindspore.dataset as ds
+import numpy as np
 
 from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, prefetch
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.foreign import as_image_dataset
 from mindcv.data.mixup import Mixup
+from mindcv.data.sampler import epoch_order
 from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms_factory import create_transforms
@@ -64,13 +66,22 @@ class ImageLoader(ds.GeneratorDataset):
 
         Yields:
             Images, float32 [B, C, H, W], and labels, int32 [B], or float32 [B, num_classes] after mixup. With S splits
-            there are S * B rows, one split after the other.
+            there are S * B rows, one split after the other. With five crops, the images are [B, 5, C, H, W].
 
         Raises:
             DataError: an image is corrupt. The message names it.
         """
         self.set_epoch(epoch)
         return prefetch(EpochView(self._maker, epoch, start), self.num_parallel_workers, self._use_processes)
+
+    def sample_order(self, epoch: int = 0) -> np.ndarray:
+        """Return the indices of the samples that all ranks together read in an epoch, in the order of one process.
+
+        It is for evaluation, where each sample occurs once. Sample i of the result goes to rank i % size.
+        """
+        dataset = self._maker.dataset
+        order = {"seed": dataset.seed, "epoch": epoch, "shuffle": dataset.shuffle, "num_repeats": 0}
+        return epoch_order(len(dataset), **order, rank=0, num_ranks=1, pad=False)[:, 0]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch with which new iterators begin. Order and augmentation depend on the epoch."""

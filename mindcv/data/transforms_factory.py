@@ -13,6 +13,7 @@ from mindcv.data.constants import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
 )
+from mindcv.data.five_crop import FiveCrop, five_crop_problem
 from mindcv.data.random_erasing import RandomErasing
 from mindcv.data.splits import SplitTransforms
 from mindcv.data.transforms import (
@@ -155,6 +156,8 @@ def transforms_imagenet_eval(
     std: Sequence[float] = IMAGENET_DEFAULT_STD,
     interpolation: str = "bilinear",
     in_channels: int = 3,
+    *,
+    five_crop: bool = False,
 ) -> list[Callable]:
     """Create the transforms for evaluation: resize, central crop and normalisation.
 
@@ -167,18 +170,27 @@ def transforms_imagenet_eval(
         image_resize: height and width of the result in pixels.
         crop_pct: fraction of the shorter side that the crop keeps, above 0 and at most 1.
         mean, std, interpolation, in_channels: see `transforms_imagenet_train`.
+        five_crop: whether to return the four corners and the centre instead of the centre alone, as an array
+            [5, in_channels, image_resize, image_resize]. The evaluation with ten crops needs it.
 
     Raises:
-        UserError: an argument is not allowed.
+        UserError: an argument is not allowed, or five crops would be the same crop.
     """
     mode, mean, std = _check_channels(in_channels, mean, std)
     size = check_int("image_resize", image_resize, 1)
     check_number("crop_pct", crop_pct, above=0, high=1)
+    check_flags(five_crop=five_crop)
+    convert = [ToArray(), Normalize(mean, std)]
+    if five_crop:
+        problem = five_crop_problem(size, crop_pct)
+        if problem:
+            raise UserError(problem)
+        return [Decode(mode), Resize(int(size / crop_pct), interpolation), FiveCrop(size, convert)]
     if crop_pct == 1.0 and size >= 384:
         shape = [Resize((size, size), interpolation)]
     else:
         shape = [Resize(int(size / crop_pct), interpolation), CenterCrop(size)]
-    return [Decode(mode), *shape, ToArray(), Normalize(mean, std)]
+    return [Decode(mode), *shape, *convert]
 
 
 def _check_channels(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["join_tiles", "short_paths"]
+__all__ = ["fit_square", "join_tiles", "short_paths"]
 
 
 def join_tiles(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -19,6 +19,14 @@ def join_tiles(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * width, number // columns * height))
     return sheet
+
+
+def fit_square(image: Image.Image, side: int) -> Image.Image:
+    """Resize the image so that its longer side has `side` pixels."""
+    scale = side / max(image.size)
+    # A tiny image keeps its pixels visible; larger images are reduced with a smooth filter.
+    resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)
 
 
 def short_paths(paths: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from mindspore import nn
 from PIL import Image, ImageDraw
 
 from mindcv.data import decode, imagenet_class_names, imagenet_wordnet_ids, match_classes
-from mindcv.engine.contact_sheet import join_tiles, short_paths
+from mindcv.engine.contact_sheet import fit_square, join_tiles, short_paths
 from mindcv.engine.evaluate import predict
 from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
@@ -182,7 +182,7 @@ def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Ima
         name = truth[prediction.path]
         text = painter.shortened(f"true: {printable(name)}", _SIDE)
         painter.draw(draw, (_MARGIN, _MARGIN // 2 + _LINE), text, _GREEN if name == prediction.names[0] else _RED)
-    image = _fitted(decode(Path(prediction.path).read_bytes()))
+    image = fit_square(decode(Path(prediction.path).read_bytes()), _SIDE)
     tile.paste(image, (_MARGIN + (_SIDE - image.width) // 2, header + (_SIDE - image.height) // 2))
     for rank, (name, probability) in enumerate(classes):
         y = header + _SIDE + _MARGIN // 2 + rank * _LINE
@@ -191,11 +191,3 @@ def _tile(prediction: Prediction, caption: str, truth: Mapping[str, str]) -> Ima
         painter.draw(draw, (_MARGIN + _SIDE - 3 - painter.width(share), y), share, "black")
         painter.draw(draw, (_MARGIN + 3, y), painter.shortened(printable(name), _SIDE - 60), "black")
     return tile
-
-
-def _fitted(image: Image.Image) -> Image.Image:
-    """Resize the image so that its longer side is the side of the square."""
-    scale = _SIDE / max(image.size)
-    # A tiny image keeps its pixels visible; larger images are reduced with a smooth filter.
-    resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)

@@ -15,11 +15,13 @@ from PIL import Image
 from mindcv import recipe, recipe_probe, recipe_validate
 from mindcv.config import (
     PREPROCESSING,
+    AverageConfig,
     ExtractConfig,
     InferConfig,
     PretrainConfig,
     RunConfig,
     TrainConfig,
+    ValidateAllConfig,
     ValidateConfig,
     parse_args,
 )
@@ -34,6 +36,8 @@ CLASSES = {
     "validate.py": ValidateConfig,
     "infer.py": InferConfig,
     "tools/extract_features.py": ExtractConfig,
+    "tools/validate_all.py": ValidateAllConfig,
+    "tools/average.py": AverageConfig,
 }
 WORKING = {
     TrainConfig: ["--model", "convnext_atto"],
@@ -41,6 +45,8 @@ WORKING = {
     ValidateConfig: ["--ckpt_path", "a.ckpt"],
     InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
     ExtractConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats", "--output", "a.npz"],
+    ValidateAllConfig: ["--checkpoints", "a.ckpt", "--results_csv", "a.csv"],
+    AverageConfig: ["--checkpoints", "a.ckpt", "b.ckpt", "--dst", "c.ckpt"],
 }
 # `build_model` reads these options for every script. They change only the training of a network.
 TRAINING_OF_A_NETWORK = {
@@ -67,7 +73,10 @@ def test_shared_options_name_their_scripts():
     [
         (InferConfig, ["--lr", "0.1"], "train.py and pretrain.py"),
         (ValidateConfig, ["--shuffle"], "train.py and pretrain.py"),
-        (InferConfig, ["--data_dir", "images"], "train.py, pretrain.py and validate.py"),
+        (
+            *(InferConfig, ["--data_dir", "images"]),
+            "train.py, pretrain.py, validate.py, tools/validate_all.py and tools/average.py",
+        ),
         (InferConfig, ["--results_json", "a.json"], "validate.py"),
         (ValidateConfig, ["--epoch_size", "3"], "train.py and pretrain.py"),
         (ValidateConfig, ["--picture", "a.png"], "infer.py"),
@@ -77,7 +86,12 @@ def test_shared_options_name_their_scripts():
         (TrainConfig, ["--per_class_csv", "a.csv"], "validate.py"),
         (TrainConfig, ["--probe", "knn"], "validate.py"),
         (ExtractConfig, ["--top_k", "3"], "infer.py"),
-        (ExtractConfig, ["--num_classes", "3"], "train.py, validate.py and infer.py"),
+        (
+            *(ExtractConfig, ["--num_classes", "3"]),
+            "train.py, validate.py, infer.py, tools/validate_all.py and tools/average.py",
+        ),
+        (ValidateAllConfig, ["--distribute"], "train.py, pretrain.py and validate.py"),
+        (AverageConfig, ["--ckpt_path", "a.ckpt"], "train.py, validate.py, infer.py and tools/extract_features.py"),
         (InferConfig, ["--output", "a.npz"], "tools/extract_features.py"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -115,9 +129,9 @@ def test_help_lists_own_options_first_and_no_other_scripts(script, capsys):
 # Each short word in the names of options -> the words that it stands for.
 LONG_FORMS = dict(
     amp="precision", aug="augment", ckpt="checkpoint", color="colour", csv="csv", dataset="data set", dir="folder",
-    dtype="format", ema="average", eps="epsilon", hflip="flip", lr="learning rate", max="largest", min="lowest",
-    num="number", opt="optimizer", pct="crop", prob="probability", re="erasing", std="deviation", val="validat",
-    vflip="flip",
+    dst="destination", dtype="format", ema="average", eps="epsilon", hflip="flip", lr="learning rate", max="largest",
+    min="lowest", num="number", opt="optimizer", pct="crop", prob="probability", re="erasing", std="deviation",
+    val="validat", vflip="flip",
 )  # fmt: skip
 
 

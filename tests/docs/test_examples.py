@@ -17,7 +17,15 @@ import pytest
 from page_blocks import ROOT, missing_lines, read_blocks, run_command, run_python, split_commands
 from PIL import Image
 
-from mindcv.config import InferConfig, PretrainConfig, TrainConfig, ValidateConfig, parse_args
+from mindcv.config import (
+    AverageConfig,
+    InferConfig,
+    PretrainConfig,
+    TrainConfig,
+    ValidateAllConfig,
+    ValidateConfig,
+    parse_args,
+)
 from mindcv.kernels import status
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/tutorials/*.md")), *sorted(ROOT.glob("docs/how-to/*.md"))]
@@ -26,6 +34,8 @@ CONFIGS = {
     "pretrain.py": PretrainConfig,
     "validate.py": ValidateConfig,
     "infer.py": InferConfig,
+    "tools/validate_all.py": ValidateAllConfig,
+    "tools/average.py": AverageConfig,
 }
 
 # Commands that are not executed: a pattern of the command, and the reason. They are parsed.
@@ -35,6 +45,7 @@ NOT_EXECUTED = [
     (r"tools/benchmark\.py", "measures for a minute; tests/test_benchmark.py runs it"),
     (r"^make ", "runs for minutes; continuous integration runs make lint and make test, which a test cannot start"),
     (r"^msrun ", "needs several devices; tests/test_distributed.py runs msrun with the processes of this machine"),
+    (r"validate_all\.py --models", "downloads published weights; tests/test_recipe_validate.py replaces the download"),
     (r"--pretrained True", "downloads published weights; tests/models/test_pretrained.py has a server of its own"),
     (
         r"--compile_cache_dir",
@@ -46,6 +57,7 @@ NOT_EXECUTED = [
 SHORT = "--mode 1 --epoch_size 1 --warmup_epochs 0 --num_samples 32 --batch_size 16"
 SHORTENED = [
     ("*", r"^python train\.py(?!.*--print_config)", f"{SHORT} --image_resize 32", "trains for minutes"),
+    ("validate.md", r"^python (validate|tools/\w+)\.py", "--mode 1 --batch_size 16", "compiles a network each time"),
     ("*", r"^python pretrain\.py", f"{SHORT} --image_resize 64", "trains for minutes"),
 ]
 

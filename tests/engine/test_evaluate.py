@@ -122,6 +122,34 @@ def test_evaluate_adds_up_the_counts_of_all_processes(data, processes):
             np.testing.assert_array_equal(getattr(result.predictions, name), getattr(alone.predictions, name))
 
 
+@pytest.mark.parametrize("tta", ["flip", "ten_crop"])
+def test_evaluate_averages_views_with_the_same_bits_in_any_number_of_processes(tta, processes):
+    rng = np.random.default_rng(0)
+    crops = rng.standard_normal((11, 5, 1, 2, 2)).astype(np.float32)
+    images, labels = crops if tta == "ten_crop" else crops[:, 0], rng.integers(0, 3, 11).astype(np.int32)
+    weight = rng.standard_normal((4, 3)).astype(np.float32)
+
+    class Flat(Linear):
+        def construct(self, x):
+            return Linear.construct(self, x.reshape(len(x), 4))
+
+    def measure(rank, size):
+        loader = Loader(images[rank::size], labels[rank::size], 2)
+        return evaluate(Flat(weight), loader, 3, Group(rank, size), classes=np.array([0, 1, 2]), tta=tta)
+
+    alone = measure(0, 1)
+    views = [crop for crop in crops.swapaxes(0, 1)[: 5 if tta == "ten_crop" else 1]]
+    views += [view[..., ::-1] for view in views]
+    powers = [np.exp(view.reshape(11, 4).astype(np.float64) @ weight) for view in views]
+    shares = np.mean([power / power.sum(axis=1, keepdims=True) for power in powers], axis=0)
+    np.testing.assert_allclose(alone.predictions.confidences, shares.max(axis=1), rtol=1e-5)
+    assert alone.counts.num_top1 == (shares.argmax(axis=1) == labels).sum()
+    assert alone.counts.loss == pytest.approx(-np.log(shares[np.arange(11), labels]).mean(), rel=1e-5)
+    for found in processes.run(lambda rank: measure(rank, 3), 3):
+        assert found.counts.num_top1 == alone.counts.num_top1 and found.calibration.ece == alone.calibration.ece
+        np.testing.assert_array_equal(found.predictions.confidences, alone.predictions.confidences)
+
+
 def test_evaluate_fails_in_every_process_when_one_cannot_read_an_image(data, processes):
     """The other processes must not wait for the counts of the process that failed."""
     images, labels, weight = data
