@@ -46,7 +46,9 @@ def validate_all(config: ValidateAllConfig) -> Iterator[_Row]:
         UserError: there is no such checkpoint or model, or the rows of the file were measured with other options.
         MissingSplitError: the data set has no images for validation.
     """
-    settings = json.dumps({name: getattr(config, name) for name in sorted(config.given) if name not in _NO_SETTINGS})
+    # A YAML file may also hold options that this tool does not use.
+    given = {name: value for name, value in sorted(config.as_dict().items()) if name in config.given}
+    settings = json.dumps({name: value for name, value in given.items() if name not in _NO_SETTINGS})
     rows = _read_rows(config.results_csv)
     if config.repeat == "all":
         rows = {}

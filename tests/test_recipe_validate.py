@@ -202,8 +202,11 @@ def test_validate_all_measures_all_published_tags_with_a_classifier(images, chec
     monkeypatch.setattr("mindcv.recipe.fetch_pretrained", fetch)
     table = tmp_path / "t.csv"
     command = ["--models", "convnextv2_att?", "convnext_atto", "--data_dir", images, "--results_csv", table]
-    status, out, err = run("tools/validate_all.py", *command, "--image_resize", 32)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("image_resize: 32\ntop_k: 3\nepoch_size: 300\nmodel: convnext_tiny\n")
+    status, out, err = run("tools/validate_all.py", "-c", recipe, *command)
     rows = rows_of(table)
+    assert {row["settings"] for row in rows} == {json.dumps({"data_dir": str(images), "image_resize": 32})}
     assert [row["checkpoint"] for row in rows] == fetched or not fetched
     assert {row["checkpoint"].split(".")[0] for row in rows} == {"convnextv2_atto", "convnext_atto"}
     assert not [row for row in rows if row["checkpoint"].endswith(".fcmae")]
