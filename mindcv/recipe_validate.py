@@ -52,6 +52,7 @@ class Measured:
         class_names: label and name of each class that was counted.
         evaluation: the evaluation of a classifier; None for a probe.
         read_image: function that returns image i of the evaluation's predictions; None for a probe.
+        image_name: function that returns the name of image i; None for a probe.
     """
 
     config: ValidationConfig
@@ -61,6 +62,7 @@ class Measured:
     class_names: dict[int, str]
     evaluation: Optional[Evaluation] = None
     read_image: Optional[Callable[[int], Image.Image]] = None
+    image_name: Optional[Callable[[int], str]] = None
 
 
 def prepare_results(config: ValidateConfig) -> None:
@@ -101,6 +103,10 @@ class ValidationImages:
         """Return the image that one process reads as number `position`."""
         encoded, _ = self.dataset.read(int(self.loader.sample_order()[position]))
         return decode(encoded)
+
+    def image_name(self, position: int) -> str:
+        """Return the name of the image that one process reads as number `position`."""
+        return self.dataset.describe(int(self.loader.sample_order()[position]))
 
 
 def build_validation_images(config: ValidationConfig, metadata: Mapping[str, Any], group: Group) -> ValidationImages:
@@ -202,7 +208,7 @@ def describe_evaluation(config: ValidationConfig, result: Evaluation, images: Va
         "num_left_out": dataset.num_left_out,
     }
     metrics = {**result.as_dict(), **real_metrics, **settings}
-    return Measured(config, summary, metrics, counts, class_names, result, images.read_image)
+    return Measured(config, summary, metrics, counts, class_names, result, images.read_image, images.image_name)
 
 
 def write_results(measured: Measured) -> None:

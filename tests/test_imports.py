@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "utils",
     },  # the names that their options can have
     "engine": BUILT,
+    "report": {"engine", "utils"},
     "recipe_checks": {"config", "data", "utils"},
     "recipe_data": {"config", "data", "engine", "recipe_checks", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},

@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows, where there are no locks
     fcntl = None
 
-__all__ = ["LOCK_FILE", "hold_folder", "locked", "release_folders"]
+__all__ = ["LOCK_FILE", "hold_folder", "holder_of", "locked", "release_folders"]
 
 # A folder is locked by the lock of this file in it. The text of the file names the process that
 # holds the lock, for messages only.
@@ -76,6 +76,21 @@ def hold_folder(folder: Union[str, os.PathLike], advice: str) -> str:
     file.write(f"process {os.getpid()} on host {socket.gethostname()}\n".encode())
     file.flush()
     _holds[real_path] = _Hold(path.parent, file, is_new)
+    return ""
+
+
+def holder_of(folder: Union[str, os.PathLike]) -> str:
+    """Return a description of the process that has locked `folder`, or '' if no process has. Nothing is created."""
+    if fcntl is None:
+        return ""
+    try:
+        with open(Path(folder) / LOCK_FILE, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).decode(errors="replace").strip() or "another process"
+    except OSError:  # no lock file, or a file system without locks
+        pass
     return ""
 
 

@@ -84,7 +84,17 @@ def test_paths_that_pages_name_exist():
 # Options of programs of others, and of tools with a command line of their own.
 OTHER_OPTIONS = {
     *("help", "layout", "src", "dst", "dir", "num", "size", "split", "inplace", "dist", "nproc_per_node"),
-    *("worker_num", "local_worker_num", "node_rank", "master_addr", "master_port", "join", "bind_core", "log_dir"),
+    *(
+        "worker_num",
+        "local_worker_num",
+        "node_rank",
+        "master_addr",
+        "master_port",
+        "join",
+        "bind_core",
+        "log_dir",
+        "logdir",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mindcv.utils import locks as module
 from mindcv.utils.errors import UserError
-from mindcv.utils.locks import LOCK_FILE, hold_folder, locked, release_folders
+from mindcv.utils.locks import LOCK_FILE, hold_folder, holder_of, locked, release_folders
 
 # A process that locks a file as `hold_folder` does, without this library, until it is killed.
 HOLDER = """
@@ -53,6 +53,14 @@ def is_free(folder):
 
 def test_hold_folder_names_the_process_that_holds_it(tmp_path, holder):
     assert hold_folder(tmp_path, "") == "process 12 on host box"
+
+
+def test_holder_of_names_the_process_that_holds_a_folder_and_creates_nothing(tmp_path, holder):
+    assert holder_of(tmp_path) == "process 12 on host box"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert holder_of(tmp_path) == "" and is_free(tmp_path)
+    assert holder_of(tmp_path / "none") == "" and not (tmp_path / "none").exists()
 
 
 def test_hold_folder_takes_the_folder_of_a_killed_process(tmp_path, holder):
