@@ -20,7 +20,7 @@ import own_mindcv  # noqa: F401
 from mindcv.config import ValidateConfig, parse_args
 from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.models.pretrained import split_tag
-from mindcv.recipe import prepare_device
+from mindcv.recipe import prepare_device, show_if_asked, tell_warnings
 from mindcv.recipe_validate import measure_predictions
 from mindcv.report import ExampleCollector, RunFiles, Validated, read_run, report_page
 from mindcv.utils.cli import run_script
@@ -93,18 +93,33 @@ def validate(run: RunFiles, folder: Path, words: list[str]) -> Validated:
     config = parse_args(words, ValidateConfig)
     own = {name: run.options[name] for name in _OF_THE_RUN if name in run.options and name not in config.given}
     config = replace(config, **own, given={**dict.fromkeys(own, "checkpoint"), **config.given})
-    if config.probe:
-        raise ConfigError(["probe: a report shows predictions of a classifier, so leave probe out"])
+    refuse_other_results(config)
+    tell_warnings(config)
+    show_if_asked(config)
     prepare_device(config)
     collector = ExampleCollector(_NUM_EXAMPLES)
     measured = measure_predictions(config, collector)
-    config, dataset = measured.config, measured.dataset
-    wrong, right = collector.examples(
-        config.mean, config.std, lambda k: shortened(dataset.describe(k), config.data_dir)
-    )
+    config = measured.config
+    name_of = partial(shortened_name, measured.image_name, config.data_dir)
+    wrong, right = collector.examples(config.mean, config.std, name_of)
     names, confusion = list(measured.class_names.values()), measured.counts.confusion
     checkpoint = os.path.basename(config.ckpt_path)
     return Validated(checkpoint, measured.metrics, names, confusion, wrong, right)
+
+
+def refuse_other_results(config: ValidateConfig) -> None:
+    """Raise a ConfigError if options ask for results that this tool does not compute or write."""
+    problems = [
+        f"{name}: this tool writes a page only, and validate.py writes this file"
+        for name in ("results_json", "per_class_csv", "confusion_matrix", "reliability_plot", "confused_pairs")
+        if getattr(config, name)
+    ]
+    if config.probe:
+        problems.append("probe: a report shows predictions of a classifier, so leave probe out")
+    if config.distribute:
+        problems.append("distribute: this tool runs in one process, so leave distribute out")
+    if problems:
+        raise ConfigError(problems)
 
 
 def shortened_name(image_name: Callable[[int], str], data_dir: str, position: int) -> str:

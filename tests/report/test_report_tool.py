@@ -105,6 +105,7 @@ def test_report_tool_prefers_the_best_checkpoint_and_given_options(folder, tmp_p
         ),
         (["--data_dir", "images", "--batch_sise", "4"], 2, "batch_sise"),
         (["--data_dir", "images", "--probe", "knn"], 2, "a report shows predictions of a classifier"),
+        (["--data_dir", "images", "--results_json", "a.json"], 2, "results_json: this tool writes a page only"),
         (["--output", "."], 1, "it is a folder"),
     ],
 )
