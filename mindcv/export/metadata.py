@@ -9,7 +9,9 @@ from typing import Any, Union
 
 from mindcv.utils.errors import UserError
 
-__all__ = ["FEATURES", "FEATURE_MAPS", "LOGITS", "PROBABILITIES", "ExportMetadata"]
+__all__ = ["EXPORT_FORMATS", "FEATURES", "FEATURE_MAPS", "LOGITS", "PROBABILITIES", "ExportMetadata"]
+
+EXPORT_FORMATS = ("mindir", "onnx", "air")
 
 # Kinds of output.
 LOGITS = "logits"  # [N, classes]
