@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
 
-from mindcv.config import InferConfig
+from mindcv.config import ExportConfig, InferConfig
 from mindcv.data import imagenet_class_names, read_names_for_checkpoint
 from mindcv.utils.errors import UserError
 
 __all__ = ["names_of_classes"]
 
 
-def names_of_classes(config: InferConfig, metadata: Mapping[str, Any], num_classes: int) -> list[str]:
+def names_of_classes(
+    config: Union[InferConfig, ExportConfig], metadata: Mapping[str, Any], num_classes: int
+) -> list[str]:
     """Names from the file given, else from the checkpoint, else ImageNet's for 1000 classes.
 
     Raises:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "config": {
         "data",
         "engine",
+        "export",
         "loss",
         "models",
         "optim",
@@ -43,6 +44,7 @@ MAY_IMPORT = {
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
     "recipe_classes": {"config", "data", "utils"},
+    "recipe_export": {"config", "convert", "data", "export", "models", "recipe", "recipe_classes", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe", "recipe_data", "utils"},
     "recipe_validate": BUILT | {"config", "engine", "recipe", "recipe_data", "recipe_probe"},
     "recipe_validate_all": BUILT | {"config", "recipe_validate"},

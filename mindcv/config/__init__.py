@@ -11,6 +11,7 @@ from mindcv.config.options import (
 from mindcv.config.scripts import (
     SCRIPT_CONFIGS,
     AverageConfig,
+    ExportConfig,
     ExtractConfig,
     InferConfig,
     PretrainConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "PREPROCESSING",
     "SCRIPT_CONFIGS",
     "AverageConfig",
+    "ExportConfig",
     "ExtractConfig",
     "InferConfig",
     "PretrainConfig",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, Callable
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.data.five_crop import five_crop_problem
+from mindcv.export.metadata import EXPORT_FORMATS
 from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
@@ -17,6 +19,7 @@ __all__ = ["cross_checks"]
 # Picture formats that Pillow can write, and those that matplotlib can write.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _FIGURES = (*_PICTURES, ".pdf", ".svg")
+_EXPORTED = tuple(f".{name}" for name in EXPORT_FORMATS)
 
 _Check = tuple[Sequence[str], Callable[[Any], bool], str]
 
@@ -161,6 +164,36 @@ _CHECKS: tuple[_Check, ...] = (
         ("output",),
         lambda c: not c.output or c.output.lower().endswith((".npz", ".safetensors")),
         "output: its name must end in .npz or .safetensors",
+    ),
+    (
+        ("dst", "format"),
+        lambda c: Path(c.dst).suffix.lower() in ([f".{c.format}"] if c.format else _EXPORTED) or not c.dst,
+        f"dst: its name must end in {', '.join(_EXPORTED)}, as the format of the file does",
+    ),
+    (
+        ("dst", "with_preprocess"),
+        lambda c: not c.with_preprocess or c.dst.lower().endswith(".onnx"),
+        "with_preprocess: only an ONNX file can hold the preprocessing",
+    ),
+    (
+        ("with_softmax", "features_only"),
+        lambda c: not (c.with_softmax and c.features_only),
+        "with_softmax: the feature maps of features_only have no probabilities",
+    ),
+    (
+        ("out_indices", "features_only"),
+        lambda c: c.out_indices is None or c.features_only,
+        "out_indices: selects feature maps, so it needs features_only: True",
+    ),
+    (
+        ("image_size", "image_resize"),
+        lambda c: c.image_size is None or c.given.get("image_resize") != "command line",
+        "image_size: give either image_size or image_resize, which say the same of an exported file",
+    ),
+    (
+        ("image_size", "patch_size"),
+        lambda c: c.image_size is None or 8 * c.patch_size <= c.image_size,
+        "image_size: is below 8 times patch_size, so the last stage of the model would have no pixel",
     ),
     (
         ("probe", "probe_k"),

@@ -108,10 +108,12 @@ _SEVERAL_WEIGHTS = ("tools/validate_all.py", "tools/average.py")
 _WITH_DATA = ("train.py", "validate.py", *_SEVERAL_WEIGHTS)
 _WITH_SPLITS = (*_WITH_DATA, "pretrain.py")
 _CLASSIFY = ("train.py", "validate.py", "infer.py", *_SEVERAL_WEIGHTS)
-_WITH_WEIGHTS = (*_CLASSIFY, "tools/extract_features.py")
-_ONE_CHECKPOINT = ("train.py", "validate.py", "infer.py", "tools/extract_features.py")
+_COMPUTE = (*_CLASSIFY, "tools/extract_features.py")
+_WITH_WEIGHTS = (*_COMPUTE, "tools/export.py")
+_ONE_CHECKPOINT = ("train.py", "validate.py", "infer.py", "tools/extract_features.py", "tools/export.py")
 _DISTRIBUTED = ("train.py", "validate.py", "pretrain.py")
-_ALL = (*_WITH_WEIGHTS, "pretrain.py")
+_RUN = (*_COMPUTE, "pretrain.py")
+_ALL = (*_RUN, "tools/export.py")
 
 _general = partial(option, group="General", scripts=_TRAINING)
 _data = partial(option, group="Data set and loader", scripts=_TRAIN)
@@ -132,7 +134,7 @@ _WAYS_OUT = {
     "ckpt_path": "give --ckpt_path FILE for your own weights, or --model NAME --pretrained True for published ones",
     "image_path": "give --image_path with one or more files, folders or patterns, for example --image_path photos",
     "checkpoints": "give one or more files, folders or patterns, for example --checkpoints runs/*/*_best.ckpt",
-    "dst": "give the checkpoint file to write, for example --dst mean.ckpt",
+    "dst": "give the file to write, for example --dst mean.ckpt or --dst model.onnx",
     "results_csv": "give the file for the results, for example --results_csv results.csv",
     "output": "give the file for the features, for example --output features.npz",
 }
@@ -149,7 +151,7 @@ class RunConfig:
     config: str = _general(
         "", "YAML file with the configuration; an option on the command line overrides it", scripts=_ALL)
     mode: int = _general(
-        0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_ALL)
+        0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1), scripts=_RUN)
     distribute: bool = _general(False, "distribute the run over the processes that msrun started", scripts=_DISTRIBUTED)
     seed: int = _general(42, "seed of all random numbers", low=0, scripts=_WITH_SPLITS)
     print_config: bool = _general(
@@ -159,7 +161,7 @@ class RunConfig:
         choices=DEVICE_TARGETS, scripts=_ALL)
     jit_level: Optional[str] = _general(
         None, "compilation level of graph mode; None means O2 on Ascend and MindSpore's default elsewhere",
-        choices=JIT_LEVELS, scripts=_ALL)
+        choices=JIT_LEVELS, scripts=_RUN)
     compile_cache_dir: str = _general(
         "", "folder that keeps the compiled training step, so that a later run with the same options starts faster")
     log_interval: int = _general(100, "number of steps between two lines of the progress log", low=1)
@@ -190,11 +192,11 @@ class RunConfig:
     eval_shuffle: bool = _data(False, "shuffle the validation images", scripts=_WITH_DATA)
     num_samples: Optional[int] = _data(None, "number of training images to use; None means all", low=1,
         scripts=_TRAINING)
-    batch_size: int = _data(128, "number of images in a batch, for each process", low=1, scripts=_ALL)
+    batch_size: int = _data(128, "number of images in a batch, for each process", low=1, scripts=_RUN)
     drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full", scripts=_TRAINING)
     skip_corrupt: bool = _data(
         False, "skip corrupt images, which are otherwise an error: training takes another image instead, "
-        "validation and inference leave the image out", scripts=_ALL)
+        "validation and inference leave the image out", scripts=_RUN)
 
     image_resize: int = _prepare(
         224, "size that images are resized to: height and width of the network's input in pixels", low=32)
@@ -253,7 +255,8 @@ class RunConfig:
 
     model: str = _model("", "name of the model, for example convnext_tiny", scripts=_ALL)
     num_classes: Optional[int] = _model(
-        None, "number of classes; None means that of the data set or the checkpoint", low=1, scripts=_CLASSIFY)
+        None, "number of classes; None means that of the data set or the checkpoint", low=1,
+        scripts=(*_CLASSIFY, "tools/export.py"))
     in_channels: int = _model(
         3, "number of channels of the images: 3 for colour, 1 for grey", choices=(1, 3), scripts=_ALL)
     patch_size: int = _model(
@@ -387,9 +390,9 @@ class RunConfig:
     amp_level: str = _amp("O0", "mixed precision level of training; O0 is float32 throughout", choices=AMP_LEVELS)
     val_amp_level: str = _amp(
         "O0", "mixed precision level of validation and inference; O0 is float32 throughout",
-        choices=AMP_LEVELS, scripts=_WITH_WEIGHTS)
+        choices=AMP_LEVELS, scripts=_COMPUTE)
     amp_dtype: str = _amp(
-        "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_ALL)
+        "float16", "number format of mixed precision", choices=tuple(AMP_DTYPES), scripts=_RUN)
     amp_cast_list: Optional[list[str]] = _amp(
         None, "list of the classes of layers that amp_level O1 casts to amp_dtype; None means all with matrix products")
     loss_scale_type: str = _amp("fixed", "kind of loss scaling", choices=LOSS_SCALE_TYPES)

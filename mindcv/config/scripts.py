@@ -13,11 +13,13 @@ from mindcv.config.parsing import used_options
 from mindcv.config.reading import read_config
 from mindcv.engine.probe import PROBES
 from mindcv.engine.views import TTA_MODES
+from mindcv.export.metadata import EXPORT_FORMATS
 from mindcv.models.layers.masked import GRN_SCOPES
 
 __all__ = [
     "SCRIPT_CONFIGS",
     "AverageConfig",
+    "ExportConfig",
     "ExtractConfig",
     "InferConfig",
     "PretrainConfig",
@@ -32,6 +34,7 @@ _output = partial(option, group="Results")
 _measure = partial(option, group="Measurement")
 _several = partial(option, group="Several checkpoints")
 _probe = partial(option, group="Probe of frozen features")
+_export = partial(option, group="Export")
 _extract = partial(option, group="Extraction of features")
 
 
@@ -216,6 +219,40 @@ class ExtractConfig(_WeightsConfig):
 
 
 @dataclass
+class ExportConfig(_WeightsConfig):
+    """Write a model to a MindIR, ONNX or AIR file: python tools/export.py --ckpt_path FILE --dst model.onnx
+    [--option value ...]
+
+    Options you leave out (model, number of classes, preprocessing) are read from the checkpoint, if it holds them, or
+    from the table of published weights.
+    """
+
+    # fmt: off
+    dst: str = _export("", "file to write the model to; its name ends in .mindir, .onnx or .air")
+    format: Optional[str] = _export(
+        None, "format of the exported file; None means that the end of dst decides", choices=EXPORT_FORMATS)
+    image_size: Optional[int] = _export(
+        None, "height and width in pixels of the images that the exported file is for: a MindIR file takes images of "
+        "this size only, and an ONNX file takes any size; None means image_resize of the checkpoint", low=32)
+    dynamic_batch: bool = _export(True, "let the exported file take any number of images at once, instead of one")
+    with_preprocess: bool = _export(
+        False, "put the preprocessing into the ONNX file, which then takes uint8 images [N, H, W, 3] of any size")
+    with_softmax: bool = _export(False, "let the exported file return probabilities instead of logits")
+    half: bool = _export(False, "let the exported file store its weights and compute in float16")
+    features_only: bool = _export(
+        False, "export the backbone, which returns the feature maps of stages instead of logits")
+    out_indices: Optional[list[int]] = _export(
+        None, "stages, 0 to 3, whose feature maps the file returns with features_only; None means all", low=-4, high=3)
+    image_path: list[str] = _export(
+        [], "images to check the exported file with: files, folders or glob patterns; without them, the tool draws "
+        "four images", is_verbatim=True)
+    class_names_file: str = _export("", "text file with the name of one class of the checkpoint in each line")
+    # fmt: on
+    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "dst": "required"}
+    script: ClassVar[str] = "tools/export.py"
+
+
+@dataclass
 class PretrainConfig(RunConfig):
     """Pre-train an encoder with FCMAE: python pretrain.py --config RECIPE.yaml [--option value ...]
 
@@ -253,6 +290,7 @@ SCRIPT_CONFIGS = (
     ValidateConfig,
     InferConfig,
     ExtractConfig,
+    ExportConfig,
     ValidateAllConfig,
     AverageConfig,
 )

@@ -57,7 +57,7 @@ class GraphBuilder:
 
     def weight(self, name: str, array: np.ndarray) -> str:
         """Add a constant with a name of its own, and return the name."""
-        self.arrays[name] = np.ascontiguousarray(array)
+        self.arrays[name] = np.asarray(array, order="C")
         return name
 
     def constant(self, value: Any, dtype: type) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import numpy as np
@@ -23,7 +24,8 @@ _PRECISION = 2.0**22  # Pillow's coefficients are multiples of 1 / _PRECISION.
 # Pillow's weights of red, green and blue in grey, in units of 2^-16.
 _LUMA = (19595, 38470, 7471)
 # Half the width of each filter's support, in pixels of the larger grid.
-_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+_SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+_BAND = 64  # rows or columns of the result in one product, which skips pixels without influence on them
 _CUBIC = -0.5  # parameter a of Pillow's bicubic filter
 
 
@@ -56,9 +58,7 @@ def add_preprocessing(graph: GraphBuilder, pixels: str, preprocessing: Mapping[s
         )
     crop_pct = check_number("crop_pct", preprocessing["crop_pct"], above=0, high=1)
     with graph.scope("preprocessing"):
-        x = graph.cast(pixels, np.float64)
-        if preprocessing.get("in_channels", 3) == 1:
-            x = _grey(graph, x)
+        x = _grey(graph, pixels) if preprocessing.get("in_channels", 3) == 1 else pixels
         x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
         x = _Resize(graph, pixels, preprocessing["image_resize"], crop_pct, filter_name).add(x)
         x = graph.cast(x, np.float32)
@@ -67,8 +67,8 @@ def add_preprocessing(graph: GraphBuilder, pixels: str, preprocessing: Mapping[s
 
 
 def _grey(graph: GraphBuilder, x: str) -> str:
-    """Pixels float64 [N, H, W, 3] to grey ones [N, H, W, 1], with Pillow's rounding."""
-    x = graph.add("MatMul", x, graph.constant(np.array(_LUMA)[:, None], np.float64))
+    """Pixels uint8 [N, H, W, 3] to grey ones, float64 [N, H, W, 1], with Pillow's rounding."""
+    x = graph.add("MatMul", graph.cast(x, np.float64), graph.constant(np.array(_LUMA)[:, None], np.float64))
     x = graph.add("Add", x, graph.constant(2**15, np.float64))
     return graph.add("Floor", graph.add("Mul", x, graph.constant(2.0**-16, np.float64)))
 
@@ -104,14 +104,14 @@ class _Resize:
 
     def add(self, x: str) -> str:
         """Resize and crop x [N, C, H, W] to [N, C, size, size]. The values are whole numbers within 0..255."""
-        down = self._coefficients(self.height, self.new_height)  # [size, H]
-        across = self.graph.add("Transpose", self._coefficients(self.width, self.new_width), perm=[1, 0])  # [W, size]
+        down = self._bands(self.height, self.new_height)
+        across = self._bands(self.width, self.new_width)
 
         def down_first(graph: GraphBuilder) -> str:
-            return _rounded(graph, graph.add("MatMul", _rounded(graph, graph.add("MatMul", down, x)), across))
+            return _across(graph, _down(graph, x, down), across)
 
         def across_first(graph: GraphBuilder) -> str:
-            return _rounded(graph, graph.add("MatMul", down, _rounded(graph, graph.add("MatMul", x, across))))
+            return _down(graph, _across(graph, x, across), down)
 
         # The order changes some pixels by 1, because Pillow rounds after each pass.
         if int(pillow_version.split(".")[0]) < 13:
@@ -130,25 +130,82 @@ class _Resize:
         is_smaller = graph.add("Greater", saved, graph.constant(0, np.int64))
         return graph.add("And", is_smaller, graph.add("Greater", saved, across))
 
-    def _coefficients(self, length: str, new_length: str) -> str:
-        """Return Pillow's coefficients float64 [size, length] for the crop of an axis: whole numbers."""
-        graph, two = self.graph, self.graph.constant(2, np.int64)
-        one, zero = graph.constant(1, np.int64), graph.constant(0, np.int64)
+    def _bands(self, length: str, new_length: str) -> list[_Band]:
+        """Divide the crop of an axis into bands."""
+        graph = self.graph
         border = graph.cast(graph.add("Sub", new_length, graph.constant(self.size, np.int64)), np.float64)
         first = graph.add("Round", graph.add("Mul", border, graph.constant(0.5, np.float64)))  # halves to even
         first = graph.cast(first, np.int64)
-        target = graph.add("Add", first, graph.constant(np.arange(self.size)[:, None], np.int64))  # [size, 1]
-        source = graph.add("Range", zero, length, one)  # [length]
-        centre = graph.add("Mul", graph.add("Add", graph.add("Mul", target, two), one), length)
+        starts = range(0, self.size, _BAND)
+        return [self._band(length, new_length, first, range(i, min(i + _BAND, self.size))) for i in starts]
+
+    def _band(self, length: str, new_length: str, first: str, places: range) -> _Band:
+        """Return the band that computes `places` of the crop, which begins at the pixel `first` of the new length."""
+        graph, two, one = self.graph, self.graph.constant(2, np.int64), self.graph.constant(1, np.int64)
+        larger = graph.add("Max", length, new_length)
+        reach = graph.add("Mul", larger, graph.constant(2 * _SUPPORT[self.filter_name], np.int64))
+        twice = graph.add("Mul", new_length, two)
+
+        def centre(place: Any) -> str:
+            """The centre of a new pixel in the old grid, times 2 * new_length."""
+            target = graph.add("Add", first, graph.constant(place, np.int64))
+            return graph.add("Mul", graph.add("Add", graph.add("Mul", target, two), one), length)
+
+        # One pixel more on each side makes up for the rounding of the divisions.
+        start = graph.add("Div", graph.add("Sub", centre(places[0]), reach), twice)
+        start = graph.add("Max", graph.add("Sub", start, one), graph.constant(0, np.int64))
+        end = graph.add("Div", graph.add("Add", centre(places[-1]), reach), twice)
+        end = graph.add("Min", graph.add("Add", end, two), length)
+        source = graph.add("Range", start, end, one)
+        weights = self._coefficients(source, centre(np.array(places)[:, None]), new_length, larger)
+        axis = graph.constant([0], np.int64)
+        return _Band(weights, graph.add("Unsqueeze", start, axis), graph.add("Unsqueeze", end, axis))
+
+    def _coefficients(self, source: str, centre: str, new_length: str, larger: str) -> str:
+        """Return Pillow's coefficients, whole numbers, of the pixels `source` for the new pixels at `centre`."""
+        graph, two, one = self.graph, self.graph.constant(2, np.int64), self.graph.constant(1, np.int64)
         # The distance from a pixel to the centre, in pixels of the larger grid, is a ratio of integers.
         place = graph.add("Mul", graph.add("Add", graph.add("Mul", source, two), one), new_length)
         distance = graph.cast(graph.add("Sub", place, centre), np.float64)  # [size, length]
-        larger = graph.cast(graph.add("Mul", graph.add("Max", length, new_length), two), np.float64)
-        weights = _FilterGraph(graph).weights(self.filter_name, graph.add("Div", distance, larger))
+        scale = graph.cast(graph.add("Mul", larger, two), np.float64)
+        weights = _FilterGraph(graph).weights(self.filter_name, graph.add("Div", distance, scale))
         total = graph.add("ReduceSum", weights, graph.constant([1], np.int64), keepdims=1)
         weights = graph.add("Mul", graph.add("Div", weights, total), graph.constant(_PRECISION, np.float64))
         size = graph.add("Floor", graph.add("Add", graph.add("Abs", weights), graph.constant(0.5, np.float64)))
         return graph.add("Mul", graph.add("Sign", weights), size)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Some rows or columns of the result.
+
+    Attributes:
+        coefficients: [places of the result, pixels of the image].
+        start, end: the pixels of the image that have an influence, as arrays of one number.
+    """
+
+    coefficients: str
+    start: str
+    end: str
+
+
+def _down(graph: GraphBuilder, x: str, bands: Sequence[_Band]) -> str:
+    """Resize the height of x [N, C, H, W]."""
+    parts = []
+    for band in bands:
+        rows = graph.add("Slice", x, band.start, band.end, graph.constant([2], np.int64))
+        parts.append(graph.add("MatMul", band.coefficients, graph.cast(rows, np.float64)))
+    return _rounded(graph, graph.add("Concat", *parts, axis=2))
+
+
+def _across(graph: GraphBuilder, x: str, bands: Sequence[_Band]) -> str:
+    """Resize the width of x [N, C, H, W]."""
+    parts = []
+    for band in bands:
+        columns = graph.add("Slice", x, band.start, band.end, graph.constant([3], np.int64))
+        transposed = graph.add("Transpose", band.coefficients, perm=[1, 0])
+        parts.append(graph.add("MatMul", graph.cast(columns, np.float64), transposed))
+    return _rounded(graph, graph.add("Concat", *parts, axis=3))
 
 
 def _rounded(graph: GraphBuilder, x: str) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mindcv.config import (
     AverageConfig,
+    ExportConfig,
     InferConfig,
     PretrainConfig,
     TrainConfig,
@@ -36,6 +37,7 @@ CONFIGS = {
     "infer.py": InferConfig,
     "tools/validate_all.py": ValidateAllConfig,
     "tools/average.py": AverageConfig,
+    "tools/export.py": ExportConfig,
 }
 
 # Commands that are not executed: a pattern of the command, and the reason. They are parsed.

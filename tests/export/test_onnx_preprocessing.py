@@ -49,7 +49,7 @@ def session_of(preprocessing):
     "changes",
     [
         {},
-        {"interpolation": "bilinear", "crop_pct": 1.0},
+        {"interpolation": "bilinear", "crop_pct": 1.0, "image_resize": 150},
         {"interpolation": "lanczos", "image_resize": 47},
         {"in_channels": 1, "mean": [33.0], "std": [77.0]},
         SQUASHED,
