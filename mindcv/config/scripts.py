@@ -228,7 +228,7 @@ class ExportConfig(_WeightsConfig):
     """
 
     # fmt: off
-    dst: str = _export("", "file to write the model to; its name ends in .mindir, .onnx or .air")
+    dst: str = _export("", "destination of the exported model: a file whose name ends in .mindir, .onnx or .air")
     format: Optional[str] = _export(
         None, "format of the exported file; None means that the end of dst decides", choices=EXPORT_FORMATS)
     image_size: Optional[int] = _export(

@@ -16,6 +16,7 @@ from mindcv import recipe, recipe_probe, recipe_validate
 from mindcv.config import (
     PREPROCESSING,
     AverageConfig,
+    ExportConfig,
     ExtractConfig,
     InferConfig,
     PretrainConfig,
@@ -38,6 +39,7 @@ CLASSES = {
     "tools/extract_features.py": ExtractConfig,
     "tools/validate_all.py": ValidateAllConfig,
     "tools/average.py": AverageConfig,
+    "tools/export.py": ExportConfig,
 }
 WORKING = {
     TrainConfig: ["--model", "convnext_atto"],
@@ -47,6 +49,7 @@ WORKING = {
     ExtractConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats", "--output", "a.npz"],
     ValidateAllConfig: ["--checkpoints", "a.ckpt", "--results_csv", "a.csv"],
     AverageConfig: ["--checkpoints", "a.ckpt", "b.ckpt", "--dst", "c.ckpt"],
+    ExportConfig: ["--ckpt_path", "a.ckpt", "--dst", "a.onnx"],
 }
 # `build_model` reads these options for every script. They change only the training of a network.
 TRAINING_OF_A_NETWORK = {
@@ -88,10 +91,13 @@ def test_shared_options_name_their_scripts():
         (ExtractConfig, ["--top_k", "3"], "infer.py"),
         (
             *(ExtractConfig, ["--num_classes", "3"]),
-            "train.py, validate.py, infer.py, tools/validate_all.py and tools/average.py",
+            "train.py, validate.py, infer.py, tools/export.py, tools/validate_all.py and tools/average.py",
         ),
         (ValidateAllConfig, ["--distribute"], "train.py, pretrain.py and validate.py"),
-        (AverageConfig, ["--ckpt_path", "a.ckpt"], "train.py, validate.py, infer.py and tools/extract_features.py"),
+        (
+            *(AverageConfig, ["--ckpt_path", "a.ckpt"]),
+            "train.py, validate.py, infer.py, tools/extract_features.py and tools/export.py",
+        ),
         (InferConfig, ["--output", "a.npz"], "tools/extract_features.py"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -261,3 +267,9 @@ def test_training_reads_every_option_it_accepts():
     )
     unread = used_options(TrainConfig).keys() - read - set(PREPROCESSING)
     assert unread == {"dataset_sink_mode"}, "accepted, but never read"
+
+
+def test_export_reads_every_option_it_accepts():
+    read = set(names_in("tools/export.py", *(f"mindcv/recipe{part}.py" for part in ("", "_classes", "_export"))))
+    unread = used_options(ExportConfig).keys() - {"config", *PREPROCESSING} - read
+    assert unread == set(), "accepted, but never read"
