@@ -234,15 +234,17 @@ class ExportConfig(_WeightsConfig):
     image_size: Optional[int] = _export(
         None, "height and width in pixels of the images that the exported file is for: a MindIR file takes images of "
         "this size only, and an ONNX file takes any size; None means image_resize of the checkpoint", low=32)
-    dynamic_batch: bool = _export(True, "let the exported file take any number of images at once, instead of one")
+    dynamic_batch: bool = _export(
+        True, "leave the batch size of the exported file open, so that it takes any number of images instead of one")
     with_preprocess: bool = _export(
         False, "put the preprocessing into the ONNX file, which then takes uint8 images [N, H, W, 3] of any size")
-    with_softmax: bool = _export(False, "let the exported file return probabilities instead of logits")
-    half: bool = _export(False, "let the exported file store its weights and compute in float16")
+    with_softmax: bool = _export(
+        False, "end the exported network with a softmax, so that it returns probabilities instead of logits")
+    half: bool = _export(False, "use half precision: the exported file stores its weights and computes in float16")
     features_only: bool = _export(
         False, "export the backbone, which returns the feature maps of stages instead of logits")
     out_indices: Optional[list[int]] = _export(
-        None, "stages, 0 to 3, whose feature maps the file returns with features_only; None means all", low=-4, high=3)
+        None, "indices, 0 to 3, of the stages whose feature maps features_only returns; None means all stages", low=-4, high=3)
     image_path: list[str] = _export(
         [], "images to check the exported file with: files, folders or glob patterns; without them, the tool draws "
         "four images", is_verbatim=True)
