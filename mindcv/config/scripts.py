@@ -244,7 +244,8 @@ class ExportConfig(_WeightsConfig):
     features_only: bool = _export(
         False, "export the backbone, which returns the feature maps of stages instead of logits")
     out_indices: Optional[list[int]] = _export(
-        None, "indices, 0 to 3, of the stages whose feature maps features_only returns; None means all stages", low=-4, high=3)
+        None, "indices, 0 to 3, of the stages whose feature maps features_only returns; None means all stages",
+        low=-4, high=3)
     image_path: list[str] = _export(
         [], "images to check the exported file with: files, folders or glob patterns; without them, the tool draws "
         "four images", is_verbatim=True)

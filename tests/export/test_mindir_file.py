@@ -45,6 +45,7 @@ def test_mindir_file_of_a_backbone_gives_its_maps(tmp_path, rng):
     assert [array.shape for array in found] == [(2, 16, 8, 8), (2, 32, 2, 2)]
 
 
+@pytest.mark.slow
 def test_mindir_file_in_half_is_smaller_and_leaves_the_network_alone(tmp_path, rng):
     network = build()
     images = images_of(rng, 2)
@@ -56,7 +57,19 @@ def test_mindir_file_in_half_is_smaller_and_leaves_the_network_alone(tmp_path, r
     assert 1e-5 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     np.testing.assert_array_equal(run_network(network, images)[0], expected)
     sizes = [os.path.getsize(tmp_path / name) for name in ("half.mindir", "a.mindir")]
-    assert sizes[1] - sizes[0] > 0.3 * sum(p.asnumpy().nbytes for p in network.get_parameters())
+    assert sizes[1] - sizes[0] > 20_000  # of 127 kB of weights; the sizes of the graphs vary
+
+
+@pytest.mark.slow
+def test_large_weights_of_a_mindir_file_are_in_a_folder_beside_it(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 1)  # KiB
+    network = build()
+    for _ in range(2):  # The second file replaces the first one and its folder.
+        write_mindir(network, tmp_path / "a.mindir", 32, dynamic_batch=False)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mindir", "a_variables"]
+    images = images_of(rng, 1)
+    found = open_exported(tmp_path / "a.mindir")(images)[0]
+    np.testing.assert_allclose(found, run_network(network, images)[0], rtol=0, atol=1e-5)
 
 
 def test_air_without_an_ascend_is_refused_in_one_sentence(tmp_path):
