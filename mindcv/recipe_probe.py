@@ -17,7 +17,7 @@ from mindcv.recipe import build_model
 from mindcv.recipe_data import build_evaluation_loader, build_probe_training_loader
 from mindcv.utils.distributed import Group
 
-__all__ = ["build_feature_network", "build_probe_loaders", "run_probe"]
+__all__ = ["build_backbone", "build_feature_network", "build_probe_loaders", "run_probe"]
 
 _Data = tuple[ImageDataset, ImageLoader]
 
@@ -29,11 +29,16 @@ def build_feature_network(config: RunConfig, read_weights: Callable[[], Checkpoi
         config: of the run.
         read_weights: function that reads the weights, as `open_backbone_weights` returns it.
     """
+    network = apply_amp(build_backbone(config, read_weights), config.val_amp_level, dtype=config.amp_dtype)
+    return pack_for_inference(network, keep_weights=False).set_train(False)
+
+
+def build_backbone(config: RunConfig, read_weights: Callable[[], CheckpointContents]) -> nn.Cell:
+    """Build a network without a head from the weights of a backbone. See `build_feature_network`."""
     network = build_model(config, num_classes=0)
     # The new last norm has the scale 1 and the shift 0. It stays when the checkpoint has none (decision 0083).
     fill_weights(network, read_weights(), config.ckpt_path or config.model, replace_head=True)
-    network = apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)
-    return pack_for_inference(network, keep_weights=False).set_train(False)
+    return network
 
 
 def build_probe_loaders(config: ValidateConfig, group: Group, recorded_digest: str) -> tuple[_Data, _Data]:

@@ -15,21 +15,20 @@ import os
 import own_mindcv  # noqa: F401
 
 from mindcv.config import PREPROCESSING, ExtractConfig
-from mindcv.data import Compose, UnreadableImages, create_transforms, find_images, set_pixel_limit
+from mindcv.data import Compose, UnreadableImages, create_transforms, images_in_folder, set_pixel_limit
 from mindcv.engine import say_compiling
 from mindcv.engine.feature_file import classes_of_sub_folders, write_features
 from mindcv.engine.features import FeatureRows, extract_from_files
 from mindcv.recipe import open_backbone_weights, prepare_device, read_config
 from mindcv.recipe_probe import build_feature_network
 from mindcv.utils.cli import run_script
-from mindcv.utils.errors import DataError
 from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
     config = read_config(ExtractConfig)
     ensure_writable(config.output)
-    found = images_in(config.image_path)
+    found = images_in_folder(config.image_path)
     set_pixel_limit(config.max_image_pixels)
     unreadable = UnreadableImages(len(found), config.skip_corrupt)
     paths = unreadable.leave_out(found)
@@ -50,17 +49,6 @@ def main() -> None:
         write_features(config.output, rows, labels, files, class_names, metadata)
         print(f"{config.output}: {len(files)} images, {rows.num_features} features, {len(class_names)} classes")
     unreadable.check()
-
-
-def images_in(folder: str) -> list[str]:
-    """Return the images of a folder and of its sub-folders.
-
-    Raises:
-        DataError: it is no folder, or has no images.
-    """
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise DataError(f"image_path '{folder}' is a file, and a folder of images is expected")
-    return find_images([folder])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mindcv.data.constants import (
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.dataset_factory import create_dataset, get_dataset_download_root
 from mindcv.data.holdout import ImageSubset
-from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, sub_folders
+from mindcv.data.image_files import IMAGE_SUFFIXES, find_images, images_in_folder, sub_folders
 from mindcv.data.image_io import decode, set_pixel_limit
 from mindcv.data.loader import ImageLoader, create_loader
 from mindcv.data.readable import UnreadableImages, find_unreadable, find_unreadable_files, why_unreadable
@@ -50,6 +50,7 @@ __all__ = [
     "create_transforms",
     "decode",
     "find_images",
+    "images_in_folder",
     "find_unreadable",
     "find_unreadable_files",
     "get_dataset_download_root",

@@ -12,7 +12,7 @@ from functools import cache
 from mindcv.utils.errors import DataError
 from mindcv.utils.logger import logger
 
-__all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "sub_folders", "walk_images"]
+__all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "images_in_folder", "sub_folders", "walk_images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _ENCODED_SUFFIXES = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
@@ -72,6 +72,17 @@ def find_images(places: Sequence[str]) -> list[str]:
         DataError: a file, folder or pattern does not exist or has no images.
     """
     return list(dict.fromkeys(path for place in places for path in _images_at(place)))
+
+
+def images_in_folder(folder: str) -> list[str]:
+    """Return the images of a folder and of its sub-folders.
+
+    Raises:
+        DataError: it is no folder, or has no images.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise DataError(f"image_path '{folder}' is a file, and a folder of images is expected")
+    return find_images([folder])
 
 
 def _images_at(place: str) -> list[str]:

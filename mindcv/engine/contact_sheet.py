@@ -7,9 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-__all__ = ["fit_square", "join_tiles", "short_paths"]
+__all__ = ["fit_square", "join_tiles", "restored_pixels", "short_paths"]
 
 
 def join_tiles(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -38,3 +39,10 @@ def short_paths(paths: Sequence[str]) -> list[str]:
         count = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
         captions.append(os.path.join(*own[-count:]))
     return captions
+
+
+def restored_pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Return normalised images [N, C, H, W] as uint8 [N, H, W, 3]. The normalisation is on the scale from 0 to 255."""
+    mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (mean, std))
+    pixels = np.clip(np.rint(images * std + mean), 0, 255).astype(np.uint8)
+    return np.broadcast_to(pixels.transpose(0, 2, 3, 1), (*pixels.shape[:1], *pixels.shape[2:], 3))

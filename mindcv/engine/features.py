@@ -19,7 +19,7 @@ from mindcv.engine.inference import read_image
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, UserError
 
-__all__ = ["FeatureRows", "Features", "extract_features", "extract_from_files"]
+__all__ = ["FeatureRows", "Features", "extract_features", "extract_from_files", "read_batches"]
 
 _BLOCK_BYTES = 1 << 24
 _READERS = 4  # threads that decode the images of a batch
@@ -173,6 +173,42 @@ def _gather(own: Features, group: Group) -> Optional[Features]:
     return None if rows is None else Features(rows, labels)
 
 
+def read_batches(
+    paths: Sequence[str],
+    transform: Callable[[bytes], np.ndarray],
+    batch_size: int,
+    on_unreadable: Callable[[DataError], None],
+    title: str,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield batches of image files: the indices of the files that can be read, and their images [N, C, H, W].
+
+    A batch has fewer than `batch_size` images if it is the last one, or if some of its files cannot be read.
+
+    Args:
+        paths: image files.
+        transform: maps the bytes of an image file to [C, H, W] float32.
+        batch_size: number of files at a time.
+        on_unreadable: function that is called with the error of each image that cannot be read.
+        title: title of the progress bar.
+    """
+
+    def read(path: str) -> Union[np.ndarray, DataError]:
+        try:
+            return read_image(path, transform)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="mindcv-read") as threads:
+        for first in tqdm(range(0, len(paths), batch_size), desc=title, disable=None, leave=False):
+            results = list(threads.map(read, paths[first : first + batch_size]))
+            images = {first + place: image for place, image in enumerate(results) if isinstance(image, np.ndarray)}
+            for error in results:
+                if isinstance(error, DataError):
+                    on_unreadable(error)
+            if images:
+                yield list(images), np.stack(list(images.values()))
+
+
 def extract_from_files(
     network: nn.Cell,
     paths: Sequence[str],
@@ -185,31 +221,15 @@ def extract_from_files(
 
     Args:
         network: maps images [B, C, H, W] to features, in evaluation mode.
-        paths: image files.
-        transform: maps the bytes of an image file to [C, H, W] float32.
+        paths, transform, on_unreadable: see `read_batches`.
         batch_size: number of images at a time.
         rows: rows that the features are appended to.
-        on_unreadable: function that is called with the error of each image that cannot be read.
 
     Raises:
         UserError: a feature is not finite, or the disk is full.
     """
     batch_size, kept = min(batch_size, len(paths)), []
-
-    def read(path: str) -> Union[np.ndarray, DataError]:
-        try:
-            return read_image(path, transform)
-        except DataError as error:
-            return error
-
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="mindcv-read") as threads:
-        for first in tqdm(range(0, len(paths), batch_size), desc="extract", disable=None, leave=False):
-            results = list(threads.map(read, paths[first : first + batch_size]))
-            images = {first + place: image for place, image in enumerate(results) if isinstance(image, np.ndarray)}
-            for error in results:
-                if isinstance(error, DataError):
-                    on_unreadable(error)
-            if images:
-                rows.append(_checked(predict(network, np.stack(list(images.values())), batch_size)))
-                kept += images
+    for indices, images in read_batches(paths, transform, batch_size, on_unreadable, "extract"):
+        rows.append(_checked(predict(network, images, batch_size)))
+        kept += indices
     return kept

@@ -15,7 +15,14 @@ from mindcv.engine.fonts import TextPainter, font_file_for, printable
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_path
 
-__all__ = ["draw_confusion_matrix", "draw_learning_curve", "draw_reliability", "require_matplotlib"]
+__all__ = [
+    "draw_confusion_matrix",
+    "draw_learning_curve",
+    "draw_reliability",
+    "font_families",
+    "require_matplotlib",
+    "save_figure",
+]
 
 _DPI = 110
 _LABEL_PIXELS = round(10 / 72 * _DPI)  # height of matplotlib's labels, 10 points
@@ -58,7 +65,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
         accuracy_axes.legend()
     lr_axes.set_xlabel("epoch")
     lr_axes.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
@@ -88,14 +95,14 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
     axes.set_ylabel("true")
     if names:
         # A name such as '$5_$bill' must not be read as a formula.
-        style = {"family": _families_for(names), "parse_math": False}
+        style = {"family": font_families(names), "parse_math": False}
         axes.set_xticks(range(count), names, rotation=90, **style)
         axes.set_yticks(range(count), names, **style)
     if count <= 25:
         for row, column in zip(*np.nonzero(confusion)):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) -> None:
@@ -123,10 +130,10 @@ def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) ->
     for each in (axes, count_axes):
         each.set_axisbelow(True)
         each.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _families_for(names: Sequence[str]) -> list[str]:
+def font_families(names: Sequence[str]) -> list[str]:
     """Return font families that together have all letters of `names`, as far as installed fonts have them."""
     from matplotlib import font_manager
 
@@ -137,7 +144,8 @@ def _families_for(names: Sequence[str]) -> list[str]:
     return families
 
 
-def _save(figure: Any, path: Union[str, os.PathLike]) -> None:
+def save_figure(figure: Any, path: Union[str, os.PathLike]) -> None:
+    """Write a figure of matplotlib atomically."""
     with warnings.catch_warnings(), atomic_path(path) as side:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `font_file_for` has warned already
         figure.savefig(side, dpi=_DPI)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from mindcv.convert import weight_parameters
 from mindcv.engine.callbacks import Callback
 from mindcv.engine.compiling import say_compiling
+from mindcv.engine.contact_sheet import restored_pixels
 from mindcv.engine.fonts import TextPainter
 from mindcv.engine.progress import RunProgress
 from mindcv.utils.files import atomic_path
@@ -110,7 +111,7 @@ def draw_reconstructions(
     grey = split_patches(np.broadcast_to((_GREY - _by_channel(mean)) / _by_channel(std), images.shape), patch)
     pasted = np.where(is_removed, predicted, patches)
     rows = [patches, np.where(is_removed, grey, patches), predicted, pasted]
-    columns = [_pixels(join_patches(each, images.shape), mean, std) for each in rows]
+    columns = [restored_pixels(join_patches(each, images.shape), mean, std) for each in rows]
     _save_sheet(columns, path)
 
 
@@ -131,12 +132,6 @@ def join_patches(patches: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 def _by_channel(values: Sequence[float]) -> np.ndarray:
     return np.asarray(values, np.float32)[:, None, None]
-
-
-def _pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Normalised images [N, C, H, W] to uint8 [N, H, W, 3]."""
-    pixels = np.clip(np.rint(images * _by_channel(std) + _by_channel(mean)), 0, 255).astype(np.uint8)
-    return np.broadcast_to(pixels.transpose(0, 2, 3, 1), (*pixels.shape[:1], *pixels.shape[2:], 3))
 
 
 def _save_sheet(columns: Sequence[np.ndarray], path: Union[str, os.PathLike]) -> None:
