@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the process with a line, also in the imports below and while a graph compiles, which take seconds.
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped: by Ctrl-C\n"), os._exit(130)))
 
+import numpy as np
+from mindspore import nn
 from tqdm import tqdm
 
 from mindcv.config import InferConfig
@@ -23,6 +25,7 @@ from mindcv.data import (
     set_pixel_limit,
 )
 from mindcv.engine import apply_amp, say_compiling
+from mindcv.engine.heat_maps import HeatMaps, draw_heat_maps
 from mindcv.engine.inference import MAX_DRAWN, Prediction, classes_of_folders, classify, draw_predictions
 from mindcv.engine.prediction_file import prediction_file
 from mindcv.models import pack_for_inference
@@ -30,11 +33,12 @@ from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_devi
 from mindcv.recipe_classes import names_of_classes
 from mindcv.utils.cli import run_script
 from mindcv.utils.files import ensure_writable
+from mindcv.utils.logger import logger
 
 
 def main() -> None:
     config = read_config(InferConfig)
-    ensure_writable(config.results_file, config.picture)
+    ensure_writable(config.results_file, config.picture, config.explain_picture if config.explain else "")
     found = find_images(config.image_path)
     set_pixel_limit(config.max_image_pixels)
     unreadable = UnreadableImages(len(found), config.skip_corrupt)
@@ -46,25 +50,29 @@ def main() -> None:
 
     network = build_model(config, num_classes)
     fill_weights(network, read_weights(), config.ckpt_path or config.model)
-    network = pack_for_inference(
-        apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False
-    ).set_train(False)
+    # The gradient of Grad-CAM passes through the stages behind the explained one, and packed weights have no gradient.
+    keep_weights = config.explain == "gradcam" and config.explain_stage < 3
+    classifier = apply_amp(network, config.val_amp_level, dtype=config.amp_dtype).set_train(False)
+    classifier = pack_for_inference(classifier, keep_weights)
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
     options = (config.top_k, config.batch_size, unreadable.add)
     say_compiling("the network")
-    predictions = classify(network, paths, transform, class_names, *options)
+    predictions = classify(classifier, paths, transform, class_names, *options)
     first = report(predictions, config, len(paths), unreadable)
+    num_images = len(found) - len(unreadable.errors)
     if config.picture:
         truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
-        draw_predictions(first, config.picture, len(found) - len(unreadable.errors), truth)
+        draw_predictions(first, config.picture, num_images, truth)
+    if config.explain:
+        explain(config, network, first[: config.explain_images], transform, num_images)
     unreadable.check()
 
 
 def report(
     predictions: Iterable[Prediction], config: InferConfig, num_images: int, unreadable: UnreadableImages
 ) -> list[Prediction]:
-    """Print each prediction as it comes, write it to the results file, and return the first ones for the picture."""
-    first = []
+    """Print each prediction as it comes, write it to the results file, and return the first ones for the pictures."""
+    first, num_kept = [], max(MAX_DRAWN, config.explain_images if config.explain else 0)
     progress = tqdm(predictions, desc="infer", unit="image", total=num_images, disable=None, leave=False)
     with prediction_file(config.results_file) if config.results_file else nullcontext() as add_to_file:
         for prediction in progress:
@@ -73,11 +81,28 @@ def report(
             tqdm.write(f"{prediction.path}: {line}")
             if add_to_file:
                 add_to_file(prediction)
-            if len(first) < MAX_DRAWN:
+            if len(first) < num_kept:
                 first.append(prediction)
         if not first:
             unreadable.check()  # raises an error, so a results file of an earlier run stays
     return first
+
+
+def explain(
+    config: InferConfig,
+    network: nn.Cell,
+    predictions: Sequence[Prediction],
+    transform: Callable[[bytes], np.ndarray],
+    num_images: int,
+) -> None:
+    """Draw the heat maps of the first of `num_images` images."""
+    say_compiling("the network for heat maps")
+    heat_maps = HeatMaps(network, config.explain, config.explain_stage)
+    draw_heat_maps(
+        predictions, heat_maps, transform, config.mean, config.std, config.batch_size, config.explain_picture
+    )
+    more = f"; --explain_images draws more of the {num_images} images" if len(predictions) < num_images else ""
+    logger.info("saved %s: heat maps of %d images%s", config.explain_picture, len(predictions), more)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
     "recipe_classes": {"config", "data", "utils"},
+    "recipe_analysis": {"config", "convert", "data", "engine", "models", "recipe", "recipe_probe", "utils"},
     "recipe_export": {"config", "convert", "data", "export", "models", "recipe", "recipe_classes", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe", "recipe_data", "utils"},
     "recipe_validate": BUILT | {"config", "engine", "recipe", "recipe_data", "recipe_probe"},

@@ -18,7 +18,8 @@ INTRODUCTION = """\
 # Options
 
 This page lists every option of `train.py`, `pretrain.py`, `validate.py`, `infer.py`,
-`tools/extract_features.py`, `tools/validate_all.py`, `tools/average.py` and `tools/export.py`.
+`tools/extract_features.py`, `tools/analyze.py`, `tools/validate_all.py`, `tools/average.py` and
+`tools/export.py`.
 
 - On the command line an option is a flag: `--batch_size 64`. In a YAML file it is a key:
   `batch_size: 64`. A flag overrides the file that `--config` names.

@@ -10,6 +10,7 @@ from mindcv.config.options import (
 )
 from mindcv.config.scripts import (
     SCRIPT_CONFIGS,
+    AnalyzeConfig,
     AverageConfig,
     ExportConfig,
     ExtractConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "NEUTRAL_OPTIONS",
     "PREPROCESSING",
     "SCRIPT_CONFIGS",
+    "AnalyzeConfig",
     "AverageConfig",
     "ExportConfig",
     "ExtractConfig",

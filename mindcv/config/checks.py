@@ -196,6 +196,11 @@ _CHECKS: tuple[_Check, ...] = (
         "image_size: is below 8 times patch_size, so the last stage of the model would have no pixel",
     ),
     (
+        ("compare_with", "compare_model"),
+        lambda c: bool(c.compare_with) or not c.compare_model,
+        "compare_model: has no effect without compare_with",
+    ),
+    (
         ("probe", "probe_k"),
         lambda c: c.probe == "knn" or c.given.get("probe_k") != "command line",
         "probe_k: is used with probe: knn only",
@@ -241,6 +246,25 @@ _CHECKS: tuple[_Check, ...] = (
             f"{name}: must end in {', '.join(_FIGURES)}",
         )
         for name in ("confusion_matrix", "reliability_plot")
+    ),
+    (
+        ("explain", "explain_picture"),
+        lambda c: c.explain is None or c.explain_picture.lower().endswith(_PICTURES),
+        f"explain_picture: must end in {', '.join(_PICTURES)}",
+    ),
+    (
+        ("explain", "explain_stage", "image_resize", "patch_size"),
+        lambda c: c.explain is None or c.image_resize >= 2 * c.patch_size * 2**c.explain_stage,
+        "explain_stage: the map of this stage has a single cell at this image_resize, so a heat map shows nothing; "
+        "give a smaller explain_stage",
+    ),
+    *(
+        (
+            ("explain", name),
+            lambda c, name=name: c.explain is not None or c.given.get(name) != "command line",
+            f"{name}: has no effect without explain",
+        )
+        for name in ("explain_picture", "explain_images", "explain_stage")
     ),
 )
 

@@ -108,9 +108,16 @@ _SEVERAL_WEIGHTS = ("tools/validate_all.py", "tools/average.py")
 _WITH_DATA = ("train.py", "validate.py", *_SEVERAL_WEIGHTS)
 _WITH_SPLITS = (*_WITH_DATA, "pretrain.py")
 _CLASSIFY = ("train.py", "validate.py", "infer.py", *_SEVERAL_WEIGHTS)
-_COMPUTE = (*_CLASSIFY, "tools/extract_features.py")
+_COMPUTE = (*_CLASSIFY, "tools/extract_features.py", "tools/analyze.py")
 _WITH_WEIGHTS = (*_COMPUTE, "tools/export.py")
-_ONE_CHECKPOINT = ("train.py", "validate.py", "infer.py", "tools/extract_features.py", "tools/export.py")
+_ONE_CHECKPOINT = (
+    "train.py",
+    "validate.py",
+    "infer.py",
+    "tools/extract_features.py",
+    "tools/analyze.py",
+    "tools/export.py",
+)
 _DISTRIBUTED = ("train.py", "validate.py", "pretrain.py")
 _RUN = (*_COMPUTE, "pretrain.py")
 _ALL = (*_RUN, "tools/export.py")
@@ -136,6 +143,7 @@ _WAYS_OUT = {
     "checkpoints": "give one or more files, folders or patterns, for example --checkpoints runs/*/*_best.ckpt",
     "dst": "give the file to write, for example --dst mean.ckpt or --dst model.onnx",
     "results_csv": "give the file for the results, for example --results_csv results.csv",
+    "output_dir": "give the folder for the results, for example --output_dir analysis",
     "output": "give the file for the features, for example --output features.npz",
 }
 

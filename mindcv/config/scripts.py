@@ -11,6 +11,7 @@ from typing import Any, Callable, ClassVar, Optional, TypeVar
 from mindcv.config.options import PREPROCESSING, RunConfig, option
 from mindcv.config.parsing import used_options
 from mindcv.config.reading import read_config
+from mindcv.engine.heat_maps import EXPLANATIONS
 from mindcv.engine.probe import PROBES
 from mindcv.engine.views import TTA_MODES
 from mindcv.export.metadata import EXPORT_FORMATS
@@ -18,6 +19,7 @@ from mindcv.models.layers.masked import GRN_SCOPES
 
 __all__ = [
     "SCRIPT_CONFIGS",
+    "AnalyzeConfig",
     "AverageConfig",
     "ExportConfig",
     "ExtractConfig",
@@ -36,6 +38,8 @@ _several = partial(option, group="Several checkpoints")
 _probe = partial(option, group="Probe of frozen features")
 _export = partial(option, group="Export")
 _extract = partial(option, group="Extraction of features")
+_analyze = partial(option, group="Analysis of features")
+_explain = partial(option, group="Heat maps")
 
 
 def _mask(help: str, default: Any, **bounds: Any) -> Any:
@@ -193,6 +197,19 @@ class InferConfig(_WeightsConfig):
         "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
     )
     class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
+    explain: Optional[str] = _explain(
+        None,
+        "explain the predictions by heat maps of what the network looks at: Grad-CAM, which explains the predicted "
+        "class (gradcam), or Eigen-CAM, which does not depend on the class (eigencam); None means no heat maps",
+        choices=EXPLANATIONS,
+    )
+    explain_picture: str = _explain("heat_maps.png", "picture file to draw the heat maps of explain to")
+    explain_images: int = _explain(24, "largest number of images that explain draws heat maps of", low=1)
+    explain_stage: int = _explain(
+        3,
+        "stage of the model (0 to 3) whose map explain shows; the map of an earlier stage has more and smaller cells",
+        choices=(0, 1, 2, 3),
+    )
     required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
     script: ClassVar[str] = "infer.py"
 
@@ -216,6 +233,35 @@ class ExtractConfig(_WeightsConfig):
         "output": "required",
     }
     script: ClassVar[str] = "tools/extract_features.py"
+
+
+@dataclass
+class AnalyzeConfig(_WeightsConfig):
+    """Show what the features of one or two networks are like: python tools/analyze.py --ckpt_path FILE
+    --image_path FOLDER --output_dir FOLDER [--compare_with FILE_OR_NAME] [--option value ...]
+
+    Options you leave out (model and preprocessing) are read from the checkpoint, if it holds them, or from the table of
+    published weights.
+    """
+
+    # fmt: off
+    image_path: str = _analyze("", "folder of images, whose sub-folders are the classes that colour the embedding")
+    output_dir: str = _analyze("", "output folder for the pictures and the tables")
+    compare_with: str = _analyze(
+        "", "weights to compare with: a checkpoint file, or the name of a model with published weights, for example "
+        "convnextv2_atto.fcmae")
+    compare_model: str = _analyze(
+        "", "name of the model of the checkpoint compare_with; empty means the one that the file names, or else model")
+    max_images: Optional[int] = _analyze(
+        1000, "largest number of images to analyze, taken evenly from the sorted files; None means all", low=1)
+    num_drawn: int = _analyze(2, "number of images whose feature maps are drawn; 0 means none", low=0)
+    # fmt: on
+    required: ClassVar[Mapping[str, str]] = {
+        **_WeightsConfig.required,
+        "image_path": "required",
+        "output_dir": "required",
+    }
+    script: ClassVar[str] = "tools/analyze.py"
 
 
 @dataclass
@@ -293,6 +339,7 @@ SCRIPT_CONFIGS = (
     ValidateConfig,
     InferConfig,
     ExtractConfig,
+    AnalyzeConfig,
     ExportConfig,
     ValidateAllConfig,
     AverageConfig,

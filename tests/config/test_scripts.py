@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv import recipe, recipe_probe, recipe_validate
+from mindcv import recipe, recipe_analysis, recipe_probe, recipe_validate
 from mindcv.config import (
     PREPROCESSING,
+    AnalyzeConfig,
     AverageConfig,
     ExportConfig,
     ExtractConfig,
@@ -37,6 +38,7 @@ CLASSES = {
     "validate.py": ValidateConfig,
     "infer.py": InferConfig,
     "tools/extract_features.py": ExtractConfig,
+    "tools/analyze.py": AnalyzeConfig,
     "tools/validate_all.py": ValidateAllConfig,
     "tools/average.py": AverageConfig,
     "tools/export.py": ExportConfig,
@@ -47,6 +49,7 @@ WORKING = {
     ValidateConfig: ["--ckpt_path", "a.ckpt"],
     InferConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats"],
     ExtractConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats", "--output", "a.npz"],
+    AnalyzeConfig: ["--ckpt_path", "a.ckpt", "--image_path", "cats", "--output_dir", "a"],
     ValidateAllConfig: ["--checkpoints", "a.ckpt", "--results_csv", "a.csv"],
     AverageConfig: ["--checkpoints", "a.ckpt", "b.ckpt", "--dst", "c.ckpt"],
     ExportConfig: ["--ckpt_path", "a.ckpt", "--dst", "a.onnx"],
@@ -96,7 +99,7 @@ def test_shared_options_name_their_scripts():
         (ValidateAllConfig, ["--distribute"], "train.py, pretrain.py and validate.py"),
         (
             *(AverageConfig, ["--ckpt_path", "a.ckpt"]),
-            "train.py, validate.py, infer.py, tools/extract_features.py and tools/export.py",
+            "train.py, validate.py, infer.py, tools/extract_features.py, tools/analyze.py and tools/export.py",
         ),
         (InferConfig, ["--output", "a.npz"], "tools/extract_features.py"),
     ],
@@ -217,12 +220,13 @@ def options_read(script, argv, monkeypatch):
     monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe, "open_backbone", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe_probe, "fill_weights", lambda *args, **keywords: None)
-    for name in ("fill_weights", "classify", "extract_from_files"):
+    for name in ("fill_weights", "classify", "extract_from_files", "draw_heat_maps"):
         monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
     for name in ("fill_weights", "evaluate", "extract_features"):
         monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: [])
     for name in ("describe_evaluation", "run_probe"):
         monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: sys.exit())
+    monkeypatch.setattr(recipe_analysis, "analyse_files", lambda *args, **keywords: sys.exit())
     with contextlib.suppress(SystemExit):
         module.main()
     return read
@@ -237,13 +241,15 @@ def images(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("script", ["validate.py", "infer.py", "tools/extract_features.py"])
+@pytest.mark.parametrize("script", ["validate.py", "infer.py", "tools/extract_features.py", "tools/analyze.py"])
 def test_script_reads_every_option_it_accepts(script, images, monkeypatch, tools):
     where = ["--data_dir", images] if script == "validate.py" else ["--image_path", images / "val" / "a"]
     names = images / "names.txt"
     names.write_text("a\nb\n")
-    where += ["--class_names_file", names, "--num_classes", 2] if script == "infer.py" else []
+    if script == "infer.py":
+        where += ["--class_names_file", names, "--num_classes", 2, "--explain", "gradcam", "--explain_stage", 2]
     where += ["--output", images / "a.npz"] if script == "tools/extract_features.py" else []
+    where += ["--output_dir", images / "out"] if script == "tools/analyze.py" else []
     argv = ["--ckpt_path", "a.ckpt", "--mode", 1, "--image_resize", 32, "--ema", True, *where]
     read = options_read(script, list(map(str, argv)), monkeypatch)
     if script == "validate.py":
@@ -251,6 +257,8 @@ def test_script_reads_every_option_it_accepts(script, images, monkeypatch, tools
         read |= options_read(script, list(map(str, argv)), monkeypatch)
         argv += ["--probe", "knn", "--probe_k", 2]
         read |= options_read(script, list(map(str, argv)), monkeypatch)
+    if script == "tools/analyze.py":  # read with weights to compare with only, for which the configuration is copied
+        read |= {"compare_model"} & set(names_in("mindcv/recipe_analysis.py"))
     used = used_options(CLASSES[script]).keys() - {"config"}
     assert used - read == set(), "accepted, but never read"
     assert (read & options_of(CLASSES[script]).keys()) - used <= TRAINING_OF_A_NETWORK | {"config"}, (

@@ -18,6 +18,7 @@ from page_blocks import ROOT, missing_lines, read_blocks, run_command, run_pytho
 from PIL import Image
 
 from mindcv.config import (
+    AnalyzeConfig,
     AverageConfig,
     ExportConfig,
     InferConfig,
@@ -35,6 +36,7 @@ CONFIGS = {
     "pretrain.py": PretrainConfig,
     "validate.py": ValidateConfig,
     "infer.py": InferConfig,
+    "tools/analyze.py": AnalyzeConfig,
     "tools/validate_all.py": ValidateAllConfig,
     "tools/average.py": AverageConfig,
     "tools/export.py": ExportConfig,
