@@ -197,17 +197,20 @@ def test_pretraining_in_two_processes_gives_the_run_of_one(folder):
 
 
 @pytest.mark.slow
-def test_validation_in_two_processes_gives_the_counts_of_one(folder, alone):
+@pytest.mark.parametrize("tta", ["none", "ten_crop"])
+def test_validation_in_two_processes_gives_the_counts_of_one(folder, alone, tta):
     found = []
     for num in (1, 2):
-        results = folder / f"results-{num}.json"
+        results = folder / f"results-{tta}-{num}.json"
         data = ("--dataset", "digits", "--batch_size", "50", "--ckpt_path", str(alone / "convnextv2_atto-2_4.ckpt"))
-        job = Job(folder, num, "validate.py", *data, "--results_json", str(results))
+        views = ("--tta", tta, "--crop_pct", "0.875")
+        job = Job(folder, num, "validate.py", *data, *views, "--results_json", str(results))
         assert job.end() == 0, job.said() + job.said(0)
         found.append(json.loads(results.read_text()))
     one, two = found
     assert one["num_images"] == 359  # the held-out images; 360 would count one image twice
-    for name in ("num_images", "num_top_1", "num_top_5", "top_1", "top_5"):
+    exact = ("num_images", "num_top_1", "num_top_5", "top_1", "top_5", "ece", "mean_confidence", "calibration")
+    for name in exact:
         assert two[name] == one[name]
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
 

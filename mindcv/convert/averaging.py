@@ -67,7 +67,7 @@ def read_ingredient(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
         ema: see `read_checkpoint`.
 
     Raises:
-        CheckpointError: the file cannot be read, or does not hold a classifier alone.
+        CheckpointError: the file cannot be read, does not hold a classifier alone, or a weight is not finite.
     """
     contents = open_checkpoint(path, ema=ema)
     try:
@@ -79,6 +79,9 @@ def read_ingredient(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
         found = f"it also holds {others}" if others else "it has no head"
         raise CheckpointError(f"checkpoint '{path}' is not that of a classifier: {found}")
     arrays = {name: as_float32(array) for name, array in renamed.arrays.items()}
+    not_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if not_finite:
+        raise CheckpointError(f"checkpoint '{path}' holds NaN or infinity, and so would a mean: {shorten(not_finite)}")
     return Ingredient(os.fspath(path), arrays, contents.metadata)
 
 

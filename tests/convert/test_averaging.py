@@ -76,6 +76,12 @@ def test_read_ingredient_refuses_a_backbone_and_unknown_arrays(arrays, tmp_path)
         save(tmp_path / "b.ckpt", {**arrays[0], "extra": np.zeros(1, np.float32)}, {})
 
 
+def test_read_ingredient_refuses_weights_that_are_not_finite(arrays, tmp_path):
+    arrays[0]["classifier.bias"][1] = np.nan
+    with pytest.raises(CheckpointError, match="a.ckpt' holds NaN or infinity, and so would a mean: 'classifier.bias'"):
+        save(tmp_path / "a.ckpt", arrays[0], {})
+
+
 def test_file_digest_is_the_sha256_of_the_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
