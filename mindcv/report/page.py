@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -180,15 +181,24 @@ def _pictures(run: RunFiles) -> Optional[Markup]:
 def _options(run: RunFiles) -> Optional[Markup]:
     if not run.options:
         return None
-    given = [(name, _shown(value), run.sources[name]) for name, value in run.options.items() if name in run.sources]
+    given = [
+        (_with_source(name, run.sources[name]), _shown(value))
+        for name, value in run.options.items()
+        if name in run.sources
+    ]
     others = [(name, _shown(value)) for name, value in run.options.items() if name not in run.sources]
     parts: list[Any] = []
     if given:
-        parts.append(table(("option", "value", "from"), given, class_="options"))
+        parts.append(table(("option and source", "value"), given, class_="long"))
     if others:
         told = f"{len(others)} options with their default" if given else f"All {len(others)} options"
         parts.append(element("details", element("summary", told), table(("option", "value"), others, class_="long")))
     return element("section", element("h2", "Options"), *parts)
+
+
+def _with_source(name: str, source: str) -> Markup:
+    # Of a recipe's path the name is enough, because the command holds the path.
+    return joined([name, " ", element("small", os.path.basename(source), class_="source")])
 
 
 def _shown(value: Any) -> str:
@@ -203,18 +213,29 @@ def _starts(run: RunFiles) -> Optional[Markup]:
     starts = run.own_starts
     if not starts:
         return None
-    rows = [(start.get("time", ""), _place(start), _revision(start), _command(start)) for start in starts]
+    told = [
+        element(
+            "div",
+            element("h3", start.get("time", "")),
+            element("p", f"Begins at {_place(start)}, commit ", _revision(start), "."),
+            element("p", _command(start)),
+        )
+        for start in starts
+    ]
     last = starts[-1]
     facts = [("device", last.get("device", "")), ("processes", last.get("num_processes", ""))]
     for part in ("machine", "versions"):
         values = last.get(part)
         facts += list(values.items()) if isinstance(values, Mapping) else []
-    facts = [(name.replace("_", " "), "unknown" if value is None else value) for name, value in facts]
+    facts = [
+        ({"memory_mib": "memory in MiB"}.get(name, name), "unknown" if value is None else value)
+        for name, value in facts
+    ]
     return element(
         "section",
         element("h2", "Starts and versions"),
-        table(("time", "begins at", "commit", "command"), rows, class_="long"),
-        element("h3", "Last start"),
+        *told,
+        element("h3", "Machine and versions of the last start"),
         table(("fact", "value"), facts, class_="long"),
     )
 

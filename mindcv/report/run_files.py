@@ -25,6 +25,8 @@ __all__ = ["FoundFile", "RunFiles", "number_in", "read_run"]
 _RECONSTRUCTION = re.compile(r"reconstruction-(\d+)\.png")
 _PER_CLASS_COLUMNS = {"class", "name", "images", "correct"}
 _RESULT_KEYS = {"top_1", "num_images"}
+# What a configuration names as the source of a value that it took from a checkpoint or a resumed run.
+_TAKEN_OVER = "checkpoint"
 _Read = TypeVar("_Read")
 _LARGEST_TEXT = 20_000_000  # bytes of a file that validate.py may have written
 
@@ -77,9 +79,8 @@ class RunFiles:
 
     @property
     def own_starts(self) -> Sequence[Mapping[str, Any]]:
-        """The entries of the run itself: from the last new run on, without earlier runs in the same folder."""
-        first = max((k for k, start in enumerate(self.starts) if not start.get("resumed_at")), default=0)
-        return self.starts[first:]
+        """The entries of the run itself, without earlier runs in the same folder."""
+        return _own(self.starts)
 
     def curve(self, column: str) -> list[tuple[float, float]]:
         """Return (epoch, value) of each row that has a value; NaN stands for a cell that is no number."""
@@ -123,7 +124,7 @@ def read_run(folder: Union[str, os.PathLike]) -> RunFiles:
         rows=rows,
         starts=starts,
         options=options,
-        sources=_mapping(last.get("option_sources")),
+        sources=_sources(_own(starts)),
         is_in_progress=bool(holder_of(folder)),
         checkpoints=checkpoints,
         reconstructions=dict(sorted(drawn.items())),
@@ -132,6 +133,23 @@ def read_run(folder: Union[str, os.PathLike]) -> RunFiles:
         classes=_read_classes(folder),
         notes=[note.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name) for note in notes],
     )
+
+
+def _own(starts: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the entries from the last new run on."""
+    first = max((k for k, start in enumerate(starts) if not start.get("resumed_at")), default=0)
+    return starts[first:]
+
+
+def _sources(starts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return where the values of the last start come from: for those that it took over, from the start before."""
+    sources: dict[str, str] = {}
+    for number, start in enumerate(starts):
+        found = _mapping(start.get("option_sources"))
+        kept = {name: place for name, place in sources.items() if name in found}
+        own = {name: place for name, place in found.items() if place != _TAKEN_OVER or number == 0}
+        sources = {**kept, **own}
+    return sources
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

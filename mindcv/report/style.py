@@ -47,7 +47,8 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; unicode-bidi: isolate; }
 th { color: var(--muted); font-weight: 600; }
-.long td:last-child, .options td:nth-child(2) { overflow-wrap: anywhere; min-width: 8em; }
+.long td:last-child { overflow-wrap: anywhere; min-width: 6em; }
+.source { display: block; color: var(--muted); }
 .matrix th, .matrix td { padding: 3px 6px; border: 1px solid var(--line); text-align: center;
   vertical-align: middle; min-width: 2.2em; }
 .matrix .strong { color: #ffffff; }

@@ -51,6 +51,19 @@ def test_read_run_takes_options_from_the_last_start(tmp_path):
     assert [start["options"]["lr"] for start in run.own_starts] == [0.3, 0.4], "the first two are an earlier run"
 
 
+def test_read_run_traces_options_of_a_resumed_run_to_where_they_were_set(tmp_path):
+    options = {"lr": 0.1, "model": "a", "seed": 1, "epoch_size": 9}
+    first, second = {"lr": "recipe.yaml:3", "model": "command line"}, dict.fromkeys(options, "checkpoint")
+    with_recipe = {**first, "config": "command line"}  # which a resumed run does not take over
+    write_start(tmp_path, {"options": options, "option_sources": with_recipe}, RunProgress(5, 10, 4))
+    resumed = {"options": options, "option_sources": {**second, "epoch_size": "command line"}}
+    write_start(tmp_path, resumed, RunProgress(9, 10, 4, epoch=1, step=1, global_step=1))
+    assert read_run(tmp_path).sources == {**first, "epoch_size": "command line"}, "the seed had its default"
+    (tmp_path / "run.json").unlink()
+    write_start(tmp_path, resumed, RunProgress(9, 10, 4, epoch=1, step=1, global_step=1))
+    assert read_run(tmp_path).sources == resumed["option_sources"], "the run began in another folder"
+
+
 def test_read_run_takes_options_from_the_snapshot_of_a_run_without_record(tmp_path):
     description = RunDescription(1.0, {"model": "fcmae_convnextv2_atto", "lr": 0.5})
     write_snapshot(tmp_path / f"fcmae_convnextv2_atto-1_2{SUFFIX}", Snapshot({}, description, RunProgress(1, 2, 4)))
