@@ -104,14 +104,14 @@ class OnnxNetwork:
     def _weight(self, name: str, array: np.ndarray) -> str:
         return self.graph.weight(name, array.astype(self.dtype))
 
+    def _weights_of(self, name: str, cell: nn.Cell) -> tuple[str, str]:
+        """Add the weight and the bias of a convolution."""
+        return self._weight(f"{name}.weight", cell.weight.asnumpy()), self._weight(f"{name}.bias", cell.bias.asnumpy())
+
     def _stem(self, name: str, cell: StemConv, x: str) -> str:
         """Images [N, C, H, W] to [N, h, w, O]."""
         k = cell.kernel_size
-        weights = (
-            self._weight(f"{name}.weight", cell.weight.asnumpy()),
-            self._weight(f"{name}.bias", cell.bias.asnumpy()),
-        )
-        x = self.graph.add("Conv", x, *weights, kernel_shape=[k, k], strides=[k, k])
+        x = self.graph.add("Conv", x, *self._weights_of(name, cell), kernel_shape=[k, k], strides=[k, k])
         return self.graph.add("Transpose", x, perm=_LAST)
 
     def _patch_conv(self, name: str, cell: PatchConv, x: str) -> str:
@@ -121,12 +121,10 @@ class OnnxNetwork:
     def _depthwise(self, name: str, cell: nn.Cell, x: str) -> str:
         """[N, H, W, C] to the same shape."""
         channels, _, k, _ = cell.weight.shape
-        weights = (
-            self._weight(f"{name}.weight", cell.weight.asnumpy()),
-            self._weight(f"{name}.bias", cell.bias.asnumpy()),
-        )
         x = self.graph.add("Transpose", x, perm=_FIRST)
-        x = self.graph.add("Conv", x, *weights, kernel_shape=[k, k], pads=[k // 2] * 4, group=channels)
+        x = self.graph.add(
+            "Conv", x, *self._weights_of(name, cell), kernel_shape=[k, k], pads=[k // 2] * 4, group=channels
+        )
         return self.graph.add("Transpose", x, perm=_LAST)
 
     def _layer_norm(self, name: str, cell: LayerNorm, x: str) -> str:
