@@ -25,7 +25,7 @@ _PRECISION = 2.0**22  # Pillow's coefficients are multiples of 1 / _PRECISION.
 _LUMA = (19595, 38470, 7471)
 # Half the width of each filter's support, in pixels of the larger grid.
 _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
-_BAND = 64  # rows or columns of the result in one product, which skips pixels without influence on them
+_BAND = 32  # rows or columns of the result in one product, which skips pixels without influence on them
 _CUBIC = -0.5  # parameter a of Pillow's bicubic filter
 
 
