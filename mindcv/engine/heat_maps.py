@@ -187,6 +187,7 @@ def _explained(
 
 
 _SIDE, _MARGIN, _LINE, _GAP = 176, 12, 20, 4
+_BAR = 80  # width of the scale of colours
 # Colours from the lowest to the highest value of a heat map.
 _COLOURS = np.array([(48, 18, 120), (40, 120, 230), (50, 200, 140), (245, 210, 50), (220, 40, 20)], np.float64)
 _OPACITY = 0.6
@@ -228,20 +229,20 @@ def _tile(prediction: Prediction, caption: str, pixels: np.ndarray, heat: np.nda
 
 
 def _with_header(sheet: Image.Image, title: str) -> Image.Image:
-    """Put a line with the title and the colours above a sheet."""
+    """Put the title and the colours above a sheet, on one line if it is wide enough."""
     painter = TextPainter(13)
-    bar = np.broadcast_to(_coloured(np.linspace(0, 1, 80)), (12, 80, 3))
-    parts = [(title, "black"), ("lowest value", "#666666"), None, ("highest value of an image", "#666666")]
-    whole = Image.new("RGB", (sheet.width, sheet.height + 2 * _LINE), "white")
-    draw, x, y = ImageDraw.Draw(whole), _MARGIN, _MARGIN
-    for part in parts:
-        width = 80 if part is None else painter.width(part[0])
-        if x > _MARGIN and x + width > sheet.width - _MARGIN:  # the rest goes on the next line
-            x, y = _MARGIN, y + _LINE
-        if part is None:
-            whole.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (round(x), y + 2))
-        else:
-            painter.draw(draw, (x, y), *part)
-        x += width + _MARGIN
+    low, high = "lowest value", "highest value of an image"
+    title_width, low_width = math.ceil(painter.width(title)), math.ceil(painter.width(low))
+    scale_width = low_width + _BAR + math.ceil(painter.width(high)) + 2 * _MARGIN
+    fits = 3 * _MARGIN + title_width + scale_width <= sheet.width
+    x, y = (2 * _MARGIN + title_width, _MARGIN) if fits else (_MARGIN, _MARGIN + _LINE)
+    whole = Image.new("RGB", (sheet.width, sheet.height + y + _LINE + 8), "white")
+    draw = ImageDraw.Draw(whole)
+    painter.draw(draw, (_MARGIN, _MARGIN), title, "black")
+    painter.draw(draw, (x, y), low, "#666666")
+    x += low_width + _MARGIN
+    bar = np.broadcast_to(_coloured(np.linspace(0, 1, _BAR)), (12, _BAR, 3))
+    whole.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y + 2))
+    painter.draw(draw, (x + _BAR + _MARGIN, y), high, "#666666")
     whole.paste(sheet, (0, whole.height - sheet.height))
     return whole

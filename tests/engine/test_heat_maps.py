@@ -10,7 +10,7 @@ from mindspore import Tensor
 from PIL import Image
 from small_network import build
 
-from mindcv.engine.heat_maps import HeatMaps, _overlaid, draw_heat_maps, eigen_cam, grad_cam
+from mindcv.engine.heat_maps import HeatMaps, _overlaid, _with_header, draw_heat_maps, eigen_cam, grad_cam
 from mindcv.engine.inference import Prediction
 from mindcv.models import ConvNeXtFeatures, pack_for_inference
 from mindcv.models.convnext import ConvNeXt
@@ -194,7 +194,7 @@ def test_draw_heat_maps_shows_each_image_with_its_heat_map(predictions, tmp_path
     )
     draw_heat_maps(predictions[:1], HeatMaps(patch_network()), transform, [0] * 3, [255] * 3, 1, tmp_path / "one.png")
     with Image.open(tmp_path / "h.png") as sheet, Image.open(tmp_path / "one.png") as one:
-        height, width, header = one.height - 40, one.width, 40
+        height, width, header = one.height - 60, one.width, 40  # the title of a narrow sheet has two lines
         assert sheet.size == (2 * width, 3 * height + header)
         pixels = np.asarray(sheet, np.int64)
     for index, number in enumerate((0, 1, 2, 3, 1)):
@@ -228,3 +228,12 @@ def test_overlaid_shows_no_rounding_errors_as_heat():
     nearly = 0.5 * (1 + 1e-7 * np.arange(16.0).reshape(4, 4))
     np.testing.assert_array_equal(np.asarray(_overlaid(image, nearly)), constant)
     assert len(np.unique(constant.reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize(("width", "lines"), [(380, 2), (760, 1)])
+def test_with_header_leaves_room_for_its_text(width, lines):
+    found = np.asarray(_with_header(Image.new("RGB", (width, 50), "black"), "Grad-CAM on the map of stage 3"))
+    header = found[:-50]
+    assert header.shape == (20 + 20 * lines, width, 3) and (found[-50:] == 0).all()
+    is_inked = (header < 255).any(axis=(1, 2))
+    assert is_inked[12:-8].any() and not is_inked[-5:].any(), "white above the sheet"
