@@ -180,7 +180,7 @@ def test_tool_names_a_checkpoint_without_class_names_and_unreadable_images(run, 
         (["--dst", "a.onnx", "--features_only", "True", "--with_softmax", "True"], "with_softmax: the feature maps of"),
         (["--dst", "a.onnx", "--image_size", "64", "--image_resize", "64"], "image_size: give either image_size or"),
         (["--dst", "a.onnx", "--num_classes", "7"], "num_classes is 7, but the checkpoint has 3 classes"),
-        ([], "dst: is required; give the file to write, for example --dst model.onnx"),
+        ([], "dst: is required; give the file to write, for example --dst"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(run, checkpoint, tmp_path, monkeypatch, argv, message):
