@@ -79,7 +79,8 @@ def draw_embeddings(
         class_names: names of the classes by label.
         path: a picture file.
     """
-    width = 6.2 * len(embeddings) + (2.5 if class_names else 0)
+    columns = math.ceil(len(class_names) / 20) if len(class_names) <= MAX_LEGEND else 0  # of the legend
+    width = 6.2 * len(embeddings) + 2.5 * columns
     figure = require_matplotlib().Figure(figsize=(width, 6), layout="constrained")
     panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
     headings = short_paths([embedding.name for embedding in embeddings])
@@ -95,7 +96,6 @@ def draw_embeddings(
     if len(class_names) > MAX_LEGEND:
         figure.suptitle(f"{len(class_names)} classes, coloured in the order of their names", fontsize=10)
     elif class_names:
-        columns = math.ceil(len(class_names) / 20)
         _legend(panels[-1], loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, ncols=columns)
     save_figure(figure, path)
 
