@@ -149,10 +149,11 @@ def _saved_at(path: Path) -> tuple[Path, Snapshot]:
         raise CheckpointError(f"there is no folder '{path}', and the run to resume is a folder or a file")
     file = path if path.name.endswith(SUFFIX) else path.with_name(path.stem + SUFFIX)
     if not file.is_file():
-        if file != path and path.is_file():
-            raise CheckpointError(f"'{path}' is no saved run, and there is no '{file.name}' beside it")
         there = ", ".join(sorted(other.name for other in file.parent.glob(f"*{SUFFIX}"))) or "none"
-        raise CheckpointError(f"no saved run '{file}' (in that folder there are: {there})")
+        missing = f"no saved run '{file}'"
+        if file != path and path.is_file():
+            missing = f"'{path}' is no saved run, and there is none beside it: '{file.name}'"
+        raise CheckpointError(f"{missing} (in that folder there are: {there})")
     return file, read_snapshot(file)
 
 

@@ -170,7 +170,10 @@ def test_each_script_refuses_to_resume_a_run_of_the_other(whole, photos, tmp_pat
     assert run.status == 1 and "Traceback" not in run.err
     assert f"is a run of pretrain.py: resume it with pretrain.py --resume {whole}, or train" in run.err
     run = run_here("pretrain", "--resume", whole / "metrics.csv", "--data_dir", photos)
-    assert run.status == 1 and f"'{whole}/metrics.csv' is no saved run, and there is no 'metrics{SUFFIX}'" in run.err
+    assert (
+        run.status == 1
+        and f"'{whole}/metrics.csv' is no saved run, and there is none beside it: 'metrics{SUFFIX}'" in run.err
+    )
     saved = read_snapshot(whole / f"{MODEL}-2_2{SUFFIX}")
     config = {**saved.description.config, "model": "convnextv2_atto"}
     write_snapshot(tmp_path / f"a-2_2{SUFFIX}", replace(saved, description=replace(saved.description, config=config)))

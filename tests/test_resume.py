@@ -333,7 +333,9 @@ def test_resume_refuses_a_path_without_a_saved_run(copy, monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match="there is no folder '.*gone', and the run to resume is a folder or a f"):
         resumed(monkeypatch, "--resume", tmp_path / "gone")
     names = f"{re.escape(OLDER)}, {re.escape(NEWEST)}"
-    with pytest.raises(CheckpointError, match=rf"no saved run '.*-2_4{SUFFIX}' \(in that folder there are: {names}\)"):
+    with pytest.raises(
+        CheckpointError, match=rf"none beside it: '.*-2_4{SUFFIX}' \(in that folder there are: {names}\)"
+    ):
         resumed(monkeypatch, "--resume_opt", "--ckpt_path", copy / "convnextv2_atto-2_4.ckpt")
 
 

@@ -38,6 +38,7 @@ _OTHER_NAMES = {
     "j": "num_parallel_workers",
     "workers": "num_parallel_workers",
     "img_size": "image_resize",
+    "image_size": "image_resize",
     "input_size": "image_resize",
     "arch": "model",
     "weights": "ckpt_path",
@@ -93,7 +94,8 @@ def read_command_line(
         elif not flag.startswith("--"):
             findings.problems.append(_single_dash(flag, words, options))
         elif name not in options:
-            findings.problems.append(f"{flag}: {elsewhere.get(name) or unknown_option(name, options)}")
+            told = elsewhere[name] + _meant(name, options) if name in elsewhere else unknown_option(name, options)
+            findings.problems.append(f"{flag}: {told}")
         elif not words and options[name].type is not bool:
             expected = f"{options[name].expected} ({options[name].help})"
             findings.problems.append(f"{flag}: a value is missing, expected {expected}")
@@ -109,10 +111,13 @@ def unknown_option(name: str, options: Mapping[str, Option]) -> str:
     """Return the sentence about a key or flag that is not in `options`."""
     if name in _RENAMED:
         return f"'{name}' is now {_RENAMED[name]}"
+    return f"there is no option '{name}'" + (_meant(name, options) or nearest(name, options))
+
+
+def _meant(name: str, options: Mapping[str, Option]) -> str:
+    """Return a question about the option that has this name in other software; '' if `options` has none."""
     meant = _OTHER_NAMES.get(name.replace("-", "_"))
-    return f"there is no option '{name}'" + (
-        f"; did you mean '{meant}'?" if meant in options else nearest(name, options)
-    )
+    return f"; did you mean '{meant}'?" if meant in options else ""
 
 
 def _stray_word(word: str, options: Mapping[str, Option]) -> str:

@@ -89,6 +89,7 @@ def test_shared_options_name_their_scripts():
         (ValidateConfig, ["--resume", "auto"], "train.py and pretrain.py"),
         (PretrainConfig, ["--mixup", "0.8"], "train.py"),
         (TrainConfig, ["--mask_ratio", "0.6"], "pretrain.py"),
+        (TrainConfig, ["--image_size", "64"], "tools/export.py; did you mean 'image_resize'?"),
         (TrainConfig, ["--per_class_csv", "a.csv"], "validate.py"),
         (TrainConfig, ["--probe", "knn"], "validate.py"),
         (ExtractConfig, ["--top_k", "3"], "infer.py"),

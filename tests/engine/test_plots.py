@@ -67,8 +67,8 @@ def test_confusion_matrix_shortens_very_long_names(tmp_path, count):
 def test_confusion_matrix_takes_letters_from_the_fonts_that_have_them(monkeypatch):
     roman = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf")
     monkeypatch.setattr(plots, "font_file_for", lambda letter: roman if letter == "x" else None)
-    assert plots._families_for(["box", "cat"]) == ["DejaVu Sans", "STIXGeneral"]
-    assert plots._families_for(["cat"]) == ["DejaVu Sans"]
+    assert plots.font_families(["box", "cat"]) == ["DejaVu Sans", "STIXGeneral"]
+    assert plots.font_families(["cat"]) == ["DejaVu Sans"]
 
 
 def test_confusion_matrix_draws_many_classes_and_empty_rows(tmp_path):
