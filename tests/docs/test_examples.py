@@ -48,6 +48,7 @@ NOT_EXECUTED = [
     (r"python setup\.py|pytest", "compiles the kernels, or runs tests inside of a test"),
     (r"tools/benchmark\.py", "measures for a minute; tests/test_benchmark.py runs it"),
     (r"^make ", "runs for minutes; continuous integration runs make lint and make test, which a test cannot start"),
+    (r"examples/serve/server\.py|^curl ", "a server runs until it is stopped; see tests/examples/test_serve.py"),
     (r"^msrun ", "needs several devices; tests/test_distributed.py runs msrun with the processes of this machine"),
     (r"validate_all\.py --models", "downloads published weights; tests/test_recipe_validate.py replaces the download"),
     (r"--pretrained True", "downloads published weights; tests/models/test_pretrained.py has a server of its own"),
@@ -177,7 +178,7 @@ def check_unexecuted(command):
         known = re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), re.MULTILINE)
         assert set(extras) <= set(known), command
     else:
-        assert words[0] in ("python3", ".", "git", "cd"), f"no rule checks {command}"
+        assert words[0] in ("python3", ".", "git", "cd", "curl"), f"no rule checks {command}"
 
 
 def test_quoted_messages_are_those_of_the_code():
