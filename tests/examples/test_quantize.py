@@ -1,0 +1,63 @@
+"""The example that quantises an exported classifier gives an int8 file that computes nearly the same."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from plain_network import build
+
+from mindcv.data import Compose, create_transforms
+from mindcv.engine.inference import read_image
+from mindcv.export import open_exported, write_onnx
+
+SOURCE = Path(__file__).parents[2] / "examples" / "quantize" / "quantize.py"
+PREPROCESSING = {
+    "image_resize": 64,
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": [127.0, 127.0, 127.0],
+    "std": [64.0, 64.0, 64.0],
+    "in_channels": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def quantize():
+    spec = importlib.util.spec_from_file_location("quantize", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.quantize
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(3)
+    for number in range(24):
+        small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        small.resize((70, 66), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.mark.parametrize("use_grn", [False, True])
+def test_quantized_file_computes_products_in_int8_and_nearly_the_same_logits(quantize, paths, tmp_path, use_grn):
+    source, target = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    write_onnx(build(use_grn), source, model="small", class_names="abcde", preprocessing=PREPROCESSING)
+    quantize(str(source), str(target), paths[:12])
+    transform = Compose(create_transforms(**PREPROCESSING))
+    images = np.stack([read_image(path, transform) for path in paths[12:]])
+    (exact,), (rounded,) = open_exported(source)(images), open_exported(target)(images)
+    error = np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std()
+    assert 0 < error < 0.1
+    stored = {tensor.name: tensor.data_type for tensor in onnx.load(target).graph.initializer}
+    kernels = [kind for name, kind in stored.items() if name.endswith("pwconv1.weight_quantized")]
+    assert len(kernels) == 5 and set(kernels) == {onnx.TensorProto.INT8}
+
+
+def test_file_that_prepares_its_images_is_refused(quantize, paths, tmp_path):
+    write_onnx(build(), tmp_path / "model.onnx", preprocessing=PREPROCESSING, with_preprocess=True)
+    with pytest.raises(SystemExit, match="export it without --with_preprocess"):
+        quantize(str(tmp_path / "model.onnx"), str(tmp_path / "int8.onnx"), paths)
