@@ -21,7 +21,15 @@ from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path
 from mindcv.utils.logger import logger
 
-__all__ = ["MAX_DRAWN", "Prediction", "classes_of_folders", "classify", "draw_predictions", "read_image"]
+__all__ = [
+    "MAX_DRAWN",
+    "Prediction",
+    "classes_of_folders",
+    "classify",
+    "draw_predictions",
+    "read_image",
+    "softmax",
+]
 
 
 MAX_DRAWN = 24  # images of the picture
@@ -82,12 +90,17 @@ def _most_probable(
 ) -> Iterator[Prediction]:
     if not np.isfinite(logits).all():
         raise UserError("the network's logits are not finite: its weights hold NaN or infinity")
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities = softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     for path, row, indices in zip(paths, probabilities, order):
         names = tuple(class_names[i] for i in indices)
         yield Prediction(path, tuple(int(i) for i in indices), names, tuple(float(row[i]) for i in indices))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities, float64 [N, K], of logits [N, K]."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def read_image(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 
+from mindcv.engine.contact_sheet import restored_pixels
+from mindcv.engine.inference import softmax
 from mindcv.utils.random import stream
 
 __all__ = ["Example", "ExampleCollector"]
@@ -64,8 +66,7 @@ class ExampleCollector:
         """Look at a batch, see `mindcv.engine.evaluate`."""
         if images.ndim == 5:  # five crops of each image, whose last one is the centre
             images = images[:, -1]
-        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        probabilities = softmax(logits)
         predicted = logits.argmax(axis=1).tolist()
         random_ranks = self._rng.random(len(labels)).tolist()
         for row, label in enumerate(labels.tolist()):
@@ -95,14 +96,10 @@ class ExampleCollector:
         wrong = sorted(self._wrong, key=lambda kept: kept[:2], reverse=True)
         right = sorted(self._right, key=lambda kept: kept[2].number)
         shown = (
-            [replace(e, name=name_of(e.number), pixels=_pixels(image, mean, std)) for _, _, e, image in kept]
+            [
+                replace(e, name=name_of(e.number), pixels=restored_pixels(image[None], mean, std)[0])
+                for _, _, e, image in kept
+            ]
             for kept in (wrong, right)
         )
         return tuple(shown)
-
-
-def _pixels(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undo the normalisation of an image [C, H, W]; the result is uint8 [H, W, C]."""
-    mean, std = (np.reshape(np.asarray(values, np.float32), (-1, 1, 1)) for values in (mean, std))
-    levels = np.rint(image * std + mean).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(levels.transpose(1, 2, 0))
