@@ -29,8 +29,9 @@ from mindcv.engine.heat_maps import HeatMaps, draw_heat_maps
 from mindcv.engine.inference import MAX_DRAWN, Prediction, classes_of_folders, classify, draw_predictions
 from mindcv.engine.prediction_file import prediction_file
 from mindcv.models import pack_for_inference
-from mindcv.recipe import PREPROCESSING, build_model, open_weights, prepare_device, read_config
+from mindcv.recipe import PREPROCESSING, prepare_device, read_config
 from mindcv.recipe_classes import names_of_classes
+from mindcv.recipe_weights import build_model, open_weights
 from mindcv.utils.cli import run_script
 from mindcv.utils.files import ensure_writable
 from mindcv.utils.logger import logger

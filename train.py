@@ -14,8 +14,9 @@ import mindspore as ms
 
 from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
-from mindcv.recipe import build_lr_table, build_model, build_trainer, build_training_loader, prepare_device
+from mindcv.recipe import build_lr_table, build_trainer, build_training_loader, prepare_device
 from mindcv.recipe_callbacks import build_callbacks, log_run, restore_run
+from mindcv.recipe_weights import build_model
 from mindcv.resume import check_agreement, check_classes, check_save_dir, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.distributed import join_group

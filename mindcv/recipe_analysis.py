@@ -12,8 +12,9 @@ from mindcv.engine import apply_amp, say_compiling
 from mindcv.engine.feature_analysis import BlockFeatures, FeatureAnalysis, analyse_files
 from mindcv.models import is_model, list_models
 from mindcv.models.pretrained import pretrained_weights, split_tag
-from mindcv.recipe import PREPROCESSING, open_backbone_weights
+from mindcv.recipe import PREPROCESSING
 from mindcv.recipe_probe import build_backbone
+from mindcv.recipe_weights import open_backbone_weights
 from mindcv.utils.errors import ConfigError, DataError, UserError, unknown_name
 
 __all__ = ["analyse_weights", "evenly_spaced", "weights_to_analyse"]

@@ -16,9 +16,10 @@ from mindcv.convert.averaging import Ingredient, WeightSum, check_alike, file_di
 from mindcv.convert.layout_tables import own_names
 from mindcv.engine import apply_amp, say_compiling
 from mindcv.engine.soup import GreedySoup, choose_greedily
-from mindcv.recipe import build_model, tell_warnings
+from mindcv.recipe import tell_warnings
 from mindcv.recipe_data import HOLDOUT_OPTIONS
 from mindcv.recipe_validate import build_validation_images, evaluate_images
+from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import join_group
 from mindcv.utils.errors import CheckpointError, ConfigError
 from mindcv.utils.logger import logger

@@ -35,7 +35,8 @@ from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import Snapshot
 from mindcv.engine.trainer import images_left_out
 from mindcv.models.pretrained import split_tag
-from mindcv.recipe import build_evaluation_loader, build_model, checkpoint_metadata, validated_weights
+from mindcv.recipe import build_evaluation_loader, checkpoint_metadata, validated_weights
+from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import Group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
 from mindcv.utils.logger import counted, logger

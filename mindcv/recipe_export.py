@@ -26,8 +26,8 @@ from mindcv.export import (
 )
 from mindcv.export.comparison import HALF_TOLERANCE, TOLERANCE, Comparison, expected_outputs
 from mindcv.models import ConvNeXtFeatures
-from mindcv.recipe import build_model, open_backbone_weights, open_weights
 from mindcv.recipe_classes import names_of_classes
+from mindcv.recipe_weights import build_model, open_backbone_weights, open_weights
 from mindcv.utils.errors import DataError
 from mindcv.utils.logger import logger
 

@@ -13,8 +13,8 @@ from mindcv.engine import apply_amp
 from mindcv.engine.features import Features
 from mindcv.engine.probe import ProbeResult, check_training_images, knn_probe, linear_probe
 from mindcv.models import pack_for_inference
-from mindcv.recipe import build_model
 from mindcv.recipe_data import build_evaluation_loader, build_probe_training_loader
+from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import Group
 
 __all__ = ["build_backbone", "build_feature_network", "build_probe_loaders", "run_probe"]

@@ -21,9 +21,9 @@ from mindcv.engine.features import extract_features
 from mindcv.engine.metrics import ClassificationCounts, per_class_table
 from mindcv.engine.plots import draw_confusion_matrix, draw_reliability, require_matplotlib
 from mindcv.models import pack_for_inference
-from mindcv.recipe import build_model, open_backbone_weights, open_weights
 from mindcv.recipe_data import build_evaluation_loader, counted_classes, find_class_numbers
 from mindcv.recipe_probe import build_feature_network, build_probe_loaders, run_probe
+from mindcv.recipe_weights import build_model, open_backbone_weights, open_weights
 from mindcv.utils.distributed import Group, join_group
 from mindcv.utils.files import atomic_write_text, ensure_writable
 

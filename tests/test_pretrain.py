@@ -17,8 +17,8 @@ from mindcv.engine.reconstruction import draw_reconstructions, join_patches, spl
 from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.engine.snapshot import SUFFIX, read_snapshot, write_snapshot
 from mindcv.models import create_model, random_mask
-from mindcv.recipe import build_model
 from mindcv.recipe_pretraining import build_pretraining_loader
+from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import ALONE, Group
 from mindcv.utils.errors import CheckpointError, ConfigError, DataError
 from mindcv.utils.locks import release_folders

@@ -8,7 +8,8 @@ from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.convert import CheckpointContents
-from mindcv.recipe import open_weights, prepare_device
+from mindcv.recipe import prepare_device
+from mindcv.recipe_weights import open_weights
 from mindcv.utils.errors import UserError
 
 TRAIN = ["--model", "convnext_atto", "--mode", "1"]
@@ -60,8 +61,8 @@ def test_open_weights_refuses_options_that_do_not_fit_published_weights(argv, me
 
 def test_open_weights_downloads_published_weights_when_they_are_read(monkeypatch):
     downloaded = []
-    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", lambda weights: downloaded.append(weights.name))
-    monkeypatch.setattr("mindcv.recipe.open_checkpoint", lambda path, ema: CheckpointContents({}, {}))
+    monkeypatch.setattr("mindcv.recipe_weights.fetch_pretrained", lambda weights: downloaded.append(weights.name))
+    monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", lambda path, ema: CheckpointContents({}, {}))
     config, metadata, read_weights = open_weights(parse_args(PUBLISHED, ValidateConfig))
     assert config.num_classes == metadata["options"]["num_classes"] == 1000
     assert downloaded == []
@@ -83,7 +84,7 @@ def test_scripts_check_their_data_before_they_download_weights(monkeypatch, tmp_
         raise AssertionError("the weights were downloaded")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", download)
+    monkeypatch.setattr("mindcv.recipe_weights.fetch_pretrained", download)
     monkeypatch.setattr("sys.argv", [f"{script}.py", *PUBLISHED, *argv])
     Image.new("RGB", (8, 8)).save("0.png")
     (tmp_path / "names.txt").write_text("a\n")

@@ -192,13 +192,13 @@ def test_mistakes_are_told_in_one_sentence(run, checkpoint, tmp_path, monkeypatc
 
 def test_missing_extra_is_told_before_the_weights_are_read(run, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("mindcv.recipe.open_checkpoint", None)
+    monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", None)
     status, _, err = run("--ckpt_path", checkpoint, "--dst", tmp_path / "a.onnx")
     assert status == 1 and 'error: running ONNX files needs the package onnxruntime: pip install "mindcv[onnx]"' in err
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_weights_are_read(run, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("mindcv.recipe.open_checkpoint", None)
+    monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", None)
     (tmp_path / "file").write_text("")
     status, _, err = run("--ckpt_path", checkpoint, "--dst", tmp_path / "file" / "a.onnx")
     assert status == 1 and err.count("error: cannot write to folder") == 1

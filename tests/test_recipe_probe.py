@@ -14,7 +14,7 @@ from PIL import Image
 from mindcv.config import ValidateConfig, parse_args
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors
 from mindcv.models import create_model
-from mindcv.recipe import open_weights
+from mindcv.recipe_weights import open_weights
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
 
@@ -98,7 +98,7 @@ def test_validate_probes_the_same_features_of_each_kind_of_checkpoint(images, fi
 def test_validate_probes_published_weights(images, files, run, monkeypatch, model):
     """Those without a classifier, and those with another number of classes than the images have."""
     kind = "released" if model.endswith(".fcmae") else "classifier"
-    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", lambda weights: files[kind])
+    monkeypatch.setattr("mindcv.recipe_weights.fetch_pretrained", lambda weights: files[kind])
     where = ["--model", model, "--pretrained", "True", "--data_dir", images, "--image_resize", 32]
     status, out, err = run("validate.py", *where, "--probe", "knn", "--probe_k", 3)
     assert status == 0 and out.startswith("Top_1_Accuracy: 1.0000"), err

@@ -199,7 +199,7 @@ def test_validate_all_measures_all_published_tags_with_a_classifier(images, chec
         fetched.append(weights.name)
         return checkpoints / "0.ckpt"
 
-    monkeypatch.setattr("mindcv.recipe.fetch_pretrained", fetch)
+    monkeypatch.setattr("mindcv.recipe_weights.fetch_pretrained", fetch)
     table = tmp_path / "t.csv"
     command = ["--models", "convnextv2_att?", "convnext_atto", "--data_dir", images, "--results_csv", table]
     recipe = tmp_path / "recipe.yaml"

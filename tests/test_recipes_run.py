@@ -10,17 +10,13 @@ from PIL import Image
 
 from mindcv.config import PretrainConfig, TrainConfig, parse_args
 from mindcv.engine import steps_per_epoch
-from mindcv.recipe import (
-    build_lr_table,
-    build_model,
-    build_trainer,
-    build_training_loader,
-)
+from mindcv.recipe import build_lr_table, build_trainer, build_training_loader
 from mindcv.recipe_pretraining import (
     build_masked_autoencoder,
     build_pretraining_loader,
     build_pretraining_trainer,
 )
+from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import Group
 
 ROOT = Path(__file__).parents[1]

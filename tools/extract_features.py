@@ -19,8 +19,9 @@ from mindcv.data import Compose, UnreadableImages, create_transforms, images_in_
 from mindcv.engine import say_compiling
 from mindcv.engine.feature_file import classes_of_sub_folders, write_features
 from mindcv.engine.features import FeatureRows, extract_from_files
-from mindcv.recipe import open_backbone_weights, prepare_device, read_config
+from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_probe import build_feature_network
+from mindcv.recipe_weights import open_backbone_weights
 from mindcv.utils.cli import run_script
 from mindcv.utils.files import ensure_writable
 

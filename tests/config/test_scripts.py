@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv import recipe, recipe_analysis, recipe_probe, recipe_validate
+from mindcv import recipe, recipe_analysis, recipe_probe, recipe_validate, recipe_weights
 from mindcv.config import (
     PREPROCESSING,
     AnalyzeConfig,
@@ -218,8 +218,8 @@ def options_read(script, argv, monkeypatch):
     module_of.loader.exec_module(module)
     contents = CheckpointContents({}, {"options": {"model": "convnext_atto"}})
     monkeypatch.setattr(recipe, "parse_command_line", lambda config_class: config)
-    monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
-    monkeypatch.setattr(recipe, "open_backbone", lambda *args, **keywords: contents)
+    monkeypatch.setattr(recipe_weights, "open_checkpoint", lambda *args, **keywords: contents)
+    monkeypatch.setattr(recipe_weights, "open_backbone", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe_probe, "fill_weights", lambda *args, **keywords: None)
     for name in ("fill_weights", "classify", "extract_from_files", "draw_heat_maps"):
         monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
@@ -271,7 +271,7 @@ def test_training_reads_every_option_it_accepts():
     read = set(
         names_in(
             *("train.py", "mindcv/resume.py"),
-            *(f"mindcv/recipe{part}.py" for part in ("", "_checks", "_data", "_callbacks")),
+            *(f"mindcv/recipe{part}.py" for part in ("", "_weights", "_checks", "_data", "_callbacks")),
         )
     )
     unread = used_options(TrainConfig).keys() - read - set(PREPROCESSING)
@@ -279,6 +279,7 @@ def test_training_reads_every_option_it_accepts():
 
 
 def test_export_reads_every_option_it_accepts():
-    read = set(names_in("tools/export.py", *(f"mindcv/recipe{part}.py" for part in ("", "_classes", "_export"))))
+    parts = ("", "_weights", "_classes", "_export")
+    read = set(names_in("tools/export.py", *(f"mindcv/recipe{part}.py" for part in parts)))
     unread = used_options(ExportConfig).keys() - {"config", *PREPROCESSING} - read
     assert unread == set(), "accepted, but never read"

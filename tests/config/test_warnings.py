@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv import recipe
+from mindcv import recipe_weights
 from mindcv.config import InferConfig, RunConfig, TrainConfig, ValidateConfig, parse_args
 from mindcv.config.parsing import options_of
 from mindcv.config.warnings import _HAS_EFFECT, _SUSPICIOUS
@@ -156,11 +156,11 @@ def test_completed_checks_an_option_that_the_checkpoint_decides():
 def test_open_weights_warns_when_a_recipe_replaces_the_preprocessing_of_a_checkpoint(tmp_path, monkeypatch, capsys):
     held = {"model": "convnext_atto", "image_resize": 160, "crop_pct": 0.9, "mean": [1.0, 2.0, 3.0]}
     contents = CheckpointContents({}, {"options": held})
-    monkeypatch.setattr(recipe, "open_checkpoint", lambda *args, **keywords: contents)
+    monkeypatch.setattr(recipe_weights, "open_checkpoint", lambda *args, **keywords: contents)
     path = tmp_path / "recipe.yaml"
     path.write_text("image_resize: 224\nmean: [1, 2, 3]\n")
     config = parse_args(["-c", str(path), "--ckpt_path", "a.ckpt", "--crop_pct", "1"], ValidateConfig)
-    completed, *_ = recipe.open_weights(config)
+    completed, *_ = recipe_weights.open_weights(config)
     assert (completed.image_resize, completed.crop_pct) == (224, 1)
     assert capsys.readouterr().err == (
         f"warning: image_resize: 224 of {path}:1 is used, and not 160, which the weights were trained with\n"

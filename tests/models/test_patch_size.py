@@ -13,8 +13,9 @@ from mindcv.data import create_dataset
 from mindcv.models import FCMAE, ConvNeXtFeatures, pack_for_inference, random_mask
 from mindcv.models.complexity import count_macs
 from mindcv.models.convnext import ConvNeXt
-from mindcv.recipe import build_model, build_teacher, checkpoint_metadata, open_weights
+from mindcv.recipe import build_teacher, checkpoint_metadata
 from mindcv.recipe_pretraining import build_masked_autoencoder
+from mindcv.recipe_weights import build_model, open_weights
 from mindcv.utils.errors import CheckpointError, ConfigError, UserError
 
 SIZES = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16), "num_classes": 5}
@@ -137,7 +138,7 @@ def test_build_model_and_metadata_follow_the_option_patch_size():
 @pytest.mark.parametrize("config_class", [ValidateConfig, InferConfig])
 def test_open_weights_reads_patch_size_from_the_checkpoint(monkeypatch, config_class):
     held = {"options": {"model": "convnextv2_atto", "patch_size": 2}}
-    monkeypatch.setattr("mindcv.recipe.open_checkpoint", lambda path, ema: CheckpointContents({}, held))
+    monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", lambda path, ema: CheckpointContents({}, held))
     argv = ["--ckpt_path", "a.ckpt", *(["--image_path", "a.png"] if config_class is InferConfig else [])]
     config, _, _ = open_weights(parse_args(argv, config_class))
     assert config.patch_size == 2 and "patch_size" in config.completed_later()
