@@ -194,7 +194,8 @@ class Validation(Callback):
         if not self._has_compiled:
             say_compiling("the network for validation")
             self._has_compiled = True
-        result = evaluate(self.network, self.loader, self.num_classes, self.group, interruption=self.interruption)
+        on_batch = self.interruption and self.interruption.stop_validation
+        result = evaluate(self.network, self.loader, self.num_classes, self.group, on_batch=on_batch)
         progress.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
         logger.info(
             "epoch %d/%d validated: %s", progress.epoch, progress.num_epochs, "  ".join(_named(progress.metrics))

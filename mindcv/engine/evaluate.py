@@ -16,13 +16,11 @@ from tqdm import tqdm
 from mindcv.data import ImageLoader
 from mindcv.data.loader import check_loader
 from mindcv.engine.calibration import Calibration, measure_calibration
-from mindcv.engine.interruption import Interruption
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.engine.predictions import PredictionLog, Predictions
 from mindcv.engine.views import TTA_MODES, average_views, crops_per_image, predict_views
 from mindcv.utils.checks import check_int, check_kind, check_name, check_network
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import Interrupted
 
 __all__ = ["Evaluation", "OnBatch", "evaluate", "predict"]
 
@@ -84,7 +82,6 @@ def evaluate(
     num_classes: int,
     group: Group,
     progress: bool = False,
-    interruption: Optional[Interruption] = None,
     classes: Optional[np.ndarray] = None,
     on_batch: Optional[OnBatch] = None,
     tta: str = "none",
@@ -97,18 +94,16 @@ def evaluate(
         num_classes: width of the logits.
         group: the processes that evaluate together.
         progress: show a progress bar.
-        interruption: checked after each batch.
         classes: ascending labels of the only classes to predict. The logits of other classes are dropped, and the
             counts number these classes from 0. None means all classes.
         on_batch: called with the images as the loader gives them, the labels [B] and the logits [B, K] of each batch of
             this process, in the order of the data set. K is the number of the classes that are counted. With several
-            views, the logits are the logarithms of the mean probabilities.
+            views, the logits are the logarithms of the mean probabilities. It may raise an exception to stop.
         tta: mode of test-time augmentation: 'none'; 'flip', which averages the predictions for each image and its
             mirror image; or 'ten_crop', for which the loader gives five crops of each image, [B, 5, C, H, W] (see
             `transforms_imagenet_eval`).
 
     Raises:
-        Interrupted: a signal asked to stop.
         DataError: an image cannot be read.
         UserError: an argument of another type, or another process has failed.
     """
@@ -131,16 +126,11 @@ def evaluate(
         if on_batch is not None:
             on_batch(images, labels, logits)
 
-    images_per_s = group.together(_for_each_batch, loader, count, progress, interruption) * group.size
+    images_per_s = group.together(_for_each_batch, loader, count, progress) * group.size
     return Evaluation(counts.summed(group), images_per_s, log.gathered(group))
 
 
-def _for_each_batch(
-    loader: ImageLoader,
-    count: Callable[[np.ndarray, np.ndarray], None],
-    progress: bool,
-    interruption: Optional[Interruption],
-) -> float:
+def _for_each_batch(loader: ImageLoader, count: Callable[[np.ndarray, np.ndarray], None], progress: bool) -> float:
     """Call `count` with the images and labels of each batch of this process, and return its images per second."""
     start, num_images, timed_from = time.perf_counter(), 0, 0
     batches = tqdm(
@@ -156,8 +146,5 @@ def _for_each_batch(
         if number == 0 and loader.get_dataset_size() > 1:
             # The first batch includes the compilation.
             start, timed_from = time.perf_counter(), num_images
-        if interruption is not None and interruption.signal:
-            name = interruption.signal.name
-            raise Interrupted(interruption.signal, f"by {name} in a validation; --resume auto repeats that")
     seconds = max(time.perf_counter() - start, 1e-9)
     return (num_images - timed_from) / seconds

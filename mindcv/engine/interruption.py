@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Optional
 
+import numpy as np
+
+from mindcv.utils.errors import Interrupted
 from mindcv.utils.logger import logger
 from mindcv.utils.streams import gone_streams, silence
 
@@ -45,6 +48,15 @@ class Interruption:
             yield
         finally:
             self._stop_listening(*self._before)
+
+    def stop_validation(self, *_: np.ndarray) -> None:
+        """Stop a validation if a signal has asked to. `evaluate` calls it after each batch (`on_batch`).
+
+        Raises:
+            Interrupted: a signal has.
+        """
+        if self.signal is not None:
+            raise Interrupted(self.signal, f"by {self.signal.name} in a validation; --resume auto repeats that")
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         is_first, name = self.signal is None, signal.Signals(number).name

@@ -192,7 +192,7 @@ def test_evaluate_stops_after_the_batch_in_which_a_signal_arrives(data):
     images, labels, weight = data
     network, interruption = Linear(weight), Interruption()
     loader = Loader(images, labels, 2)
-    assert evaluate(network, loader, 3, Group(), interruption=interruption).counts.num_images == 11
+    assert evaluate(network, loader, 3, Group(), on_batch=interruption.stop_validation).counts.num_images == 11
     given = []
 
     def batches():
@@ -204,5 +204,5 @@ def test_evaluate_stops_after_the_batch_in_which_a_signal_arrives(data):
 
     loader.batches = batches
     with pytest.raises(Interrupted, match="by SIGINT in a validation; --resume auto repeats that") as raised:
-        evaluate(network, loader, 3, Group(), interruption=interruption)
+        evaluate(network, loader, 3, Group(), on_batch=interruption.stop_validation)
     assert given == [0, 1, 2] and raised.value.status == 130

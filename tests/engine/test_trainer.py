@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from mindcv.engine import (
     CheckpointManager,
     Checkpoints,
     EarlyStopping,
+    Interruption,
     MetricsTable,
     ProgressLog,
     Trainer,
@@ -31,7 +33,7 @@ from mindcv.loss import create_loss
 from mindcv.models.layers import Dense, LayerNorm
 from mindcv.optim import create_optimizer
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import Interrupted, UserError
 
 
 class Step:
@@ -226,6 +228,14 @@ def test_validation_measures_the_trained_weights_when_due(capsys):
     np.testing.assert_array_equal(network.bias.asnumpy(), [1, 0, 0])
     lines = [line for line in capsys.readouterr().err.splitlines() if "validated" in line]
     assert lines[0] == f"epoch 2/5 validated: val_loss {loss:.4f}  top_1 1.0000  top_5 1.0000"
+
+
+def test_validation_stops_when_a_signal_has_arrived():
+    interruption, network = Interruption(), Alternating()
+    interruption.signal = signal.SIGTERM
+    validation = Validation({"bias": network.bias}, network, Loader(2), 3, interruption=interruption)
+    with pytest.raises(Interrupted, match="by SIGTERM in a validation; --resume auto repeats that"):
+        validation.on_epoch_end(RunProgress(1, 1, 1))
 
 
 def test_checkpoints_are_saved_when_due(tmp_path, capsys):
