@@ -1,6 +1,6 @@
 """Analysis of a network's features: how different the channels of each block are, and what the maps look like.
 
-Source: "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3.2.
+Source: "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 4.
 """
 
 from __future__ import annotations

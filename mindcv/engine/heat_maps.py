@@ -1,7 +1,7 @@
 """Heat maps of what a classifier looks at, by Grad-CAM and Eigen-CAM.
 
 Sources: "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", arXiv 1610.02391, and
-"Eigen-CAM: Class Activation Map using Principal Components", arXiv 2008.00299.
+"Eigen-CAM: Class Activation Map using Principal Components", arXiv 2008.00299. Decision 0086 says what they leave open.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FCMAE, the fully convolutional masked autoencoder that pre-trains ConvNeXt V2.
 
-"ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3.1. Patches of an
+"ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3. Patches of an
 image are removed, the encoder sees the others, and a small decoder predicts the pixels of the removed ones.
 """
 
@@ -254,7 +254,7 @@ def _backbone(encoder: Union[str, ConvNeXt], in_channels: int, stem_patch_size: 
         )
     if not any(name.endswith("grn.gamma") for name in encoder.parameters_dict()):
         logger.warning(
-            "the encoder has no GRN: the paper (arXiv 2301.00808, section 3.2) finds that the features of a ConvNeXt "
+            "the encoder has no GRN: the paper (arXiv 2301.00808, section 4) finds that the features of a ConvNeXt "
             "without it collapse in masked pre-training, and a ConvNeXt V2 is better"
         )
     return encoder

@@ -16,7 +16,8 @@ class GRN(Layer):
 
     The sums are always float32. In float16 the sum of squares over a 56x56 map can overflow.
 
-    Source: "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 3.2.
+    Source: "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", arXiv 2301.00808, section 4,
+    algorithm 1.
     """
 
     def __init__(self, channels: int):

@@ -1,6 +1,6 @@
 """The encoder of FCMAE in the plain layers: it computes the whole map and sets what is removed to 0.
 
-The paper (arXiv 2301.00808, section 3.1) replaces each convolution by a submanifold sparse one, which reads and writes
+The paper (arXiv 2301.00808, section 3) replaces each convolution by a submanifold sparse one, which reads and writes
 visible cells only. A dense convolution gives the same numbers when removed cells are 0 before it and after it.
 """
 
