@@ -140,7 +140,7 @@ def test_tool_writes_a_backbone(run, network, checkpoint, tmp_path, rng):
 def test_file_that_differs_from_the_network_is_not_kept(run, checkpoint, tmp_path, monkeypatch):
     dst = tmp_path / "atto.onnx"
     dst.write_text("an earlier file")
-    monkeypatch.setattr("mindcv.export.onnx_network._NORM_EPSILON", 0.1)
+    monkeypatch.setattr("mindcv.export.onnx_network.EPSILON", 0.1)
     status, _, err = run("--ckpt_path", checkpoint, "--dst", dst)
     assert status == 1 and "error: the outputs of the exported file differ from those of the network by up to" in err
     assert os.listdir(tmp_path) == ["atto.onnx"] and dst.read_text() == "an earlier file"

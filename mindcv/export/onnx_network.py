@@ -26,13 +26,12 @@ from mindcv.models.layers import (
 )
 from mindcv.models.layers.cpu.depthwise import FourierDepthwiseConv
 from mindcv.models.layers.depthwise import OperatorDepthwiseConv
+from mindcv.models.layers.epsilon import EPSILON
 from mindcv.utils.errors import UserError
 
 __all__ = ["OnnxNetwork"]
 
 _FIRST, _LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # permutations to channels-first and to channels-last
-_GRN_EPSILON = 1e-6
-_NORM_EPSILON = 1e-6
 
 
 class OnnxNetwork:
@@ -131,7 +130,7 @@ class OnnxNetwork:
         gamma = self._weight(f"{name}.gamma", cell.gamma.asnumpy())
         beta = self._weight(f"{name}.beta", cell.beta.asnumpy())
         # The statistics are float32 in float16 too: that is the default of the operator (stash_type).
-        return self.graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=_NORM_EPSILON)
+        return self.graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=EPSILON)
 
     def _dense(self, name: str, cell: Dense, x: str) -> str:
         return self._product(name, cell.weight.asnumpy(), cell.bias.asnumpy(), x)
@@ -182,7 +181,7 @@ class OnnxNetwork:
             "ReduceL2", graph.cast(x, np.float32) if is_half else x, graph.constant([1, 2], np.int64), keepdims=1
         )
         mean = graph.add("ReduceMean", g, graph.constant([-1], np.int64), keepdims=1)
-        n = graph.add("Div", g, graph.add("Add", mean, graph.constant(_GRN_EPSILON, np.float32)))
+        n = graph.add("Div", g, graph.add("Add", mean, graph.constant(EPSILON, np.float32)))
         scale = graph.add("Mul", n, graph.weight(f"{name}.gamma", cell.gamma.asnumpy()))
         scale = graph.add("Add", scale, graph.constant(1, np.float32))
         return graph.add("Mul", x, graph.cast(scale, self.dtype) if is_half else scale)

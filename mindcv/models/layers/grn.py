@@ -3,6 +3,7 @@
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
+from mindcv.models.layers.epsilon import EPSILON
 from mindcv.models.layers.layer import Layer
 
 __all__ = ["GRN"]
@@ -36,5 +37,5 @@ class GRN(Layer):
         x32 = ops.cast(x, ms.float32)
         energy = ops.ReduceSum(True)(x32 * x32, (1, 2))
         g = ops.sqrt(ops.maximum(energy, self.energy_floor))
-        n = g / (ops.ReduceMean(True)(g, -1) + 1e-6)
+        n = g / (ops.ReduceMean(True)(g, -1) + EPSILON)
         return ops.cast(x32 * (self.gamma * n + 1.0) + self.beta, x.dtype)

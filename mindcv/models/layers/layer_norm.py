@@ -5,11 +5,10 @@ from mindspore import Parameter, ops
 from mindspore.common.initializer import initializer
 
 from mindcv.models.layers.cpu.select import layer_norm_forms
+from mindcv.models.layers.epsilon import EPSILON
 from mindcv.models.layers.layer_with_forms import LayerWithForms
 
 __all__ = ["LayerNorm"]
-
-_EPSILON = 1e-6
 
 
 class LayerNorm(LayerWithForms):
@@ -24,7 +23,7 @@ class LayerNorm(LayerWithForms):
         super().__init__(layer_norm_forms())
         self.gamma = Parameter(initializer("ones", (channels,), ms.float32), name="gamma")
         self.beta = Parameter(initializer("zeros", (channels,), ms.float32), name="beta")
-        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=_EPSILON)
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
 
     def extend_repr(self) -> str:
         """Return the number of channels for `repr`."""

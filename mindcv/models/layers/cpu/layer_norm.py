@@ -3,10 +3,9 @@
 from mindspore import nn, ops
 
 from mindcv.models.layers.cpu.sums import outer, spread_channels, sum_channels, sum_rows, times_vector
+from mindcv.models.layers.epsilon import EPSILON
 
 __all__ = ["ProductLayerNorm"]
-
-_EPSILON = 1e-6
 
 
 class ProductLayerNorm(nn.Cell):
@@ -34,7 +33,7 @@ class _SavingLayerNorm(nn.Cell):
         share = 1.0 / x.shape[1]
         centred = x - spread_channels(sum_channels(x) * share, x.shape[1])
         variance = sum_channels(ops.square(centred)) * share
-        factor = 1.0 / ops.sqrt(variance + _EPSILON)
+        factor = 1.0 / ops.sqrt(variance + EPSILON)
         return ops.bias_add(centred * outer(factor, gamma), beta), centred, factor
 
     def bprop(self, x, gamma, beta, out, dout):

@@ -18,6 +18,7 @@ from mindcv.models.layers.cpu.sums import (
     sum_rows,
     times_vector,
 )
+from mindcv.models.layers.epsilon import EPSILON
 
 __all__ = ["PerceptronV1", "PerceptronV2"]
 
@@ -144,7 +145,7 @@ class _SavingV2(_Perceptron):
 
     def response(self, g):
         """Return n = g / (mean of g over the channels + 1e-6)."""
-        return g / (self.mean(g, -1) + 1e-6)
+        return g / (self.mean(g, -1) + EPSILON)
 
     def bprop(self, x, w1, b1, gamma, beta, w2, b2, out, dout):
         z, cdf, g = out[1], out[2], out[3]
@@ -184,6 +185,6 @@ class _SavingV2(_Perceptron):
             dn: gradient of the response n.
             g: GRN's norms [N, 1, 4C].
         """
-        mean = self.mean(g, -1) + 1e-6
+        mean = self.mean(g, -1) + EPSILON
         dg = (dn - self.mean(dn * g, -1) / mean) / mean
         return dg / g  # g = sqrt(sum of h^2), so dg / dh = h / g.
