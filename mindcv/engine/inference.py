@@ -20,6 +20,7 @@ from mindcv.engine.fonts import TextPainter, printable
 from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.files import atomic_path
 from mindcv.utils.logger import logger
+from mindcv.utils.softmax import softmax
 
 __all__ = [
     "MAX_DRAWN",
@@ -28,7 +29,6 @@ __all__ = [
     "classify",
     "draw_predictions",
     "read_image",
-    "softmax",
 ]
 
 
@@ -95,12 +95,6 @@ def _most_probable(
     for path, row, indices in zip(paths, probabilities, order):
         names = tuple(class_names[i] for i in indices)
         yield Prediction(path, tuple(int(i) for i in indices), names, tuple(float(row[i]) for i in indices))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float64 [N, K], of logits [N, K]."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def read_image(path: str, transform: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -11,8 +11,9 @@ from mindspore import nn
 
 from mindcv.export.metadata import LOGITS, PROBABILITIES
 from mindcv.utils.errors import UserError
+from mindcv.utils.softmax import softmax
 
-__all__ = ["HALF_TOLERANCE", "TOLERANCE", "Comparison", "expected_outputs", "softmax"]
+__all__ = ["HALF_TOLERANCE", "TOLERANCE", "Comparison", "expected_outputs"]
 
 # Largest allowed difference in float32 and in float16. It is relative to the largest output if that is above 1.
 TOLERANCE = 1e-4
@@ -80,9 +81,3 @@ def expected_outputs(network: nn.Cell, images: np.ndarray, kind: str) -> list[np
     outputs = network(ms.Tensor(images))
     arrays = [output.asnumpy() for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
     return [softmax(array) for array in arrays] if kind == PROBABILITIES else arrays
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float64 [N, K], of logits [N, K]."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mindcv.engine.contact_sheet import restored_pixels
-from mindcv.engine.inference import softmax
 from mindcv.utils.random import stream
+from mindcv.utils.softmax import softmax
 
 __all__ = ["Example", "ExampleCollector"]
 
