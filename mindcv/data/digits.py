@@ -6,7 +6,7 @@ import numpy as np
 
 from mindcv.data.dataset import ArrayImages
 from mindcv.utils.checks import check_name
-from mindcv.utils.errors import UserError
+from mindcv.utils.extras import import_extra
 
 __all__ = ["read_digits"]
 
@@ -21,13 +21,8 @@ def read_digits(split: str) -> ArrayImages:
         UserError: the split is unknown, or scikit-learn is not installed.
     """
     check_name("split of digits", split, ("train", "val", "test"))
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError(
-            "data set 'digits' is part of scikit-learn, which is not installed: pip install \"mindcv[demo]\""
-        ) from None
-    digits = load_digits()
+    need = "data set 'digits' is part of scikit-learn, which is not installed"
+    digits = import_extra("sklearn.datasets", "demo", need).load_digits()
     is_held_out = np.arange(len(digits.target)) % 5 == 4
     numbers = np.flatnonzero(~is_held_out if split == "train" else is_held_out)
     images = np.rint(digits.images[numbers] * (255 / 16)).astype(np.uint8)

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, Optional, Union
 from mindcv.engine.callbacks import Callback, MetricsTable
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.run_folder import EVENT_FILES
-from mindcv.utils.errors import UserError
+from mindcv.utils.extras import import_extra
 from mindcv.utils.files import atomic_path
 
 __all__ = ["EventFile", "require_tensorboard"]
@@ -35,14 +35,10 @@ def require_tensorboard() -> _TensorBoard:
     Raises:
         UserError: tensorboard is not installed; names the extra.
     """
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError:
-        raise UserError(
-            'event files need TensorBoard: pip install "mindcv[tensorboard]", or leave tensorboard off'
-        ) from None
-    return _TensorBoard(Event, SessionLog, RecordWriter)
+    needed = ("tensorboard", "event files need TensorBoard", ", or leave tensorboard off")
+    protocol = import_extra("tensorboard.compat.proto.event_pb2", *needed)
+    writer = import_extra("tensorboard.summary.writer.record_writer", *needed)
+    return _TensorBoard(protocol.Event, protocol.SessionLog, writer.RecordWriter)
 
 
 class EventFile(Callback):

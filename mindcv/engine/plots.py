@@ -12,7 +12,7 @@ import numpy as np
 
 from mindcv.engine.calibration import Calibration
 from mindcv.engine.fonts import TextPainter, font_file_for, printable
-from mindcv.utils.errors import UserError
+from mindcv.utils.extras import import_extra
 from mindcv.utils.files import atomic_path
 
 __all__ = [
@@ -35,11 +35,7 @@ def require_matplotlib() -> ModuleType:
     Raises:
         UserError: it is not installed; names the extra.
     """
-    try:
-        from matplotlib import figure
-    except ImportError:
-        raise UserError('pictures of figures need matplotlib: pip install "mindcv[plots]"') from None
-    return figure
+    return import_extra("matplotlib.figure", "plots", "pictures of figures need matplotlib")
 
 
 def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.PathLike]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from mindcv.utils.errors import UserError
+from mindcv.utils.extras import import_extra
 
 __all__ = ["require_onnx", "require_onnxruntime"]
 
@@ -15,11 +15,7 @@ def require_onnx() -> ModuleType:
     Raises:
         UserError: it is not installed; names the extra.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise UserError('writing ONNX files needs the package onnx: pip install "mindcv[onnx]"') from None
-    return onnx
+    return import_extra("onnx", "onnx", "writing ONNX files needs the package onnx")
 
 
 def require_onnxruntime() -> ModuleType:
@@ -28,8 +24,4 @@ def require_onnxruntime() -> ModuleType:
     Raises:
         UserError: it is not installed; names the extra.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError('running ONNX files needs the package onnxruntime: pip install "mindcv[onnx]"') from None
-    return onnxruntime
+    return import_extra("onnxruntime", "onnx", "running ONNX files needs the package onnxruntime")
