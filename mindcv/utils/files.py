@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Union
@@ -45,13 +45,11 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
     """
     is_stream = _is_stream(path)
     path = Path(path) if is_stream else Path(os.path.realpath(path))
-    side = None
-    try:
+    with _saving(path) as register:
         folder = Path(tempfile.gettempdir()) if is_stream else path.parent
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_SIDE}", suffix=path.suffix, dir=folder)
-        side = Path(name)
-        _open_sides.add(side)
+        side = register(name)
         os.close(handle)
         yield side
         if is_stream:
@@ -62,13 +60,6 @@ def atomic_path(path: Union[str, os.PathLike]) -> Iterator[Path]:
         _fsync(side)
         os.replace(side, path)
         _fsync(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot save '{path}': {reason}; files that were saved before are complete") from error
-    finally:
-        if side is not None:
-            _remove(side)
-            _open_sides.discard(side)
 
 
 @contextmanager
@@ -84,11 +75,9 @@ def atomic_files(path: Union[str, os.PathLike]) -> Iterator[Path]:
         UserError: the block or the disk raised an OSError, because the disk is full or cannot be written to.
     """
     path = Path(os.path.realpath(path))
-    folder = None
-    try:
+    with _saving(path) as register:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}{_SIDE}", dir=path.parent))
-        _open_sides.add(folder)
+        folder = register(tempfile.mkdtemp(prefix=f".{path.stem}{_SIDE}", dir=path.parent))
         yield folder / path.name
         for entry in sorted(folder.rglob("*")):
             os.chmod(entry, (0o777 if entry.is_dir() else 0o666) & ~_umask())
@@ -99,13 +88,30 @@ def atomic_files(path: Union[str, os.PathLike]) -> Iterator[Path]:
                 shutil.rmtree(target)
             os.replace(entry, target)
         _fsync(path.parent)
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[Callable[[str], Path]]:
+    """Yield a function that takes note of the side file or temporary folder of `path`, and returns it as a `Path`.
+
+    It is removed when the block ends, if it still exists. An OSError of the block becomes a `UserError`.
+    """
+    sides = []
+
+    def register(name: str) -> Path:
+        sides.append(Path(name))
+        _open_sides.add(sides[-1])
+        return sides[-1]
+
+    try:
+        yield register
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot save '{path}': {reason}; files that were saved before are complete") from error
     finally:
-        if folder is not None:
-            _remove(folder)
-            _open_sides.discard(folder)
+        for side in sides:
+            _remove(side)
+            _open_sides.discard(side)
 
 
 def remove_side_files(folder: Union[str, os.PathLike]) -> None:

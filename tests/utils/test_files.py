@@ -165,6 +165,27 @@ def test_atomic_files_changes_nothing_when_the_block_raises(tmp_path):
     assert os.listdir(tmp_path) == ["model.onnx"] and path.read_text() == "old"
 
 
+@pytest.mark.parametrize("failing", ["the block", "mkdtemp", "fsync", "replace"])
+def test_atomic_files_reports_a_full_disk_in_one_sentence(tmp_path, monkeypatch, failing):
+    path = tmp_path / "model.mindir"
+    path.write_text("old")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for module, name in (("tempfile", "mkdtemp"), ("os", "fsync"), ("os", "replace")):
+        if name == failing:
+            monkeypatch.setattr(f"mindcv.utils.files.{module}.{name}", full)
+    with pytest.raises(UserError) as raised, atomic_files(path) as side:
+        side.write_text("half")
+        if failing == "the block":
+            full()
+    reason = "No space left on device"
+    assert str(raised.value) == f"cannot save '{path}': {reason}; files that were saved before are complete"
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["model.mindir"] and path.read_text() == "old"
+
+
 def test_remove_side_files_removes_temporary_folders(tmp_path):
     (tmp_path / ".model.part-x1").mkdir()
     (tmp_path / ".model.part-x1" / "model.onnx").write_text("x")
