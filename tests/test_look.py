@@ -5,8 +5,10 @@ import runpy
 import sys
 from pathlib import Path
 
+import colour_images
 import numpy as np
 import pytest
+from colour_images import COLOURS
 from PIL import Image
 
 from mindcv.config import AnalyzeConfig, InferConfig, parse_args
@@ -17,9 +19,7 @@ from mindcv.utils.cli import run_script
 from mindcv.utils.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
-PREPROCESSING = {"image_resize": 64, "crop_pct": 1.0, "interpolation": "bilinear", "in_channels": 3}
-PREPROCESSING |= {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+PREPROCESSING = {**colour_images.PREPROCESSING, "image_resize": 64}
 
 
 @pytest.fixture

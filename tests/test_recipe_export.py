@@ -7,10 +7,12 @@ import stat
 import sys
 from pathlib import Path
 
+import colour_images
 import mindspore as ms
 import numpy as np
 import onnxruntime
 import pytest
+from colour_images import COLOURS
 from PIL import Image
 
 from mindcv.convert import weight_parameters, write_ckpt
@@ -21,9 +23,7 @@ from mindcv.models import create_model
 from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
-COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
-PREPROCESSING = {"image_resize": 32, "crop_pct": 0.875, "interpolation": "bicubic", "in_channels": 3}
-PREPROCESSING |= {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+PREPROCESSING = {**colour_images.PREPROCESSING, "crop_pct": 0.875, "interpolation": "bicubic"}
 
 
 @pytest.fixture(scope="module")

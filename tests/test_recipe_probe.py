@@ -8,6 +8,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from colour_images import COLOURS, PREPROCESSING
 from mindspore import Tensor
 from PIL import Image
 
@@ -19,9 +20,6 @@ from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
-PREPROCESSING = {"image_resize": 32, "crop_pct": 1.0, "interpolation": "bilinear", "in_channels": 3}
-PREPROCESSING |= {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 
 
 @pytest.fixture

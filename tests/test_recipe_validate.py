@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import colour_images
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -19,8 +20,7 @@ from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
 CLASSES = imagenet_wordnet_ids()[:3]
-PREPROCESSING = {"image_resize": 32, "crop_pct": 0.8, "interpolation": "bilinear", "in_channels": 3}
-PREPROCESSING |= {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+PREPROCESSING = {**colour_images.PREPROCESSING, "crop_pct": 0.8}
 METADATA = {
     "options": {"model": "convnext_atto", "num_classes": 3, **PREPROCESSING},
     "class_to_idx": {name: label for label, name in enumerate(CLASSES)},

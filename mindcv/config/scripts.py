@@ -83,6 +83,11 @@ class _WeightsConfig(RunConfig):
         return ("model", "num_classes", "patch_size", "val_fraction", "seed", "train_split", *PREPROCESSING)
 
 
+def _required_with_weights(*names: str) -> Mapping[str, str]:
+    """Return the required options of a script that needs weights and `names`, as in `RunConfig.required`."""
+    return {**_WeightsConfig.required, **dict.fromkeys(names, "required")}
+
+
 @dataclass
 class ValidationConfig(_WeightsConfig):
     """The scripts that measure classifiers on validation images."""
@@ -210,7 +215,7 @@ class InferConfig(_WeightsConfig):
         "stage of the model (0 to 3) whose map explain shows; the map of an earlier stage has more and smaller cells",
         choices=(0, 1, 2, 3),
     )
-    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "image_path": "required"}
+    required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path")
     script: ClassVar[str] = "infer.py"
 
 
@@ -227,11 +232,7 @@ class ExtractConfig(_WeightsConfig):
         "", "folder of images, whose sub-folders are the classes; images outside of them have the label -1"
     )
     output: str = _extract("", "output file for the features of the images; its name ends in .npz or .safetensors")
-    required: ClassVar[Mapping[str, str]] = {
-        **_WeightsConfig.required,
-        "image_path": "required",
-        "output": "required",
-    }
+    required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output")
     script: ClassVar[str] = "tools/extract_features.py"
 
 
@@ -256,11 +257,7 @@ class AnalyzeConfig(_WeightsConfig):
         1000, "largest number of images to analyze, taken evenly from the sorted files; None means all", low=1)
     num_drawn: int = _analyze(2, "number of images whose feature maps are drawn; 0 means none", low=0)
     # fmt: on
-    required: ClassVar[Mapping[str, str]] = {
-        **_WeightsConfig.required,
-        "image_path": "required",
-        "output_dir": "required",
-    }
+    required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output_dir")
     script: ClassVar[str] = "tools/analyze.py"
 
 
@@ -297,7 +294,7 @@ class ExportConfig(_WeightsConfig):
         "four images", is_verbatim=True)
     class_names_file: str = _export("", "text file with the name of one class of the checkpoint in each line")
     # fmt: on
-    required: ClassVar[Mapping[str, str]] = {**_WeightsConfig.required, "dst": "required"}
+    required: ClassVar[Mapping[str, str]] = _required_with_weights("dst")
     script: ClassVar[str] = "tools/export.py"
 
 
