@@ -168,7 +168,7 @@ def log_run(
     steps = f"{counted(progress.steps_per_epoch, 'step')} of {progress.images_per_step}"
     images, epochs = counted(len(dataset), "image"), counted(config.epoch_size, "epoch")
     logger.info("%s, %s an epoch, %s, into %s", images, steps, epochs, Path(config.ckpt_save_dir))
-    left_out = group.size * images_left_out(loader, config.gradient_accumulation_steps, dataset.get_dataset_size())
+    left_out = images_left_out(loader, config.gradient_accumulation_steps, len(dataset), group.size)
     if left_out:
         told = "images left out of each epoch, because they do not fill a step: %d (see drop_remainder)"
         logger.info(told, left_out)

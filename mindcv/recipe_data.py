@@ -93,7 +93,7 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
         num_parallel_workers=num_workers(config),
         **config.subset("batch_size", "drop_remainder", "skip_corrupt"),
         **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
-        **config.subset("cutmix_minmax"),
+        **config.subset("cutmix_minmax", "mixup_group_size"),
     )
     return dataset, loader
 

@@ -51,6 +51,7 @@ def read_training_config(config_class: type[_Config] = TrainConfig) -> tuple[_Co
         _check_script(config, path, snapshot)
         config = _completed(config, path, snapshot.description.config)
         logger.info("resuming '%s': epoch %d, step %d", path, snapshot.progress.epoch, snapshot.progress.step)
+        _tell_other_division(snapshot)
         if config.loss.startswith("asl"):  # its operators are not steady: decision 0071
             logger.warning("the asymmetric losses are not steady to the last bit: the run may go on slightly otherwise")
     else:
@@ -258,6 +259,20 @@ def _tell_changed(config: RunConfig, before: Mapping[str, Any]) -> None:
         "1 option is" if len(changed) == 1 else f"{len(changed)} options are",
         listed,
         "; leave --config out to keep the options of the interrupted run" if in_recipe else "",
+    )
+
+
+def _tell_other_division(snapshot: Snapshot) -> None:
+    """Warn about a run whose images an earlier version divided between several processes in another way."""
+    before, images_per_step = snapshot.description.config, snapshot.progress.images_per_step
+    images_per_process = before.get("batch_size", images_per_step) * before.get("gradient_accumulation_steps", 1)
+    if snapshot.description.division == RunDescription.division or images_per_step <= images_per_process:
+        return
+    is_mixed = before.get("mixup") or before.get("cutmix") or before.get("cutmix_minmax")
+    logger.warning(
+        "the saved run was made by an earlier version of mindcv, which divided the images of a step between processes "
+        "in another way%s: the resumed run will not be bit-identical to the original one",
+        " and mixed other images with each other" if is_mixed else "",
     )
 
 

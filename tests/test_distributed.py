@@ -17,7 +17,7 @@ import pytest
 from mindcv.engine.snapshot import SUFFIX, read_snapshot
 
 ROOT = Path(__file__).parent.parent
-# 100 images are 4 steps of 24, whatever the processes. All that is random is on but mixing: partners are a rank's own.
+# 100 images are 4 steps of 24, whatever the processes. All that is random is on. Groups of 4 images are mixed.
 OPTIONS = [
     "--config",
     "configs/convnextv2/convnextv2_atto_digits.yaml",
@@ -39,6 +39,12 @@ OPTIONS = [
     "0.25",
     "--re_value",
     "pixel",
+    "--mixup",
+    "0.8",
+    "--cutmix",
+    "1.0",
+    "--mixup_group_size",
+    "4",
     "--drop_path_rate",
     "0.2",
     "--val_interval",
@@ -257,6 +263,24 @@ def test_training_in_three_processes_gives_the_run_of_one(folder, alone):
     job = train(folder, 3, 8, name="three")
     assert job.end() == 0, job.said() + job.said(0)
     check_same(read_snapshot(alone / END), read_snapshot(folder / "three" / END))
+
+
+@pytest.mark.slow
+def test_training_that_accumulates_gives_the_run_of_one_large_batch(folder, alone):
+    job = train(folder, 1, 8, "--gradient_accumulation_steps", "3", name="accumulated")
+    assert job.end() == 0, job.said()
+    check_same(read_snapshot(alone / END), read_snapshot(folder / "accumulated" / END))
+
+
+@pytest.mark.slow
+def test_training_in_two_processes_divides_the_last_group_of_images(folder):
+    """The last step has 4 images, which are one group, and each process has two of them."""
+    snapshots = []
+    for num, batch_size in ((1, 24), (2, 12)):
+        job = train(folder, num, batch_size, "--drop_remainder", "False", "--mixup_mode", "pair", name=f"rest-{num}")
+        assert job.end() == 0, job.said() + job.said(0)
+        snapshots.append(read_snapshot(folder / f"rest-{num}" / f"convnextv2_atto-2_5{SUFFIX}"))
+    check_same(*snapshots)
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from PIL import Image
 from run_here import run_here
 
 from mindcv.config import TrainConfig
-from mindcv.convert import read_ckpt
+from mindcv.convert import read_ckpt, write_safetensors
+from mindcv.convert.safetensors_file import read_and_verify
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import SUFFIX, UNSAVED, RunDescription, Snapshot, find_newest, write_snapshot
 from mindcv.resume import check_save_dir, read_training_config
@@ -434,6 +435,30 @@ def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path
     assert line.count("->") == 4
     resumed(monkeypatch, "--seed", "3", "--resume", folder)
     assert capsys.readouterr().err.splitlines()[0].startswith("warning: 1 option is not as in the interrupted run, ")
+
+
+@pytest.mark.parametrize("batch_size, division, told", [(2, 1, True), (4, 1, False), (2, 2, False)])
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_resume_warns_of_a_run_that_an_earlier_version_divided_between_processes(
+    batch_size, division, told, mixup, tmp_path, monkeypatch, capsys
+):
+    """A step of the run has 4 images. Files of earlier versions have no field for the division."""
+    folder = save_run(tmp_path / "run", batch_size=batch_size, mixup=mixup)
+    (path,) = folder.iterdir()
+    if division == 1:
+        arrays, texts, _ = read_and_verify(path)
+        record = json.loads(texts["mindcv_run"])
+        assert record.pop("division") == 2
+        write_safetensors(path, arrays, {"mindcv_run": json.dumps(record)})
+    _, saved = resumed(monkeypatch, "--resume", folder)
+    assert saved.description.division == division
+    lines = [line for line in capsys.readouterr().err.splitlines() if "earlier version" in line]
+    assert len(lines) == told
+    if told:
+        mixed = " and mixed other images with each other" if mixup else ""
+        assert lines[0].endswith(
+            f"in another way{mixed}: the resumed run will not be bit-identical to the original one"
+        )
 
 
 def test_resume_auto_refuses_a_folder_with_checkpoints_and_no_snapshot(tmp_path, monkeypatch):

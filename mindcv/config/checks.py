@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.data.five_crop import five_crop_problem
+from mindcv.data.mixup import group_size_problem
 from mindcv.export.metadata import EXPORT_FORMATS
 from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
@@ -294,6 +295,11 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
         ("opt", "use_nesterov", "momentum"),
         "use_nesterov",
         lambda c: nesterov_momentum_problem(c.opt, c.use_nesterov, c.momentum),
+    ),
+    (
+        ("mixup_group_size", "batch_size"),
+        "mixup_group_size",
+        lambda c: group_size_problem(c.mixup_group_size, c.batch_size) if c.mixup_group_size else "",
     ),
     (
         ("mask_patch_size", "patch_size"),

@@ -251,6 +251,9 @@ class RunConfig:
     mixup_mode: str = _augment(
         "batch", "how often mixup and CutMix draw new random numbers: once for each batch, pair of images or image",
         choices=MIXUP_MODES)
+    mixup_group_size: Optional[int] = _augment(
+        None, "number of images of a batch that mixup and CutMix mix with each other, as if they were a batch of their "
+        "own; it must divide batch_size; None means the whole batch", low=1)
     mixup_switch_prob: float = _augment(
         0.5, "probability of CutMix instead of mixup when both are on", low=0, high=1)
     mixup_off_epoch: int = _augment(

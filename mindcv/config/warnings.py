@@ -62,6 +62,13 @@ _SUSPICIOUS: tuple[tuple[Sequence[str], _Test, Callable[[Any], str]], ...] = (
         lambda c: _is_mixed(c) and c.batch_size == 1,
         lambda c: "mixup and cutmix have no effect with batch_size 1: an image is mixed with another one of its batch",
     ),
+    (
+        ("mixup", "cutmix", "cutmix_minmax", "mixup_group_size"),
+        lambda c: _is_mixed(c) and c.mixup_group_size == 1,
+        lambda c: (
+            "mixup and cutmix have no effect with mixup_group_size 1: an image is mixed with another one of its group"
+        ),
+    ),
     *(
         (
             (name,),
@@ -175,7 +182,7 @@ _HAS_EFFECT: dict[str, tuple[_Test, str]] = {
     **dict.fromkeys(("ema_decay", "ema_warmup", "val_ema"), _AVERAGES),
     **dict.fromkeys(("warmup_factor", "warmup_lr"), _WARMS_UP),
     **dict.fromkeys(("re_scale", "re_ratio", "re_value", "re_count", "re_max_attempts"), _ERASES),
-    **dict.fromkeys(("mixup_mode", "cutmix_prob", "mixup_off_epoch"), _MIXES),
+    **dict.fromkeys(("mixup_mode", "cutmix_prob", "mixup_off_epoch", "mixup_group_size"), _MIXES),
     **dict.fromkeys(("distillation_type", "distillation_alpha", "distillation_tau"), _DISTILLS),
     "mixup_switch_prob": (
         lambda c: c.mixup > 0 and (c.cutmix > 0 or c.cutmix_minmax is not None),

@@ -21,7 +21,7 @@ from mindcv.data.batch_memory import BatchMemory
 from mindcv.data.constants import Purpose
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
-from mindcv.data.sampler import epoch_order, samples_per_rank
+from mindcv.data.sampler import Share, epoch_order
 from mindcv.data.splits import Splitter
 from mindcv.data.transform_base import Compose
 from mindcv.utils.errors import DataError, UserError
@@ -149,10 +149,12 @@ class BatchMaker:
 
     Args:
         reader: reader of the samples.
-        batch_size: number of samples in a batch.
+        batch_size: number of samples in a batch, without their splits.
         drop_remainder: whether to leave out a smaller last batch.
-        is_training: whether to pad the shards to equal length (see `epoch_order`) and to repeat samples.
-        mixup: mixer of each batch, or None.
+        is_training: whether the samples are divided between ranks as for training (see `Share`) and are repeated.
+        mixup: mixer of each group of images, or None.
+        group_size: number of consecutive images that are mixed with each other. It divides `batch_size`. None means
+            `batch_size`.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class BatchMaker:
         drop_remainder: bool = False,
         is_training: bool = False,
         mixup: Optional[Mixup] = None,
+        group_size: Optional[int] = None,
     ):
         self.reader = reader
         self.dataset = reader.dataset
@@ -169,9 +172,16 @@ class BatchMaker:
         self.drop_remainder = drop_remainder
         self.is_training = is_training
         self.mixup = mixup
-        ranks = {"rank": self.dataset.shard_id, "num_ranks": self.dataset.num_shards}
-        self.num_samples = count = samples_per_rank(len(self.dataset), **ranks, pad=is_training)
-        self.num_batches = count // batch_size if drop_remainder else -(-count // batch_size)
+        self.group_size = batch_size if group_size is None else group_size
+        self.share = Share(
+            len(self.dataset),
+            batch_size,
+            is_training,
+            self.dataset.shard_id,
+            self.dataset.num_shards,
+            None if mixup is None else self.group_size,
+        )
+        self.num_batches = self.share.num_batches(drop_remainder)
 
     @property
     def num_splits(self) -> int:
@@ -184,17 +194,15 @@ class BatchMaker:
         return self.reader.num_replaced
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the samples of an epoch in order (see `epoch_order`)."""
+        """Return the samples that this rank reads in an epoch, in order (see `epoch_order`)."""
         dataset = self.dataset
         return epoch_order(
             len(dataset),
+            self.share.positions(),
             seed=dataset.seed,
             epoch=epoch,
             shuffle=dataset.shuffle,
             num_repeats=dataset.num_aug_repeats if self.is_training else 0,
-            rank=dataset.shard_id,
-            num_ranks=dataset.num_shards,
-            pad=self.is_training,
         )
 
     def count_values(self, order: np.ndarray, number: int) -> int:
@@ -223,7 +231,21 @@ class BatchMaker:
             DataError: an image cannot be read or decoded.
             UserError: the transforms do not return arrays of one shape.
         """
-        samples = order[number * self.batch_size : (number + 1) * self.batch_size]
+        own, read = self.share.batch(number), self.share.read(number)
+        first = number * self.batch_size
+        images, labels = self._read(order[first : first + len(read)], epoch, empty if read == own else _allocate)
+        if self.mixup is None:
+            return images, labels
+        labels = self._mix(images, labels, epoch, read.start)
+        if read == own:
+            return images, labels
+        rows = slice(own.start - read.start, own.stop - read.start)
+        own_images = empty((len(own), *images.shape[1:]))
+        own_images[...] = images[rows]
+        return own_images, labels[rows]
+
+    def _read(self, samples: np.ndarray, epoch: int, empty: Allocator) -> Batch:
+        """Return the images and labels of samples, which are rows of an order."""
         num_splits = self.num_splits
         images, labels = None, []
         for row, (index, repeat) in enumerate(samples.tolist()):
@@ -238,11 +260,21 @@ class BatchMaker:
             labels.append(label)
         images = images.reshape(-1, *images.shape[2:])
         labels = np.concatenate([np.asarray(labels)] * num_splits)
-        labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
-        if self.mixup is None:
-            return images, labels
-        rng = stream(self.dataset.seed, Purpose.MIX, epoch, number, self.dataset.shard_id)
-        return self.mixup(images, labels, rng, epoch, in_place=True)
+        return images, labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+
+    def _mix(self, images: np.ndarray, labels: np.ndarray, epoch: int, start: int) -> np.ndarray:
+        """Mix each group of images in place, and return the mixed labels.
+
+        The first image is the first one of a group. It is at position `start` in the order of the epoch. The random
+        numbers belong to the number of the group in the epoch, which does not depend on ranks and batches.
+        """
+        targets = []
+        for first in range(0, len(images), self.group_size):
+            group = slice(first, first + self.group_size)
+            # The last integer was once the rank. It stays 0, so that the numbers of one process stay.
+            rng = stream(self.dataset.seed, Purpose.MIX, epoch, (start + first) // self.group_size, 0)
+            targets.append(self.mixup(images[group], labels[group], rng, epoch, in_place=True)[1])
+        return np.concatenate(targets)
 
     def _check_image(self, image: Any, shape: tuple[int, ...], index: int) -> None:
         if not isinstance(image, np.ndarray) or image.shape != shape:

@@ -16,7 +16,7 @@ import numpy as np
 from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, prefetch
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.foreign import as_image_dataset
-from mindcv.data.mixup import Mixup
+from mindcv.data.mixup import Mixup, group_size_problem
 from mindcv.data.sampler import epoch_order
 from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
@@ -80,8 +80,8 @@ class ImageLoader(ds.GeneratorDataset):
         It is for evaluation, where each sample occurs once. Sample i of the result goes to rank i % size.
         """
         dataset = self._maker.dataset
-        order = {"seed": dataset.seed, "epoch": epoch, "shuffle": dataset.shuffle, "num_repeats": 0}
-        return epoch_order(len(dataset), **order, rank=0, num_ranks=1, pad=False)[:, 0]
+        options = {"seed": dataset.seed, "epoch": epoch, "shuffle": dataset.shuffle, "num_repeats": 0}
+        return epoch_order(len(dataset), np.arange(len(dataset)), **options)[:, 0]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch with which new iterators begin. Order and augmentation depend on the epoch."""
@@ -149,11 +149,13 @@ def create_loader(
     mixup_mode: str = "batch",
     cutmix_minmax: Optional[Sequence[float]] = None,
     mixup_off_epoch: int = 0,
+    mixup_group_size: Optional[int] = None,
 ) -> ImageLoader:
     """Create a loader of batches.
 
     The data set determines whether samples are shuffled, sharded and repeated. In training the shards are padded to
-    equal length. In evaluation each sample goes to exactly one rank, unless the data set repeats samples.
+    equal length, and the ranks read in turn the batches that one rank would read. In evaluation each sample goes to
+    exactly one rank, unless the data set repeats samples.
 
     Args:
         dataset: data set of `create_dataset`; or MindSpore's `GeneratorDataset` or `ImageFolderDataset`, before any
@@ -179,6 +181,9 @@ def create_loader(
         num_aug_splits: number of versions with `separate`, at least 2; 0 means 3, as in MindCV. It needs `separate`.
         mixup_switch_prob, mixup_mode, cutmix_minmax, mixup_off_epoch: `switch_prob`, `mode`, `cutmix_minmax` and
             `off_epoch` of `Mixup`.
+        mixup_group_size: number of consecutive images of a batch that are mixed with each other, with random numbers of
+            their own. It must divide `batch_size`, so that all ranks together mix the same images for any number of
+            ranks. None means `batch_size`.
 
     Raises:
         UserError: an argument is not allowed. If the data set cannot fill one batch, it is a DataError, which is a kind
@@ -187,6 +192,7 @@ def create_loader(
     check_int("num_classes", num_classes, 1)
     check_int("batch_size", batch_size, 1)
     check_int("num_aug_splits", num_aug_splits, 0)
+    _check_group_size(mixup_group_size, batch_size)
     check_flags(drop_remainder=drop_remainder, is_training=is_training, skip_corrupt=skip_corrupt)
     check_flags(python_multiprocessing=python_multiprocessing, separate=separate)
     check_not_negative(mixup=mixup, cutmix=cutmix)
@@ -204,7 +210,7 @@ def create_loader(
         image_transform = _composed("transform", transform)
     reader = SampleReader(dataset, image_transform, _composed("target_transform", target_transform), skip_corrupt)
     pads_and_repeats = is_training or dataset.num_aug_repeats > 1
-    maker = BatchMaker(reader, batch_size, drop_remainder, pads_and_repeats, mixer)
+    maker = BatchMaker(reader, batch_size, drop_remainder, pads_and_repeats, mixer, mixup_group_size)
     if drop_remainder and maker.num_batches == 0:
         raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
@@ -222,7 +228,9 @@ def check_loader(loader: object) -> None:
 
 
 def _no_full_batch(maker: BatchMaker) -> DataError:
-    count, where = maker.num_samples, " on this rank" if maker.dataset.num_shards > 1 else ""
+    dataset = maker.dataset
+    count = len(dataset) // dataset.num_shards if maker.is_training else len(maker.share)
+    where = " on this rank" if dataset.num_shards > 1 else ""
     smaller = f"--batch_size {count} or " if count else ""
     return DataError(
         f"the data set's {counted(count, 'sample')}{where} cannot fill one batch of {maker.batch_size}, and "
@@ -246,6 +254,15 @@ def _check(dataset: ImageDataset, num_classes: int, is_training: bool, skip_corr
         )
     if skip_corrupt and not is_training:
         raise UserError("skip_corrupt is for training only, because evaluation must count every image once")
+
+
+def _check_group_size(group_size: Optional[int], batch_size: int) -> None:
+    if group_size is None:
+        return
+    check_int("mixup_group_size", group_size, 1)
+    problem = group_size_problem(group_size, batch_size)
+    if problem:
+        raise UserError(f"mixup_group_size {problem}")
 
 
 def _mixer_if_training(mixer: Mixup, is_training: bool, separate: bool) -> Optional[Mixup]:

@@ -13,7 +13,7 @@ from mindcv.kernels import is_available
 from mindcv.utils.checks import check_flags, check_int, check_name, check_number
 from mindcv.utils.errors import UserError
 
-__all__ = ["MIXUP_MODES", "Mix", "Mixup", "one_hot"]
+__all__ = ["MIXUP_MODES", "Mix", "Mixup", "group_size_problem", "one_hot"]
 
 MIXUP_MODES = ("batch", "pair", "elem")
 
@@ -181,6 +181,13 @@ class Mixup:
             f"switch_prob={self.switch_prob}, num_classes={self.num_classes}, mode={self.mode!r}, "
             f"cutmix_minmax={self.cutmix_minmax}, correct_lam={self.correct_lam}, off_epoch={self.off_epoch})"
         )
+
+
+def group_size_problem(group_size: int, batch_size: int) -> str:
+    """Return what is wrong with the number of images that are mixed with each other; '' if it divides a batch."""
+    if batch_size % group_size == 0:
+        return ""
+    return f"must divide batch_size, which is {batch_size}, got {group_size}: images are mixed within one batch only"
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -112,6 +112,7 @@ class DistillationLoss(nn.Cell):
         self.base = base
         self.distill = _SoftTargets(tau) if kind == "soft" else _HardTargets()
         self.alpha = float(alpha)
+        self.num_splits = getattr(base, "num_splits", 1)
 
     def construct(self, outputs: tuple[_Logits, Tensor], labels: Tensor) -> Tensor:
         """Return the loss, a float32 scalar."""

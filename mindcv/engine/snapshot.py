@@ -37,6 +37,8 @@ SUFFIX = ".resume.safetensors"
 # An empty file that is in a folder from the beginning of a run until the run is saved for the first time.
 UNSAVED = ".not-saved-yet"
 _RECORD = "mindcv_run"
+# How the images of a step are divided between processes: 1 was image by image in turn, 2 is batch by batch.
+_DIVISION = 2
 _EARLIER_DIGEST = "sha256"  # where version 0.1.0 kept the digest
 
 
@@ -49,12 +51,15 @@ class RunDescription:
         config: the value of every option of the run.
         metadata: what a reader of the weights must know; it is also the metadata of the run's checkpoints.
         num_images: number of training images; None in files of version 0.1.0.
+        division: how the images of a step are divided between processes. It is 1 in files of earlier versions, whose
+            runs of several processes do not go on bit by bit.
     """
 
     started: float
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     num_images: Optional[int] = None
+    division: int = _DIVISION
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def read_snapshot(path: Union[str, os.PathLike]) -> Snapshot:
     record = json.loads(texts[_RECORD])
     try:
         progress, callbacks = RunProgress(**record.pop("state")), record.pop("callbacks")
-        return Snapshot(arrays, RunDescription(**record), progress, callbacks, Path(path).parent)
+        description = RunDescription(**{"division": 1, **record})
+        return Snapshot(arrays, description, progress, callbacks, Path(path).parent)
     except (KeyError, TypeError) as error:  # the digest is right, so that the file is as it was written
         raise CheckpointError(f"'{path}' was written by another version of mindcv, which saves other fields") from error
 

@@ -243,17 +243,19 @@ def steps_per_epoch(loader: ImageLoader, accumulation: int) -> int:
     return num_batches // accumulation if loader.drop_remainder else -(-num_batches // accumulation)
 
 
-def images_left_out(loader: ImageLoader, accumulation: int, num_images: int) -> int:
-    """Return how many images each epoch of one process leaves out, because they fill no step.
+def images_left_out(loader: ImageLoader, accumulation: int, num_images: int, num_processes: int = 1) -> int:
+    """Return how many images each epoch leaves out, because they fill no step.
 
     Args:
         loader: loader of the training images.
         accumulation: number of batches in a step.
-        num_images: number of images of an epoch, before any is left out.
+        num_images: number of images of an epoch of all processes, before any is left out.
+        num_processes: number of processes.
     """
     if not loader.drop_remainder:
         return 0
-    return num_images - steps_per_epoch(loader, accumulation) * accumulation * loader.get_batch_size()
+    images_per_step = loader.get_batch_size() * accumulation * num_processes
+    return num_images - steps_per_epoch(loader, accumulation) * images_per_step
 
 
 def create_trainer(
@@ -312,7 +314,7 @@ def create_trainer(
     if clip_grad:
         check_number("clip_value", clip_value, above=0)
     _check_parts(network, loss, optimizer)
-    number_samples(network, group.rank, group.size)
+    number_samples(network, group.rank, group.size, getattr(loss, "num_splits", 1))
     average = WeightAverage(network, ema_decay, ema_warmup) if ema else None
     is_float16 = amp_level != "O0" and amp_dtype == "float16"
     scale = create_loss_scale(loss_scale_type, loss_scale, is_float16)

@@ -245,6 +245,11 @@ def test_parse_args_accepts_all_spellings_on_the_command_line(argv, name, expect
         (["--scale", "0.9", "0.5"], "scale: the first number is above the second"),
         (["--ratio", "1.5,0.5"], "ratio: the first number is above the second"),
         (["--cutmix_minmax", "0.8", "0.2"], "cutmix_minmax: the first number is above the second"),
+        (
+            ["--batch_size", "128", "--mixup_group_size", "96"],
+            "mixup_group_size: must divide batch_size, which is 128, got 96: images are mixed within one batch only",
+        ),
+        (["--mixup_group_size", "0"], "--mixup_group_size: expected a whole number or None, at least 1, got '0'"),
         (["--betas", "0.9"], "needs 2 numbers, got 1"),
         (["--opt", "adan", "--betas", "0.9", "0.99"], "betas: opt 'adan' needs 3 numbers, got 2"),
         (["--opt", "sgd", "--betas", "0.9", "0.99"], "betas: opt 'sgd' has no betas"),

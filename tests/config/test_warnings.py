@@ -32,6 +32,7 @@ def warned(*argv, config_class=TrainConfig):
         (["--color_jitter", 40], "color_jitter: 40 is very strong"),
         (["--color_jitter", 0.4, 4, 0.4], "color_jitter: 4 is very strong"),
         (["--mixup", 0.8, "--batch_size", 1], "have no effect with batch_size 1"),
+        (["--mixup", 0.8, "--mixup_group_size", 1], "have no effect with mixup_group_size 1"),
         (["--mixup", 0.8, "--mixup_off_epoch", 90], "mixup_off_epoch: 90 is never reached in 90 epochs"),
         (
             ["--val_while_train", "--early_stopping_patience", 18, "--val_interval", 5],

@@ -103,7 +103,7 @@ def test_splitter_gives_each_version_its_own_random_stream():
     dataset = create_dataset("digits", num_samples=20, seed=3)
     shared, _, augmented = create_transforms("digits", 12, True, "rand-m9-n3-p1-inc1", separate=True, **OPTIONS)
     images = next(make(3).batches(1))[0].reshape(3, 8, 1, 12, 12)
-    order = epoch_order(20, seed=3, epoch=1, shuffle=True, num_repeats=0, rank=0, num_ranks=1, pad=True)
+    order = epoch_order(20, np.arange(20), seed=3, epoch=1, shuffle=True, num_repeats=0)
     for row, (index, repeat) in enumerate(order[:8].tolist()):
         key = (3, Purpose.AUGMENT, 1, index, repeat)
         image = Compose(shared)(dataset.read(index)[0], stream(*key))

@@ -19,6 +19,7 @@ from mindcv.engine import (
     Callback,
     CheckpointManager,
     Checkpoints,
+    DistillationLoss,
     EarlyStopping,
     Interruption,
     MetricsTable,
@@ -84,6 +85,7 @@ def test_images_left_out_counts_images_that_fill_no_step(num_batches, accumulati
     """The batches have 4 images."""
     loader = Loader(num_batches)
     assert images_left_out(loader, accumulation, num_images) == expected
+    assert images_left_out(loader, accumulation, 3 * num_images + 2, num_processes=3) == 3 * expected + 2
     loader.drop_remainder = False
     assert images_left_out(loader, accumulation, num_images) == 0
 
@@ -409,6 +411,17 @@ def test_training_in_float16_works_after_an_exception_inside_another_gradient():
     optimizer = create_optimizer(network, "adamw", lr=0.1)
     state = create_trainer(network, create_loss("CE"), optimizer, amp_level="O2").train(1, Loader(2))
     assert math.isfinite(state.loss) and state.global_step == 2
+
+
+@pytest.mark.parametrize("is_distilled", [False, True])
+def test_create_trainer_numbers_the_samples_of_each_split(is_distilled, monkeypatch):
+    loss, numbered = create_loss("JSD", num_splits=2), []
+    loss = DistillationLoss(loss) if is_distilled else loss
+    monkeypatch.setattr("mindcv.engine.trainer.number_samples", lambda network, *numbers: numbered.append(numbers))
+    for each in (loss, create_loss("CE")):
+        network = nn.Dense(4, 3)
+        create_trainer(network, each, create_optimizer(network, "sgd", lr=0.1))
+    assert numbered == [(0, 1, 2), (0, 1, 1)]
 
 
 def test_create_trainer_refuses_zero_gradient_accumulation_steps():

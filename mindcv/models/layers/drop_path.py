@@ -36,21 +36,23 @@ class SampleCounter(Layer):
         return x
 
 
-def number_samples(network: nn.Cell, rank: int, num_ranks: int) -> None:
+def number_samples(network: nn.Cell, rank: int, num_ranks: int, num_splits: int = 1) -> None:
     """Set the numbers of a process's samples for the random layers. Call it before `network` is compiled.
 
-    Sample i of the batch of this process gets the number i * num_ranks + rank in the mini-batch of all processes.
+    The batches of the processes are consecutive parts of the mini-batch of all processes: sample i of the n samples of
+    this process gets the number rank * n + i. With several splits, this holds for each split.
 
     Args:
         network: network with random layers.
         rank: rank of this process.
         num_ranks: number of processes.
+        num_splits: number of versions of each image in a batch. All first versions come first, then all second ones.
     """
     for _, cell in network.cells_and_names():
         if isinstance(cell, (SampleCounter, _Keep)):
             cell.num_ranks = num_ranks
         if isinstance(cell, _Keep):
-            cell.rank = rank
+            cell.rank, cell.num_splits = rank, num_splits
 
 
 class DropPath(Layer):
@@ -121,7 +123,7 @@ class _Keep(Layer):
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"the drop rate must be at least 0 and below 1, got {rate}")
         self.count = count
-        self.rank, self.num_ranks = 0, 1
+        self.rank, self.num_ranks, self.num_splits = 0, 1, 1
         self.key = Tensor(_int32(zlib.crc32(f"{seed}:{layer}".encode())), ms.int32)
         # The layer compares 24-bit integers and not floats, so no decision depends on rounding.
         self.threshold = Tensor(round(rate * 2**24), ms.int32)
@@ -132,14 +134,17 @@ class _Keep(Layer):
         return f"rate={1.0 - 1.0 / self.scale:.4g}"
 
     def construct(self, n, width):
-        # The counter already includes this batch. Its first sample is n * num_ranks below the count.
-        first = self.count + _const(self.rank - n * self.num_ranks)
-        sample = first + ops.cast(ops.arange(n), ms.int32) * _const(self.num_ranks)  # [n]
-        x = _mix(sample + self.key)
+        # The counter already includes the mini-batch of all processes, which has n * num_ranks samples.
+        size = n // self.num_splits
+        first = self.count + _const(self.rank * size - n * self.num_ranks)
+        place = ops.cast(ops.arange(n), ms.int32)
+        if self.num_splits > 1 and self.num_ranks > 1:  # between two splits of this process are those of the others
+            place = place + ops.floor_divide(place, _const(size)) * _const((self.num_ranks - 1) * size)
+        x = _mix(first + place + self.key)
         if width > 1:
-            # Mix the sample and the place in separate rounds, so that (a, b) and (b, a) get different hashes.
-            place = ops.cast(ops.arange(width), ms.int32)
-            x = ops.reshape(ops.bitwise_xor(ops.reshape(x, (n, 1)), ops.reshape(place, (1, width))), (n * width,))
+            # Mix the sample and the column in separate rounds, so that (a, b) and (b, a) get different hashes.
+            column = ops.cast(ops.arange(width), ms.int32)
+            x = ops.reshape(ops.bitwise_xor(ops.reshape(x, (n, 1)), ops.reshape(column, (1, width))), (n * width,))
         x = _mix(ops.bitwise_xor(x, self.key))
         bits = ops.bitwise_and(ops.bitwise_right_shift(x, _const(8)), _const(0xFFFFFF))
         return ops.cast(ops.greater_equal(bits, self.threshold), ms.float32) * self.scale
