@@ -206,6 +206,7 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         group=group,
         teacher=build_teacher(config, network.num_classes),
         compile_cache=build_compile_cache(config, network.num_classes, lr_table, group),
+        runs_ahead=config.dataset_sink_mode,
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "ema", "ema_decay", "ema_warmup", "gradient_accumulation_steps"),
     )

@@ -98,6 +98,7 @@ def build_pretraining_trainer(config: PretrainConfig, network: FCMAE, lr_table: 
         lr_table=lr_table,
         group=group,
         compile_cache=build_compile_cache(config, 0, lr_table, group),
+        runs_ahead=config.dataset_sink_mode,
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "gradient_accumulation_steps"),
     )

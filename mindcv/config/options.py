@@ -68,6 +68,7 @@ NEUTRAL_OPTIONS = (
     "ckpt_save_policy",
     "tensorboard",
     "picture_interval",
+    "dataset_sink_mode",
 )
 # Options that say how an image becomes the network's input without augmentation. They are stored with the weights.
 PREPROCESSING = ("image_resize", "crop_pct", "interpolation", "mean", "std", "in_channels")
@@ -315,7 +316,8 @@ class RunConfig:
         2000, "number of updates in which the decay of the moving average rises to ema_decay; 0 means none", low=0)
     val_ema: bool = _train(True, "validate the averaged weights while training, when ema is on")
     dataset_sink_mode: bool = _train(
-        True, "sink mode of MindCV's data sets; accepted for MindCV's recipes, and has no effect")
+        True, "sink mode: the next batch is prepared and the next step started while a step runs, so that the device "
+        "does not wait for Python; results do not change", scripts=_TRAINING)
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
     overwrite: bool = _save(

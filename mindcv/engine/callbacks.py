@@ -56,6 +56,14 @@ class Callback:
     def on_step_end(self, progress: RunProgress) -> None:
         """Called after each step."""
 
+    def reads_weights(self, global_step: int) -> bool:
+        """Return whether `on_step_end` must see the weights as step `global_step` leaves them.
+
+        A trainer that runs ahead (`Trainer.runs_ahead`) starts the next step before it calls `on_step_end`, except
+        where a callback returns True here. By default, every callback that has an `on_step_end` returns True.
+        """
+        return type(self).on_step_end is not Callback.on_step_end
+
     def on_epoch_end(self, progress: RunProgress) -> None:
         """Called after the last step of each epoch."""
 
@@ -93,6 +101,10 @@ class ProgressLog(Callback):
         """Log that the training step is compiled first."""
         if not progress.is_done:
             say_compiling("the training step")
+
+    def reads_weights(self, global_step: int) -> bool:
+        """See `Callback.reads_weights`."""
+        return False
 
     def on_step_end(self, progress: RunProgress) -> None:
         """Update the bar, or log a line when it is due."""
@@ -326,6 +338,10 @@ class RemovalOfEarlierRun(Callback):
         self.folder = folder
         self.is_done = False
 
+    def reads_weights(self, global_step: int) -> bool:
+        """See `Callback.reads_weights`. The removal may fail, and then no later step may have been started."""
+        return not self.is_done
+
     def on_step_end(self, progress: RunProgress) -> None:
         """Remove the earlier run after the first step."""
         if not self.is_done:
@@ -364,10 +380,13 @@ class Snapshots(Callback):
         if not progress.global_step:
             self.writer.begin()
 
+    def reads_weights(self, global_step: int) -> bool:
+        """See `Callback.reads_weights`."""
+        return self.step_interval is not None and global_step % self.step_interval == 0
+
     def on_step_end(self, progress: RunProgress) -> None:
         """Save a snapshot, when it is due. The last step of an epoch is saved at the end of the epoch."""
-        is_due = self.step_interval and progress.global_step % self.step_interval == 0
-        if is_due and progress.step < progress.steps_per_epoch:
+        if self.reads_weights(progress.global_step) and progress.step < progress.steps_per_epoch:
             self._save(progress)
 
     def on_epoch_end(self, progress: RunProgress) -> None:

@@ -56,6 +56,10 @@ class RunRecord(Callback):
         place = {"epoch": progress.epoch, "step": progress.step, "global_step": progress.global_step}
         self.start["resumed_at"] = place if is_resumed else None
 
+    def reads_weights(self, global_step: int) -> bool:
+        """See `Callback.reads_weights`. Writing may fail, and then no later step may have been started."""
+        return not self.is_written
+
     def on_step_end(self, progress: RunProgress) -> None:
         """Add the entry after the first step."""
         if not self.is_written:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any, Callable, Optional, Union
 
-import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import Tensor, nn
 from mindspore.nn.cell import _pynative_executor  # its own module has moved between versions
 
 from mindcv.data import ImageLoader
@@ -22,6 +23,7 @@ from mindcv.engine.callbacks import Callback
 from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.distillation import DistillationNetwork
 from mindcv.engine.ema import WeightAverage
+from mindcv.engine.handover import as_tensor
 from mindcv.engine.interruption import SIGNALS, Interruption
 from mindcv.engine.loss_scale import create_loss_scale
 from mindcv.engine.progress import RunProgress
@@ -44,6 +46,9 @@ class Trainer:
         lr_table: learning rate of each step, which the log shows; None shows none.
         group: the processes of the run.
         accumulation: number of batches in a step.
+        runs_ahead: prepare the next batch and start the next step before the loss of a step is known, so that the
+            device does not wait. Losses, weights, callbacks and saved files are the same, because a callback that reads
+            the weights of a step is called before the next step is started (see `Callback.reads_weights`).
     """
 
     def __init__(
@@ -52,13 +57,17 @@ class Trainer:
         lr_table: Optional[Sequence[float]] = None,
         group: Group = ALONE,
         accumulation: int = 1,
+        runs_ahead: bool = False,
     ):
         self.step = step
         self.lr_table = lr_table
         self.group = group
         self.accumulation = accumulation
+        self.runs_ahead = runs_ahead
         self._has_compiled = False
         self._is_updating = False
+        self._losses: deque[Tensor] = deque()  # of the steps that were started and not finished
+        self._since = 0.0
 
     def begin(self, num_epochs: int, loader: ImageLoader) -> RunProgress:
         """The progress of a run of `num_epochs` over `loader` before its first step."""
@@ -97,6 +106,8 @@ class Trainer:
         if not isinstance(callbacks, (list, tuple)) or not all(isinstance(call, Callback) for call in callbacks):
             raise UserError(f"callbacks must be a list of callbacks of mindcv.engine, got {shown(callbacks)}")
         progress = self.begin(num_epochs, loader) if progress is None else progress
+        self._losses.clear()
+        self._is_updating = False
         self.step.set_train(True)
         # In PyNative mode an exception inside any gradient, as a mistake in a notebook makes it, leaves MindSpore's
         # record of that gradient behind. A float16 step then failed in LayerNormGrad, and others compiled slowly.
@@ -128,38 +139,77 @@ class Trainer:
         callbacks: Sequence[Callback],
         interruption: Optional[Interruption],
     ) -> None:
+        """Run the steps of an epoch. Decision 0089 says what may happen while a step runs on the device."""
         num_batches = loader.get_dataset_size()
-        since = time.perf_counter()
+        finish_step = partial(self._finish_step, progress, callbacks, interruption)
+        self._since = time.perf_counter()
         with closing(loader.batches(progress.epoch - 1, progress.step * self.accumulation)) as batches:
-            while progress.step < progress.steps_per_epoch:
-                left = num_batches - progress.step * self.accumulation
-                batch = self.group.together(self._last_part, batches, min(self.accumulation, left))
-                loss = self._update(batch)
-                lr = math.nan if self.lr_table is None else lr_at(self.lr_table, progress.global_step)
-                now = time.perf_counter()
-                progress.count_step(loss, lr, now - since, is_timed=self._has_compiled)
-                self._has_compiled, since = True, now
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss is {loss} at epoch {progress.epoch}, step {progress.step}: training stops; "
-                        "a lower lr, clip_grad or another loss_scale may help"
-                    )
-                self.group.together(_tell, [callback.on_step_end for callback in callbacks], progress)
-                self._check_interruption(progress, interruption)
+            for number in range(progress.step, progress.steps_per_epoch):
+                last_started = progress.global_step + len(self._losses)
+                if any(callback.reads_weights(last_started) for callback in callbacks):
+                    self._finish_steps(finish_step)
+                left = num_batches - number * self.accumulation
+                try:
+                    inputs = self.group.together(self._last_part, batches, min(self.accumulation, left))
+                except Exception:
+                    self._finish_steps(finish_step)
+                    raise
+                self._finish_steps(finish_step, num_left=1)
+                # Several processes agree after each step on whether all go on, so that none begins another one alone.
+                if self.group.size > 1 or (interruption is not None and interruption.signal):
+                    self._finish_steps(finish_step)
+                self._start_step(inputs)
+                if not self.runs_ahead:
+                    self._finish_steps(finish_step)
+            self._finish_steps(finish_step)
 
-    def _last_part(self, batches: Iterator[Batch], count: int) -> Batch:
+    def _last_part(self, batches: Iterator[Batch], count: int) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of the next `count` batches except the last one, which is returned."""
         for images, labels in islice(batches, count - 1):
-            self.step.accumulate(ms.Tensor(images), ms.Tensor(labels))
-        return next(batches)
+            self.step.accumulate(as_tensor(images), as_tensor(labels))
+        images, labels = next(batches)
+        return as_tensor(images), as_tensor(labels)
 
-    def _update(self, batch: Batch) -> float:
-        """Update the weights with the last batch of a step, and return the loss of the step."""
+    def _start_step(self, inputs: tuple[Tensor, Tensor]) -> None:
+        """Start to update the weights with the last batch of a step. The device may still be busy afterwards."""
         self._is_updating = True
-        loss, _ = self.step(*map(ms.Tensor, batch))
-        value = float(loss.asnumpy())
+        loss, _ = self.step(*inputs)
         self._is_updating = False
-        return value
+        self._losses.append(loss)
+
+    def _finish_steps(self, finish_step: Callable[[], None], num_left: int = 0) -> None:
+        """Finish the steps that were started, the oldest first, until `num_left` are left."""
+        while len(self._losses) > num_left:
+            finish_step()
+
+    def _finish_step(
+        self, progress: RunProgress, callbacks: Sequence[Callback], interruption: Optional[Interruption]
+    ) -> None:
+        """Wait for the loss of the oldest step that was started, and call the callbacks.
+
+        Raises:
+            UserError: the loss is not finite.
+            Interrupted: a signal asked to stop, and no later step was started.
+        """
+        self._count_step(progress)
+        if not math.isfinite(progress.loss):
+            raise UserError(
+                f"the loss is {progress.loss} at epoch {progress.epoch}, step {progress.step}: training stops; "
+                "a lower lr, clip_grad or another loss_scale may help"
+            )
+        self.group.together(_tell, [callback.on_step_end for callback in callbacks], progress)
+        if not self._losses:
+            self._check_interruption(progress, interruption)
+
+    def _count_step(self, progress: RunProgress) -> None:
+        """Wait for the loss of the oldest step that was started, and count the step."""
+        self._is_updating = True
+        loss = float(self._losses.popleft().asnumpy())
+        self._is_updating = False
+        lr = math.nan if self.lr_table is None else lr_at(self.lr_table, progress.global_step)
+        now = time.perf_counter()
+        progress.count_step(loss, lr, now - self._since, is_timed=self._has_compiled)
+        self._has_compiled, self._since = True, now
 
     def _end_epoch(self, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
         """Call the callbacks. If one fails, all are restored, because a resumed run repeats the end of this epoch."""
@@ -175,6 +225,7 @@ class Trainer:
 
     def _end_early(self, error: Exception, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
         """Let the callbacks save the run before `error` ends it."""
+        self._count_steps_left(progress)
         has_diverged = progress.global_step > 0 and not math.isfinite(progress.loss)
         if (
             self._is_updating or has_diverged
@@ -198,6 +249,14 @@ class Trainer:
         for failure in failures:
             logger.warning("the run could not be saved: %s", failure)
         self.group.wait()  # msrun kills all processes as soon as one has ended, and the first may still be saving
+
+    def _count_steps_left(self, progress: RunProgress) -> None:
+        """Count the steps that were started before an error of a callback, because the weights are those after them."""
+        try:
+            while self._losses and not self._is_updating and math.isfinite(progress.loss):
+                self._count_step(progress)
+        except Exception as failure:
+            logger.warning("a step that had been started failed too: %s", failure)
 
     def _check_interruption(self, progress: RunProgress, interruption: Optional[Interruption]) -> None:
         """Raise Interrupted in all processes if one of them got a signal."""
@@ -280,6 +339,7 @@ def create_trainer(
     amp_dtype: str = "float16",
     ema_warmup: int = 2000,
     compile_cache: Optional[CompileCache] = None,
+    runs_ahead: bool = False,
 ) -> Trainer:
     """Compose a trainer from its parts.
 
@@ -304,13 +364,14 @@ def create_trainer(
         amp_dtype: 'float16' or 'bfloat16', see `apply_amp`.
         ema_warmup: see `WeightAverage`.
         compile_cache: where to take the compiled step from; its key must tell of all that is given here.
+        runs_ahead: see `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or the optimizer holds parameters of another network.
     """
     del metrics
     check_int("gradient_accumulation_steps", gradient_accumulation_steps, 1)
-    check_flags(drop_overflow_update=drop_overflow_update, ema=ema, clip_grad=clip_grad)
+    check_flags(drop_overflow_update=drop_overflow_update, ema=ema, clip_grad=clip_grad, runs_ahead=runs_ahead)
     if clip_grad:
         check_number("clip_value", clip_value, above=0)
     _check_parts(network, loss, optimizer)
@@ -335,7 +396,7 @@ def create_trainer(
         step = AccumulatedStep(step)
     if compile_cache is not None:
         step.use_compile_cache(compile_cache)
-    return Trainer(step, lr_table, group, gradient_accumulation_steps)
+    return Trainer(step, lr_table, group, gradient_accumulation_steps, runs_ahead)
 
 
 def _check_parts(network: nn.Cell, loss: Optional[nn.Cell], optimizer: nn.Optimizer) -> None:

@@ -47,6 +47,7 @@ NOT_EXECUTED = [
     (r"pip install|python3 -m venv|mkdocs serve", "installs packages; `make test` itself runs in such an environment"),
     (r"python setup\.py|pytest", "compiles the kernels, or runs tests inside of a test"),
     (r"tools/benchmark\.py", "measures for a minute; tests/test_benchmark.py runs it"),
+    (r"tools/simulate_device\.py", "measures for some seconds; tests/engine/test_runs_ahead.py runs its steps"),
     (r"^make ", "runs for minutes; continuous integration runs make lint and make test, which a test cannot start"),
     (r"examples/serve/server\.py|^curl ", "a server runs until it is stopped; see tests/examples/test_serve.py"),
     (r"^msrun ", "needs several devices; tests/test_distributed.py runs msrun with the processes of this machine"),
