@@ -37,7 +37,7 @@ from mindcv.recipe_data import (
 )
 from mindcv.scheduler import create_scheduler
 from mindcv.utils.cli import show_and_stop
-from mindcv.utils.device import set_device, set_mode
+from mindcv.utils.device import returns_early, set_device, set_mode
 from mindcv.utils.distributed import Group, is_first_process
 from mindcv.utils.errors import UserError, nearest, unknown_name
 from mindcv.utils.logger import logger
@@ -206,7 +206,7 @@ def build_trainer(config: RunConfig, network: nn.Cell, lr_table: list[float], gr
         group=group,
         teacher=build_teacher(config, network.num_classes),
         compile_cache=build_compile_cache(config, network.num_classes, lr_table, group),
-        runs_ahead=config.dataset_sink_mode,
+        runs_ahead=config.dataset_sink_mode and returns_early(),
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "ema", "ema_decay", "ema_warmup", "gradient_accumulation_steps"),
     )

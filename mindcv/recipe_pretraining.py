@@ -20,6 +20,7 @@ from mindcv.models import FCMAE, create_model, random_mask
 from mindcv.recipe import PREPROCESSING, build_compile_cache, build_optimizer
 from mindcv.recipe_callbacks import build_opening_callbacks, build_saving_callbacks
 from mindcv.recipe_data import num_workers, open_dataset
+from mindcv.utils.device import returns_early
 from mindcv.utils.distributed import Group
 from mindcv.utils.random import stream
 
@@ -98,7 +99,7 @@ def build_pretraining_trainer(config: PretrainConfig, network: FCMAE, lr_table: 
         lr_table=lr_table,
         group=group,
         compile_cache=build_compile_cache(config, 0, lr_table, group),
-        runs_ahead=config.dataset_sink_mode,
+        runs_ahead=config.dataset_sink_mode and returns_early(),
         **config.subset("amp_level", "amp_dtype", "loss_scale_type", "loss_scale", "drop_overflow_update"),
         **config.subset("clip_grad", "clip_value", "gradient_accumulation_steps"),
     )

@@ -18,6 +18,7 @@ __all__ = [
     "JIT_LEVELS",
     "keep_working_folder_clean",
     "mindspore_log_disabled",
+    "returns_early",
     "set_device",
     "set_mode",
 ]
@@ -61,6 +62,14 @@ def set_mode(mode: int, jit_level: Optional[str] = None) -> None:
     ms.set_context(mode=mode)
     if jit_level is not None:
         ms.set_context(jit_config={"jit_level": jit_level})
+
+
+def returns_early() -> bool:
+    """Return whether MindSpore returns from a network before it has computed its result, with the present settings.
+
+    It does so everywhere but in graph mode on CPU.
+    """
+    return ms.get_context("device_target") != "CPU" or ms.get_context("mode") == ms.PYNATIVE_MODE
 
 
 def keep_working_folder_clean() -> None:

@@ -9,7 +9,7 @@ import pytest
 from mindspore import nn, ops
 
 from mindcv.utils import device
-from mindcv.utils.device import mindspore_log_disabled, set_device, set_mode
+from mindcv.utils.device import mindspore_log_disabled, returns_early, set_device, set_mode
 from mindcv.utils.errors import DeviceError
 
 
@@ -62,6 +62,14 @@ def test_set_mode_sets_o2_only_for_graphs_on_ascend_by_default(
 class DoesNotCompile(nn.Cell):
     def construct(self, x):
         return ops.reshape(x, (7, 5))
+
+
+@pytest.mark.parametrize(
+    ("target", "mode", "expected"), [("CPU", 0, False), ("CPU", 1, True), ("GPU", 0, True), ("Ascend", 0, True)]
+)
+def test_returns_early_is_false_for_graphs_on_a_cpu_only(monkeypatch, target, mode, expected):
+    monkeypatch.setattr(device.ms, "get_context", {"device_target": target, "mode": mode}.get)
+    assert returns_early() is expected
 
 
 def test_set_mode_keeps_analysis_files_out_of_the_working_folder(tmp_path, monkeypatch):
