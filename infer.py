@@ -16,22 +16,14 @@ from mindspore import nn
 from tqdm import tqdm
 
 from mindcv.config import InferConfig
-from mindcv.convert import fill_weights
-from mindcv.data import (
-    Compose,
-    UnreadableImages,
-    create_transforms,
-    find_images,
-    set_pixel_limit,
-)
-from mindcv.engine import apply_amp, say_compiling
+from mindcv.data import UnreadableImages, find_images, set_pixel_limit
+from mindcv.engine import say_compiling
 from mindcv.engine.heat_maps import HeatMaps, draw_heat_maps
 from mindcv.engine.inference import MAX_DRAWN, Prediction, classes_of_folders, classify, draw_predictions
 from mindcv.engine.prediction_file import prediction_file
-from mindcv.models import pack_for_inference
-from mindcv.recipe import PREPROCESSING, prepare_device, read_config
+from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_classes import names_of_classes
-from mindcv.recipe_weights import build_model, open_weights
+from mindcv.recipe_classifier import open_classifier
 from mindcv.utils.cli import run_script
 from mindcv.utils.files import ensure_writable
 from mindcv.utils.logger import logger
@@ -45,19 +37,16 @@ def main() -> None:
     unreadable = UnreadableImages(len(found), config.skip_corrupt)
     paths = unreadable.leave_out(found)
     prepare_device(config)
-    config, metadata, read_weights = open_weights(config)
+    opened = open_classifier(config)
+    config = opened.config
     num_classes = config.num_classes or 1000
-    class_names = names_of_classes(config, metadata, num_classes)
+    class_names = names_of_classes(config, opened.metadata, num_classes)
 
-    network = build_model(config, num_classes)
-    fill_weights(network, read_weights(), config.ckpt_path or config.model)
     # The gradient of Grad-CAM passes through the stages behind the explained one, and packed weights have no gradient.
     keep_weights = config.explain == "gradcam" and config.explain_stage < 3
-    classifier = apply_amp(network, config.val_amp_level, dtype=config.amp_dtype).set_train(False)
-    classifier = pack_for_inference(classifier, keep_weights)
-    transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
+    classifier = opened.build(num_classes, keep_weights)
+    transform = opened.transform()
     options = (config.top_k, config.batch_size, unreadable.add)
-    say_compiling("the network")
     predictions = classify(classifier, paths, transform, class_names, *options)
     first = report(predictions, config, len(paths), unreadable)
     num_images = len(found) - len(unreadable.errors)
@@ -65,7 +54,7 @@ def main() -> None:
         truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
         draw_predictions(first, config.picture, num_images, truth)
     if config.explain:
-        explain(config, network, first[: config.explain_images], transform, num_images)
+        explain(config, opened.network, first[: config.explain_images], transform, num_images)
     unreadable.check()
 
 

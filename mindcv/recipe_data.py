@@ -16,6 +16,7 @@ from mindcv.data import (
     ImageSubset,
     create_dataset,
     create_loader,
+    create_pixel_transforms,
     create_transforms,
     imagenet_wordnet_ids,
     is_imagenet_class,
@@ -103,6 +104,7 @@ def build_evaluation_loader(
     group: Group,
     class_to_idx: Optional[Mapping[str, int]] = None,
     recorded_digest: str = "",
+    takes_pixels: bool = False,
 ) -> tuple[ImageDataset, ImageLoader]:
     """Build the validation data set and its loader.
 
@@ -113,6 +115,8 @@ def build_evaluation_loader(
         group: the processes that share the images.
         class_to_idx: numbers of the classes as the network learned them; None to number the folders found.
         recorded_digest: `holdout_digest` of the training that a checkpoint comes from; '' when there is none.
+        takes_pixels: whether the network prepares the images itself. The loader then decodes them only, and its batches
+            have one image.
 
     Raises:
         DataError: the images are not there, cannot be read, or are not of the network's classes.
@@ -128,7 +132,9 @@ def build_evaluation_loader(
     check_readable(config, dataset, group, "validation")
     if group.is_main and not is_held_out:  # `_tell_held_out` logs the number of held-out images
         _tell_classes_without_images(config, dataset)
-    return dataset, _loader_without_augmentation(config, dataset)
+    return dataset, _loader_of_pixels(config, dataset) if takes_pixels else _loader_without_augmentation(
+        config, dataset
+    )
 
 
 def build_probe_training_loader(config: ValidateConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
@@ -168,6 +174,17 @@ def _loader_without_augmentation(config: RunConfig, dataset: ImageDataset) -> Im
         num_classes=dataset.num_classes(),
         transform=create_transforms(config.dataset, **preprocessing, five_crop=num_crops > 1),
         num_parallel_workers=num_workers(config),
+    )
+
+
+def _loader_of_pixels(config: RunConfig, dataset: ImageDataset) -> ImageLoader:
+    """Build a loader of decoded images, one in a batch. Two workers at most bound the memory that large images take."""
+    return create_loader(
+        dataset,
+        1,
+        num_classes=dataset.num_classes(),
+        transform=create_pixel_transforms(),
+        num_parallel_workers=min(2, config.num_parallel_workers),
     )
 
 

@@ -12,19 +12,19 @@ from mindspore import nn
 from PIL import Image
 
 from mindcv.config import ValidateConfig, ValidationConfig
-from mindcv.convert import fill_weights
 from mindcv.data import ImageDataset, ImageLoader, RealLabels, decode, read_real_labels
-from mindcv.engine import Evaluation, apply_amp, evaluate, say_compiling
+from mindcv.engine import Evaluation, evaluate, say_compiling
 from mindcv.engine.confused_pairs import draw_confused_pairs
 from mindcv.engine.evaluate import OnBatch
 from mindcv.engine.features import extract_features
 from mindcv.engine.metrics import ClassificationCounts, per_class_table
 from mindcv.engine.plots import draw_confusion_matrix, draw_reliability, require_matplotlib
-from mindcv.models import pack_for_inference
+from mindcv.recipe_classifier import open_classifier
 from mindcv.recipe_data import build_evaluation_loader, counted_classes, find_class_numbers
 from mindcv.recipe_probe import build_feature_network, build_probe_loaders, run_probe
-from mindcv.recipe_weights import build_model, open_backbone_weights, open_weights
+from mindcv.recipe_weights import open_backbone_weights
 from mindcv.utils.distributed import Group, join_group
+from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_write_text, ensure_writable
 
 __all__ = [
@@ -109,8 +109,16 @@ class ValidationImages:
         return self.dataset.describe(int(self.loader.sample_order()[position]))
 
 
-def build_validation_images(config: ValidationConfig, metadata: Mapping[str, Any], group: Group) -> ValidationImages:
+def build_validation_images(
+    config: ValidationConfig, metadata: Mapping[str, Any], group: Group, takes_pixels: bool = False
+) -> ValidationImages:
     """Build the data set and the loader for a classifier whose configuration is completed from its checkpoint.
+
+    Args:
+        config: configuration of the run.
+        metadata: metadata of the checkpoint.
+        group: the processes that validate together.
+        takes_pixels: whether the classifier prepares the images itself (see `build_evaluation_loader`).
 
     Raises:
         DataError: see `build_evaluation_loader`; or the images or the classes are not ImageNet's, for `real_labels`.
@@ -118,7 +126,8 @@ def build_validation_images(config: ValidationConfig, metadata: Mapping[str, Any
     """
     real_labels = read_real_labels(config.real_labels) if config.real_labels else None
     recorded = metadata.get("held_out", {}).get("digest", "")
-    dataset, loader = build_evaluation_loader(config, group, find_class_numbers(config, metadata), recorded)
+    class_numbers = find_class_numbers(config, metadata)
+    dataset, loader = build_evaluation_loader(config, group, class_numbers, recorded, takes_pixels)
     classes = counted_classes(config, dataset)
     if real_labels is None:
         return ValidationImages(dataset, loader, classes, None)
@@ -132,14 +141,21 @@ def measure_predictions(config: ValidationConfig, on_batch: Optional[OnBatch] = 
     Args:
         config: configuration of the run.
         on_batch: called with each batch of this process, see `evaluate`.
+
+    Raises:
+        UserError: see `open_classifier` and `build_validation_images`; or `on_batch` is given, and the classifier is an
+            exported file that prepares the images itself, so that there are no prepared images.
     """
-    config, metadata, read_weights = open_weights(config)
+    classifier = open_classifier(config)
+    config = classifier.config
+    if on_batch is not None and classifier.takes_pixels:
+        raise UserError(
+            f"'{config.ckpt_path}' prepares the images itself, so the input of its network cannot be shown: give the "
+            "checkpoint, or a file that was exported without with_preprocess"
+        )
     group = join_group(config.distribute)
-    images = build_validation_images(config, metadata, group)
-    network = build_model(config, images.dataset.num_classes())
-    fill_weights(network, read_weights(), config.ckpt_path or config.model)
-    network = pack_for_inference(apply_amp(network, config.val_amp_level, dtype=config.amp_dtype), keep_weights=False)
-    say_compiling("the network")
+    images = build_validation_images(config, classifier.metadata, group, classifier.takes_pixels)
+    network = classifier.build(images.dataset.num_classes())
     result = evaluate_images(config, network, images, group, on_batch)
     return describe_evaluation(config, result, images) if group.is_main else None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from mindcv.config import NEUTRAL_OPTIONS, ValidateAllConfig
 from mindcv.convert import find_checkpoint_files
 from mindcv.convert.averaging import file_digest
+from mindcv.export import EXPORT_SUFFIXES
 from mindcv.models import list_models
 from mindcv.models.pretrained import list_pretrained_tags, pretrained_weights
 from mindcv.recipe_validate import Measured, measure_predictions
@@ -79,7 +80,7 @@ def _digest(name: str, is_published: bool) -> str:
 
 def _single_configs(config: ValidateAllConfig) -> dict[str, ValidateAllConfig]:
     """Return the configuration of the validation of each checkpoint, by the name of the checkpoint."""
-    files = find_checkpoint_files(config.checkpoints) if config.checkpoints else []
+    files = find_checkpoint_files(config.checkpoints, EXPORT_SUFFIXES) if config.checkpoints else []
     singles = {path: replace(config, ckpt_path=path) for path in files}
     for pattern in config.models:
         models = [model for model in list_models() if fnmatchcase(model, pattern)]

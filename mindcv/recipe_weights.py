@@ -20,7 +20,7 @@ from mindcv.recipe import tell_warnings
 from mindcv.utils.errors import CheckpointError, UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["build_model", "open_backbone_weights", "open_weights"]
+__all__ = ["build_model", "complete_config", "is_alike", "open_backbone_weights", "open_weights"]
 
 _Config = TypeVar("_Config", bound=RunConfig)
 
@@ -72,16 +72,16 @@ def _fill_encoder(config: RunConfig, network: nn.Cell) -> None:
 def _tell_preprocessing(config: RunConfig, name: str, purpose: str, theirs: Mapping[str, Any]) -> None:
     """Log how the preprocessing of the run differs from that of the weights `name`, if it does."""
     ours = config.subset(*PREPROCESSING)
-    differing = [option for option in PREPROCESSING if option in theirs and not _is_alike(theirs[option], ours[option])]
+    differing = [option for option in PREPROCESSING if option in theirs and not is_alike(theirs[option], ours[option])]
     if differing:
         listed = ", ".join(f"{option} {theirs[option]} (here {ours[option]})" for option in differing)
         logger.info("%s: these weights were %s other images: %s", name, purpose, listed)
 
 
-def _is_alike(value: Any, other: Any) -> bool:
+def is_alike(value: Any, other: Any) -> bool:
     """Whether two values are equal; numbers may differ by the rounding of their decimal form."""
     if isinstance(value, list) and isinstance(other, list):
-        return len(value) == len(other) and all(map(_is_alike, value, other))
+        return len(value) == len(other) and all(map(is_alike, value, other))
     return value == other if isinstance(value, str) else math.isclose(value, other, rel_tol=1e-4)
 
 
@@ -104,7 +104,7 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
         if not weights.num_classes:
             raise UserError(f"{weights.name} has no classifier: {_WITHOUT_CLASSIFIER} (train.py --pretrained True)")
         options = pretrained_options(weights)
-        config = _completed(config, options, weights.num_classes)
+        config = complete_config(config, options, weights.num_classes)
         return config, {"options": options}, lambda: open_checkpoint(fetch_pretrained(weights), ema=ema)
     contents = open_checkpoint(config.ckpt_path, ema=ema)
     metadata = _own_metadata(contents)
@@ -118,7 +118,7 @@ def open_weights(config: _Config) -> tuple[_Config, dict[str, Any], Callable[[],
     num_classes = _num_classes_of(contents)
     if num_classes:
         options["num_classes"] = num_classes
-    return _completed(config, options, num_classes), metadata, lambda: contents
+    return complete_config(config, options, num_classes), metadata, lambda: contents
 
 
 _WITHOUT_CLASSIFIER = "measure its features with validate.py --probe knn, or fine-tune it"
@@ -139,11 +139,11 @@ def open_backbone_weights(config: _Config) -> tuple[_Config, dict[str, Any], Cal
     if config.pretrained:
         weights = pretrained_weights(config.model)
         options = {name: value for name, value in pretrained_options(weights).items() if name != "num_classes"}
-        config = _completed(config, options, num_classes=0)
+        config = complete_config(config, options, num_classes=0)
         return config, {"options": options}, lambda: open_backbone(fetch_pretrained(weights), ema=ema)
     contents = open_backbone(config.ckpt_path, ema=ema)
     metadata = _own_metadata(contents)
-    return _completed(config, metadata.get("options", {}), num_classes=0), metadata, lambda: contents
+    return complete_config(config, metadata.get("options", {}), num_classes=0), metadata, lambda: contents
 
 
 def _own_metadata(contents: CheckpointContents) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _own_metadata(contents: CheckpointContents) -> dict[str, Any]:
     return {name: value for name, value in contents.metadata.items() if isinstance(value, dict)}
 
 
-def _completed(config: _Config, options: Mapping[str, Any], num_classes: int) -> _Config:
+def complete_config(config: _Config, options: Mapping[str, Any], num_classes: int) -> _Config:
     """Return the configuration, in which options that are not given have the values of a checkpoint.
 
     Args:
@@ -181,7 +181,7 @@ def _tell_overridden(config: RunConfig, held: Mapping[str, Any]) -> None:
     """Warn about each preprocessing option of the YAML file that differs from the checkpoint."""
     for name in PREPROCESSING:
         source = config.given.get(name, "command line")
-        if source != "command line" and name in held and not _is_alike(held[name], getattr(config, name)):
+        if source != "command line" and name in held and not is_alike(held[name], getattr(config, name)):
             logger.warning(
                 "%s: %s of %s is used, and not %s, which the weights were trained with",
                 name,

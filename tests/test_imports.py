@@ -42,14 +42,16 @@ MAY_IMPORT = {
     "recipe_data": {"config", "data", "engine", "recipe_checks", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_weights": {"config", "convert", "engine", "models", "optim", "recipe", "utils"},
+    "recipe_classifier": {"config", "convert", "data", "engine", "export", "models", "recipe_weights", "utils"},
     "recipe_callbacks": {"config", "data", "engine", "models", "recipe", "recipe_weights", "utils"},
     "recipe_pretraining": {"config", "data", "engine", "models", "recipe", "recipe_callbacks", "recipe_data", "utils"},
     "recipe_classes": {"config", "data", "utils"},
     "recipe_analysis": BUILT | {"config", "engine", "recipe", "recipe_probe", "recipe_weights"},
     "recipe_export": {"config", "convert", "data", "export", "models", "recipe_classes", "recipe_weights", "utils"},
     "recipe_probe": {"config", "convert", "data", "engine", "models", "recipe_data", "recipe_weights", "utils"},
-    "recipe_validate": BUILT | {"config", "engine", "recipe_data", "recipe_probe", "recipe_weights"},
-    "recipe_validate_all": BUILT | {"config", "recipe_validate"},
+    "recipe_validate": BUILT
+    | {"config", "engine", "recipe_classifier", "recipe_data", "recipe_probe", "recipe_weights"},
+    "recipe_validate_all": BUILT | {"config", "export", "recipe_validate"},
     "recipe_average": BUILT | {"config", "engine", "recipe", "recipe_data", "recipe_validate", "recipe_weights"},
     "resume": {"recipe", "recipe_data", "engine", "config", "convert", "data", "utils"},
     "compat": BUILT | {"engine"},  # aliases with MindCV's names

@@ -1,5 +1,6 @@
 """The options of the scripts, and how a command line and a YAML file become a configuration."""
 
+from mindcv.config.checks import exported_file_problems
 from mindcv.config.options import (
     COMMAND_OPTIONS,
     MACHINE_OPTIONS,
@@ -40,6 +41,7 @@ __all__ = [
     "ValidateAllConfig",
     "ValidateConfig",
     "ValidationConfig",
+    "exported_file_problems",
     "option",
     "parse_args",
 ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.data.five_crop import five_crop_problem
 from mindcv.data.mixup import group_size_problem
-from mindcv.export.metadata import EXPORT_FORMATS
+from mindcv.export import EXPORT_FORMATS, is_exported
 from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
 from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, warmup_start_problem
 
-__all__ = ["cross_checks"]
+__all__ = ["cross_checks", "exported_file_problems"]
 
 # Picture formats that Pillow can write, and those that matplotlib can write.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -324,10 +324,39 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
 )
 
 
+# The scripts that take an exported file as `ckpt_path`.
+_TAKE_EXPORTED_FILES = ("validate.py", "infer.py")
+# Option -> (whether its value needs the layers of a network, what to do instead).
+_NEEDS_LAYERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "explain": (lambda c: bool(c.explain), "give the checkpoint to draw heat maps"),
+    "probe": (lambda c: bool(c.probe), "give the checkpoint to measure its features"),
+    "ema": (lambda c: c.ema, "export the averaged weights with tools/export.py --ema True"),
+    "val_amp_level": (lambda c: c.val_amp_level != "O0", "export it with tools/export.py --half True for float16"),
+    "patch_size": (lambda c: c.given.get("patch_size") == "command line", "leave patch_size out"),
+}
+
+
+def exported_file_problems(config: Any) -> list[str]:
+    """Return a sentence for each option that cannot stand beside an exported file as `ckpt_path`."""
+    return [
+        f"{name}: cannot be used with '{config.ckpt_path}', because an exported file is a finished network: {way_out}"
+        for name, (is_used, way_out) in _NEEDS_LAYERS.items()
+        if hasattr(config, name) and is_used(config)
+    ]
+
+
 def cross_checks(config: Any, names: Collection[str]) -> list[str]:
     """Return a sentence for each broken rule between the options `names`; other options are not checked."""
     problems = [says for looked_at, is_well, says in _CHECKS if set(looked_at) <= set(names) and not is_well(config)]
     for looked_at, option, find_problem in _FACTORY_RULES:
         problem = find_problem(config) if set(looked_at) <= set(names) else ""
         problems += [f"{option}: {problem}"] if problem else []
+    if "ckpt_path" in names and is_exported(config.ckpt_path):
+        if config.script in _TAKE_EXPORTED_FILES:
+            problems += exported_file_problems(config)
+        else:
+            problems.append(
+                f"ckpt_path: '{config.ckpt_path}' is an exported file, which only {' and '.join(_TAKE_EXPORTED_FILES)} "
+                "take: give the checkpoint that it was exported from"
+            )
     return problems

@@ -281,7 +281,9 @@ class RunConfig:
     pretrained: bool = _model(
         False, "download the published pretrained weights of the model; where there are several, the name of the "
         "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ONE_CHECKPOINT)
-    ckpt_path: str = _model("", "checkpoint file whose weights are loaded", scripts=_ONE_CHECKPOINT)
+    ckpt_path: str = _model(
+        "", "checkpoint file whose weights are loaded; validate.py and infer.py also take an exported file, .onnx or "
+        ".mindir", scripts=_ONE_CHECKPOINT)
     pretrained_encoder: str = _model(
         "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which "
         "the newest is taken; a decoder or a classifier in it is left out")

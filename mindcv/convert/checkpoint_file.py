@@ -66,6 +66,7 @@ _MAX_INDEX = 100_000_000  # bytes
 _MAX_NESTING = 4  # {"state_dict": {"module": {...}}} has two
 _ARRAYS = (np.ndarray, TorchTensor, NumpyArray)
 INDEX_SUFFIX = ".index.json"
+_EXPORTED = (".onnx", ".mindir", ".air")  # ends of the names of files that tools/export.py writes
 _FOLDER_PATTERNS = (f"*{INDEX_SUFFIX}", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
 SNAPSHOT_SUFFIX = ".resume.safetensors"  # snapshots for resuming a run lie beside the files of weights
 
@@ -189,6 +190,10 @@ def _is_safetensors(start: bytes) -> bool:
 
 
 def _read_file(path: Path) -> tuple[Any, dict[str, Any]]:
+    if path.suffix.lower() in _EXPORTED:
+        raise CheckpointError(
+            "it is an exported file, whose weights cannot be loaded: give the checkpoint that it was exported from"
+        )
     start = _start_of(path)
     if _is_safetensors(start):
         arrays, texts = read_safetensors(path)

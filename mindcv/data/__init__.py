@@ -28,7 +28,12 @@ from mindcv.data.readable import UnreadableImages, find_unreadable, find_unreada
 from mindcv.data.real_labels import RealLabels, read_real_labels
 from mindcv.data.splits import SplitTransforms
 from mindcv.data.transform_base import Compose
-from mindcv.data.transforms_factory import create_transforms, transforms_imagenet_eval, transforms_imagenet_train
+from mindcv.data.transforms_factory import (
+    create_pixel_transforms,
+    create_transforms,
+    transforms_imagenet_eval,
+    transforms_imagenet_train,
+)
 
 __all__ = [
     "Compose",
@@ -47,6 +52,7 @@ __all__ = [
     "create_auto_augment",
     "create_dataset",
     "create_loader",
+    "create_pixel_transforms",
     "create_transforms",
     "decode",
     "find_images",

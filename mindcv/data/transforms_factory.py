@@ -40,7 +40,7 @@ from mindcv.utils.checks import (
 )
 from mindcv.utils.errors import UnknownKeywordError, UserError
 
-__all__ = ["create_transforms", "transforms_imagenet_eval", "transforms_imagenet_train"]
+__all__ = ["create_pixel_transforms", "create_transforms", "transforms_imagenet_eval", "transforms_imagenet_train"]
 
 
 def create_transforms(
@@ -81,6 +81,14 @@ def create_transforms(
     if separate:
         raise UserError("separate=True (augmentation splits) is for training (is_training=True)")
     return build(image_resize, **kwargs)
+
+
+def create_pixel_transforms() -> list[Callable]:
+    """Create the transforms for a network that prepares the images itself: they only decode an image.
+
+    They convert an encoded image to a float32 array [3, H, W] of its own size, with values from 0 to 255.
+    """
+    return [Decode("RGB"), ToArray()]
 
 
 def transforms_imagenet_train(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from mindcv.export.foreign_onnx import foreign_input, has_own_metadata, output_kind_of
 from mindcv.export.metadata import ExportMetadata
 from mindcv.export.mindir_file import metadata_path
-from mindcv.export.onnx_file import INPUT_NAME
 from mindcv.export.onnx_package import require_onnxruntime
 from mindcv.utils.device import mindspore_log_disabled
 from mindcv.utils.errors import UserError
 
-__all__ = ["EXPORT_SUFFIXES", "ExportedFile", "open_exported"]
+__all__ = ["EXPORT_SUFFIXES", "ExportedFile", "is_exported", "open_exported"]
 
 
 class ExportedFile:
@@ -26,17 +27,35 @@ class ExportedFile:
     Attributes:
         path: the file.
         metadata: what the file says about itself (see `ExportMetadata`).
+        batch_size: how many images the file takes at once; None means any number.
     """
 
-    def __init__(self, path: Path, metadata: ExportMetadata):
-        self.path, self.metadata = path, metadata
+    def __init__(self, path: Path, metadata: ExportMetadata, batch_size: Optional[int] = None):
+        self.path, self.metadata, self.batch_size = path, metadata, batch_size
+
+    @property
+    def fixed_options(self) -> tuple[str, ...]:
+        """The options of the preprocessing that the file decides, so that its user cannot choose another value."""
+        return tuple(self.metadata.preprocessing) if self.metadata.takes_pixels else ("in_channels",)
+
+    def count_classes(self) -> int:
+        """Return the number of classes. A file without class names computes an image to find it out."""
+        return len(self.metadata.class_names) or self(self.blank_image())[0].shape[1]
+
+    def blank_image(self) -> np.ndarray:
+        """Return a batch of one black image that the file takes."""
+        preprocessing = self.metadata.preprocessing
+        side = preprocessing.get("image_resize", 224)
+        if self.metadata.takes_pixels:
+            return np.zeros((1, side, side, 3), np.uint8)
+        return np.zeros((1, preprocessing.get("in_channels", 3), side, side), np.float32)
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for images: one array, or one for each feature map.
 
         Args:
-            images: float32 [N, C, H, W], or uint8 [N, H, W, 3] if `metadata.takes_pixels`. A file that takes one image
-                computes them one after the other.
+            images: float32 [N, C, H, W], or uint8 [N, H, W, 3] if `metadata.takes_pixels`. A file with a fixed
+                `batch_size` computes them in batches of this size, the last of which is filled up with zeros.
 
         Raises:
             UserError: the images have a wrong type or shape.
@@ -46,15 +65,22 @@ class ExportedFile:
             raise UserError(
                 f"'{self.path}' takes images {' '.join(expected)}, and got an array {images.dtype} {list(images.shape)}"
             )
-        parts = [images] if self.metadata.dynamic_batch else np.split(images, len(images))
         try:
-            outputs = [self._run(part) for part in parts]
+            outputs = [self._run(part) for part in self._batches(images)]
         except Exception as error:  # the runtimes raise classes of their own
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"'{self.path}' cannot compute images of shape {list(images.shape)}: {reason[0]}"
             ) from error
-        return [np.concatenate(arrays) for arrays in zip(*outputs)]
+        return [np.concatenate(arrays)[: len(images)] for arrays in zip(*outputs)]
+
+    def _batches(self, images: np.ndarray) -> list[np.ndarray]:
+        if self.batch_size is None:
+            return [images]
+        num_missing = -len(images) % self.batch_size
+        if num_missing:
+            images = np.concatenate([images, np.zeros((num_missing, *images.shape[1:]), images.dtype)])
+        return np.split(images, len(images) // self.batch_size)
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for images that the runtime takes at once."""
@@ -64,22 +90,35 @@ class ExportedFile:
 class _OnnxFile(ExportedFile):
     """An ONNX file in ONNX Runtime."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, is_foreign_allowed: bool):
         onnxruntime = require_onnxruntime()
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception:  # onnxruntime raises several kinds
             raise UserError(_damaged(path)) from None
-        super().__init__(path, ExportMetadata.from_texts(self._session.get_modelmeta().custom_metadata_map, str(path)))
+        self._input_name = self._session.get_inputs()[0].name
+        texts = self._session.get_modelmeta().custom_metadata_map
+        if is_foreign_allowed and not has_own_metadata(texts):
+            super().__init__(path, *foreign_input(self._session, path))
+            self.metadata = replace(self.metadata, output=output_kind_of(self(self.blank_image())[0]))
+        else:
+            metadata = ExportMetadata.from_texts(texts, str(path))
+            super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
+
+    @property
+    def fixed_options(self) -> tuple[str, ...]:
+        """See `ExportedFile`; files of other software may take images of one size only."""
+        height = self._session.get_inputs()[0].shape[2]
+        return (*super().fixed_options, *(("image_resize",) if isinstance(height, int) else ()))
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
-        return self._session.run(None, {INPUT_NAME: images})
+        return self._session.run(None, {self._input_name: images})
 
 
 class _MindIRFile(ExportedFile):
     """A MindIR file in MindSpore."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, is_foreign_allowed: bool):
         beside = metadata_path(path)
         try:
             metadata = ExportMetadata.from_json(beside.read_bytes(), str(beside))
@@ -93,7 +132,12 @@ class _MindIRFile(ExportedFile):
                 self._graph = nn.GraphCell(ms.load(str(path)))
         except Exception:  # MindSpore raises several kinds for a damaged file
             raise UserError(_damaged(path)) from None
-        super().__init__(path, metadata)
+        super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
+
+    @property
+    def fixed_options(self) -> tuple[str, ...]:
+        """See `ExportedFile`; the size of the images is fixed."""
+        return (*super().fixed_options, "image_resize")
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         outputs = self._graph(ms.Tensor(images))
@@ -105,11 +149,18 @@ _KINDS = {".onnx": _OnnxFile, ".mindir": _MindIRFile}
 EXPORT_SUFFIXES = tuple(_KINDS)  # ends of the names of the files that can be opened
 
 
-def open_exported(path: Union[str, os.PathLike]) -> ExportedFile:
+def is_exported(path: Union[str, os.PathLike]) -> bool:
+    """Return whether the name of a file is that of an exported file."""
+    return Path(path).suffix.lower() in EXPORT_SUFFIXES
+
+
+def open_exported(path: Union[str, os.PathLike], is_foreign_allowed: bool = False) -> ExportedFile:
     """Open a file that `write_onnx` or `write_mindir` has written, to run it on a CPU.
 
     Args:
         path: the file; the end of its name tells the format. Files that were written beside it must still be there.
+        is_foreign_allowed: whether to accept ONNX classifiers of other software too. Their metadata says only what the
+            graph tells: the number of channels, the size of the images and whether the outputs are probabilities.
 
     Raises:
         UserError: the file does not exist, is damaged, comes from other software, or needs a package that is missing.
@@ -120,7 +171,7 @@ def open_exported(path: Union[str, os.PathLike]) -> ExportedFile:
         raise UserError(f"'{path}' is no exported file: its name must end in {' or '.join(_KINDS)}")
     if not path.is_file():
         raise UserError(f"exported file '{path}' does not exist")
-    return kind(path)
+    return kind(path, is_foreign_allowed)
 
 
 def _damaged(path: Path) -> str:

@@ -63,7 +63,7 @@ def write_mindir(
         path: output file, whose name ends in `.mindir`, or in `.air` for this format.
         image_size: height and width of the images that the file takes.
         file_format: 'mindir', or 'air', which needs an Ascend.
-        model, class_names, preprocessing: see `ExportMetadata`.
+        model, class_names, preprocessing: see `ExportMetadata`. `image_resize` and `in_channels` need not be given.
         with_softmax: whether the outputs are probabilities instead of logits.
         half: whether the file computes in float16. Its inputs and outputs stay float32.
         dynamic_batch: whether the file takes any number of images. Otherwise it takes one.
@@ -83,7 +83,8 @@ def write_mindir(
         raise UserError(
             f"the name of a MindIR file must end in .mindir, because MindSpore reads no other, got '{path}'"
         )
-    metadata = ExportMetadata(model, tuple(class_names), dict(preprocessing or {}), kind, False, dynamic_batch, half)
+    preprocessing = {**(preprocessing or {}), "image_resize": image_size, "in_channels": network.in_channels}
+    metadata = ExportMetadata(model, tuple(class_names), preprocessing, kind, False, dynamic_batch, half)
     exported = _Exported(_in_half(network) if half else network, with_softmax).set_train(False)
     images = Tensor(shape=[None if dynamic_batch else 1, network.in_channels, image_size, image_size], dtype=ms.float32)
     with atomic_files(path) as side:

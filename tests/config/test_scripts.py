@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv import recipe, recipe_analysis, recipe_probe, recipe_validate, recipe_weights
+from mindcv import recipe, recipe_analysis, recipe_classifier, recipe_probe, recipe_validate, recipe_weights
 from mindcv.config import (
     PREPROCESSING,
     AnalyzeConfig,
@@ -221,9 +221,10 @@ def options_read(script, argv, monkeypatch):
     monkeypatch.setattr(recipe_weights, "open_checkpoint", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe_weights, "open_backbone", lambda *args, **keywords: contents)
     monkeypatch.setattr(recipe_probe, "fill_weights", lambda *args, **keywords: None)
-    for name in ("fill_weights", "classify", "extract_from_files", "draw_heat_maps"):
+    monkeypatch.setattr(recipe_classifier, "fill_weights", lambda *args, **keywords: None)
+    for name in ("classify", "extract_from_files", "draw_heat_maps"):
         monkeypatch.setattr(module, name, lambda *args, **keywords: [], raising=False)
-    for name in ("fill_weights", "evaluate", "extract_features"):
+    for name in ("evaluate", "extract_features"):
         monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: [])
     for name in ("describe_evaluation", "run_probe"):
         monkeypatch.setattr(recipe_validate, name, lambda *args, **keywords: sys.exit())

@@ -52,6 +52,7 @@ NOT_EXECUTED = [
     (r"examples/serve/server\.py|^curl ", "a server runs until it is stopped; see tests/examples/test_serve.py"),
     (r"^msrun ", "needs several devices; tests/test_distributed.py runs msrun with the processes of this machine"),
     (r"validate_all\.py --models", "downloads published weights; tests/test_recipe_validate.py replaces the download"),
+    (r"other\.onnx", "needs a file of other software; tests/test_recipe_classifier.py makes such files"),
     (r"--pretrained True", "downloads published weights; tests/models/test_pretrained.py has a server of its own"),
     (
         r"--compile_cache_dir",

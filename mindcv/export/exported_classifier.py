@@ -1,0 +1,49 @@
+"""An exported classifier in the place of a network."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from mindcv.export.exported_file import ExportedFile
+from mindcv.export.metadata import FEATURE_MAPS, LOGITS, PROBABILITIES
+from mindcv.utils.errors import UserError
+
+__all__ = ["ExportedClassifier"]
+
+
+class ExportedClassifier(nn.Cell):
+    """A classifier in an exported file, as a network that maps images to logits. It has no parameters.
+
+    It takes prepared images, float32 [N, C, H, W]. A file that prepares the images itself takes float32 [N, 3, H, W]
+    with the values of pixels, whole numbers from 0 to 255. Outputs that are probabilities become their logarithms,
+    whose softmax is the probabilities.
+
+    Args:
+        exported: the opened file.
+
+    Raises:
+        UserError: the file returns features instead of logits or probabilities.
+    """
+
+    def __init__(self, exported: ExportedFile):
+        super().__init__()
+        kind = exported.metadata.output
+        if kind not in (LOGITS, PROBABILITIES):
+            returned = "feature maps" if kind == FEATURE_MAPS else "features"
+            raise UserError(
+                f"'{exported.path}' returns {returned}, and a classifier is expected: export the model with its "
+                "classifier, without features_only"
+            )
+        self._exported = exported
+
+    def __call__(self, images: ms.Tensor) -> ms.Tensor:
+        """Return the logits [N, classes], float32. It replaces `nn.Cell.__call__`, so nothing is compiled."""
+        array = images.asnumpy()
+        if self._exported.metadata.takes_pixels:
+            array = np.ascontiguousarray(array.transpose(0, 2, 3, 1).astype(np.uint8))
+        outputs = self._exported(array)[0]
+        if self._exported.metadata.output == PROBABILITIES:
+            outputs = np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
+        return ms.Tensor(outputs.astype(np.float32))

@@ -1,0 +1,140 @@
+"""A classifier from a configuration: that of a checkpoint, of published weights or of an exported file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Optional, Union
+
+import mindspore as ms
+from mindspore import nn
+
+from mindcv.config import PREPROCESSING, InferConfig, ValidationConfig, exported_file_problems
+from mindcv.convert import CheckpointContents, fill_weights
+from mindcv.data import Compose, create_pixel_transforms, create_transforms, imagenet_class_names
+from mindcv.engine import apply_amp, say_compiling
+from mindcv.export import ExportedClassifier, ExportedFile, is_exported, open_exported
+from mindcv.models import pack_for_inference
+from mindcv.recipe_weights import build_model, complete_config, is_alike, open_weights
+from mindcv.utils.errors import ConfigError
+from mindcv.utils.logger import logger
+
+__all__ = ["Classifier", "open_classifier"]
+
+_Config = Union[InferConfig, ValidationConfig]
+
+
+@dataclass
+class Classifier:
+    """A classifier that is opened and not yet built.
+
+    Attributes:
+        config: configuration of the run, completed from the checkpoint or the exported file.
+        metadata: metadata of the checkpoint. For an exported file, it has `class_to_idx` at most.
+        takes_pixels: whether it prepares the images itself. It then takes one decoded image of any size at a time.
+        network: the network itself, as `HeatMaps` needs it, after `build`; None for an exported file.
+    """
+
+    config: _Config
+    metadata: Mapping[str, Any]
+    takes_pixels: bool
+    _build: Callable[[int, bool], tuple[nn.Cell, Optional[nn.Cell]]]
+    network: Optional[nn.Cell] = None
+
+    def build(self, num_classes: int, keep_weights: bool = False) -> nn.Cell:
+        """Return the network that maps prepared images to logits, in evaluation mode and in its number format.
+
+        Args:
+            num_classes: number of classes of the head.
+            keep_weights: whether to keep the weights beside the packed ones (see `pack_for_inference`).
+        """
+        classifier, self.network = self._build(num_classes, keep_weights)
+        return classifier.set_train(False)
+
+    def transform(self) -> Compose:
+        """Return the transform from the content of an image file to the input of the network."""
+        if self.takes_pixels:
+            return Compose(create_pixel_transforms())
+        return Compose(create_transforms(**self.config.subset(*PREPROCESSING)))
+
+
+def open_classifier(config: _Config) -> Classifier:
+    """Open a checkpoint, published weights or an exported file, and complete the configuration from its metadata.
+
+    Raises:
+        UserError: see `open_weights` and `mindcv.export.open_exported`; or an exported file is no classifier.
+        ConfigError: options do not go together, or contradict an exported file.
+    """
+    if is_exported(config.ckpt_path):
+        return _open_exported_classifier(config)
+    config, metadata, read_weights = open_weights(config)
+    return Classifier(config, metadata, False, partial(_build_network, config, read_weights))
+
+
+def _build_network(
+    config: _Config, read_weights: Callable[[], CheckpointContents], num_classes: int, keep_weights: bool
+) -> tuple[nn.Cell, nn.Cell]:
+    network = build_model(config, num_classes)
+    fill_weights(network, read_weights(), config.ckpt_path or config.model)
+    classifier = apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)
+    classifier = pack_for_inference(classifier, keep_weights)
+    say_compiling("the network")
+    return classifier, network
+
+
+def _open_exported_classifier(config: _Config) -> Classifier:
+    problems = exported_file_problems(config)
+    if problems:
+        raise ConfigError(problems)
+    exported = open_exported(config.ckpt_path, is_foreign_allowed=True)
+    classifier, held = ExportedClassifier(exported), exported.metadata
+    options = {**held.preprocessing, "model": held.model or os.path.basename(config.ckpt_path)}
+    problems = _contradictions(config, exported, options)
+    if problems:
+        raise ConfigError(problems)
+    num_classes = exported.count_classes()
+    config = complete_config(config, {**options, "num_classes": num_classes}, num_classes)
+    _tell_exported(config, exported)
+    if held.takes_pixels:
+        config = replace(config, batch_size=1)  # The images of a batch would need one size.
+    metadata = {}
+    if held.class_names and list(held.class_names) != imagenet_class_names():  # These are known, and some are equal.
+        metadata["class_to_idx"] = {name: label for label, name in enumerate(held.class_names)}
+    return Classifier(config, metadata, held.takes_pixels, lambda *_: (classifier, None))
+
+
+def _contradictions(config: _Config, exported: ExportedFile, options: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each option that an exported file has fixed to another value."""
+    fixed = exported.fixed_options if not exported.metadata.model else ("model", *exported.fixed_options)
+    problems = [
+        f"{name}: {getattr(config, name)} is given ({config.given[name]}), but '{config.ckpt_path}' is exported for "
+        f"{options[name]}: leave {name} out, or export the checkpoint again"
+        for name in fixed
+        if name in config.given and name in options and not is_alike(options[name], getattr(config, name))
+    ]
+    if exported.metadata.takes_pixels and getattr(config, "tta", "none") != "none":
+        problems.append(
+            f"tta: '{config.ckpt_path}' resizes and crops the images itself, so other views cannot be cut out: leave "
+            "tta out, or give a file that was exported without with_preprocess"
+        )
+    return problems
+
+
+def _tell_exported(config: _Config, exported: ExportedFile) -> None:
+    """Log what an exported file does not hold, and where it runs."""
+    path, held = config.ckpt_path, exported.metadata
+    absent = [name for name in PREPROCESSING if name not in held.preprocessing and name not in config.given]
+    if absent:
+        used = ", ".join(f"{name} {getattr(config, name)}" for name in absent)
+        logger.warning(
+            "'%s' does not say how its images are prepared; these values are used: %s; give other ones as options",
+            path,
+            used,
+        )
+    if path.lower().endswith(".onnx"):
+        if ms.get_context("device_target") != "CPU":
+            logger.warning("'%s' runs on the CPU, since ONNX Runtime runs it and not MindSpore", path)
+    else:
+        say_compiling("the exported network")
