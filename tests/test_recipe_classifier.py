@@ -13,11 +13,14 @@ import pytest
 from mindspore import Tensor
 from PIL import Image
 
+from mindcv.config import ValidateConfig, parse_args
 from mindcv.convert import weight_parameters, write_ckpt
-from mindcv.data import imagenet_wordnet_ids
+from mindcv.data import imagenet_class_names, imagenet_wordnet_ids
 from mindcv.export import write_mindir, write_onnx
 from mindcv.models import ConvNeXtFeatures, create_model
+from mindcv.recipe_validate import measure_predictions
 from mindcv.utils.cli import run_script
+from mindcv.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "owl"]
@@ -205,6 +208,12 @@ def test_scripts_refuse_their_own_options_with_an_exported_file(run, files, imag
     assert status == 2 and sentence.format(path=files / kind) in err
 
 
+def test_measure_predictions_shows_no_batches_of_a_file_that_prepares_the_images(files, images):
+    config = parse_args(["--ckpt_path", str(files / "pixels.onnx"), "--data_dir", str(images)], ValidateConfig)
+    with pytest.raises(UserError, match="prepares the images itself, so the input of its network cannot be shown"):
+        measure_predictions(config, on_batch=lambda *_: None)
+
+
 def test_average_refuses_an_exported_file(run, files, tmp_path):
     argv = ["--checkpoints", files / "a.ckpt", files / "plain.onnx", "--dst", tmp_path / "mean.ckpt"]
     status, _, err = run("tools/average.py", *argv)
@@ -249,7 +258,6 @@ def without_metadata(path, to, side=None):
 @pytest.mark.parametrize(("kind", "side"), [("plain.onnx", None), ("plain.onnx", 32), ("shares.onnx", 32)])
 def test_infer_takes_an_onnx_file_of_other_software(run, predict, files, images, tmp_path, kind, side):
     if kind == "shares.onnx":
-        pytest.importorskip("onnx")
         proto = onnx.load(str(files / "plain.onnx"))
         proto.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["shares"], axis=-1))
         proto.graph.output[0].name = "shares"
@@ -280,8 +288,6 @@ def test_onnx_file_of_other_software_with_other_inputs_is_refused(run, files, im
 
 def test_validate_knows_the_classes_of_imagenet_in_an_exported_file(run, images, tmp_path):
     """Its class names are known, so class folders may have the WordNet ids."""
-    from mindcv.data import imagenet_class_names
-
     network = create_model("convnext_atto", num_classes=1000).set_train(False)
     described = {"model": "convnext_atto", "class_names": imagenet_class_names(), "preprocessing": PREPROCESSING}
     write_onnx(network, tmp_path / "a.onnx", **described)

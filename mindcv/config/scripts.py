@@ -146,7 +146,8 @@ class ValidateAllConfig(ValidationConfig):
     """
 
     # fmt: off
-    checkpoints: list[str] = _several([], f"{_CHECKPOINTS} to measure; exported files, .onnx and .mindir, count as checkpoints", is_verbatim=True)
+    checkpoints: list[str] = _several(
+        [], f"{_CHECKPOINTS} to measure; exported files, .onnx and .mindir, count as checkpoints", is_verbatim=True)
     models: list[str] = _several(
         [], "models of which all published weights with a classifier are measured: one or more names or patterns, for "
         "example convnextv2_*", is_verbatim=True)

@@ -155,10 +155,16 @@ def _checkpoint_in(path: Path) -> Path:
         if len(files) == 1:
             return files[0]
         if files:
-            names = _shortened([file.name for file in sorted(files, key=_by_best_first)])
-            raise CheckpointError(f"folder '{path}' holds several checkpoints: give the path of one ({names})")
+            best, *others = sorted(files, key=_by_best_first)
+            names = _shortened([file.name for file in others])
+            raise CheckpointError(
+                f"folder '{path}' holds several checkpoints: give the path of one, such as '{best}'; the others are "
+                f"{names}"
+            )
     patterns = ", ".join(_FOLDER_PATTERNS)
-    raise CheckpointError(f"folder '{path}' holds no checkpoint: no file name matches {patterns}")
+    raise CheckpointError(
+        f"folder '{path}' holds no checkpoint: no file name matches {patterns}; give the path of a checkpoint file"
+    )
 
 
 def _by_best_first(file: Path) -> tuple[bool, str]:

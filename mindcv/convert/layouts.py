@@ -118,10 +118,11 @@ class Mismatch:
 
     def __str__(self) -> str:
         groups = list(self.notes)
+        max_names = 1 if groups else 8  # A known cause says more than the names.
         for title in ("missing", "unexpected", "misshaped"):
             names = getattr(self, title)
             if names:
-                groups.append(f"{len(names)} {title}: {_listed(names)}")
+                groups.append(f"{len(names)} {title}: {_listed(names, max_names)}")
         return "; ".join(groups)
 
 

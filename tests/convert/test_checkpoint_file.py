@@ -123,7 +123,8 @@ def test_open_checkpoint_lists_the_best_checkpoint_of_a_folder_first(tmp_path):
     for name in ("convnext-1_3", "convnext-2_3", "convnext_best"):
         save(tmp_path / f"{name}.ckpt", w=[1.0])
         (tmp_path / f"{name}.resume.safetensors").write_bytes(b"state of a run")
-    assert refusal(tmp_path).endswith("(convnext_best.ckpt, convnext-1_3.ckpt, convnext-2_3.ckpt)")
+    told = f"such as '{tmp_path / 'convnext_best.ckpt'}'; the others are convnext-1_3.ckpt, convnext-2_3.ckpt"
+    assert refusal(tmp_path).endswith(told)
     for name in ("convnext-1_3", "convnext_best"):
         (tmp_path / f"{name}.ckpt").unlink()
     assert list(read_checkpoint(tmp_path)) == ["w"]
@@ -148,11 +149,12 @@ def test_open_checkpoint_names_a_missing_file(tmp_path):
 def test_read_checkpoint_of_a_folder_needs_one_checkpoint_or_a_standard_name(tmp_path):
     (tmp_path / "convnext-1_3.resume.safetensors").write_bytes(b"state of a run")
     assert (
-        "holds no checkpoint: no file name matches *.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt"
-        in refusal(tmp_path)
+        "holds no checkpoint: no file name matches *.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt; give the "
+        "path of a checkpoint file" in refusal(tmp_path)
     )
     bins = [shutil.copy(shard, tmp_path) for shard in sorted(DATA.glob("*.bin"))]
-    assert "give the path of one (pytorch_model-0.bin, pytorch_model-1.bin)" in refusal(tmp_path)
+    told = f"give the path of one, such as '{bins[0]}'; the others are pytorch_model-1.bin"
+    assert told in refusal(tmp_path)
     shutil.copy(DATA / "pytorch_model.bin.index.json", tmp_path)
     assert len(read_checkpoint(tmp_path)) == 9
     os.remove(tmp_path / "pytorch_model.bin.index.json")
