@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional
 
 import mindspore as ms
@@ -159,19 +160,23 @@ def _greedy_soup(
     network = apply_amp(network, config.val_amp_level, dtype=config.amp_dtype)
     say_compiling("the network")
 
+    @lru_cache(maxsize=1)  # a checkpoint that joins the soup has been measured just before
+    def arrays_of(index: int) -> dict[str, np.ndarray]:
+        return _read(files[index], config).arrays
+
     def score(arrays: Mapping[str, np.ndarray]) -> int:
         fill_weights(network, CheckpointContents(dict(arrays), {}), "the mean of the checkpoints")
         return evaluate_images(config, network, images, group).counts.num_top1
 
     scores = []
-    for path in files:
-        scores.append(score(_read(path, config).arrays))
+    for index, path in enumerate(files):
+        scores.append(score(arrays_of(index)))
         logger.info("%s: %d of %d images correct", path, scores[-1], len(images.dataset))
     total = WeightSum()
     soup = choose_greedily(
         scores,
-        score_with=lambda index: score(total.mean(_read(files[index], config).arrays)),
-        keep=lambda index: total.add(_read(files[index], config).arrays),
+        score_with=lambda index: score(total.mean(arrays_of(index))),
+        keep=lambda index: total.add(arrays_of(index)),
     )
     return _Scores(scores, soup, len(images.dataset)), total
 

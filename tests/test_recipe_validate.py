@@ -14,6 +14,7 @@ from mindspore import Tensor
 from PIL import Image
 
 from mindcv.convert import open_checkpoint, weight_parameters, write_ckpt
+from mindcv.convert.averaging import read_ingredient
 from mindcv.data import Compose, create_transforms, imagenet_wordnet_ids
 from mindcv.models import create_model
 from mindcv.utils.cli import run_script
@@ -257,9 +258,16 @@ def test_average_writes_the_mean_with_its_ingredients(images, checkpoints, run, 
 
 
 def test_average_chooses_a_greedy_soup_on_validation_images(images, checkpoints, run, tmp_path, monkeypatch):
-    where = ["--data_dir", images, "--checkpoints", checkpoints, "--dst", tmp_path / "soup.ckpt"]
+    where, read = ["--data_dir", images, "--checkpoints", checkpoints, "--dst", tmp_path / "soup.ckpt"], []
+
+    def read_and_note(path, ema):
+        read.append(Path(path).name)
+        return read_ingredient(path, ema)
+
+    monkeypatch.setattr("mindcv.recipe_average.read_ingredient", read_and_note)
     status, out, err = run("tools/average.py", *where, "--method", "greedy")
     assert status == 0, err
+    assert max(map(read.count, read)) == 3, "to check it, to measure it alone, and to measure it in the soup"
     soup = open_checkpoint(tmp_path / "soup.ckpt")
     averaged = soup.metadata["averaged"]
     kept = [checkpoints / one["file"] for one in averaged["ingredients"]]
