@@ -18,7 +18,7 @@ from pathlib import Path
 import own_mindcv  # noqa: F401
 
 from mindcv.config import ValidateConfig, parse_args
-from mindcv.engine.run_folder import newest_checkpoint
+from mindcv.engine.run_folder import REPORT, newest_checkpoint
 from mindcv.models.pretrained import split_tag
 from mindcv.recipe import prepare_device, show_if_asked, tell_warnings
 from mindcv.recipe_validate import measure_predictions
@@ -46,7 +46,7 @@ def main() -> None:
     args, words = read_args()
     folder = Path(args.run_dir)
     run = read_run(folder)
-    output = args.output or str(folder / "report.html")
+    output = args.output or str(folder / REPORT)
     ensure_writable(output)
     validated = validate(run, folder, ["--data_dir", args.data_dir, *words]) if args.data_dir else None
     atomic_write_text(output, report_page(run, validated))
@@ -69,7 +69,7 @@ def read_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "run_dir", metavar="RUN_DIR", help="folder of the run: ckpt_save_dir of train.py or pretrain.py"
     )
-    parser.add_argument("--output", default="", help="file to write the page to (default: report.html in RUN_DIR)")
+    parser.add_argument("--output", default="", help=f"file to write the page to (default: {REPORT} in RUN_DIR)")
     parser.add_argument(
         "--data_dir", default="", help="folder that holds the data set; the page then shows predictions of the run"
     )

@@ -408,6 +408,7 @@ class Snapshots(Callback):
 class MetricsTable(Callback):
     """`metrics.csv`, a row an epoch, and `learning_curve.png`, in `folder`.
 
+    The table has those of `columns` that an epoch so far has a value for: without validation, none of validation.
     The table of an earlier run in the same folder is kept as `metrics.1.csv`, `metrics.2.csv`, ...
     """
 
@@ -463,8 +464,9 @@ class MetricsTable(Callback):
         self.rows, self.is_resumed = list(saved["rows"]), True
 
     def _write(self) -> None:
+        columns = [name for name in self.columns if not self.rows or any(name in row for row in self.rows)]
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         atomic_write_text(self.path, text.getvalue())

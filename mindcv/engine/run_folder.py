@@ -14,7 +14,7 @@ from mindcv.engine.snapshot import SUFFIX, UNSAVED
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import counted, logger
 
-__all__ = ["EVENT_FILES", "find_checkpoints", "is_without_state", "newest_checkpoint", "remove_runs"]
+__all__ = ["EVENT_FILES", "REPORT", "find_checkpoints", "is_without_state", "newest_checkpoint", "remove_runs"]
 
 # MindCV names its checkpoints in the same way.
 _CHECKPOINT = re.compile(rf".+-\d+_\d+(\.ckpt|{re.escape(SUFFIX)})|.+_best\.ckpt")
@@ -22,7 +22,8 @@ _NUMBERED = re.compile(r"(.+)-(\d+)_(\d+)\.ckpt")
 # File names of TensorBoard's event files. TensorBoard reads every file whose name contains "tfevents"; the end of the
 # name tells the files of this library from those of others.
 EVENT_FILES = "events.out.tfevents.*.mindcv"
-_RESULTS = ("run.json", "metrics.csv", "learning_curve.png", "reconstruction-*.png", EVENT_FILES)
+REPORT = "report.html"  # the page of tools/report.py
+_RESULTS = ("run.json", "metrics.csv", "learning_curve.png", "reconstruction-*.png", REPORT, EVENT_FILES)
 
 
 def find_checkpoints(folder: Union[str, os.PathLike]) -> list[Path]:

@@ -21,10 +21,10 @@ def test_find_checkpoints_finds_checkpoints_and_snapshots_of_runs(tmp_path):
 
 
 def test_remove_runs_removes_only_files_of_runs(tmp_path, capsys):
-    fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv", "learning_curve.png"])
+    fill(tmp_path, [*OF_RUNS, *OTHERS, "metrics.csv", "learning_curve.png", "report.html"])
     remove_runs(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(OTHERS)
-    assert capsys.readouterr().err == f"overwrite: removed 6 files of an earlier run from '{tmp_path}'\n"
+    assert capsys.readouterr().err == f"overwrite: removed 7 files of an earlier run from '{tmp_path}'\n"
     remove_runs(tmp_path)
     assert capsys.readouterr().err == ""
 

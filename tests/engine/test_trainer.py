@@ -280,6 +280,13 @@ def test_metrics_table_writes_a_row_for_each_epoch_and_the_learning_curve(tmp_pa
         assert picture.format == "PNG" and picture.width > 400 and len(picture.getcolors(2**24)) > 10
 
 
+def test_metrics_table_has_no_columns_of_validation_without_one(tmp_path):
+    Trainer(Step([4.0, 2.0]), [0.1, 0.2]).train(2, Loader(1), [MetricsTable(tmp_path)])
+    rows = read_table(tmp_path / "metrics.csv")
+    assert [list(row) for row in rows] == 2 * [["epoch", "step", "lr", "train_loss", "images_per_s", "seconds"]]
+    assert [row["train_loss"] for row in rows] == ["4.0", "2.0"]
+
+
 def test_metrics_table_renames_an_earlier_table(tmp_path, capsys):
     for text in ("first\n", "second\n"):
         (tmp_path / "metrics.csv").write_text(text)
