@@ -23,6 +23,8 @@ __all__ = ["check_agreement", "check_classes", "check_save_dir", "read_training_
 
 # What may change without changing the numbers.
 _FREE = (*COMMAND_OPTIONS, *MACHINE_OPTIONS, *NEUTRAL_OPTIONS)
+# Options that decide which weights a snapshot holds, and of which shapes.
+_SHAPING = ("model", "in_channels", "patch_size", "ema", "mask_patch_size", "decoder_embed_dim", "decoder_depth")
 _MOST_LISTED = 4  # changed options in a warning
 _Config = TypeVar("_Config", bound=RunConfig)
 
@@ -38,7 +40,7 @@ def read_training_config(config_class: type[_Config] = TrainConfig) -> tuple[_Co
 
     Raises:
         ConfigError: see `parse_command_line`.
-        CheckpointError: the named run does not exist or is damaged.
+        CheckpointError: the named run does not exist, is damaged, or has weights of other shapes.
         UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
     config = parse_command_line(config_class)
@@ -226,10 +228,32 @@ def _completed(config: _Config, path: Path, before: Mapping[str, Any]) -> _Confi
     """Return the configuration; options that are not given have the values of the snapshot at `path`."""
     values = {name: value for name, value in before.items() if name not in COMMAND_OPTIONS + MACHINE_OPTIONS}
     config = config.completed({**values, "ckpt_save_dir": str(path.parent)})
+    _check_shaping(config, path, before)
     tell_warnings(config)
     _tell_other_folder(config, path.parent)
     _tell_changed(config, before)
     return config
+
+
+def _check_shaping(config: RunConfig, path: Path, before: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError if options ask for other weights than the snapshot at `path` holds."""
+    after = config.as_dict()
+    differing = [
+        f"{name} is {before[name]} there and {after[name]} here"
+        for name in _SHAPING
+        if name in before and name in after and _without_tag(before[name]) != _without_tag(after[name])
+    ]
+    if differing:
+        raise CheckpointError(
+            f"the saved run '{path}' has weights of other shapes: {', '.join(differing)}; leave "
+            f"{'this option' if len(differing) == 1 else 'these options'} out, or begin a new run in another "
+            "--ckpt_save_dir"
+        )
+
+
+def _without_tag(value: Any) -> Any:
+    """Return a model's name without the tag of published weights, from which the run may have begun."""
+    return value.partition(".")[0] if isinstance(value, str) else value
 
 
 def _tell_other_folder(config: RunConfig, resumed: Path) -> None:

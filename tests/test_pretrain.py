@@ -14,7 +14,7 @@ from run_here import run_here
 from mindcv.config import PretrainConfig, TrainConfig, parse_args
 from mindcv.convert import read_ckpt
 from mindcv.engine.reconstruction import draw_reconstructions, join_patches, split_patches
-from mindcv.engine.run_folder import newest_checkpoint
+from mindcv.engine.run_folder import REPORT, newest_checkpoint, remove_runs
 from mindcv.engine.snapshot import SUFFIX, read_snapshot, write_snapshot
 from mindcv.models import create_model, random_mask
 from mindcv.recipe_pretraining import build_pretraining_loader
@@ -72,11 +72,19 @@ def test_pretraining_saves_weights_metrics_and_pictures(whole):
     assert {f"{MODEL}-1_2.ckpt", f"{MODEL}-2_2.ckpt", "metrics.csv"} <= names
     assert {"reconstruction-1.png", "reconstruction-2.png", f"{MODEL}-2_2{SUFFIX}"} <= names
     assert [row["epoch"] for row in rows(whole)] == ["1", "2"]
+    assert list(rows(whole)[0]) == ["epoch", "step", "lr", "train_loss"], "pre-training validates nothing"
     first, last = (float(row["train_loss"]) for row in rows(whole))
     assert 0 < last < first
     arrays, metadata = read_ckpt(whole / f"{MODEL}-2_2.ckpt")
     assert {"encoder.feature.0.0.weight", "mask_token", "pred.weight"} <= set(arrays)
     assert metadata["options"]["model"] == MODEL and metadata["pretraining"]["mask_ratio"] == 0.6
+
+
+def test_remove_runs_removes_all_that_a_run_and_its_report_leave(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (folder / REPORT).write_text("<!DOCTYPE html>")
+    remove_runs(folder)
+    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
 
 
 def test_resumed_pretraining_has_the_bits_of_an_uninterrupted_run(whole, photos, tmp_path):
@@ -179,6 +187,20 @@ def test_each_script_refuses_to_resume_a_run_of_the_other(whole, photos, tmp_pat
     write_snapshot(tmp_path / f"a-2_2{SUFFIX}", replace(saved, description=replace(saved.description, config=config)))
     run = run_here("pretrain", "--resume", tmp_path, "--data_dir", photos)
     assert run.status == 1 and f"is a run of train.py: resume it with train.py --resume {tmp_path}" in run.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "before"), [("decoder_embed_dim", 24, 16), ("decoder_depth", 2, 1), ("mask_patch_size", 64, 32)]
+)
+def test_pretrain_refuses_to_resume_with_another_decoder_before_it_builds_one(
+    whole, photos, monkeypatch, option, value, before
+):
+    monkeypatch.setattr("mindcv.recipe_pretraining.create_model", None)
+    run = run_here("pretrain", "--resume", whole, "--data_dir", photos, "--image_resize", 128, f"--{option}", value)
+    assert run.status == 1 and run.err == (
+        f"error: the saved run '{whole}/{MODEL}-2_2{SUFFIX}' has weights of other shapes: {option} is {before} there "
+        f"and {value} here; leave this option out, or begin a new run in another --ckpt_save_dir\n"
+    )
 
 
 def test_create_model_loads_a_checkpoint_of_pretraining(whole, tmp_path):

@@ -348,14 +348,31 @@ def test_resume_of_a_finished_run_changes_nothing(copy, runs, data):
     assert_same_run(runs.stopped, copy)
 
 
+@pytest.mark.parametrize(
+    ("argv", "finding"),
+    [
+        (["--ema", "False"], "ema is True there and False here; leave this option out"),
+        (["--patch_size", "2", "--in_channels", "1", "--mean", "120", "--std", "60"],
+         "in_channels is 3 there and 1 here, patch_size is 4 there and 2 here; leave these options out"),
+    ],
+)  # fmt: skip
+def test_resume_refuses_options_that_ask_for_other_weights_before_it_warns(copy, monkeypatch, capsys, argv, finding):
+    with pytest.raises(CheckpointError) as caught:
+        resumed(monkeypatch, "--resume", copy, *argv, "--lr", "0.5")
+    assert str(caught.value) == (
+        f"the saved run '{copy / NEWEST}' has weights of other shapes: {finding}, or begin a new run in another "
+        "--ckpt_save_dir"
+    )
+    assert capsys.readouterr().err == ""
+
+
 def test_resume_refuses_another_model_optimizer_or_data_set(copy, tmp_path):
     write_images(tmp_path / "train", 2, 0, ("blue", "green", "red", "white"))
     write_images(tmp_path / "val", 2, 0, ("blue", "green", "red", "white"))
     before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
     cases = (
-        (["--model", "convnextv2_femto"], "the saved run is of another model"),
+        (["--model", "convnextv2_femto"], "model is convnextv2_atto there and convnextv2_femto here"),
         (["--opt", "lamb"], "the saved run is of another model, optimizer"),
-        (["--ema", "False"], "the saved run is of another model, optimizer, ema"),
         (["--data_dir", tmp_path], "the training images are of 4 classes, and not of the 3"),
     )
     for argv, words in cases:
