@@ -14,9 +14,9 @@ import mindspore as ms
 
 from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
-from mindcv.recipe import build_lr_table, build_trainer, build_training_loader, prepare_device
+from mindcv.recipe import build_evaluation_loader, build_lr_table, build_trainer, build_training_loader, prepare_device
 from mindcv.recipe_callbacks import build_callbacks, log_run, restore_run
-from mindcv.recipe_weights import build_model
+from mindcv.recipe_weights import build_model, check_weights
 from mindcv.resume import check_agreement, check_classes, check_save_dir, read_training_config, run_description
 from mindcv.utils.cli import run_script, show_and_stop
 from mindcv.utils.distributed import join_group
@@ -31,9 +31,12 @@ def main() -> None:
     check_agreement(snapshot, group)
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights
 
+    # The weights are downloaded when all else is there, so that mistakes do not cost a download.
+    check_weights(config, with_weights=not snapshot)
     dataset, loader = build_training_loader(config, group)
     if snapshot:
         check_classes(snapshot, dataset)
+    val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)[1] if config.val_while_train else None
     network = build_model(config, dataset.num_classes(), with_weights=not snapshot)
     num_steps = steps_per_epoch(loader, config.gradient_accumulation_steps)
     trainer = build_trainer(config, network, build_lr_table(config, num_steps, group), group)
@@ -42,7 +45,7 @@ def main() -> None:
 
     interruption = Interruption()
     run = ResumableRun(network, trainer.step, run_description(config, dataset, started=time.time()))
-    callbacks = build_callbacks(config, trainer, run, dataset, group, interruption)
+    callbacks = build_callbacks(config, trainer, run, dataset, val_loader, group, interruption)
     progress = trainer.begin(config.epoch_size, loader)
     if snapshot:
         restore_run(run, snapshot, progress, callbacks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from mindspore import nn
 
@@ -35,7 +35,7 @@ from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import Snapshot
 from mindcv.engine.trainer import images_left_out
 from mindcv.models.pretrained import split_tag
-from mindcv.recipe import build_evaluation_loader, checkpoint_metadata, validated_weights
+from mindcv.recipe import checkpoint_metadata, validated_weights
 from mindcv.recipe_weights import build_model
 from mindcv.utils.distributed import Group
 from mindcv.utils.files import ensure_writable_dir, remove_side_files
@@ -49,6 +49,7 @@ def build_callbacks(
     trainer: Trainer,
     run: ResumableRun,
     dataset: ImageDataset,
+    val_loader: Optional[ImageLoader],
     group: Group,
     interruption: Interruption,
 ) -> list[Callback]:
@@ -64,21 +65,22 @@ def build_callbacks(
     8. `EventFile` writes the same row for TensorBoard.
     9. `Snapshots` saves the whole run, with what the callbacks before it save.
 
-    All processes have 4 and 5, if the configuration asks for them. Only the main process has the others.
+    All processes have 4, if there are validation images, and 5, if the configuration asks for it. Only the main process
+    has the others.
 
     Args:
         config: configuration of the run.
         trainer: the trainer of the run.
         run: what snapshots are taken of.
         dataset: the training images.
+        val_loader: makes batches of the validation images; None means no validation.
         group: the processes of the run.
         interruption: ends a validation early when a signal comes.
     """
     callbacks: list[Callback] = []
-    # Before the folder is made: a run whose validation images cannot be read leaves nothing.
     validation = None
-    if config.val_while_train:
-        validation = _build_validation(config, trainer, run.network, dataset, group, interruption)
+    if val_loader is not None:
+        validation = _build_validation(config, trainer, run.network, val_loader, group, interruption)
     if group.is_main:
         callbacks += build_opening_callbacks(config, group)
     if validation is not None:
@@ -132,12 +134,11 @@ def _build_validation(
     config: TrainConfig,
     trainer: Trainer,
     network: nn.Cell,
-    dataset: ImageDataset,
+    loader: ImageLoader,
     group: Group,
     interruption: Interruption,
 ) -> Validation:
-    _, loader = build_evaluation_loader(config, group, dataset.class_to_idx)
-    num_classes = dataset.num_classes()
+    num_classes = network.num_classes
     val_network = apply_amp(build_model(config, num_classes), config.val_amp_level, dtype=config.amp_dtype)
     weights = validated_weights(config, network, trainer.step)
     return Validation(weights, val_network, loader, num_classes, config.val_interval, group, interruption)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from mindspore import nn
+from mindspore.nn.utils import no_init_parameters
 
-from mindcv.config import PREPROCESSING, RunConfig
+from mindcv.config import PREPROCESSING, RunConfig, TrainConfig
 from mindcv.convert import CheckpointContents, fill_weights, is_pretraining_name, open_backbone, open_checkpoint
+from mindcv.convert.checkpoint_file import checkpoint_in
 from mindcv.convert.layouts import rename
 from mindcv.engine.run_folder import newest_checkpoint
 from mindcv.models import create_model
@@ -20,9 +22,33 @@ from mindcv.recipe import tell_warnings
 from mindcv.utils.errors import CheckpointError, UserError
 from mindcv.utils.logger import logger
 
-__all__ = ["build_model", "complete_config", "is_alike", "open_backbone_weights", "open_weights"]
+__all__ = ["build_model", "check_weights", "complete_config", "is_alike", "open_backbone_weights", "open_weights"]
 
 _Config = TypeVar("_Config", bound=RunConfig)
+
+
+def check_weights(config: TrainConfig, with_weights: bool) -> None:
+    """Check, before anything is downloaded, that the files of weights exist and that `freeze` matches parameters.
+
+    Args:
+        config: configuration of a training run.
+        with_weights: see `build_model`.
+
+    Raises:
+        CheckpointError: a file does not exist.
+        UserError: see `mindcv.optim.freeze`.
+    """
+    if config.teacher_model:
+        checkpoint_in(Path(config.teacher_ckpt_path))
+    if with_weights and config.ckpt_path:
+        checkpoint_in(Path(config.ckpt_path))
+    if with_weights and config.pretrained_encoder:
+        checkpoint_in(_encoder_file(config))
+    if config.freeze:
+        with no_init_parameters():  # neither the values nor the number of classes change the names
+            own = config.subset("in_channels", "patch_size", "layer_scale_init_value")
+            network = create_model(split_tag(config.model)[0], num_classes=1, **own)
+        freeze(network, config.freeze)
 
 
 def build_model(config: RunConfig, num_classes: int, with_weights: bool = False) -> nn.Cell:
@@ -53,10 +79,15 @@ def build_model(config: RunConfig, num_classes: int, with_weights: bool = False)
     return network
 
 
+def _encoder_file(config: RunConfig) -> Path:
+    """Return the file of the pre-trained encoder: of a folder, the newest checkpoint."""
+    path = Path(config.pretrained_encoder)
+    return newest_checkpoint(path) if path.is_dir() else path
+
+
 def _fill_encoder(config: RunConfig, network: nn.Cell) -> None:
     """Fill the network with a pre-trained encoder. Its head keeps its initial values."""
-    path = config.pretrained_encoder
-    path = str(newest_checkpoint(path)) if os.path.isdir(path) else path
+    path = str(_encoder_file(config))
     contents = open_backbone(path)
     options = _own_metadata(contents).get("options", {})
     model = split_tag(config.model)[0]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.convert import CheckpointContents
+from mindcv.models import create_model
 from mindcv.recipe import prepare_device
 from mindcv.recipe_weights import open_weights
 from mindcv.utils.errors import UserError
@@ -91,3 +92,43 @@ def test_scripts_check_their_data_before_they_download_weights(monkeypatch, tmp_
     (tmp_path / "val" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match=message):
         runpy.run_path(str(ROOT / f"{script}.py"))["main"]()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--freeze", "featur.*"], "freeze: no parameter matches 'featur.\\*'; did you mean 'feature"),
+        (["--freeze", "*"], "freeze: .* would leave no parameter to train"),
+        (["--teacher_model", "convnext_atto", "--teacher_ckpt_path", "gone.ckpt"], "'gone.ckpt' does not exist"),
+    ],
+)
+def test_train_checks_freeze_and_the_teacher_before_it_opens_the_data(monkeypatch, tmp_path, argv, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").mkdir()
+    argv = [*PUBLISHED, "--dataset", "cifar10", "--dataset_download", "True", "--data_dir", "new", *argv]
+    monkeypatch.setattr("sys.argv", ["train.py", *argv])
+    monkeypatch.setattr("mindcv.recipe_data.open_dataset", None)
+    with pytest.raises(UserError, match=message):
+        runpy.run_path(str(ROOT / "train.py"))["main"]()
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_opens_the_validation_images_before_it_downloads_weights(monkeypatch, tmp_path):
+    def download(weights):
+        raise AssertionError("the weights were downloaded")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mindcv.models.model_factory.fetch_pretrained", download)
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "train" / name / "0.png")
+    argv = [*PUBLISHED, "--batch_size", "1", "--val_while_train", "True", "--val_split", "tset"]
+    monkeypatch.setattr("sys.argv", ["train.py", *argv, "--data_dir", "."])
+    with pytest.raises(UserError, match="tset"):
+        runpy.run_path(str(ROOT / "train.py"))["main"]()
+
+
+def test_create_model_checks_all_arguments_before_it_downloads_weights(monkeypatch):
+    monkeypatch.setattr("mindcv.models.model_factory.fetch_pretrained", None)
+    with pytest.raises(UserError, match="drop_path_rat"):
+        create_model("convnext_atto", pretrained=True, drop_path_rat=0.1)

@@ -120,7 +120,7 @@ def open_checkpoint(path: Union[str, os.PathLike], ema: Optional[bool] = None) -
         CheckpointError: the file does not exist, has no known format, is damaged, or contains code; or it holds no
             weights, several sets of weights, or not the weights that `ema` asks for.
     """
-    file = _checkpoint_in(Path(path))
+    file = checkpoint_in(Path(path))
     try:
         tree, metadata = _read_any(file)
         if ema is None and _validated_average(tree, metadata):
@@ -143,8 +143,12 @@ def _validated_average(tree: Any, metadata: dict[str, Any]) -> bool:
     return metadata.get(_VALIDATED) == "ema" and any(str(name).startswith(_EMA_PREFIX) for name in tree)
 
 
-def _checkpoint_in(path: Path) -> Path:
-    """Return `path` if it is a file, and the only checkpoint in it if it is a folder."""
+def checkpoint_in(path: Path) -> Path:
+    """Return `path` if it is a file, and the only checkpoint in it if it is a folder.
+
+    Raises:
+        CheckpointError: there is no such file, or the folder does not hold exactly one checkpoint.
+    """
     if not path.is_dir():
         return existing_file(path)
     for name in _STANDARD_NAMES:

@@ -75,8 +75,8 @@ def create_model(
         raise UserError(f"'{model_name}' names published weights: give pretrained=True, or '{plain_name}' alone")
     if out_indices is not None and not features_only:
         raise UserError("out_indices selects feature maps: give features_only=True as well")
-    if pretrained:
-        checkpoint_path = str(fetch_pretrained(pretrained_weights(model_name)))
+    published = pretrained_weights(model_name) if pretrained else None
+    is_filled = pretrained or checkpoint_path
     if features_only:
         num_classes = 0
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
@@ -87,14 +87,16 @@ def create_model(
         )
     in_channels = in_chans
     # Do not draw initial values that a checkpoint replaces. See decision 0056.
-    with no_init_parameters() if checkpoint_path else nullcontext():
+    with no_init_parameters() if is_filled else nullcontext():
         try:
             model = entrypoint(num_classes=num_classes, in_channels=in_channels, **kwargs)
         except UnknownKeywordError as error:
             own = set(signature(create_model).parameters) - {"kwargs"}
             raise error.with_known("create_model", own) from None
-    if checkpoint_path:
-        load_weights(model, checkpoint_path, replace_head=True, adapt_stem=True, ema=ema)
+    if is_filled:
+        # The download comes after the checks of all arguments.
+        path = fetch_pretrained(published) if published else checkpoint_path
+        load_weights(model, path, replace_head=True, adapt_stem=True, ema=ema)
         for parameter in model.get_parameters():
             if parameter.has_init:  # The checkpoint did not set it, for example a new head.
                 parameter.init_data()
