@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import mindspore as ms
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -10,7 +12,7 @@ from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.convert import CheckpointContents
 from mindcv.models import create_model
 from mindcv.recipe import prepare_device
-from mindcv.recipe_weights import open_weights
+from mindcv.recipe_weights import build_model, check_weights, open_weights
 from mindcv.utils.errors import UserError
 
 TRAIN = ["--model", "convnext_atto", "--mode", "1"]
@@ -111,6 +113,20 @@ def test_train_checks_freeze_and_the_teacher_before_it_opens_the_data(monkeypatc
     with pytest.raises(UserError, match=message):
         runpy.run_path(str(ROOT / "train.py"))["main"]()
     assert not (tmp_path / "new").exists()
+
+
+def test_check_weights_changes_no_bit_of_the_network_that_is_built_after_it():
+    config = parse_args([*TRAIN, "--freeze", "feature.0.*"], TrainConfig)
+    networks = []
+    for is_checked in (False, True):
+        ms.set_seed(3)
+        if is_checked:
+            check_weights(config, with_weights=True)
+        networks.append(build_model(config, 5))
+    for first, second in zip(*(network.get_parameters() for network in networks)):
+        np.testing.assert_array_equal(first.asnumpy(), second.asnumpy(), err_msg=first.name)
+    frozen = [weight.name for weight in networks[1].get_parameters() if not weight.requires_grad]
+    assert frozen and all(name.startswith("feature.0.") for name in frozen)
 
 
 def test_train_opens_the_validation_images_before_it_downloads_weights(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ from mindspore import Tensor
 from PIL import Image
 from small_network import build
 
-from mindcv.engine.heat_maps import HeatMaps, _overlaid, _with_header, draw_heat_maps, eigen_cam, grad_cam
+from mindcv.engine.heat_maps import HeatMaps, _coloured, _overlaid, _with_header, draw_heat_maps, eigen_cam, grad_cam
 from mindcv.engine.inference import Prediction
 from mindcv.models import ConvNeXtFeatures, pack_for_inference
 from mindcv.models.convnext import ConvNeXt
@@ -228,6 +228,13 @@ def test_overlaid_shows_no_rounding_errors_as_heat():
     nearly = 0.5 * (1 + 1e-7 * np.arange(16.0).reshape(4, 4))
     np.testing.assert_array_equal(np.asarray(_overlaid(image, nearly)), constant)
     assert len(np.unique(constant.reshape(-1, 3), axis=0)) == 1
+
+
+def test_overlaid_enlarges_a_heat_map_bilinearly_between_the_centres_of_its_cells():
+    """Columns at the centres of two cells have their values, and those between them a mean by distance."""
+    found = np.asarray(_overlaid(Image.new("RGB", (40, 40), (128, 128, 128)), np.array([[2.0, 6.0]])))
+    scaled = np.interp((np.arange(40) + 0.5) / 40, [0.25, 0.75], [0, 1])
+    np.testing.assert_allclose(found, np.broadcast_to(0.4 * 128 + 0.6 * _coloured(scaled), found.shape), atol=0.51)
 
 
 @pytest.mark.parametrize(("width", "lines"), [(380, 2), (760, 1)])
