@@ -136,6 +136,12 @@ def test_page_tells_options_starts_versions_and_checkpoints(folder):
     assert page.table_with("file", "size", "written")[0][0] == "convnext_atto_best.ckpt"
 
 
+def test_page_tells_the_browser_to_load_nothing(folder):
+    page = Page(report_page(read_run(folder)))
+    assert ("meta", "http-equiv", "Content-Security-Policy") in page.attributes
+    assert ("meta", "content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
+
+
 def test_page_fits_phones_and_follows_dark_mode(folder):
     page = Page(report_page(read_run(folder)))
     assert ("meta", "name", "viewport") in page.attributes
