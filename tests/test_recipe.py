@@ -99,15 +99,18 @@ def test_scripts_check_their_data_before_they_download_weights(monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--freeze", "featur.*"], "freeze: no parameter matches 'featur.\\*'; did you mean 'feature"),
-        (["--freeze", "*"], "freeze: .* would leave no parameter to train"),
-        (["--teacher_model", "convnext_atto", "--teacher_ckpt_path", "gone.ckpt"], "'gone.ckpt' does not exist"),
+        ([*PUBLISHED, "--freeze", "featur.*"], "freeze: no parameter matches 'featur.\\*'; did you mean 'feature"),
+        ([*PUBLISHED, "--freeze", "*"], "freeze: .* would leave no parameter to train"),
+        ([*PUBLISHED, "--teacher_model", "convnext_atto", "--teacher_ckpt_path", "gone.ckpt"], "'gone.ckpt' does not"),
+        ([*TRAIN, "--ckpt_path", "gone.ckpt"], "'gone.ckpt' does not exist"),
+        ([*TRAIN, "--pretrained_encoder", "gone.ckpt"], "'gone.ckpt' does not exist"),
+        ([*TRAIN, "--pretrained_encoder", "train"], "folder 'train' holds no checkpoint"),
     ],
 )
-def test_train_checks_freeze_and_the_teacher_before_it_opens_the_data(monkeypatch, tmp_path, argv, message):
+def test_train_checks_freeze_and_files_of_weights_before_it_opens_the_data(monkeypatch, tmp_path, argv, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train").mkdir()
-    argv = [*PUBLISHED, "--dataset", "cifar10", "--dataset_download", "True", "--data_dir", "new", *argv]
+    argv = [*argv, "--dataset", "cifar10", "--dataset_download", "True", "--data_dir", "new"]
     monkeypatch.setattr("sys.argv", ["train.py", *argv])
     monkeypatch.setattr("mindcv.recipe_data.open_dataset", None)
     with pytest.raises(UserError, match=message):
