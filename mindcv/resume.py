@@ -40,7 +40,7 @@ def read_training_config(config_class: type[_Config] = TrainConfig) -> tuple[_Co
 
     Raises:
         ConfigError: see `parse_command_line`.
-        CheckpointError: the named run does not exist, is damaged, or has weights of other shapes.
+        CheckpointError: the named run does not exist, is damaged, or has other weights.
         UserError: another process trains into `ckpt_save_dir`, or it holds another run, which this one would overwrite.
     """
     config = parse_command_line(config_class)
@@ -245,7 +245,7 @@ def _check_shaping(config: RunConfig, path: Path, before: Mapping[str, Any]) -> 
     ]
     if differing:
         raise CheckpointError(
-            f"the saved run '{path}' has weights of other shapes: {', '.join(differing)}; leave "
+            f"the saved run '{path}' has other weights: {', '.join(differing)}; leave "
             f"{'this option' if len(differing) == 1 else 'these options'} out, or begin a new run in another "
             "--ckpt_save_dir"
         )

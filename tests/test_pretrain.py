@@ -199,7 +199,7 @@ def test_pretrain_refuses_to_resume_with_another_decoder_before_it_builds_one(
     monkeypatch.setattr("mindcv.recipe_pretraining.create_model", None)
     run = run_here("pretrain", "--resume", whole, "--data_dir", photos, "--image_resize", 128, f"--{option}", value)
     assert run.status == 1 and run.err == (
-        f"error: the saved run '{whole}/{MODEL}-2_2{SUFFIX}' has weights of other shapes: {option} is {before} there "
+        f"error: the saved run '{whole}/{MODEL}-2_2{SUFFIX}' has other weights: {option} is {before} there "
         f"and {value} here; leave this option out, or begin a new run in another --ckpt_save_dir\n"
     )
 

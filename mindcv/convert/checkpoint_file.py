@@ -24,7 +24,14 @@ from mindcv.convert.torch_values import NumpyArray, TorchTensor
 from mindcv.utils.errors import CheckpointError
 from mindcv.utils.logger import logger
 
-__all__ = ["INDEX_SUFFIX", "SNAPSHOT_SUFFIX", "CheckpointContents", "open_checkpoint", "read_checkpoint"]
+__all__ = [
+    "INDEX_SUFFIX",
+    "SNAPSHOT_SUFFIX",
+    "CheckpointContents",
+    "checkpoint_in",
+    "open_checkpoint",
+    "read_checkpoint",
+]
 
 # Entries of a PyTorch training state that hold the weights, and entries that hold their moving
 # average.
