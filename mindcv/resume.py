@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
@@ -239,16 +239,23 @@ def _check_shaping(config: RunConfig, path: Path, before: Mapping[str, Any]) -> 
     """Raise a CheckpointError if options ask for other weights than the snapshot at `path` holds."""
     after = config.as_dict()
     differing = [
-        f"{name} is {before[name]} there and {after[name]} here"
+        name
         for name in _SHAPING
         if name in before and name in after and _without_tag(before[name]) != _without_tag(after[name])
     ]
     if differing:
+        listed = ", ".join(f"{name} is {before[name]} there and {after[name]} here" for name in differing)
+        these = "this option" if len(differing) == 1 else "these options"
+        way_out = "leave --config out" if _in_recipe(config, differing) else f"leave {these} out"
         raise CheckpointError(
-            f"the saved run '{path}' has other weights: {', '.join(differing)}; leave "
-            f"{'this option' if len(differing) == 1 else 'these options'} out, or begin a new run in another "
+            f"the saved run '{path}' has other weights: {listed}; {way_out}, or begin a new run in another "
             "--ckpt_save_dir"
         )
+
+
+def _in_recipe(config: RunConfig, names: Sequence[str]) -> bool:
+    """Return whether a recipe sets one of these options."""
+    return any(config.given.get(name) not in (None, "command line") for name in names)
 
 
 def _without_tag(value: Any) -> Any:
@@ -277,12 +284,11 @@ def _tell_changed(config: RunConfig, before: Mapping[str, Any]) -> None:
         return
     listed = ", ".join(f"{name}: {before[name]!r} -> {after[name]!r}" for name in changed[:_MOST_LISTED])
     listed += f" and {len(changed) - _MOST_LISTED} more" if len(changed) > _MOST_LISTED else ""
-    in_recipe = [name for name in changed if config.given.get(name) not in (None, "command line")]
     logger.warning(
         "%s not as in the interrupted run, so the resumed run may not be bit-identical to the original one: %s%s",
         "1 option is" if len(changed) == 1 else f"{len(changed)} options are",
         listed,
-        "; leave --config out to keep the options of the interrupted run" if in_recipe else "",
+        "; leave --config out to keep the options of the interrupted run" if _in_recipe(config, changed) else "",
     )
 
 

@@ -440,7 +440,7 @@ def test_resume_warns_when_a_recipe_names_another_folder(tmp_path, monkeypatch, 
 
 def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path, monkeypatch, capsys):
     folder, recipe = save_run(tmp_path / "run", lr=0.5, opt="lamb"), tmp_path / "recipe.yaml"
-    recipe.write_text("lr: 0.001\nopt: adamw\nema: True\nmixup: 0.5\ncutmix: 0.5\nseed: 3\n")
+    recipe.write_text("lr: 0.001\nopt: adamw\nweight_decay: 0.1\nmixup: 0.5\ncutmix: 0.5\nseed: 3\n")
     config, _ = resumed(monkeypatch, "--config", recipe, "--resume", folder)
     assert (config.lr, config.opt) == (0.001, "adamw"), "what is given comes before what is saved"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "interrupted" in line]
@@ -451,6 +451,14 @@ def test_resume_warns_in_a_short_line_of_options_that_a_recipe_replaces(tmp_path
     assert line.count("->") == 4
     resumed(monkeypatch, "--seed", "3", "--resume", folder)
     assert capsys.readouterr().err.splitlines()[0].startswith("warning: 1 option is not as in the interrupted run, ")
+
+
+def test_resume_names_the_way_out_when_a_recipe_asks_for_other_weights(tmp_path, monkeypatch):
+    folder, recipe = save_run(tmp_path / "run"), tmp_path / "recipe.yaml"
+    recipe.write_text("ema: True\n")
+    finding = "has other weights: ema is False there and True here; leave --config out, or begin a new run in another"
+    with pytest.raises(CheckpointError, match=finding):
+        resumed(monkeypatch, "--config", recipe, "--resume", folder)
 
 
 @pytest.mark.parametrize("batch_size, division, told", [(2, 1, True), (4, 1, False), (2, 2, False)])
