@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -126,15 +126,19 @@ def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
 
 def _walk(folder: bytes, relative: bytes, containing: dict[_FileId, bytes], found: FoundFiles) -> None:
     """Add the files of `folder` to `found`. `relative` is the path of `folder` in the result."""
-    folders = []
-    for entry in _entries(folder):
-        path = os.path.join(relative, entry.name)
-        if _is_folder(entry):
-            folders.append((entry.path, path))
-        elif entry.name.lower().endswith(_ENCODED_SUFFIXES) and not _is_special(entry):
-            found.images.append(path)
+    folders, images = [], []
+    prefix = os.path.join(relative, b"")
+    for entry in _entries(folder):  # 1.28 million entries take 1 us each
+        name = entry.name
+        is_file = entry.is_file(follow_symlinks=False)
+        if not is_file and _is_folder(entry):
+            folders.append((entry.path, prefix + name))
+        elif name.lower().endswith(_ENCODED_SUFFIXES) and (is_file or not _is_special(entry)):
+            images.append(prefix + name)
         else:
-            found.others.append(path)
+            found.others.append(prefix + name)
+    images.sort()  # sorting sorted parts once more takes no time
+    found.images += images
     for sub_folder, path in sorted(folders):
         identity = _file_id(sub_folder)
         if identity in containing:
@@ -149,10 +153,11 @@ def _warn_of_loop(link: str, target: str) -> None:
     logger.warning("'%s' is a link to '%s', a folder that contains it: the link is not followed", link, target)
 
 
-def _entries(folder: bytes) -> Iterator[os.DirEntry]:
+def _entries(folder: bytes) -> list[os.DirEntry]:
+    """Return the entries of a folder without hidden ones."""
     try:
         with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith(b"."))
+            return [entry for entry in entries if not entry.name.startswith(b".")]
     except OSError as error:
         raise DataError(f"cannot list folder '{os.fsdecode(folder)}': {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
@@ -22,8 +23,8 @@ class ImageFolder:
 
     Samples are ordered by class folder, then by path. Files and folders whose name starts with a dot are skipped. Files
     outside the class folders, and files without a suffix of `IMAGE_SUFFIXES` (in upper or lower case), are skipped too,
-    and the log says so. The paths are stored as one array of bytes. 1.28 million paths take 50 MB, and forked workers
-    share them, unlike Python strings.
+    and the log says so. The paths are stored as one array of bytes. 1.28 million paths take 50 MB, and worker
+    processes share them, unlike Python strings.
 
     Args:
         root: folder of the data set.
@@ -62,14 +63,13 @@ class ImageFolder:
         label_of = _number_folders(self.folder, class_folders, class_indexing)
         class_to_idx = label_of if class_indexing is None else class_indexing
         self.class_names = sorted(class_to_idx, key=class_to_idx.get)
-        paths_by_class: dict[str, list[bytes]] = {name: [] for name in class_folders}
+        paths_by_class = {name: _paths_below(name, found.images) for name in class_folders}
+        counts = [len(paths) for paths in paths_by_class.values()]
         paths_without_class = []
-        for path in found.images:
-            name, separator, _ = path.partition(os.fsencode(os.sep))
-            (paths_by_class[os.fsdecode(name)] if separator else paths_without_class).append(path)
+        if sum(counts) < len(found.images):
+            paths_without_class = [path for path in found.images if os.fsencode(os.sep) not in path]
         self._check_and_report(paths_by_class, paths_without_class + found.others)
         self._store([path for paths in paths_by_class.values() for path in paths])
-        counts = [len(paths) for paths in paths_by_class.values()]
         self.labels = np.repeat(np.array([label_of[name] for name in class_folders], np.int32), counts)
 
     def _take_all(self, found: FoundFiles) -> None:
@@ -96,8 +96,8 @@ class ImageFolder:
             )
 
     def _store(self, paths: Sequence[bytes]) -> None:
-        self._paths = b"".join(paths)
-        self._ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
+        self._paths = np.frombuffer(b"".join(paths), np.uint8)
+        self._ends = np.cumsum(np.fromiter(map(len, paths), np.int64, len(paths)))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -133,7 +133,14 @@ class ImageFolder:
 
     def _relative_path(self, index: int) -> bytes:
         start = self._ends[index - 1] if index else 0
-        return self._paths[start : self._ends[index]]
+        return self._paths[start : self._ends[index]].tobytes()
+
+
+def _paths_below(folder: str, paths: Sequence[bytes]) -> Sequence[bytes]:
+    """Return those of the sorted paths that are below a folder."""
+    first = os.path.join(os.fsencode(folder), b"")
+    after = first[:-1] + bytes([first[-1] + 1])
+    return paths[bisect_left(paths, first) : bisect_left(paths, after)]
 
 
 def _find_split(root: str, split: str) -> str:

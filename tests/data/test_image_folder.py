@@ -41,6 +41,17 @@ def contents(dataset):
     ]
 
 
+def test_image_folder_separates_classes_whose_names_begin_alike(tmp_path):
+    """As paths, the images of a-b come before those of a."""
+    names = ["a-b/1.png", "a/2.png", "a/sub/3.png", "a.b/4.png", "a0/5.png", "ab/6.png"]
+    for name in [*names, "7.png"]:
+        write(tmp_path / "train" / name)
+    dataset = create_dataset("", tmp_path)
+    expected = sorted(names, key=lambda name: (name.split("/")[0], name))
+    assert contents(dataset) == [(name, dataset.class_to_idx[name.split("/")[0]]) for name in expected]
+    assert dataset.class_names == ["a", "a-b", "a.b", "a0", "ab"]
+
+
 def test_image_folder_orders_and_labels_its_images(root, log):
     dataset = create_dataset("imagenet", root)
     assert contents(dataset) == [("cat/1.gif", 0), ("dog/a.PNG", 1), ("dog/b.jpg", 1), ("dog/sub/deeper/c.webp", 1)]
