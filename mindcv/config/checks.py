@@ -10,10 +10,10 @@ from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.data.five_crop import five_crop_problem
 from mindcv.data.mixup import group_size_problem
 from mindcv.export import EXPORT_FORMATS, is_exported
-from mindcv.models.fcmae import mask_ratio_problem
 from mindcv.optim.optim_factory import betas_problem, nesterov_momentum_problem, nesterov_problem
 from mindcv.scheduler.dynamic_lr import milestones_problem
 from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, warmup_start_problem
+from mindcv.utils.patch_masks import mask_ratio_problem
 
 __all__ = ["cross_checks", "exported_file_problems"]
 
