@@ -92,7 +92,8 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
         separate=config.aug_splits > 0,
         num_aug_splits=config.aug_splits,
         num_parallel_workers=num_workers(config),
-        **config.subset("batch_size", "drop_remainder", "skip_corrupt"),
+        num_epochs=config.epoch_size,
+        **config.subset("batch_size", "drop_remainder", "skip_corrupt", "python_multiprocessing"),
         **config.subset("mixup", "cutmix", "cutmix_prob", "mixup_mode", "mixup_switch_prob", "mixup_off_epoch"),
         **config.subset("cutmix_minmax", "mixup_group_size"),
     )
@@ -174,6 +175,7 @@ def _loader_without_augmentation(config: RunConfig, dataset: ImageDataset) -> Im
         num_classes=dataset.num_classes(),
         transform=create_transforms(config.dataset, **preprocessing, five_crop=num_crops > 1),
         num_parallel_workers=num_workers(config),
+        python_multiprocessing=config.python_multiprocessing,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mindcv.config import PretrainConfig
 from mindcv.data import Compose, ImageDataset, ImageLoader, create_loader, create_transforms
 from mindcv.data.batches import SampleReader
-from mindcv.data.transform_base import RandomTransform
+from mindcv.data.random_mask import RandomMask
 from mindcv.engine import Callback, ResumableRun, Trainer, create_trainer
 from mindcv.engine.reconstruction import Reconstructions
 from mindcv.engine.snapshot import RunDescription
@@ -33,18 +33,6 @@ __all__ = [
 ]
 
 _PICTURED_IMAGES = 8
-
-
-class _RandomMask(RandomTransform):
-    """A target transform that draws the mask of a sample in the place of its label."""
-
-    def __init__(self, num_patches: int, mask_ratio: float):
-        self.num_patches = num_patches
-        self.mask_ratio = mask_ratio
-
-    def transform(self, label: Any, rng: np.random.Generator) -> np.ndarray:
-        """The mask, float32 [L]."""
-        return random_mask(1, self.num_patches, self.mask_ratio, rng)[0]
 
 
 def build_masked_autoencoder(config: PretrainConfig) -> FCMAE:
@@ -82,9 +70,10 @@ def build_pretraining_loader(
         is_training=True,
         num_classes=dataset.num_classes(),
         transform=transform,
-        target_transform=_RandomMask(num_patches, config.mask_ratio),
+        target_transform=RandomMask(num_patches, config.mask_ratio),
         num_parallel_workers=num_workers(config),
-        **config.subset("batch_size", "drop_remainder", "skip_corrupt"),
+        num_epochs=config.epoch_size,
+        **config.subset("batch_size", "drop_remainder", "skip_corrupt", "python_multiprocessing"),
     )
     return dataset, loader
 

@@ -61,6 +61,7 @@ NEUTRAL_OPTIONS = (
     "check_val_images",
     "max_image_pixels",
     "num_parallel_workers",
+    "python_multiprocessing",
     "log_interval",
     "keep_checkpoint_max",
     "ckpt_save_interval",
@@ -197,6 +198,10 @@ class RunConfig:
     dataset_download: bool = _data(
         False, "download the files of mnist, cifar10 or cifar100 that data_dir lacks", scripts=_WITH_SPLITS)
     num_parallel_workers: int = _data(8, "number of data-loader workers", low=1, scripts=_WITH_SPLITS)
+    python_multiprocessing: Union[bool, str] = _data(
+        "auto", "run the data-loader workers in Python processes of their own instead of threads; auto measures the "
+        "first batches, and uses processes if threads wait too long for each other", choices=("auto",),
+        scripts=_WITH_SPLITS)
     shuffle: bool = _data(True, "shuffle the training images in each epoch", scripts=_TRAINING)
     eval_shuffle: bool = _data(False, "shuffle the validation images", scripts=_WITH_DATA)
     num_samples: Optional[int] = _data(None, "number of training images to use; None means all", low=1,

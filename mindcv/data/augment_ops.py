@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
@@ -129,12 +130,12 @@ def make_wide_ops() -> list[Op]:
     pixels for any size of the image, as in the paper and in torchvision.
     """
     return [
-        Op("Identity", _linear(0), lambda image, amount, canvas: image),
+        Op("Identity", _linear(0), _identity),
         Op("AutoContrast", _linear(0), _autocontrast),
         Op("Equalize", _linear(0), _equalize),
         Op("Rotate", _linear(135), _rotate, is_signed=True),
-        Op("Posterize", lambda level: 8 - round(6 * level / MAX_LEVEL), _posterize),
-        Op("Solarize", lambda level: 255 - 255 * level / MAX_LEVEL, _solarize),
+        Op("Posterize", _wide_bits, _posterize),
+        Op("Solarize", _wide_threshold, _solarize),
         Op("Color", _linear(0.99), _color, is_signed=True),
         Op("Contrast", _linear(0.99), _contrast, is_signed=True),
         Op("Brightness", _linear(0.99), _brightness, is_signed=True),
@@ -146,12 +147,33 @@ def make_wide_ops() -> list[Op]:
     ]
 
 
+def _identity(image: Image.Image, amount: float, canvas: Canvas) -> Image.Image:
+    return image
+
+
+# The functions of a level are no lambdas, because a policy is pickled for worker processes.
 def _linear(maximum: float) -> Callable[[float], float]:
-    return lambda level: maximum * level / MAX_LEVEL
+    return partial(_scaled, maximum)
 
 
 def _linear_int(maximum: float) -> Callable[[float], int]:
-    return lambda level: int(maximum * level / MAX_LEVEL)
+    return partial(_scaled_int, maximum)
+
+
+def _scaled(maximum: float, level: float) -> float:
+    return maximum * level / MAX_LEVEL
+
+
+def _scaled_int(maximum: float, level: float) -> int:
+    return int(maximum * level / MAX_LEVEL)
+
+
+def _wide_bits(level: float) -> int:
+    return 8 - round(6 * level / MAX_LEVEL)
+
+
+def _wide_threshold(level: float) -> float:
+    return 255 - 255 * level / MAX_LEVEL
 
 
 def _paper_enhancement(level: float) -> float:

@@ -1,23 +1,17 @@
-"""Makes batches as a pure function of epoch and batch number, and prefetches them in data-loader workers."""
+"""Makes batches as a pure function of epoch and batch number.
+
+Worker processes import this module without MindSpore (decision 0090).
+"""
 
 from __future__ import annotations
 
 import ctypes
-import math
-import mmap
 import multiprocessing
-import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing.context import BaseContext
 from typing import Any, Optional, Union
 
 import numpy as np
 
-from mindcv.data.batch_memory import BatchMemory
 from mindcv.data.constants import Purpose
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
@@ -28,11 +22,14 @@ from mindcv.utils.errors import DataError, UserError
 from mindcv.utils.logger import logger
 from mindcv.utils.random import stream
 
-__all__ = ["Batch", "BatchMaker", "EpochView", "SampleReader", "prefetch"]
+__all__ = ["Allocator", "Batch", "BatchMaker", "EpochView", "SampleReader"]
 
 _ADVICE = "--skip_corrupt True replaces such images in training and leaves them out of validation"
 
 Batch = tuple[np.ndarray, np.ndarray]
+
+# Bytes that alignment may need in addition to the contents of a batch.
+_SPARE = 128
 
 # Function from a shape to a float32 array of this shape with undefined values.
 Allocator = Callable[[tuple[int, ...]], np.ndarray]
@@ -66,14 +63,36 @@ class SampleReader:
         self.target_transform = target_transform
         self.skip_corrupt = skip_corrupt
         self.num_splits = transform.num_splits if isinstance(transform, Splitter) else 1
-        # Forked workers share these two.
+        self._make_counters()
+
+    def _make_counters(self) -> None:
+        # The workers that MindSpore's iterators fork share these two.
         self._num_replaced = multiprocessing.Value(ctypes.c_int64, 0)
-        self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(dataset)) if skip_corrupt else None
+        self._is_corrupt = multiprocessing.RawArray(ctypes.c_bool, len(self.dataset)) if self.skip_corrupt else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the counters: a worker process counts from 0 and reports what it counted."""
+        return {name: value for name, value in vars(self).items() if name not in ("_num_replaced", "_is_corrupt")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_counters()
 
     @property
     def num_replaced(self) -> int:
         """Number of replacements of corrupt samples so far. A sample counts each time that it is replaced."""
         return self._num_replaced.value
+
+    def count_replaced(self, number: int) -> None:
+        """Add the replacements that another process made."""
+        with self._num_replaced.get_lock():
+            self._num_replaced.value += number
+
+    def take_num_replaced(self) -> int:
+        """Return the number of replacements since the last call of this method, and count from 0 again."""
+        with self._num_replaced.get_lock():
+            number, self._num_replaced.value = self._num_replaced.value, 0
+        return number
 
     def read(
         self, index: int, epoch: int, repeat: int, outs: Sequence[Optional[np.ndarray]]
@@ -110,23 +129,17 @@ class SampleReader:
                     logger.warning("%s; it is replaced by another image", error)
                 continue
             if step:
-                with self._num_replaced.get_lock():
-                    self._num_replaced.value += 1
+                self.count_replaced(1)
             return sample
         raise DataError(f"none of the {len(self.dataset)} images can be read")
 
-    def count_values(self, indices: Iterable[int]) -> int:
-        """Return the number of values in all versions of one image, the first of `indices` that can be read.
-
-        Returns 0 if none of them can be read.
-        """
+    def try_samples(self, indices: Iterable[int]) -> Iterator[tuple[list[np.ndarray], Any]]:
+        """Yield the versions and the label of each sample that can be read. The others are not counted as corrupt."""
         for index in indices:
             try:
-                versions, _ = self._read(index, 0, 0, [None] * self.num_splits)
+                yield self._read(index, 0, 0, [None] * self.num_splits)
             except DataError:
                 continue
-            return sum(map(np.size, versions))
-        return 0
 
     def _read(
         self, index: int, epoch: int, repeat: int, outs: Sequence[Optional[np.ndarray]]
@@ -205,19 +218,22 @@ class BatchMaker:
             num_repeats=dataset.num_aug_repeats if self.is_training else 0,
         )
 
-    def count_values(self, order: np.ndarray, number: int) -> int:
-        """Estimate the number of values in a full batch from one image of batch `number`.
+    def samples(self, order: np.ndarray, number: int) -> np.ndarray:
+        """Return the samples that must be read for batch `number` of an epoch with the given order."""
+        first = number * self.batch_size
+        return order[first : first + len(self.share.read(number))]
 
-        Returns 0 if none of its images can be read.
-        """
-        samples = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return self.batch_size * self.reader.count_values(samples[:, 0].tolist())
+    def count_bytes(self, versions: Sequence[np.ndarray], label: Any) -> int:
+        """Return the size of a full batch in bytes, given the versions of a sample and its label."""
+        num_values = sum(map(np.size, versions))
+        num_labels = self.num_splits * (np.size(label) if self.mixup is None else self.mixup.num_classes)
+        return 4 * self.batch_size * (num_values + num_labels) + _SPARE
 
-    def make(self, order: np.ndarray, epoch: int, number: int, empty: Allocator = _allocate) -> Batch:
+    def make(self, samples: np.ndarray, epoch: int, number: int, empty: Allocator = _allocate) -> Batch:
         """Make one batch of an epoch.
 
         Args:
-            order: order of the epoch, from `order`.
+            samples: the samples of the batch, from `samples`.
             epoch: index of the epoch, from 0.
             number: index of the batch in the epoch, from 0.
             empty: function that allocates the array of the images.
@@ -232,8 +248,7 @@ class BatchMaker:
             UserError: the transforms do not return arrays of one shape.
         """
         own, read = self.share.batch(number), self.share.read(number)
-        first = number * self.batch_size
-        images, labels = self._read(order[first : first + len(read)], epoch, empty if read == own else _allocate)
+        images, labels = self._read(samples, epoch, empty if read == own else _allocate)
         if self.mixup is None:
             return images, labels
         labels = self._mix(images, labels, epoch, read.start)
@@ -286,35 +301,30 @@ class BatchMaker:
 
 
 class EpochView:
-    """The batches of an epoch from `start` on, as the sequence that MindSpore's GeneratorDataset reads.
+    """The batches of an epoch, as the sequence that MindSpore's GeneratorDataset reads.
 
     An epoch ends when the whole sequence has been read. A batch that is requested again comes from the next epoch, so
     an iterator over several epochs shuffles and augments each of them anew. MindSpore always gives the same batch
     number to the same worker. So it is enough to count the requests for each number, also in worker processes.
     """
 
-    def __init__(self, maker: BatchMaker, epoch: int = 0, start: int = 0):
+    def __init__(self, maker: BatchMaker, epoch: int = 0):
         self.maker = maker
         self.epoch = epoch
-        self.start = start
         self._num_requests: dict[int, int] = {}
         self._latest: tuple[int, Optional[np.ndarray]] = (-1, None)
 
     def __len__(self) -> int:
-        return max(self.maker.num_batches - self.start, 0)
+        return self.maker.num_batches
 
     def __getitem__(self, position: int) -> Batch:
         return self.make(int(position))
 
-    def make(self, position: int, empty: Allocator = _allocate) -> Batch:
-        """Make the batch at `position` of the sequence. `empty` is the argument of `BatchMaker.make`."""
+    def make(self, position: int) -> Batch:
+        """Make the batch at `position` of the sequence."""
         epoch = self.epoch + self._num_requests.get(position, 0)
         self._num_requests[position] = epoch - self.epoch + 1
-        return self.maker.make(self.order(epoch), epoch, self.start + position, empty)
-
-    def count_values(self) -> int:
-        """Return the number of values in the images of a batch, or 0 for an empty sequence or unreadable images."""
-        return self.maker.count_values(self.order(self.epoch), self.start) if len(self) else 0
+        return self.maker.make(self.maker.samples(self.order(epoch), position), epoch, position)
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch. The order of the latest epoch is cached."""
@@ -325,119 +335,3 @@ class EpochView:
             order = self.maker.order(epoch)
             self._latest = (epoch, order)
         return order
-
-
-def prefetch(view: EpochView, num_workers: int, use_processes: bool) -> Iterator[Batch]:
-    """Yield the batches of one epoch in order. Data-loader workers prefetch them.
-
-    The workers are threads or processes. Threads are fast because Pillow's decoder and the kernels release Python's
-    global lock. Processes help transforms in pure Python. At most num_workers + 2 batches exist at a time, however slow
-    the consumer is. An error in a worker is raised here, in place of its batch.
-    """
-    view.order(view.epoch)  # computed once here, because each worker process would otherwise compute it again
-    workers = (_Processes if use_processes else _Threads)(view, num_workers)
-    with workers.executor:
-        pending = deque()
-        try:
-            for position in range(len(view)):
-                pending.append(workers.submit(position))
-                if len(pending) > num_workers + 1:
-                    yield workers.take(pending.popleft())
-            while pending:
-                yield workers.take(pending.popleft())
-        except UserError as error:
-            raise error from None  # the cause of an error from a process is only the text of its traceback
-        except BrokenProcessPool:
-            raise UserError(
-                "a data-loader process was ended from outside, for example because memory ran out: give a smaller "
-                "num_parallel_workers, or threads with python_multiprocessing=False"
-            ) from None
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-class _Threads:
-    def __init__(self, view: EpochView, num_workers: int):
-        self.executor = ThreadPoolExecutor(num_workers, thread_name_prefix="mindcv-data")
-        self._view = view
-        self._memory = BatchMemory()
-
-    def submit(self, position: int) -> Future:
-        return self.executor.submit(self._view.make, position, self._memory.empty)
-
-    def take(self, future: Future) -> Batch:
-        return future.result()
-
-
-class _Processes:
-    """Worker processes that write images to shared memory. They are forked where the system supports it.
-
-    The shared memory has one slot for each batch that may exist at a time, and the batches use the slots in turn. A
-    slot is free again when its batch has been copied out of it. A pipe would cost another 1.6 ms of processor time for
-    an image of 224 x 224 pixels. It is used only for a batch that does not fit into its slot, because its images have
-    other sizes.
-    """
-
-    def __init__(self, view: EpochView, num_workers: int):
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        size = view.count_values()
-        memory = [_shared_memory(4 * size, context) for _ in range(num_workers + 2)] if size else []
-        self._slots = _as_arrays(memory)
-        self._memory = BatchMemory()
-        self.executor = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(view, memory))
-
-    def submit(self, position: int) -> Future:
-        return self.executor.submit(_make_in_worker, position)
-
-    def take(self, future: Future) -> Batch:
-        position, images, labels = future.result()
-        if isinstance(images, tuple):
-            shared = _array_in(self._slots[position % len(self._slots)], images)
-            images = self._memory.empty(images)
-            images[...] = shared
-        return images, labels
-
-
-def _shared_memory(size: int, context: BaseContext) -> Any:
-    # A RawArray is a file in /dev/shm. In a container this folder has 64 MB by default, less than
-    # one batch. Forked processes need no file.
-    return mmap.mmap(-1, size) if context.get_start_method() == "fork" else context.RawArray(ctypes.c_byte, size)
-
-
-def _as_arrays(memory: Sequence[Any]) -> list[np.ndarray]:
-    return [np.frombuffer(block, np.float32) for block in memory]
-
-
-def _array_in(slot: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of this shape in the one-dimensional `slot`, or a new array if it does not fit."""
-    size = math.prod(shape)
-    return slot[:size].reshape(shape) if size <= len(slot) else _allocate(shape)
-
-
-# A worker process keeps its state here: the epoch whose batches it makes, and the slots for their
-# images.
-_view: Optional[EpochView] = None
-_slots: Sequence[np.ndarray] = ()
-
-
-def _start_worker(view: EpochView, memory: Sequence[Any]) -> None:
-    global _view, _slots
-    _view, _slots = view, _as_arrays(memory)
-    # A forked worker inherits the handler of the training process, which would only note a SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Ctrl-C and a closed terminal send a signal to all processes. Only the parent should react.
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def _make_in_worker(position: int) -> tuple[int, Union[tuple[int, ...], np.ndarray], np.ndarray]:
-    """Make a batch. Return its position, its images and its labels.
-
-    Images in shared memory are returned as their shape only. Images that did not fit are returned as an array.
-    """
-    slot = _slots[position % len(_slots)] if _slots else np.empty(0, np.float32)
-    images, labels = _view.make(position, partial(_array_in, slot))
-    return position, images.shape if np.may_share_memory(images, slot) else images, labels

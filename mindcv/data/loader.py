@@ -13,10 +13,11 @@ from typing import Optional, Union
 import mindspore.dataset as ds
 import numpy as np
 
-from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader, prefetch
+from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.foreign import as_image_dataset
 from mindcv.data.mixup import Mixup, group_size_problem
+from mindcv.data.prefetch import MULTIPROCESSING_MODES, Prefetcher
 from mindcv.data.sampler import epoch_order
 from mindcv.data.splits import Splitter, SplitTransforms
 from mindcv.data.transform_base import Compose
@@ -44,16 +45,17 @@ class ImageLoader(ds.GeneratorDataset):
     round reads the next epoch. Both ways give the same bits, for any number of workers, threads or processes.
     """
 
-    def __init__(self, maker: BatchMaker, num_workers: int, use_processes: bool):
+    def __init__(self, maker: BatchMaker, num_workers: int, multiprocessing: Union[bool, str], num_epochs: int = 0):
         super().__init__(
             EpochView(maker),
             ["image", "label"],
             num_parallel_workers=num_workers,
-            python_multiprocessing=use_processes,
+            python_multiprocessing=multiprocessing is True,
             shuffle=False,
         )
         # MindSpore makes deep copies of a data set, but not of its source. So objects with locks or
         # files belong into the source.
+        self.source.prefetcher = Prefetcher(maker, num_workers, multiprocessing, num_epochs)
         self.dataset_size = maker.num_batches
 
     def parse(self, children=None):  # noqa: ANN001, ANN201
@@ -72,7 +74,11 @@ class ImageLoader(ds.GeneratorDataset):
             DataError: an image is corrupt. The message names it.
         """
         self.set_epoch(epoch)
-        return prefetch(EpochView(self._maker, epoch, start), self.num_parallel_workers, self._use_processes)
+        return self.source.prefetcher.batches(epoch, start)
+
+    def close(self) -> None:
+        """End the workers, which otherwise live as long as the loader. The next epoch starts others."""
+        self.source.prefetcher.close()
 
     def sample_order(self, epoch: int = 0) -> np.ndarray:
         """Return the indices of the samples that all ranks together read in an epoch, in the order of one process.
@@ -123,10 +129,6 @@ class ImageLoader(ds.GeneratorDataset):
         # loader.
         return self.source.maker
 
-    @property
-    def _use_processes(self) -> bool:
-        return self.python_multiprocessing and self.num_parallel_workers > 1
-
 
 def create_loader(
     dataset: Union[ImageDataset, ds.GeneratorDataset, ds.ImageFolderDataset, Sequence],
@@ -140,7 +142,7 @@ def create_loader(
     transform: Optional[Union[Callable, Sequence[Callable], SplitTransforms]] = None,
     target_transform: Optional[Union[Callable, Sequence[Callable]]] = None,
     num_parallel_workers: Optional[int] = None,
-    python_multiprocessing: bool = False,
+    python_multiprocessing: Union[bool, str] = False,
     separate: bool = False,
     *,
     skip_corrupt: bool = False,
@@ -150,6 +152,7 @@ def create_loader(
     cutmix_minmax: Optional[Sequence[float]] = None,
     mixup_off_epoch: int = 0,
     mixup_group_size: Optional[int] = None,
+    num_epochs: int = 0,
 ) -> ImageLoader:
     """Create a loader of batches.
 
@@ -174,7 +177,9 @@ def create_loader(
             Mixing needs a result that is a class number or `num_classes` probabilities.
         num_parallel_workers: number of data-loader workers. None uses the data set's number, or 8. It is limited to
             the number of cores.
-        python_multiprocessing: whether workers are processes instead of threads. A single worker is always a thread.
+        python_multiprocessing: whether workers are threads of other processes. 'auto' uses threads of this process,
+            measures the first batches, and goes on with processes if threads wait too long for Python's lock. The data
+            set and the transforms must then be picklable. A single worker is always a thread of this process.
         separate: whether to make several versions of each image. The first B rows of a batch are the clean images, and
             the others are augmented.
         skip_corrupt: whether to replace an image that cannot be read by the next readable one, in training only.
@@ -184,6 +189,8 @@ def create_loader(
         mixup_group_size: number of consecutive images of a batch that are mixed with each other, with random numbers of
             their own. It must divide `batch_size`, so that all ranks together mix the same images for any number of
             ranks. None means `batch_size`.
+        num_epochs: number of epochs that are read in turn. Workers make the first batches of each while the last ones
+            of the epoch before are read. 0 means that this is unknown, and no epoch is begun before it is asked for.
 
     Raises:
         UserError: an argument is not allowed. If the data set cannot fill one batch, it is a DataError, which is a kind
@@ -193,8 +200,11 @@ def create_loader(
     check_int("batch_size", batch_size, 1)
     check_int("num_aug_splits", num_aug_splits, 0)
     _check_group_size(mixup_group_size, batch_size)
+    check_int("num_epochs", num_epochs, 0)
     check_flags(drop_remainder=drop_remainder, is_training=is_training, skip_corrupt=skip_corrupt)
-    check_flags(python_multiprocessing=python_multiprocessing, separate=separate)
+    check_flags(separate=separate)
+    if python_multiprocessing not in MULTIPROCESSING_MODES:
+        raise UserError(f"python_multiprocessing must be True, False or 'auto', got {shown(python_multiprocessing)}")
     check_not_negative(mixup=mixup, cutmix=cutmix)
     dataset = as_image_dataset(dataset, num_classes, shuffle=is_training)
     _check(dataset, num_classes, is_training, skip_corrupt)
@@ -214,7 +224,8 @@ def create_loader(
     if drop_remainder and maker.num_batches == 0:
         raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
-    return ImageLoader(maker, workers, python_multiprocessing)
+    is_auto = python_multiprocessing == "auto"
+    return ImageLoader(maker, workers, "auto" if is_auto else bool(python_multiprocessing), num_epochs)
 
 
 def check_loader(loader: object) -> None:

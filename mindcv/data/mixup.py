@@ -9,7 +9,7 @@ import numpy as np
 
 from mindcv.data.transform_base import check_range
 from mindcv.kernels import images as image_kernels
-from mindcv.kernels import is_available
+from mindcv.kernels.library import is_available
 from mindcv.utils.checks import check_flags, check_int, check_name, check_number
 from mindcv.utils.errors import UserError
 

@@ -15,8 +15,9 @@ import PIL
 from PIL import Image, ImageEnhance
 
 from mindcv.data.pillow_memory import RAW_MODES, pixels_of
-from mindcv.kernels import images, is_available
+from mindcv.kernels import images
 from mindcv.kernels.images import Side
+from mindcv.kernels.library import is_available
 from mindcv.utils.logger import logger
 
 __all__ = ["affine", "apply_tables", "normalized", "resized", "rotated", "saturated", "sharpened", "to_float"]

@@ -13,12 +13,14 @@ import os
 from collections.abc import Iterable
 from numbers import Real
 from operator import index as as_index
-from typing import Any, NoReturn, Optional, Union
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Union
 
 import numpy as np
-from mindspore import nn
 
 from mindcv.utils.errors import UserError, unknown_name
+
+if TYPE_CHECKING:  # data-loader processes use this module without MindSpore
+    from mindspore import nn
 
 __all__ = [
     "are_numbers",
@@ -156,6 +158,8 @@ def check_kind(name: str, value: Any, kind: Union[type, tuple[type, ...]], expec
 
 def check_network(name: str, value: Any) -> nn.Cell:
     """Return the value if it is a network."""
+    from mindspore import nn
+
     return check_kind(name, value, nn.Cell, "a network (a mindspore.nn.Cell)")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindcv.data import batches
+from mindcv.data import prefetch
 
 
 @pytest.fixture
@@ -13,12 +13,16 @@ def started_workers(monkeypatch):
     """
     started = []
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    for name, are_processes in (("ThreadPoolExecutor", False), ("ProcessPoolExecutor", True)):
-        executor = getattr(batches, name)
+    executor, pool = prefetch.ThreadPoolExecutor, prefetch.ProcessPool
 
-        def start(number, *args, executor=executor, are_processes=are_processes, **options):
-            started.append((number, are_processes))
-            return executor(number, *args, **options)
+    def start_threads(number, **options):
+        started.append((number, False))
+        return executor(number, **options)
 
-        monkeypatch.setattr(batches, name, start)
+    def start_processes(maker, num_processes, num_threads, batch_bytes):
+        started.append((num_processes * num_threads, True))
+        return pool(maker, num_processes, num_threads, batch_bytes)
+
+    monkeypatch.setattr(prefetch, "ThreadPoolExecutor", start_threads)
+    monkeypatch.setattr(prefetch, "ProcessPool", start_processes)
     return started
