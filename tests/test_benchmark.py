@@ -93,7 +93,8 @@ def test_benchmark_writes_the_report_of_the_data_pipeline(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "o.json").read_text())
     check_report(report, "data", threads=len(os.sched_getaffinity(0)))
-    assert "memory growth" in done.stdout
+    assert 0 < report["image_lock_ms"] < report["image_ms"] and report["main_lock_ms"] > 0
+    assert "memory growth" in done.stdout and "the worker holds Python's lock" in done.stdout
     assert sorted(os.listdir(tmp_path)) == ["in", "o.json"]
 
 

@@ -98,6 +98,20 @@ def test_contender_table_aligns_figures_and_gives_ratios():
     assert table.splitlines()[0].endswith("| memory growth, MiB |") and table.endswith("|              -0.50 |")
 
 
+def test_lock_table_limits_processes_by_the_main_process():
+    from benchmarks.report import lock_table
+
+    assert lock_table(report_of(8.0, task="data")) == ""
+    report = {**report_of(8.0, task="data"), "image_ms": 4.0, "image_lock_ms": 1.0, "main_lock_ms": 0.05}
+    lines = lock_table(report).splitlines()
+    assert lines[0].startswith("An image takes 4.00 ms of processor time in a worker. For 1.000 ms of it the worker")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    assert [row[0] for row in rows] == ["2", "8", "24", "96", "192"]
+    # A lock that is held for 1 ms allows 1000 images/s, and a main process of 0.05 ms allows 20,000.
+    assert 900 < float(rows[-1][1]) <= 1000 and float(rows[-1][2]) == 20000
+    assert float(rows[1][2]) == pytest.approx(8 / 4 * 1000, rel=0.1)
+
+
 def test_contender_table_shows_a_dash_for_an_unknown_figure():
     from benchmarks.report import contender_table
 

@@ -13,7 +13,7 @@ import sys
 import own_mindcv  # noqa: F401
 from benchmarks.contenders import check_packages, measure
 from benchmarks.options import parse_command_line
-from benchmarks.report import as_report, contender_table, machine_line, write_json
+from benchmarks.report import as_report, contender_table, lock_table, machine_line, write_json
 from benchmarks.suite import run_suite
 
 from mindcv.utils.cli import run_script
@@ -31,6 +31,8 @@ def main() -> None:
     if config.json:
         write_json(config.json, report)
     print(f"{machine_line([report])}\n\n{contender_table(report)}")
+    if locks := lock_table(report):
+        print(f"\n{locks}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Figures:
         versions: package -> version.
         images_per_s: one number for each round.
         memory_mib: memory of all its processes after each round, in MiB; None if the system does not report it.
+        extra_figures: further figures of this library by name, which other contenders do not have.
         peak_memory_mib: largest memory of its main process since its start, or the sum over the ranks of a job, in
             MiB; None if the system does not report it.
     """
@@ -58,6 +59,7 @@ class Figures:
     name: str
     first_step_s: float
     versions: dict[str, str]
+    extra_figures: dict[str, float] = field(default_factory=dict)
     images_per_s: list[float] = field(default_factory=list)
     memory_mib: list[Optional[float]] = field(default_factory=list)
     peak_memory_mib: Optional[float] = None
@@ -84,6 +86,7 @@ class Figures:
             "peak_memory_mib": self.peak_memory_mib,
             "memory_growth_mib": None if first is None or last is None else last - first,
             "versions": self.versions,
+            **self.extra_figures,
         }
 
 
@@ -108,7 +111,7 @@ class Contender:
             processes.close(seconds=0)
             raise
         first_step = max(answer["first_step_s"] for answer in ready)
-        self.figures = Figures(name, first_step, ready[0]["versions"])
+        self.figures = Figures(name, first_step, ready[0]["versions"], ready[0].get("extra_figures", {}))
 
     def run_round(self) -> None:
         """Run one round and record its figures.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from benchmarks.machine import available_cores
 from benchmarks.processes import LAUNCHERS
@@ -29,7 +29,7 @@ _COMPUTE = ("forward", "train", "pretrain")
 _TASKS_OF_OPTION = {
     **dict.fromkeys(("model", "device_target", "mode", "dtype", "processes"), _COMPUTE),
     **dict.fromkeys(("steps", "warmup", "peer_compile"), _COMPUTE),
-    **dict.fromkeys(("pipeline", "data_dir", "workers"), ("data",)),
+    **dict.fromkeys(("pipeline", "data_dir", "workers", "python_multiprocessing"), ("data",)),
     "second_run": ("train",),
     "mask_ratio": ("pretrain",),
 }
@@ -72,7 +72,10 @@ class BenchmarkConfig:
     pipeline: str = _case(
         "train", "for the task data: the pipeline of training or of evaluation", choices=("train", "eval"))
     data_dir: str = _case("", "for the task data: folder with a folder for each class; without it, 400 images are made")
-    workers: int = _case(1, "for the task data: number of threads of this library and of processes of timm", low=1)
+    workers: int = _case(1, "for the task data: number of workers of this library and of processes of timm", low=1)
+    python_multiprocessing: Union[bool, str] = _case(
+        "auto", "for the task data: run the workers of this library in processes of their own; auto measures whether "
+        "they are faster", choices=("auto",))
 
     device_target: str = _run("CPU", "device of this library; peers run on CPU only", choices=("CPU", "GPU", "Ascend"))
     mode: int = _run(0, "execution mode of MindSpore: 0 is graph mode, 1 is PyNative mode", choices=(0, 1))

@@ -6,11 +6,21 @@ import json
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from benchmarks.lock_time import CORE_COUNTS, LOCK_FIGURES, reachable
 from benchmarks.machine import describe_machine
 from benchmarks.options import BenchmarkConfig
 from mindcv.utils.files import atomic_write_text
 
-__all__ = ["COLUMNS", "as_report", "cells", "contender_table", "machine_line", "markdown_table", "write_json"]
+__all__ = [
+    "COLUMNS",
+    "as_report",
+    "cells",
+    "contender_table",
+    "lock_table",
+    "machine_line",
+    "markdown_table",
+    "write_json",
+]
 
 COLUMNS = ("contender", "images/s", "min to max", "ratio", "first step, s", "peak memory, MiB")
 _GROWTH = "memory growth, MiB"
@@ -43,6 +53,26 @@ def contender_table(report: dict[str, Any]) -> str:
     is_data = report["settings"]["task"] == "data"
     header = [*COLUMNS, _GROWTH] if is_data else COLUMNS
     return markdown_table(header, cells(report, with_growth=is_data))
+
+
+def lock_table(report: dict[str, Any]) -> str:
+    """Return what the lock of Python allows: time for an image, and the images/s that numbers of cores can reach.
+
+    It is empty if the report has no such figures.
+    """
+    if not set(LOCK_FIGURES) <= report.keys():
+        return ""
+    figures = {name: report[name] for name in LOCK_FIGURES}
+    rows = []
+    for count in CORE_COUNTS:
+        of_threads, of_processes, num_threads = reachable(figures, count)
+        rows.append([str(count), _shown(of_threads), _shown(of_processes), str(num_threads)])
+    header = ("cores", "threads of one process, images/s", "processes, images/s", "threads of each process")
+    return (
+        f"An image takes {_shown(figures['image_ms'])} ms of processor time in a worker. For "
+        f"{figures['image_lock_ms']:.3f} ms of it the worker holds Python's lock, and the main process for "
+        f"{figures['main_lock_ms']:.3f} ms if workers are processes.\n\n{markdown_table(header, rows)}"
+    )
 
 
 def cells(report: dict[str, Any], with_growth: bool = False) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any, Optional
 
 import mindspore as ms
@@ -11,6 +12,7 @@ import PIL
 from mindspore import nn
 
 import mindcv
+from benchmarks.lock_time import lock_figures
 from benchmarks.workload import LEARNING_RATE, NUM_CLASSES, WEIGHT_DECAY, Workload, of_loader
 from mindcv.config import TrainConfig
 from mindcv.engine import CompileCache, apply_amp, create_trainer
@@ -135,6 +137,7 @@ def _data(settings: dict[str, Any]) -> Workload:
         image_resize=settings["image_size"],
         batch_size=settings["batch_size"],
         num_parallel_workers=settings["workers"],
+        python_multiprocessing=settings["python_multiprocessing"],
         interpolation="bicubic",
         auto_augment="randaug-m9-mstd0.5-inc1",
         re_prob=0.25,
@@ -145,7 +148,7 @@ def _data(settings: dict[str, Any]) -> Workload:
     build_loader = build_training_loader if settings["pipeline"] == "train" else build_evaluation_loader
     _, loader = build_loader(config, Group())
     epochs = itertools.count()
-    return of_loader(lambda: loader.batches(next(epochs)), _versions())
+    return of_loader(lambda: loader.batches(next(epochs)), _versions(), partial(lock_figures, loader))
 
 
 _TASKS = {"forward": _forward, "train": _train, "pretrain": _pretrain}

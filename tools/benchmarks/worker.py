@@ -72,7 +72,8 @@ def _serve(name: str, settings: dict[str, Any], requests: TextIO, answers: TextI
     for _ in range(settings["warmup"]):
         workload.run()
     versions = {**workload.versions, "python": platform.python_version()}
-    _answer(answers, first_step_s=first_step, versions=versions, threads=available_cores())
+    extra = workload.extra_figures()
+    _answer(answers, first_step_s=first_step, versions=versions, threads=available_cores(), extra_figures=extra)
     for _ in requests:
         start = time.perf_counter()
         images = sum(workload.run() for _ in range(settings["steps"]))

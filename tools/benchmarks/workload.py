@@ -24,14 +24,20 @@ class Workload:
             returns the number of images.
         first: function that is timed as the first step, including all compilation. It may be `run`.
         versions: library -> version, for the libraries that do the work.
+        extra_figures: function that measures further figures by name, before the rounds.
     """
 
     run: Callable[[], int]
     first: Callable[[], object]
     versions: dict[str, str] = field(default_factory=dict)
+    extra_figures: Callable[[], dict[str, float]] = dict
 
 
-def of_loader(epoch: Callable[[], Iterable[tuple]], versions: dict[str, str]) -> Workload:
+def of_loader(
+    epoch: Callable[[], Iterable[tuple]],
+    versions: dict[str, str],
+    extra_figures: Callable[[], dict[str, float]] = dict,
+) -> Workload:
     """Return the workload of a data pipeline. `epoch` returns the batches (images, labels) of one epoch.
 
     The first step is the time until the first batch.
@@ -43,4 +49,4 @@ def of_loader(epoch: Callable[[], Iterable[tuple]], versions: dict[str, str]) ->
     def first() -> None:
         next(iter(epoch()))
 
-    return Workload(run, first, versions)
+    return Workload(run, first, versions, extra_figures)
