@@ -15,7 +15,7 @@ import mindspore as ms
 from mindcv.config import PretrainConfig
 from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
-from mindcv.recipe import build_lr_table, prepare_device
+from mindcv.recipe import build_lr_table, hands_over_pixels, prepare_device
 from mindcv.recipe_callbacks import log_run, restore_run
 from mindcv.recipe_pretraining import (
     build_masked_autoencoder,
@@ -39,7 +39,7 @@ def main() -> None:
     ms.set_seed(config.seed)  # the same in every process: all start from the same weights
 
     network = build_masked_autoencoder(config)
-    dataset, loader = build_pretraining_loader(config, group, network.num_patches)
+    dataset, loader = build_pretraining_loader(config, group, network.num_patches, hands_over_pixels(config))
     num_steps = steps_per_epoch(loader, config.gradient_accumulation_steps)
     trainer = build_pretraining_trainer(config, network, build_lr_table(config, num_steps, group), group)
     if config.print_param_groups:

@@ -14,7 +14,14 @@ import mindspore as ms
 
 from mindcv.engine import Interruption, ResumableRun, steps_per_epoch
 from mindcv.optim import describe_groups
-from mindcv.recipe import build_evaluation_loader, build_lr_table, build_trainer, build_training_loader, prepare_device
+from mindcv.recipe import (
+    build_evaluation_loader,
+    build_lr_table,
+    build_trainer,
+    build_training_loader,
+    hands_over_pixels,
+    prepare_device,
+)
 from mindcv.recipe_callbacks import build_callbacks, log_run, restore_run
 from mindcv.recipe_weights import build_model, check_weights
 from mindcv.resume import check_agreement, check_classes, check_save_dir, read_training_config, run_description
@@ -33,7 +40,7 @@ def main() -> None:
 
     # The weights are downloaded when all else is there, so that mistakes do not cost a download.
     check_weights(config, with_weights=not snapshot)
-    dataset, loader = build_training_loader(config, group)
+    dataset, loader = build_training_loader(config, group, hands_over_pixels(config))
     if snapshot:
         check_classes(snapshot, dataset)
     val_loader = build_evaluation_loader(config, group, dataset.class_to_idx)[1] if config.val_while_train else None

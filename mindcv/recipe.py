@@ -32,6 +32,7 @@ from mindcv.recipe_data import (
     PREPROCESSING,
     build_evaluation_loader,
     build_training_loader,
+    hands_over_pixels,
     holdout_digest,
     holdout_options,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "build_trainer",
     "build_training_loader",
     "checkpoint_metadata",
+    "hands_over_pixels",
     "parse_command_line",
     "prepare_device",
     "read_config",

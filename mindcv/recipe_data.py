@@ -24,8 +24,10 @@ from mindcv.data import (
     set_pixel_limit,
     sub_folders,
 )
+from mindcv.engine.handover import gives_host_bits
 from mindcv.engine.views import crops_per_image
 from mindcv.recipe_checks import check_class_folders, check_num_classes, check_readable
+from mindcv.utils.device import runs_on_cpu
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, MissingSplitError, UnknownClassesError, UserError, shorten
 from mindcv.utils.logger import logger
@@ -38,6 +40,7 @@ __all__ = [
     "build_training_loader",
     "counted_classes",
     "find_class_numbers",
+    "hands_over_pixels",
     "holdout_digest",
     "holdout_options",
     "num_workers",
@@ -49,8 +52,26 @@ HOLDOUT_OPTIONS = ("val_fraction", "seed", "train_split")
 _FOLDERS = ("", "imagenet", "folder")
 
 
-def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:
+def hands_over_pixels(config: RunConfig) -> bool:
+    """Return whether the device normalises and mixes the training images, after the device has been prepared.
+
+    It does so in sink mode, if it gives the bits of the host. On CPU, the host is faster at it.
+    """
+    if not config.dataset_sink_mode or runs_on_cpu():
+        return False
+    if gives_host_bits(config.mean, config.std):
+        return True
+    _say_once("the host normalises the images, because this device rounds in another way")
+    return False
+
+
+def build_training_loader(config: RunConfig, group: Group, as_pixels: bool = False) -> tuple[ImageDataset, ImageLoader]:
     """Build the training data set and the loader that augments its images.
+
+    Args:
+        config: of the run.
+        group: the processes that share the images.
+        as_pixels: whether the batches are `PixelBatch`es, if the loader can make them (see `create_loader`).
 
     Raises:
         DataError: they are not there, or are not of `num_classes` classes.
@@ -91,6 +112,7 @@ def build_training_loader(config: RunConfig, group: Group) -> tuple[ImageDataset
         transform=transform,
         separate=config.aug_splits > 0,
         num_aug_splits=config.aug_splits,
+        as_pixels=as_pixels and not config.aug_splits,
         num_parallel_workers=num_workers(config),
         num_epochs=config.epoch_size,
         **config.subset("batch_size", "drop_remainder", "skip_corrupt", "python_multiprocessing"),

@@ -48,11 +48,12 @@ def build_masked_autoencoder(config: PretrainConfig) -> FCMAE:
 
 
 def build_pretraining_loader(
-    config: PretrainConfig, group: Group, num_patches: int
+    config: PretrainConfig, group: Group, num_patches: int, as_pixels: bool = False
 ) -> tuple[ImageDataset, ImageLoader]:
     """Build the data set without its classes, and the loader of images and masks.
 
-    A mask is a function of the seed, the epoch and the sample, as the augmentation of the image is.
+    A mask is a function of the seed, the epoch and the sample, as the augmentation of the image is. With `as_pixels`,
+    batches are `PixelBatch`es.
 
     Raises:
         DataError: the images are not there.
@@ -72,6 +73,7 @@ def build_pretraining_loader(
         transform=transform,
         target_transform=RandomMask(num_patches, config.mask_ratio),
         num_parallel_workers=num_workers(config),
+        as_pixels=as_pixels,
         num_epochs=config.epoch_size,
         **config.subset("batch_size", "drop_remainder", "skip_corrupt", "python_multiprocessing"),
     )

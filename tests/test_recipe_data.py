@@ -12,10 +12,18 @@ from PIL import Image
 
 from mindcv.config import TrainConfig, ValidateConfig, parse_args
 from mindcv.data.loader import _log_clamped_workers
+from mindcv.data.pixel_batches import PixelBatch
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.snapshot import Snapshot
 from mindcv.recipe import build_evaluation_loader, build_training_loader, checkpoint_metadata
-from mindcv.recipe_data import counted_classes, find_class_numbers, holdout_digest, open_dataset
+from mindcv.recipe_data import (
+    _say_once,
+    counted_classes,
+    find_class_numbers,
+    hands_over_pixels,
+    holdout_digest,
+    open_dataset,
+)
 from mindcv.resume import check_classes, run_description
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import ConfigError, DataError, UserError
@@ -283,6 +291,34 @@ def test_loader_warns_of_more_workers_than_cores_only_when_the_number_is_given(r
         assert loader.num_parallel_workers == 2
     told = ["num_parallel_workers=8 is more than the 2 cores of this machine; 2 are used"]
     assert [line for line in log() if "num_parallel_workers" in line] == (told if given else [])
+
+
+# Pixels that the device normalises
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "same_bits", "argv", "expected"),
+    [
+        (False, True, [], True),
+        (True, True, [], False),
+        (False, True, ["--dataset_sink_mode", "False"], False),
+        (False, False, [], False),
+    ],
+)
+def test_pixels_are_handed_over_to_a_device_with_the_bits_of_the_host(
+    root, log, monkeypatch, on_cpu, same_bits, argv, expected
+):
+    _say_once.cache_clear()
+    monkeypatch.setattr("mindcv.recipe_data.runs_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr("mindcv.recipe_data.gives_host_bits", lambda mean, std: same_bits)
+    assert hands_over_pixels(train_config(root, *argv)) is expected
+    assert log() == ([] if same_bits else ["the host normalises the images, because this device rounds in another way"])
+
+
+def test_training_loader_makes_pixels_unless_images_have_several_versions(root):
+    for argv, has_pixels in ([[], True], [["--aug_splits", "2", "--auto_augment", "rand-m9", "--loss", "JSD"], False]):
+        _, loader = build_training_loader(train_config(root, *argv), Group(), as_pixels=True)
+        assert isinstance(next(iter(loader.batches())), PixelBatch) is has_pixels
 
 
 # A resumed run

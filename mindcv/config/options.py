@@ -323,8 +323,8 @@ class RunConfig:
         2000, "number of updates in which the decay of the moving average rises to ema_decay; 0 means none", low=0)
     val_ema: bool = _train(True, "validate the averaged weights while training, when ema is on")
     dataset_sink_mode: bool = _train(
-        True, "sink mode: the next batch is prepared and the next step started while a step runs, so that the device "
-        "does not wait for Python; results do not change, and graph mode on CPU has none", scripts=_TRAINING)
+        True, "sink mode: the next batch is prepared and the next step started while a step runs, and the device "
+        "normalises the images; results do not change, and graph mode on CPU has none", scripts=_TRAINING)
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
     overwrite: bool = _save(

@@ -15,6 +15,7 @@ import numpy as np
 from mindcv.data.constants import Purpose
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.mixup import Mixup
+from mindcv.data.pixel_transform import PixelTransform
 from mindcv.data.sampler import Share, epoch_order
 from mindcv.data.splits import Splitter
 from mindcv.data.transform_base import Compose
@@ -44,7 +45,8 @@ class SampleReader:
 
     Args:
         dataset: data set that the samples come from.
-        transform: transform from the encoded image to a [C, H, W] array. A `Splitter` makes several versions.
+        transform: transform from the encoded image to a [C, H, W] array. A `Splitter` makes several versions. A
+            `PixelTransform` returns pixels, and a second version of an erased image.
         target_transform: transform of the label.
         skip_corrupt: whether to replace a sample that cannot be read or decoded by the next readable one. After the
             last sample of the data set comes the first. Each replacement is counted, and the log warns once for each
@@ -150,6 +152,8 @@ class SampleReader:
         try:
             if isinstance(self.transform, Splitter):
                 versions = self.transform(image, rng, key, outs)
+            elif isinstance(self.transform, PixelTransform):
+                versions = self.transform(image, rng, outs)
             else:
                 versions = [self.transform(image, rng, outs[0])]
         except DataError as error:
@@ -273,9 +277,12 @@ class BatchMaker:
                 if image is not rows[split]:
                     images[split, row] = image
             labels.append(label)
-        images = images.reshape(-1, *images.shape[2:])
-        labels = np.concatenate([np.asarray(labels)] * num_splits)
-        return images, labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+        return images.reshape(-1, *images.shape[2:]), self._label_array(labels * num_splits)
+
+    @staticmethod
+    def _label_array(labels: Sequence[Any]) -> np.ndarray:
+        labels = np.asarray(labels)
+        return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
 
     def _mix(self, images: np.ndarray, labels: np.ndarray, epoch: int, start: int) -> np.ndarray:
         """Mix each group of images in place, and return the mixed labels.
@@ -284,12 +291,16 @@ class BatchMaker:
         numbers belong to the number of the group in the epoch, which does not depend on ranks and batches.
         """
         targets = []
-        for first in range(0, len(images), self.group_size):
-            group = slice(first, first + self.group_size)
-            # The last integer was once the rank. It stays 0, so that the numbers of one process stay.
-            rng = stream(self.dataset.seed, Purpose.MIX, epoch, (start + first) // self.group_size, 0)
+        for group, rng in self._groups(len(images), epoch, start):
             targets.append(self.mixup(images[group], labels[group], rng, epoch, in_place=True)[1])
         return np.concatenate(targets)
+
+    def _groups(self, num_images: int, epoch: int, start: int) -> Iterator[tuple[slice, np.random.Generator]]:
+        """Yield the rows of each group of images that are mixed with each other, and its random numbers."""
+        for first in range(0, num_images, self.group_size):
+            # The last integer was once the rank. It stays 0, so that the numbers of one process stay.
+            rng = stream(self.dataset.seed, Purpose.MIX, epoch, (start + first) // self.group_size, 0)
+            yield slice(first, first + self.group_size), rng
 
     def _check_image(self, image: Any, shape: tuple[int, ...], index: int) -> None:
         if not isinstance(image, np.ndarray) or image.shape != shape:

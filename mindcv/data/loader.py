@@ -17,6 +17,8 @@ from mindcv.data.batches import Batch, BatchMaker, EpochView, SampleReader
 from mindcv.data.dataset import ImageDataset
 from mindcv.data.foreign import as_image_dataset
 from mindcv.data.mixup import Mixup, group_size_problem
+from mindcv.data.pixel_batches import PixelBatchMaker
+from mindcv.data.pixel_transform import PixelTransform
 from mindcv.data.prefetch import MULTIPROCESSING_MODES, Prefetcher
 from mindcv.data.sampler import epoch_order
 from mindcv.data.splits import Splitter, SplitTransforms
@@ -60,6 +62,8 @@ class ImageLoader(ds.GeneratorDataset):
 
     def parse(self, children=None):  # noqa: ANN001, ANN201
         """Give each iterator its own epoch counter. MindSpore calls this on a copy of the loader for each iterator."""
+        if isinstance(self._maker, PixelBatchMaker):
+            raise UserError("a loader with as_pixels=True has no columns for MindSpore: read its `batches`")
         self.source = EpochView(self._maker, self.source.epoch)
         return super().parse(children)
 
@@ -68,7 +72,8 @@ class ImageLoader(ds.GeneratorDataset):
 
         Yields:
             Images, float32 [B, C, H, W], and labels, int32 [B], or float32 [B, num_classes] after mixup. With S splits
-            there are S * B rows, one split after the other. With five crops, the images are [B, 5, C, H, W].
+            there are S * B rows, one split after the other. With five crops, the images are [B, 5, C, H, W]. With
+            `as_pixels`, a `PixelBatch` instead.
 
         Raises:
             DataError: an image is corrupt. The message names it.
@@ -153,6 +158,7 @@ def create_loader(
     mixup_off_epoch: int = 0,
     mixup_group_size: Optional[int] = None,
     num_epochs: int = 0,
+    as_pixels: bool = False,
 ) -> ImageLoader:
     """Create a loader of batches.
 
@@ -191,6 +197,8 @@ def create_loader(
             ranks. None means `batch_size`.
         num_epochs: number of epochs that are read in turn. Workers make the first batches of each while the last ones
             of the epoch before are read. 0 means that this is unknown, and no epoch is begun before it is asked for.
+        as_pixels: whether batches are `PixelBatch`es, whose images the trainer normalises and mixes on the device. The
+            transforms must end with those of `create_transforms`: `ToArray`, `Normalize` and perhaps `RandomErasing`.
 
     Raises:
         UserError: an argument is not allowed. If the data set cannot fill one batch, it is a DataError, which is a kind
@@ -202,7 +210,7 @@ def create_loader(
     _check_group_size(mixup_group_size, batch_size)
     check_int("num_epochs", num_epochs, 0)
     check_flags(drop_remainder=drop_remainder, is_training=is_training, skip_corrupt=skip_corrupt)
-    check_flags(separate=separate)
+    check_flags(separate=separate, as_pixels=as_pixels)
     if python_multiprocessing not in MULTIPROCESSING_MODES:
         raise UserError(f"python_multiprocessing must be True, False or 'auto', got {shown(python_multiprocessing)}")
     check_not_negative(mixup=mixup, cutmix=cutmix)
@@ -214,13 +222,16 @@ def create_loader(
         mixer = _mixer_if_training(Mixup(*mixup_arguments, off_epoch=mixup_off_epoch), is_training, separate)
     if separate or num_aug_splits or isinstance(transform, SplitTransforms):
         _check_splits(separate, num_aug_splits, transform, is_training)
+        if as_pixels:
+            raise UserError("as_pixels=True cannot be combined with separate=True")
         image_transform = Splitter(transform, num_aug_splits or _DEFAULT_SPLITS)
     else:
         transform = create_transforms(is_training=is_training) if transform is None else transform
-        image_transform = _composed("transform", transform)
+        image_transform = _pixel_transform(transform) if as_pixels else _composed("transform", transform)
     reader = SampleReader(dataset, image_transform, _composed("target_transform", target_transform), skip_corrupt)
     pads_and_repeats = is_training or dataset.num_aug_repeats > 1
-    maker = BatchMaker(reader, batch_size, drop_remainder, pads_and_repeats, mixer, mixup_group_size)
+    maker_class = PixelBatchMaker if as_pixels else BatchMaker
+    maker = maker_class(reader, batch_size, drop_remainder, pads_and_repeats, mixer, mixup_group_size)
     if drop_remainder and maker.num_batches == 0:
         raise _no_full_batch(maker)
     workers = _num_workers(num_parallel_workers or dataset.num_parallel_workers)
@@ -301,6 +312,15 @@ def _check_splits(separate: bool, num_splits: int, transform: object, is_trainin
         raise UserError("separate=True (augmentation splits) is for training only (is_training=True)")
     if not isinstance(transform, SplitTransforms):
         raise UserError("separate=True needs transform=create_transforms(..., is_training=True, separate=True)")
+
+
+def _pixel_transform(transform: object) -> PixelTransform:
+    if not PixelTransform.is_possible(transform):
+        raise UserError(
+            "as_pixels=True needs a list of transforms that ends with ToArray, Normalize and perhaps RandomErasing, as "
+            f"create_transforms makes it, got {shown(transform)}"
+        )
+    return PixelTransform(transform)
 
 
 def _composed(name: str, transform: Optional[Union[Callable, Sequence[Callable]]]) -> Compose:

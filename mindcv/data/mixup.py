@@ -13,7 +13,7 @@ from mindcv.kernels.library import is_available
 from mindcv.utils.checks import check_flags, check_int, check_name, check_number
 from mindcv.utils.errors import UserError
 
-__all__ = ["MIXUP_MODES", "Mix", "Mixup", "group_size_problem", "one_hot"]
+__all__ = ["MIXUP_MODES", "UNMIXED", "Mix", "Mixup", "group_size_problem", "one_hot"]
 
 MIXUP_MODES = ("batch", "pair", "elem")
 
@@ -30,12 +30,17 @@ class Mix(NamedTuple):
     box: Optional[tuple[int, int, int, int]] = None
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether the partner has a part in the image."""
+        return self is not UNMIXED
+
+    @property
     def is_blend(self) -> bool:
         """Whether the image is blended with the whole partner."""
-        return self.box is None and self is not _UNMIXED
+        return self.box is None and self.is_mixed
 
 
-_UNMIXED = Mix(np.float32(1))
+UNMIXED = Mix(np.float32(1))
 
 
 class Mixup:
@@ -125,15 +130,27 @@ class Mixup:
             UserError: the labels are neither class numbers nor probabilities.
         """
         images = np.asarray(images, np.float32)
-        targets = self._targets(np.asarray(labels))
-        if self.off_epoch and epoch >= self.off_epoch:
-            return images, targets
-        mixes = self.draw(len(images), images.shape[2:], np.random.default_rng() if rng is None else rng)
-        shares = np.array([mix.share for mix in mixes], np.float32)[:, None]
-        if any(mix is not _UNMIXED for mix in mixes):
+        mixes, targets = self.plan(labels, images.shape[2:], rng, epoch)
+        if any(mix.is_mixed for mix in mixes):
             images = images if in_place else images.copy()
             _mix_pairs(images, mixes)
-        return images, targets * shares + targets[::-1] * (np.float32(1) - shares)
+        return images, targets
+
+    def plan(
+        self, labels: np.ndarray, shape: tuple[int, int], rng: Optional[np.random.Generator] = None, epoch: int = 0
+    ) -> tuple[list[Mix], np.ndarray]:
+        """Return how each image of a batch is to be mixed with its partner, and the mixed labels.
+
+        Args:
+            labels, rng, epoch: see `__call__`.
+            shape: (height, width) of the images.
+        """
+        targets = self._targets(np.asarray(labels))
+        if self.off_epoch and epoch >= self.off_epoch:
+            return [UNMIXED] * len(targets), targets
+        mixes = self.draw(len(targets), shape, np.random.default_rng() if rng is None else rng)
+        shares = np.array([mix.share for mix in mixes], np.float32)[:, None]
+        return mixes, targets * shares + targets[::-1] * (np.float32(1) - shares)
 
     def _targets(self, labels: np.ndarray) -> np.ndarray:
         if labels.ndim == 2 and labels.shape[1] == self.num_classes:
@@ -156,7 +173,7 @@ class Mixup:
 
     def _draw_one(self, shape: tuple[int, int], rng: np.random.Generator) -> Mix:
         if rng.random() >= self.prob:
-            return _UNMIXED
+            return UNMIXED
         if not self._draws_cutmix(rng):
             return Mix(np.float32(rng.beta(self.mixup_alpha, self.mixup_alpha)))
         if self.cutmix_minmax is None:

@@ -20,7 +20,17 @@ from mindcv.kernels.images import Side
 from mindcv.kernels.library import is_available
 from mindcv.utils.logger import logger
 
-__all__ = ["affine", "apply_tables", "normalized", "resized", "rotated", "saturated", "sharpened", "to_float"]
+__all__ = [
+    "affine",
+    "apply_tables",
+    "normalized",
+    "resized",
+    "rotated",
+    "saturated",
+    "sharpened",
+    "to_bytes",
+    "to_float",
+]
 
 # (left, top, right, bottom), in pixels.
 Box = tuple[int, int, int, int]
@@ -92,6 +102,14 @@ def to_float(image: Image.Image, out: np.ndarray) -> np.ndarray:
         # Pillow extracts one band in less time than NumPy needs to transpose all pixels.
         plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
     return out
+
+
+def to_bytes(image: Image.Image, out: Optional[np.ndarray] = None) -> np.ndarray:
+    """Return the values of an image of mode 'RGB' or 'L' as uint8 [C, H, W], in `out` if its shape fits."""
+    shape = (len(image.getbands()), image.height, image.width)
+    planes = np.empty(shape, np.uint8) if out is None or out.shape != shape else out
+    np.copyto(planes, pixels_of(image)[:, :, : shape[0]].transpose(2, 0, 1))
+    return planes
 
 
 def normalized(image: Image.Image, mean: np.ndarray, std: np.ndarray, out: np.ndarray) -> np.ndarray:

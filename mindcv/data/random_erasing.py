@@ -62,13 +62,17 @@ class RandomErasing(RandomArrayTransform):
 
     def transform(self, image: np.ndarray, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> np.ndarray:
         """See `RandomArrayTransform`. The image is float32 [C, H, W] and is not changed, unless it is `out`."""
+        self._check(len(image))
+        return image if self.is_left_out(rng) else self.erase(image, rng, out)
+
+    def is_left_out(self, rng: np.random.Generator) -> bool:
+        """Draw whether the image stays as it is."""
+        return rng.random() >= self.prob
+
+    def erase(self, image: np.ndarray, rng: np.random.Generator, out: Optional[np.ndarray] = None) -> np.ndarray:
+        """Erase rectangles of the image. The arguments are those of `transform`."""
         channels, height, width = image.shape
-        if not isinstance(self.value, str) and np.ndim(self.value) and len(self.value) != channels:
-            raise UserError(
-                f"value of random erasing has {len(self.value)} numbers, but the image has {channels} channels"
-            )
-        if rng.random() >= self.prob:
-            return image
+        self._check(channels)
         number = int(rng.integers(1, self.count + 1)) if self.count > 1 else 1
         erased = output_array(image.shape, out)
         if erased is not image:
@@ -79,6 +83,12 @@ class RandomErasing(RandomArrayTransform):
                 top, left, rows, columns = box
                 erased[:, top : top + rows, left : left + columns] = self._fill((channels, rows, columns), rng)
         return erased
+
+    def _check(self, channels: int) -> None:
+        if not isinstance(self.value, str) and np.ndim(self.value) and len(self.value) != channels:
+            raise UserError(
+                f"value of random erasing has {len(self.value)} numbers, but the image has {channels} channels"
+            )
 
     def _draw_box(
         self, height: int, width: int, number: int, rng: np.random.Generator

@@ -343,7 +343,7 @@ class Normalize(ArrayTransform):
         self._mean, self._std = (np.asarray(x, np.float32).reshape(-1, 1, 1) for x in (mean, std))
 
     def __call__(self, image: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
-        self._check(len(image))
+        self.check_channels(len(image))
         normalized = np.subtract(image, self._mean, out=output_array(image.shape, out))
         normalized /= self._std
         return normalized
@@ -351,10 +351,16 @@ class Normalize(ArrayTransform):
     def of_image(self, image: Image.Image, out: Optional[np.ndarray]) -> np.ndarray:
         """Convert a Pillow image of mode 'RGB' or 'L' to an array and normalise it."""
         channels = len(image.getbands())
-        self._check(channels)
+        self.check_channels(channels)
         return pixels.normalized(image, self._mean, self._std, output_array((channels, image.height, image.width), out))
 
-    def _check(self, channels: int) -> None:
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, float32 [C, 1, 1]."""
+        return self._mean, self._std
+
+    def check_channels(self, channels: int) -> None:
+        """Raise a UserError if images of this number of channels cannot be normalised."""
         if channels != len(self._mean):
             raise UserError(f"mean and std have {len(self._mean)} numbers, but the image has {channels} channels")
 

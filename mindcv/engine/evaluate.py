@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Optional
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from mindcv.data import ImageLoader
 from mindcv.data.loader import check_loader
 from mindcv.engine.calibration import Calibration, measure_calibration
+from mindcv.engine.handover import as_tensor
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.engine.predictions import PredictionLog, Predictions
 from mindcv.engine.views import TTA_MODES, average_views, crops_per_image, predict_views
@@ -73,7 +73,7 @@ def predict(network: nn.Cell, images: np.ndarray, batch_size: int) -> np.ndarray
     count = len(images)
     if count < batch_size:
         images = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
-    return network(ms.Tensor(images)).asnumpy().astype(np.float32)[:count]
+    return network(as_tensor(images)).asnumpy().astype(np.float32)[:count]
 
 
 def evaluate(

@@ -23,7 +23,7 @@ from mindcv.engine.callbacks import Callback
 from mindcv.engine.compile_cache import CompileCache
 from mindcv.engine.distillation import DistillationNetwork
 from mindcv.engine.ema import WeightAverage
-from mindcv.engine.handover import as_tensor
+from mindcv.engine.handover import hand_over
 from mindcv.engine.interruption import SIGNALS, Interruption
 from mindcv.engine.loss_scale import create_loss_scale
 from mindcv.engine.progress import RunProgress
@@ -165,10 +165,9 @@ class Trainer:
 
     def _last_part(self, batches: Iterator[Batch], count: int) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of the next `count` batches except the last one, which is returned."""
-        for images, labels in islice(batches, count - 1):
-            self.step.accumulate(as_tensor(images), as_tensor(labels))
-        images, labels = next(batches)
-        return as_tensor(images), as_tensor(labels)
+        for batch in islice(batches, count - 1):
+            self.step.accumulate(*hand_over(batch))
+        return hand_over(next(batches))
 
     def _start_step(self, inputs: tuple[Tensor, Tensor]) -> None:
         """Start to update the weights with the last batch of a step. The device may still be busy afterwards."""

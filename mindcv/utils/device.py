@@ -19,6 +19,7 @@ __all__ = [
     "keep_working_folder_clean",
     "mindspore_log_disabled",
     "returns_early",
+    "runs_on_cpu",
     "set_device",
     "set_mode",
 ]
@@ -69,7 +70,12 @@ def returns_early() -> bool:
 
     It does so everywhere but in graph mode on CPU.
     """
-    return ms.get_context("device_target") != "CPU" or ms.get_context("mode") == ms.PYNATIVE_MODE
+    return not runs_on_cpu() or ms.get_context("mode") == ms.PYNATIVE_MODE
+
+
+def runs_on_cpu() -> bool:
+    """Return whether networks run on the CPU, with the present settings."""
+    return ms.get_context("device_target") == "CPU"
 
 
 def keep_working_folder_clean() -> None:
