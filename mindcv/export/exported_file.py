@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional, Union
@@ -15,7 +16,7 @@ from mindcv.export.foreign_onnx import foreign_input, has_own_metadata, output_k
 from mindcv.export.metadata import ExportMetadata
 from mindcv.export.mindir_file import metadata_path
 from mindcv.export.onnx_package import require_onnxruntime
-from mindcv.utils.device import mindspore_log_disabled
+from mindcv.utils.device import mindspore_log_disabled, native_warnings_hidden
 from mindcv.utils.errors import UserError
 
 __all__ = ["EXPORT_SUFFIXES", "ExportedFile", "is_exported", "open_exported"]
@@ -132,6 +133,7 @@ class _MindIRFile(ExportedFile):
                 self._graph = nn.GraphCell(ms.load(str(path)))
         except Exception:  # MindSpore raises several kinds for a damaged file
             raise UserError(_damaged(path)) from None
+        self._compiled_shapes: set[tuple[int, ...]] = set()
         super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
 
     @property
@@ -140,7 +142,10 @@ class _MindIRFile(ExportedFile):
         return (*super().fixed_options, "image_resize")
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
-        outputs = self._graph(ms.Tensor(images))
+        # MindSpore compiles the graph for each shape, and warns about the products of a graph of open batch size.
+        with nullcontext() if images.shape in self._compiled_shapes else native_warnings_hidden():
+            outputs = self._graph(ms.Tensor(images))
+        self._compiled_shapes.add(images.shape)
         return [output.asnumpy() for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Optional
 
 import mindspore as ms
@@ -18,6 +20,7 @@ __all__ = [
     "JIT_LEVELS",
     "keep_working_folder_clean",
     "mindspore_log_disabled",
+    "native_warnings_hidden",
     "returns_early",
     "runs_on_cpu",
     "set_device",
@@ -103,3 +106,40 @@ def mindspore_log_disabled() -> Iterator[None]:
     finally:
         for logger, was_disabled in zip(loggers, disabled):
             logger.disabled = was_disabled
+
+
+# A line of MindSpore's C++ code begins with its level, a module and the number of the process.
+_NATIVE_WARNING = re.compile(rb"\[WARNING\] \w+\(\d+,")
+
+
+@contextmanager
+def native_warnings_hidden() -> Iterator[None]:
+    """Hide the warnings that MindSpore's C++ code writes to standard error inside the block.
+
+    Other lines of standard error appear after the block. Use it around the compilation of a graph that MindSpore warns
+    about although the graph is right.
+    """
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            terminal = os.dup(2)
+        except OSError:  # standard error is closed, or there is no folder for temporary files
+            yield
+            return
+        _flush_standard_error()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            _flush_standard_error()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            kept = b"".join(line for line in held if not _NATIVE_WARNING.match(line))
+            with suppress(OSError):
+                os.write(2, kept)
+
+
+def _flush_standard_error() -> None:
+    with suppress(AttributeError, OSError, ValueError):  # there is none, its reader is gone, or it is closed
+        sys.stderr.flush()

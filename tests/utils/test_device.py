@@ -9,7 +9,7 @@ import pytest
 from mindspore import nn, ops
 
 from mindcv.utils import device
-from mindcv.utils.device import mindspore_log_disabled, returns_early, set_device, set_mode
+from mindcv.utils.device import mindspore_log_disabled, native_warnings_hidden, returns_early, set_device, set_mode
 from mindcv.utils.errors import DeviceError
 
 
@@ -96,3 +96,20 @@ def test_mindspore_log_disabled_restores_each_logger():
         assert log.disabled and other.disabled and not logging.getLogger("mindcv").disabled
         raise ZeroDivisionError
     assert log.disabled and not other.disabled
+
+
+def test_native_warnings_hidden_keeps_all_other_lines_of_standard_error(capfd):
+    with native_warnings_hidden():
+        os.write(2, b"[WARNING] SESSION(12,7f,python):2026-11-28 [a.cc:1] Run] one\n")
+        os.write(2, b"[ERROR] SESSION(12,7f,python): two\nwarning: three\n")
+    os.write(2, b"[WARNING] SESSION(12,7f,python): four\n")
+    kept = "[ERROR] SESSION(12,7f,python): two\nwarning: three\n[WARNING] SESSION(12,7f,python): four\n"
+    assert capfd.readouterr().err == kept
+
+
+def test_native_warnings_hidden_restores_standard_error_after_an_exception(capfd):
+    with pytest.raises(KeyError), native_warnings_hidden():
+        os.write(2, b"told\n")
+        raise KeyError
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "told\nafter\n"
