@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -142,6 +143,7 @@ def test_parse_command_line_joins_several_peers():
         ("--task data --data_dir not/here", "data_dir: the folder 'not/here' does not exist"),
         ("--model convnext_tiny --task train --peer openvino", "peer: openvino does not support the task train"),
         ("--model convnext_tiny --peers_only --dtype bfloat16 --peer onnxruntime", "dtype: onnxruntime does not"),
+        ("--model convnext_tiny --dtype bfloat16 --peer onnxruntime-own-file", "dtype: onnxruntime-own-file does not"),
         ("--model convnext_tiny --peer_compile", "peer_compile: has an effect only with --peer timm"),
         ("--model convnext_tiny --peers_only", "peers_only: needs at least one --peer"),
         ("--model convnext_tiny --peer_python not/here", "peer_python: 'not/here' is not a Python interpreter"),
@@ -360,3 +362,48 @@ def test_build_of_mindcv_runs_forward_and_training_steps(task, tiny):
     # AdamW moves each weight by about the learning rate per step, at least in the first two steps.
     assert max(moved) == 0 if task == "forward" else 1e-3 < max(moved) < 2.2e-3
     assert network.training == (task == "train")
+
+
+def test_own_onnx_file_runs_as_a_workload_of_onnxruntime(tmp_path, monkeypatch):
+    from benchmarks import export_own_onnx, run_onnxruntime
+
+    def create(name, num_classes):
+        assert name == "convnext_atto"
+        return ConvNeXt(num_classes=num_classes, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+
+    config = parsed("--model", "convnext_atto", "--batch_size", 3, "--image_size", 32, "--threads", 1)
+    settings = {**config.settings, "onnx_path": str(tmp_path / "model.onnx")}
+    monkeypatch.setattr(export_own_onnx, "create_model", create)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(settings)))
+    export_own_onnx.main()
+    workload = run_onnxruntime.build(settings)
+    assert workload.first() == workload.run() == 3
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_onnx_files_of_contenders_are_written_once_each_and_removed(failing, monkeypatch):
+    """Contenders that run the same file share it, and a failed export names the model."""
+    from benchmarks import contenders
+
+    def fake_export(command, *, input, **options):
+        modules.append(command[-1])
+        Path(json.loads(input)["onnx_path"]).write_text(command[-1])
+        return subprocess.CompletedProcess(command, int(failing))
+
+    modules = []
+    monkeypatch.setattr(contenders.subprocess, "run", fake_export)
+    peers = ["onnxruntime", "openvino", "openvino-own-file", "timm"]
+    config = parsed("--model", "convnext_atto", "--peer", *peers)
+    if failing:
+        message = "export of convnext_atto to ONNX failed with status 1"
+        with pytest.raises(UserError, match=message), contenders._onnx_files(config):
+            pass
+        return
+    with contenders._onnx_files(config) as paths:
+        texts = {name: Path(path).read_text() for name, path in paths.items()}
+    assert texts == {
+        "onnxruntime": "benchmarks.export_onnx",
+        "openvino": "benchmarks.export_onnx",
+        "openvino-own-file": "benchmarks.export_own_onnx",
+    }
+    assert len(modules) == 2 and not any(Path(path).exists() for path in paths.values())

@@ -85,7 +85,7 @@ def shortened(page, command):
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """The folder of a reader: the clone, with images of two classes in it."""
-    for name in ("train.py", "validate.py", "infer.py", "configs", "docs", "mindcv", "tools", "Makefile"):
+    for name in ("train.py", "validate.py", "infer.py", "configs", "docs", "examples", "mindcv", "tools", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     rng = np.random.default_rng(0)
     for split in ("train", "val"):

@@ -20,6 +20,7 @@ from typing import Any, Optional
 from benchmarks.images import image_folder
 from benchmarks.options import BenchmarkConfig
 from benchmarks.processes import LAUNCHERS, Job, OneProcess, Processes, environment
+from mindcv.export.onnx_package import require_onnx
 from mindcv.utils.errors import UserError
 
 __all__ = ["Contender", "Figures", "check_packages", "measure", "run_rounds"]
@@ -33,12 +34,21 @@ _PACKAGES = {
     "timm": ("torch", "timm"),
     "timm-compile": ("torch", "timm"),
     "onnxruntime": ("torch", "timm", "onnx", "onnxruntime"),
+    "onnxruntime-own-file": ("onnxruntime",),
     "openvino": ("torch", "timm", "onnx", "openvino"),
+    "openvino-own-file": ("openvino",),
+}
+_TIMM_EXPORTER, _OWN_EXPORTER = "benchmarks.export_onnx", "benchmarks.export_own_onnx"
+# Peer -> module that writes the ONNX file which it runs.
+_EXPORTERS = {
+    "onnxruntime": _TIMM_EXPORTER,
+    "onnxruntime-own-file": _OWN_EXPORTER,
+    "openvino": _TIMM_EXPORTER,
+    "openvino-own-file": _OWN_EXPORTER,
 }
 # A step of the task data is an epoch. A round is one epoch, and a first epoch fills the system's
 # file cache.
 _EPOCHS = {"steps": 1, "warmup": 1}
-_USES_ONNX = ("onnxruntime", "openvino")
 
 
 @dataclass
@@ -134,9 +144,10 @@ def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
     """
     with ExitStack() as stack:
         settings = {**_EPOCHS, **config.settings, **stack.enter_context(_inputs(config))}
+        onnx_paths = stack.enter_context(_onnx_files(config))
         contenders = []
         for name in config.contenders:
-            own = {**settings, "compile": name == "timm-compile"}
+            own = {**settings, "compile": name == "timm-compile", "onnx_path": onnx_paths.get(name, "")}
             contenders.append(Contender(name, _start(config, name), own))
             stack.callback(contenders[-1].close)
         run_rounds(contenders, config.rounds)
@@ -167,6 +178,8 @@ def check_packages(config: BenchmarkConfig) -> None:
     Raises:
         UserError: packages are missing. The message names them and the command that installs them.
     """
+    if any(_EXPORTERS.get(name) == _OWN_EXPORTER for name in config.contenders):
+        require_onnx()
     needed = {package for name in config.contenders for package in _PACKAGES.get(name, ())}
     if config.task == "data" and "timm" in config.contenders:
         needed.add("torchvision")
@@ -192,16 +205,23 @@ def _inputs(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
             paths["data_dir"] = config.data_dir or str(image_folder(Path(folder) / "images"))
         if config.second_run:
             paths["compile_cache_dir"] = str(Path(folder) / "compiled")
-        if set(config.contenders) & set(_USES_ONNX):
-            paths["onnx_path"] = str(Path(folder) / "model.onnx")
-            _export_onnx(config, paths["onnx_path"])
         yield paths
 
 
-def _export_onnx(config: BenchmarkConfig, path: str) -> None:
-    command = [config.interpreter("a peer"), "-m", "benchmarks.export_onnx"]
+@contextmanager
+def _onnx_files(config: BenchmarkConfig) -> Iterator[dict[str, str]]:
+    """Write the ONNX files that the contenders run, and yield contender -> path. Remove the files afterwards."""
+    exporters = {name: _EXPORTERS[name] for name in config.contenders if name in _EXPORTERS}
+    with tempfile.TemporaryDirectory(prefix="mindcv-benchmark-") as folder:
+        for module in sorted(set(exporters.values())):
+            _export_onnx(config, module, f"{folder}/{module}.onnx")
+        yield {name: f"{folder}/{module}.onnx" for name, module in exporters.items()}
+
+
+def _export_onnx(config: BenchmarkConfig, module: str, path: str) -> None:
+    python = sys.executable if module == _OWN_EXPORTER else config.interpreter("a peer")
     settings = json.dumps({**config.settings, "onnx_path": path})
-    done = subprocess.run(command, input=settings, stdout=sys.stderr, text=True, env=environment())
+    done = subprocess.run([python, "-m", module], input=settings, stdout=sys.stderr, text=True, env=environment())
     if done.returncode:
         raise UserError(f"export of {config.model} to ONNX failed with status {done.returncode}; its output is above")
 

@@ -21,8 +21,12 @@ from mindcv.utils.logger import logger
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
 
 TASKS = ("forward", "train", "pretrain", "data")
-# Peer -> tasks that it supports.
-PEERS = {"timm": TASKS, "onnxruntime": ("forward",), "openvino": ("forward",)}
+# Peer -> tasks that it supports. The runtimes run the ONNX file of timm's model, or the file that
+# this library writes.
+PEERS = {
+    "timm": TASKS,
+    **dict.fromkeys(("onnxruntime", "openvino", "onnxruntime-own-file", "openvino-own-file"), ("forward",)),
+}
 
 _COMPUTE = ("forward", "train", "pretrain")
 # Options that apply only to some tasks. For another task they are an error; they are not ignored.
@@ -179,8 +183,11 @@ def _problems(config: BenchmarkConfig) -> list[str]:
         problems.append("second_run: cannot be combined with peers_only, because it runs this library")
     if config.peers_only and not config.peer:
         problems.append("peers_only: needs at least one --peer")
-    if config.dtype == "bfloat16" and "onnxruntime" in config.peer:
-        problems.append("dtype: onnxruntime does not support bfloat16 on CPU")
+    problems += [
+        f"dtype: {peer} does not support bfloat16 on CPU"
+        for peer in config.peer
+        if config.dtype == "bfloat16" and peer.startswith("onnxruntime")
+    ]
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Builds the workload of ONNX Runtime, which runs the ONNX file of timm's model."""
+"""Builds the workload of ONNX Runtime, which runs an ONNX file: that of timm's model or that of this library."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class Case:
         if self.processes > 1:
             peers = [peer for peer in peers if peer in LAUNCHERS]
         if self.dtype == "bfloat16":
-            peers = [peer for peer in peers if peer != "onnxruntime"]  # it does not support bfloat16 on CPU
+            # ONNX Runtime does not support bfloat16 on CPU.
+            peers = [peer for peer in peers if not peer.startswith("onnxruntime")]
         if self.second_run:
             peers = []
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}

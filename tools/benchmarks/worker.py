@@ -33,7 +33,9 @@ _MODULES = {
     "timm": "benchmarks.run_timm",
     "timm-compile": "benchmarks.run_timm",
     "onnxruntime": "benchmarks.run_onnxruntime",
+    "onnxruntime-own-file": "benchmarks.run_onnxruntime",
     "openvino": "benchmarks.run_openvino",
+    "openvino-own-file": "benchmarks.run_openvino",
 }
 # Environment variables that thread pools read when their library is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
