@@ -1,5 +1,6 @@
 """The pages below docs/: generated ones are up to date, and each page can be found."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from mindcv.config import SCRIPT_CONFIGS
 from mindcv.config.parsing import options_of
+from mindcv.engine.run_folder import _RESULTS, REPORT
+from mindcv.engine.snapshot import SUFFIX
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -32,6 +35,34 @@ def test_navigation_of_the_site_holds_every_page():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     records = {page for page in pages if re.match(r"decisions/\d", page)}  # found through their index
     assert sorted(listed) == sorted(pages - records)
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_start_pages_link_every_guide(start):
+    page = ROOT / start
+    links = re.findall(r"\]\(([^)#\s]+\.md)\)", page.read_text(encoding="utf-8"))
+    linked = {(page.parent / link).resolve() for link in links}
+    assert not {path.name for path in [*DOCS.glob("how-to/*.md"), *DOCS.glob("tutorials/*.md")] if path not in linked}
+
+
+def first_cells(text):
+    """Return the first cells of the rows of all tables in a text, without the heads."""
+    tables = re.findall(r"^\|[ |:-]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [row.split("|")[1].strip() for table in tables for row in table.splitlines()]
+
+
+def test_installation_guide_lists_each_extra_once():
+    setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (extras,) = (node.value for node in ast.walk(setup) if getattr(node, "arg", "") == "extras_require")
+    section = (DOCS / "how-to/install.md").read_text(encoding="utf-8").split("## Choose extras")[1].split("\n## ")[0]
+    assert sorted(first_cells(section)) == sorted(f"`{key.value}`" for key in extras.keys)
+
+
+@pytest.mark.parametrize("guide", ["image_folders.md", "resume.md"])
+def test_guides_list_the_files_that_a_run_writes(guide):
+    listed = " ".join(first_cells((DOCS / "how-to" / guide).read_text(encoding="utf-8")))
+    written = {*_RESULTS, SUFFIX} - {REPORT, "reconstruction-*.png"}  # of tools/report.py and of pretrain.py
+    assert not [name for name in written if f"{name}`" not in listed]
 
 
 def anchors_of(page):
