@@ -200,7 +200,7 @@ class RunConfig:
     num_parallel_workers: int = _data(8, "number of data-loader workers", low=1, scripts=_WITH_SPLITS)
     python_multiprocessing: Union[bool, str] = _data(
         "auto", "run the data-loader workers in Python processes of their own instead of threads; auto measures the "
-        "first batches, and uses processes if threads wait too long for each other", choices=("auto",),
+        "threads, and uses processes if threads wait too long for each other", choices=("auto",),
         scripts=_WITH_SPLITS)
     shuffle: bool = _data(True, "shuffle the training images in each epoch", scripts=_TRAINING)
     eval_shuffle: bool = _data(False, "shuffle the validation images", scripts=_WITH_DATA)

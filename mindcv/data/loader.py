@@ -183,9 +183,9 @@ def create_loader(
             Mixing needs a result that is a class number or `num_classes` probabilities.
         num_parallel_workers: number of data-loader workers. None uses the data set's number, or 8. It is limited to
             the number of cores.
-        python_multiprocessing: whether workers are threads of other processes. 'auto' uses threads of this process,
-            measures the first batches, and goes on with processes if threads wait too long for Python's lock. The data
-            set and the transforms must then be picklable. A single worker is always a thread of this process.
+        python_multiprocessing: whether workers are threads of other processes. 'auto' uses threads of this process and
+            measures them, and goes on with processes if threads wait too long for Python's lock. Data set and
+            transforms must be picklable to use processes. A single worker is always a thread of this process.
         separate: whether to make several versions of each image. The first B rows of a batch are the clean images, and
             the others are augmented.
         skip_corrupt: whether to replace an image that cannot be read by the next readable one, in training only.

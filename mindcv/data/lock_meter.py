@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Optional
@@ -38,29 +39,31 @@ class Usage:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the workers are spread: over how many processes of how many threads. 0 processes are threads of this one.
+    """How the workers are spread over processes.
 
     Attributes:
-        num_processes, num_threads: see above.
+        num_processes: number of processes.
+        num_threads: number of threads of each process.
         waiting: share of their time for which the measured threads waited for the lock.
     """
 
     num_processes: int
     num_threads: int
-    waiting: float
+    waiting: float = 0.0
 
 
 class LockMeter:
-    """Measures the first batches of a loader.
+    """Measures the latest batches of a loader, whose workers are threads of this process.
 
     Args:
-        num_workers: number of threads whose work is measured.
+        num_workers: number of threads.
     """
 
     def __init__(self, num_workers: int):
         self.num_workers = num_workers
         self._alone = Usage()
-        self._together: list[Usage] = []
+        self._together: deque[Usage] = deque(maxlen=2 * num_workers)
+        self._waits: deque[bool] = deque(maxlen=num_workers + 2)
         self._adding = threading.Lock()
 
     def measure_alone(self, work: Callable[[], int]) -> None:
@@ -77,22 +80,28 @@ class LockMeter:
             self._together.append(usage)
         return result
 
+    def count_reader(self, waits: bool) -> None:
+        """Take note of whether the reader of the batches must wait for the next one."""
+        self._waits.append(waits)
+
     def layout(self) -> Optional[Layout]:
-        """Return the layout that makes most batches, or None as long as too few batches are measured."""
+        """Return the processes that would make more batches, or None if threads suffice or too little is measured.
+
+        Threads suffice if they do not wait long for the lock, or if the reader does not wait for batches.
+        """
         with self._adding:
             measured = list(self._together)
-        if len(measured) < self.num_workers:
+        if len(measured) < 2 * self.num_workers or 2 * sum(self._waits) < self.num_workers + 2:
             return None
         total = sum(measured, Usage())
         busy = total.busy / total.images
         disk = self._alone.idle / self._alone.images if self._alone.images else 0.0
         wait = max(total.idle / total.images - disk, 0.0)
-        waiting = wait / (busy + wait)
         if wait < _WORTHWHILE_GAIN * busy:
-            return Layout(0, self.num_workers, waiting)
+            return None
         hold = estimate_hold(busy, wait, self.num_workers)
         num_threads = threads_that_fit(busy, hold, self.num_workers)
-        return Layout(-(-self.num_workers // num_threads), num_threads, waiting)
+        return Layout(-(-self.num_workers // num_threads), num_threads, wait / (busy + wait))
 
 
 def threads_that_fit(busy: float, hold: float, limit: int) -> int:

@@ -49,8 +49,9 @@ class Prefetcher:
     Args:
         maker: makes the batches.
         num_workers: number of workers, which are threads of this process or of worker processes.
-        multiprocessing: True uses worker processes, False threads. 'auto' uses threads, measures the first batches, and
-            then uses processes if threads wait too long for Python's lock. A single worker is always a thread.
+        multiprocessing: True uses worker processes, False threads. 'auto' uses threads and measures them, and processes
+            take their place if they wait too long for Python's lock and the reader waits for batches. A single worker
+            is always a thread.
         num_epochs: number of epochs that are read in turn. The first batches of each are made while the last ones of
             the epoch before are read. 0 means that this is unknown, and no epoch is begun before it is asked for.
 
@@ -69,7 +70,7 @@ class Prefetcher:
         num_processes = -(-num_workers // _THREADS_PER_PROCESS) if num_workers > _THREADS_PER_PROCESS else num_workers
         num_threads = -(-num_workers // num_processes)
         uses_processes = multiprocessing is True and num_workers > 1
-        self.layout = Layout(num_processes, num_threads, 0.0) if uses_processes else None
+        self.layout = Layout(num_processes, num_threads) if uses_processes else None
         self._threads: Optional[_Threads] = None
         self._processes: Optional[ProcessPool] = None
         self._have_started = False
@@ -103,6 +104,8 @@ class Prefetcher:
                 for key in islice(to_come, self.num_workers + 2 - len(pending)):
                     pending.append(self._submit(*key))
                 item = pending.popleft()
+                if self._meter is not None:
+                    self._meter.count_reader(waits=not item.handle.done())
                 batch = item.pool.take(item.handle)
                 if number == numbers[-1]:  # a reader who knows the length never asks for more
                     self._ahead, pending = pending, deque()
@@ -181,8 +184,6 @@ class Prefetcher:
         self._meter = None
         if self._threads is not None:
             self._threads.meter = None
-        if not layout.num_processes:
-            return
         waited = f"{self.num_workers} data-loader threads wait {layout.waiting:.0%} of their time for Python's lock"
         problem = why_not_picklable(self._maker)
         if problem is not None:

@@ -125,15 +125,27 @@ def test_auto_keeps_threads_and_says_so_when_the_processes_cannot_start(monkeypa
     )
 
 
-def test_auto_keeps_threads_that_do_not_wait(monkeypatch, started_workers):
-    """Nothing is measured any more after the decision, although the threads are kept for the next epoch."""
+def test_auto_measures_threads_and_their_reader(monkeypatch, started_workers):
+    meters = []
+    monkeypatch.setattr(LockMeter, "layout", lambda self: meters.append(self))
+    loader = loader_of(PLAIN, python_multiprocessing="auto", num_epochs=2)
+    for epoch in range(2):
+        assert len(list(loader.batches(epoch))) == 10
+    assert started_workers == [(2, False)]
+    meter = meters[0]
+    assert len(meters) == 20 and meter._alone.images == 3
+    assert [usage.images for usage in meter._together] == [4] * 4 and len(meter._waits) == 4
+
+
+def test_auto_stops_measuring_when_it_has_decided(monkeypatch, log):
     measured = []
-    monkeypatch.setattr(LockMeter, "layout", lambda self: Layout(0, 2, 0.1) if len(measured) > 2 else None)
+    monkeypatch.setattr(LockMeter, "layout", lambda self: Layout(2, 1, 0.4) if len(measured) > 2 else None)
     monkeypatch.setattr(LockMeter, "measure", lambda self, work: measured.append(1) or work()[1])
-    loader = loader_of(PLAIN, python_multiprocessing="auto", num_epochs=3)
+    transform = [Decode("L"), lambda image: image, ToArray()]
+    loader = loader_of(transform, python_multiprocessing="auto", num_epochs=3)
     for epoch in range(3):
         assert len(list(loader.batches(epoch))) == 10
-    assert started_workers == [(2, False)] and 2 < len(measured) < 12
+    assert 2 < len(measured) < 12
 
 
 @pytest.mark.parametrize("mode", [True, "auto"])

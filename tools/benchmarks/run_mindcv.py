@@ -144,6 +144,7 @@ def _data(settings: dict[str, Any]) -> Workload:
         re_value="pixel",
         mixup=0.8,
         cutmix=1.0,
+        epoch_size=1,  # no batch of the next round is made in the pause before it
     )
     build_loader = build_training_loader if settings["pipeline"] == "train" else build_evaluation_loader
     _, loader = build_loader(config, Group())
