@@ -19,6 +19,7 @@ from PIL import Image
 from mindcv.data import create_dataset, create_loader, create_transforms
 from mindcv.data.batches import BatchMaker, SampleReader
 from mindcv.data.image_io import set_pixel_limit
+from mindcv.data.pixel_batches import PixelBatch
 from mindcv.data.process_pool import ProcessPool, why_not_picklable
 from mindcv.data.transform_base import Compose
 from mindcv.data.transforms import Decode, ToArray
@@ -201,6 +202,24 @@ def test_processes_start_when_the_first_batch_is_corrupt(tmp_path):
 def test_no_process_starts_for_an_empty_epoch(tmp_path):
     loader = loader_of(folder_of(tmp_path, [(8, 6)] * 4), 2)
     assert list(loader.batches(0, start=2)) == [] and processes_of(loader) is None
+
+
+def test_processes_hand_over_batches_of_pixels():
+    dataset = create_dataset("digits", num_samples=16)
+    transform = create_transforms("digits", 12, True, in_channels=1, re_prob=0.5, re_value="pixel")
+    options = {"is_training": True, "mixup": 0.8, "cutmix_prob": 1.0, "num_classes": 10, "as_pixels": True}
+    loaders = [
+        loader_of(dataset, 8, transform=transform, python_multiprocessing=are_processes, **options)
+        for are_processes in (True, False)
+    ]
+    batches, expected = (list(loader.batches()) for loader in loaders)
+    assert len(batches) == 2 and processes_of(loaders[0]) is not None
+    for batch, other in zip(batches, expected):
+        assert type(batch) is type(other) is PixelBatch
+        for array, same in zip(batch, other):
+            assert array.dtype == same.dtype
+            np.testing.assert_array_equal(array, same)
+        assert isinstance(owner_of(batch.erased), mmap.mmap) and len(batch.erased) > 0
 
 
 @pytest.mark.parametrize(
