@@ -219,7 +219,7 @@ class ProcessPool:
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(_SECONDS_TO_END)
         return self._end_with(
-            f"the data-loader process {worker.process.pid} {_how_it_ended(worker.process.returncode)}: give a smaller "
+            f"the data-loader process {worker.process.pid}{_how_it_ended(worker.process.returncode)}: give a smaller "
             "num_parallel_workers, or threads with python_multiprocessing=False"
         )
 
@@ -313,12 +313,12 @@ class _TracebackOfWorker(Exception):
 
 def _how_it_ended(status: Optional[int]) -> str:
     if status is None:
-        return "does not answer"
+        return " does not answer"
     if status >= 0:
-        return f"ended with status {status}"
+        return f" ended with status {status}"
     name = signal.Signals(-status).name
     note = ", as the system does when memory runs out" if -status == signal.SIGKILL else ""
-    return f"was ended by {name}{note}"
+    return f" was ended by {name}{note}"
 
 
 def _end(workers: list[_Worker], owner: int) -> None:
