@@ -133,12 +133,9 @@ def estimate_hold(busy: float, wait: float, num_threads: int) -> float:
 
 def _measured(work: Callable[[], object]) -> tuple[object, Usage]:
     """Do some work and measure this thread. `work` returns the number of images, or a pair of it and a result."""
-    start = time.perf_counter(), time.thread_time(), _seconds_without_core()
+    start = _clocks()
     result = work()
-    wall, busy, without_core = (
-        after - before
-        for after, before in zip((time.perf_counter(), time.thread_time(), _seconds_without_core()), start)
-    )
+    wall, busy, without_core = (after - before for after, before in zip(_clocks(), start))
     images, result = result if isinstance(result, tuple) else (result, None)
     return result, Usage(images, busy, max(wall - busy - without_core, 0.0))
 
