@@ -57,7 +57,7 @@ def average_checkpoints(config: AverageConfig) -> list[str]:
         raise CheckpointError(
             f"checkpoints: at least two files are needed for an average, and there is only '{files[0]}'"
         )
-    metadata, num_classes, total = _read_all(files, config)
+    files, metadata, num_classes, total = _read_all(files, config)
     config = _completed(config, files, metadata, num_classes)
     network = build_model(config, num_classes)
     fill_weights(network, CheckpointContents(total.mean(), {}), "the mean of the checkpoints")
@@ -78,16 +78,28 @@ def average_checkpoints(config: AverageConfig) -> list[str]:
     return _lines(config, files, scores)
 
 
-def _read_all(files: Sequence[str], config: AverageConfig) -> tuple[list[dict[str, Any]], int, WeightSum]:
-    """Return the metadata of each checkpoint, the number of classes, and the sum of the weights."""
-    first, metadata, total = None, [], WeightSum()
+def _read_all(files: Sequence[str], config: AverageConfig) -> tuple[list[str], list[dict[str, Any]], int, WeightSum]:
+    """Return the files with different weights, their metadata, the number of classes, and the sum of the weights.
+
+    The folder of a run has its best epoch twice, and a mean must not count it twice.
+    """
+    first, file_of, metadata, total = None, {}, [], WeightSum()
     for path in files:
         ingredient = _read(path, config)
         first = first or ingredient
         check_alike(first, ingredient)
+        earlier = file_of.setdefault(ingredient.weights_digest(), path)
+        if earlier is not path:
+            logger.info("'%s' has the same weights as '%s', so it is left out", path, earlier)
+            continue
         metadata.append(ingredient.metadata)
         total.add(ingredient.arrays)
-    return metadata, first.arrays[_HEAD_BIAS].size, total
+    if len(file_of) < 2:
+        raise CheckpointError(
+            f"checkpoints: the {len(files)} files have the same weights ('{files[0]}' is the first of them), and an "
+            "average needs two different ones"
+        )
+    return list(file_of.values()), metadata, first.arrays[_HEAD_BIAS].size, total
 
 
 def _read(path: str, config: AverageConfig) -> Ingredient:

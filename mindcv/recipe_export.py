@@ -14,7 +14,7 @@ from mindspore import nn
 
 from mindcv.config import PREPROCESSING, ExportConfig
 from mindcv.convert import fill_weights
-from mindcv.data import Compose, create_transforms, decode
+from mindcv.data import Compose, UnreadableImages, create_transforms, decode
 from mindcv.export import (
     ExportMetadata,
     check_air,
@@ -105,7 +105,11 @@ def write_export(
 
 
 def check_export(
-    config: ExportConfig, network: nn.Cell, path: Union[str, os.PathLike], readers: Sequence[ImageReader]
+    config: ExportConfig,
+    network: nn.Cell,
+    path: Union[str, os.PathLike],
+    readers: Sequence[ImageReader],
+    unreadable: UnreadableImages,
 ) -> Comparison:
     """Run the file, and compare its outputs with those of the network.
 
@@ -113,7 +117,8 @@ def check_export(
         config: of the export, completed.
         network: the network that was exported.
         path: the exported file.
-        readers: images to compare. The image of a reader that raises a DataError is left out, with a warning.
+        readers: images to compare. The image of a reader that raises a DataError is left out.
+        unreadable: collects these errors.
 
     Raises:
         UserError: the outputs differ, or no image can be read.
@@ -122,12 +127,12 @@ def check_export(
     kind = exported.metadata.output
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
     comparison = Comparison()
-    for pixels in _in_parts(_readable(readers), 1 if exported.metadata.takes_pixels else _AT_ONCE):
+    for pixels in _in_parts(_readable(readers, unreadable), 1 if exported.metadata.takes_pixels else _AT_ONCE):
         images = np.stack([transform(image) for image in pixels])
         given = np.stack(pixels) if exported.metadata.takes_pixels else images
         comparison.add(expected_outputs(network, images, kind), exported(given), kind)
     if not comparison.num_images:
-        raise DataError("none of the images to check the file with can be read")
+        unreadable.check()
     if Path(path).suffix == ".onnx" and not exported.metadata.takes_pixels:
         margins = [(0, 0), (0, 0), *((0, more) for more in _OTHER_SIZE)]
         images = np.pad(images, margins, mode="symmetric")
@@ -138,12 +143,12 @@ def check_export(
     return comparison
 
 
-def _readable(readers: Sequence[ImageReader]) -> Iterator[np.ndarray]:
+def _readable(readers: Sequence[ImageReader], unreadable: UnreadableImages) -> Iterator[np.ndarray]:
     for read in readers:
         try:
             yield read()
         except DataError as error:
-            logger.warning("%s", error)
+            unreadable.add(error)
 
 
 def _in_parts(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -223,7 +223,7 @@ def test_average_refuses_an_exported_file(run, files, tmp_path):
 def test_infer_names_the_extra_when_onnxruntime_is_missing(run, files, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = run("infer.py", "--ckpt_path", files / "plain.onnx", "--image_path", images / "val")
-    assert status == 1 and 'needs the package onnxruntime: pip install "mindcv[onnx]"' in err
+    assert status == 1 and 'needs the package onnxruntime: run pip install -e ".[onnx]"' in err
 
 
 def test_yaml_options_that_contradict_an_exported_file_are_refused(run, files, images, tmp_path):

@@ -152,22 +152,27 @@ def test_tool_names_a_checkpoint_without_class_names_and_unreadable_images(run, 
     Image.new("RGB", (50, 40), "red").save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes(b"no image")
     images = ["--image_path", tmp_path / "1.png", tmp_path / "2.png"]
-    status, out, err = run("--ckpt_path", tmp_path / "a.ckpt", "--dst", tmp_path / "a.onnx", "--half", "True", *images)
-    assert status == 0 and "0 class names; checked on 1 images" in out
+    where = ["--ckpt_path", tmp_path / "a.ckpt", "--dst", tmp_path / "a.onnx", "--half", "True"]
+    status, out, err = run(*where, *images)
+    assert status == 1 and "0 class names; checked on 1 image: " in out and (tmp_path / "a.onnx").exists()
     assert "holds no class names, so the exported file has none" in err and "2.png': it is not an image" in err
-    status, _, err = run(
-        "--ckpt_path", tmp_path / "a.ckpt", "--dst", tmp_path / "b.onnx", *images[:1], tmp_path / "2.png"
-    )
-    assert status == 1 and "error: none of the images to check the file with can be read" in err
-    assert not (tmp_path / "b.onnx").exists()
+    assert "error: 1 of 2 images cannot be read and were left out; --skip_corrupt True makes this no error" in err
+    assert run(*where, *images, "--skip_corrupt", "True")[0] == 0
+    (tmp_path / "a.onnx").unlink()
+    status, _, err = run(*where, *images[:1], tmp_path / "2.png")
+    assert status == 1 and "2.png': it is not an image" in err and not (tmp_path / "a.onnx").exists()
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--dst", "a.air"], "error: MindSpore writes AIR files on an Ascend only, and the device here is CPU"),
-        (["--dst", "a.pb"], "dst: its name must end in .mindir, .onnx, .air, as the format of the file does"),
-        (["--dst", "a.onnx", "--format", "mindir"], "dst: its name must end in .mindir, .onnx, .air"),
+        (["--dst", "a.air"], "device here is CPU: write a file whose name ends in .mindir or .onnx instead"),
+        (["--dst", "a.pb"], "dst: its name must end in .mindir, .onnx, .air, and it is 'a.pb'"),
+        (
+            ["--dst", "a.onnx", "--format", "mindir"],
+            "dst: its name must end in .mindir because format is mindir, and it is 'a.onnx'",
+        ),
         (
             ["--dst", "a.onnx", "--format", "tflite"],
             "--format: expected one of mindir, onnx, air or None, got 'tflite'",
@@ -180,7 +185,7 @@ def test_tool_names_a_checkpoint_without_class_names_and_unreadable_images(run, 
         (["--dst", "a.onnx", "--features_only", "True", "--with_softmax", "True"], "with_softmax: the feature maps of"),
         (["--dst", "a.onnx", "--image_size", "64", "--image_resize", "64"], "image_size: give either image_size or"),
         (["--dst", "a.onnx", "--num_classes", "7"], "num_classes is 7, but the checkpoint has 3 classes"),
-        ([], "dst: is required; give the file to write, for example --dst"),
+        ([], "dst: is required; give the file to write, for example --dst model.onnx\n"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(run, checkpoint, tmp_path, monkeypatch, argv, message):
@@ -194,14 +199,17 @@ def test_missing_extra_is_told_before_the_weights_are_read(run, checkpoint, tmp_
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", None)
     status, _, err = run("--ckpt_path", checkpoint, "--dst", tmp_path / "a.onnx")
-    assert status == 1 and 'error: running ONNX files needs the package onnxruntime: pip install "mindcv[onnx]"' in err
+    assert (
+        status == 1 and 'error: running ONNX files needs the package onnxruntime: run pip install -e ".[onnx]"' in err
+    )
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_weights_are_read(run, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", None)
     (tmp_path / "file").write_text("")
     status, _, err = run("--ckpt_path", checkpoint, "--dst", tmp_path / "file" / "a.onnx")
-    assert status == 1 and err.count("error: cannot write to folder") == 1
+    told = f"error: cannot write to folder '{tmp_path / 'file'}': '{tmp_path / 'file'}' is a file, and a folder is"
+    assert status == 1 and err.count(told) == 1
 
 
 @pytest.mark.slow

@@ -257,6 +257,24 @@ def test_average_writes_the_mean_with_its_ingredients(images, checkpoints, run, 
     assert status == 0 and "images: 11" in out, err
 
 
+def test_average_counts_equal_weights_once(checkpoints, run, tmp_path):
+    """The best epoch is in the folder of a run twice, with other metadata."""
+    files = [tmp_path / name for name in ("m-1_3.ckpt", "m-2_3.ckpt", "m_best.ckpt")]
+    shutil.copy(checkpoints / "0.ckpt", files[0])
+    shutil.copy(checkpoints / "1.ckpt", files[1])
+    arrays = open_checkpoint(files[0]).arrays
+    write_ckpt(files[2], {name: Tensor(array) for name, array in arrays.items()}, {**METADATA, "epoch": 1})
+    status, out, err = run("tools/average.py", "--checkpoints", tmp_path, "--dst", tmp_path / "new" / "mean.ckpt")
+    assert status == 0 and out.endswith("mean.ckpt: the mean of 2 checkpoints of convnext_atto\n"), err
+    assert f"'{files[2]}' has the same weights as '{files[0]}', so it is left out" in err
+    mean = open_checkpoint(tmp_path / "new" / "mean.ckpt")
+    assert [one["file"] for one in mean.metadata["averaged"]["ingredients"]] == ["m-1_3.ckpt", "m-2_3.ckpt"]
+    each = [open_checkpoint(path).arrays["classifier.weight"] for path in files[:2]]
+    np.testing.assert_allclose(mean.arrays["classifier.weight"], np.mean(each, axis=0), rtol=1e-5, atol=1e-6)
+    status, _, err = run("tools/average.py", "--checkpoints", files[0], files[2], "--dst", tmp_path / "mean.ckpt")
+    assert status == 1 and "checkpoints: the 2 files have the same weights" in err
+
+
 def test_average_chooses_a_greedy_soup_on_validation_images(images, checkpoints, run, tmp_path, monkeypatch):
     where, read = ["--data_dir", images, "--checkpoints", checkpoints, "--dst", tmp_path / "soup.ckpt"], []
 
@@ -287,7 +305,7 @@ def test_average_chooses_a_greedy_soup_on_validation_images(images, checkpoints,
 
 def test_average_refuses_checkpoints_that_differ_in_one_sentence(checkpoints, run, tmp_path):
     first, other = checkpoints / "0.ckpt", tmp_path / "other.ckpt"
-    arrays = {name: Tensor(array) for name, array in open_checkpoint(first).arrays.items()}
+    arrays = {name: Tensor(array) for name, array in open_checkpoint(checkpoints / "1.ckpt").arrays.items()}
     changed = {**METADATA, "options": {**METADATA["options"], "image_resize": 64}}
     write_ckpt(other, arrays, changed)
     command = ["tools/average.py", "--checkpoints", first, other, "--dst", tmp_path / "mean.ckpt"]

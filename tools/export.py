@@ -13,7 +13,7 @@ import mindspore as ms
 import own_mindcv  # noqa: F401
 
 from mindcv.config import ExportConfig
-from mindcv.data import find_images, set_pixel_limit
+from mindcv.data import UnreadableImages, find_images, set_pixel_limit
 from mindcv.export import EXPORT_SUFFIXES
 from mindcv.recipe import read_config
 from mindcv.recipe_export import (
@@ -36,7 +36,9 @@ def main() -> None:
     check_export_format(config)
     ensure_writable(config.dst)
     set_pixel_limit(config.max_image_pixels)
-    paths = find_images(config.image_path) if config.image_path else []
+    found_images = find_images(config.image_path) if config.image_path else []
+    unreadable = UnreadableImages(len(found_images), config.skip_corrupt)
+    paths = unreadable.leave_out(found_images) if found_images else []
     config, network, class_names = build_export(config)
 
     with atomic_files(config.dst) as side:
@@ -45,12 +47,14 @@ def main() -> None:
         if f".{export_format(config)}" not in EXPORT_SUFFIXES:
             print(f"{what}; files of this format are not run back")
             return
-        found = check_export(config, network, side, image_readers(paths))
+        found = check_export(config, network, side, image_readers(paths), unreadable)
     agreement = f"largest difference from the network {found.largest_difference:.1e}"
     if class_names or config.num_classes:
         agreement += f" (of a probability {found.largest_probability_difference:.1e}), "
         agreement += f"same top-1 class for {found.num_images - found.num_other_top1} of them"
-    print(f"{what}; checked on {found.num_images} {'' if paths else 'drawn '}images: {agreement}")
+    images = f"{'' if paths else 'drawn '}image{'s' if found.num_images > 1 else ''}"
+    print(f"{what}; checked on {found.num_images} {images}: {agreement}")
+    unreadable.check()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from mindcv.data.constants import DOWNLOADABLE_DATASETS, FASHION_MNIST_SOURCES
 from mindcv.data.five_crop import five_crop_problem
@@ -31,6 +31,15 @@ def _increasing(pair: tuple[float, float]) -> bool:
 
 def _multiple_problem(value: int, unit: int, name: str) -> str:
     return f"must be a multiple of {unit}, {name}, got {value}" if value % unit else ""
+
+
+def _export_name_problem(dst: str, export_format: Optional[str]) -> str:
+    suffix = Path(dst).suffix.lower()
+    if export_format is None:
+        return "" if suffix in _EXPORTED else f"its name must end in {', '.join(_EXPORTED)}, and it is '{dst}'"
+    if suffix == f".{export_format}":
+        return ""
+    return f"its name must end in .{export_format} because format is {export_format}, and it is '{dst}'"
 
 
 # (the options looked at, whether all is well, what is wrong otherwise); a bound of one number
@@ -167,13 +176,8 @@ _CHECKS: tuple[_Check, ...] = (
         "output: its name must end in .npz or .safetensors",
     ),
     (
-        ("dst", "format"),
-        lambda c: Path(c.dst).suffix.lower() in ([f".{c.format}"] if c.format else _EXPORTED) or not c.dst,
-        f"dst: its name must end in {', '.join(_EXPORTED)}, as the format of the file does",
-    ),
-    (
         ("dst", "with_preprocess"),
-        lambda c: not c.with_preprocess or c.dst.lower().endswith(".onnx"),
+        lambda c: not c.with_preprocess or not c.dst or c.dst.lower().endswith(".onnx"),
         "with_preprocess: only an ONNX file can hold the preprocessing",
     ),
     (
@@ -288,6 +292,7 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
         "multi_step_decay_milestones",
         lambda c: milestones_problem(c.multi_step_decay_milestones),
     ),
+    (("dst", "format"), "dst", lambda c: _export_name_problem(c.dst, c.format) if c.dst else ""),
     (("opt", "betas"), "betas", lambda c: betas_problem(c.opt, len(c.betas)) if c.betas else ""),
     (("scheduler", "min_lr"), "min_lr", lambda c: min_lr_problem(c.scheduler, c.min_lr)),
     (("opt", "use_nesterov"), "use_nesterov", lambda c: nesterov_problem(c.opt, c.use_nesterov)),

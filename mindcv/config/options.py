@@ -143,7 +143,6 @@ _WAYS_OUT = {
     "ckpt_path": "give --ckpt_path FILE for your own weights, or --model NAME --pretrained True for published ones",
     "image_path": "give --image_path with one or more files, folders or patterns, for example --image_path photos",
     "checkpoints": "give one or more files, folders or patterns, for example --checkpoints runs/*/*_best.ckpt",
-    "dst": "give the file to write, for example --dst mean.ckpt or --dst model.onnx",
     "results_csv": "give the file for the results, for example --results_csv results.csv",
     "output_dir": "give the folder for the results, for example --output_dir analysis",
     "output": "give the file for the features, for example --output features.npz",
@@ -210,7 +209,7 @@ class RunConfig:
     drop_remainder: bool = _data(True, "drop the last batch of an epoch when it is not full", scripts=_TRAINING)
     skip_corrupt: bool = _data(
         False, "skip corrupt images, which are otherwise an error: training takes another image instead, "
-        "validation and inference leave the image out", scripts=_RUN)
+        "validation, inference and the check of an exported file leave the image out", scripts=_ALL)
 
     image_resize: int = _prepare(
         224, "size that images are resized to: height and width of the network's input in pixels", low=32)
@@ -423,12 +422,14 @@ class RunConfig:
     given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     warnings: Sequence[str] = field(default=(), repr=False, compare=False)
     required: ClassVar[Mapping[str, str]] = {"model": "required"}  # required option -> words for `--help`
+    ways_out: ClassVar[Mapping[str, str]] = {}  # how to give a required option, where a script differs from others
     script: ClassVar[str] = ""  # The script whose options are accepted; empty for all scripts.
 
     def missing(self) -> list[str]:
         """A sentence for each required option that is not given."""
+        ways_out = {**_WAYS_OUT, **self.ways_out}
         missing = [name for name in self.required if not getattr(self, name)]
-        return [f"{name}: is required; {_WAYS_OUT.get(name, f'give --{name}')}" for name in missing]
+        return [f"{name}: is required; {ways_out.get(name, f'give --{name}')}" for name in missing]
 
     def completed_later(self) -> Collection[str]:
         """The options that `completed` will set when they are not given."""

@@ -183,6 +183,7 @@ class AverageConfig(ValidationConfig):
         "accuracy on the validation images (greedy)", choices=("mean", "greedy"))
     # fmt: on
     required: ClassVar[Mapping[str, str]] = {"checkpoints": "required", "dst": "required"}
+    ways_out: ClassVar[Mapping[str, str]] = {"dst": "give the file to write, for example --dst mean.ckpt"}
     script: ClassVar[str] = "tools/average.py"
 
 
@@ -296,6 +297,7 @@ class ExportConfig(_WeightsConfig):
     class_names_file: str = _export("", "text file with the name of one class of the checkpoint in each line")
     # fmt: on
     required: ClassVar[Mapping[str, str]] = _required_with_weights("dst")
+    ways_out: ClassVar[Mapping[str, str]] = {"dst": "give the file to write, for example --dst model.onnx"}
     script: ClassVar[str] = "tools/export.py"
 
 

@@ -36,8 +36,8 @@ def check_air() -> None:
     device = ms.get_context("device_target")
     if device != "Ascend":
         raise UserError(
-            f"MindSpore writes AIR files on an Ascend only, and the device here is {device}: give --format mindir or "
-            "--format onnx, or export on a machine with an Ascend"
+            f"MindSpore writes AIR files on an Ascend only, and the device here is {device}: write a file whose "
+            "name ends in .mindir or .onnx instead, or export on a machine with an Ascend"
         )
 
 

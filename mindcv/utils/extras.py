@@ -27,4 +27,4 @@ def import_extra(module: str, extra: str, need: str, otherwise: str = "") -> Mod
         import_module(module.partition(".")[0])
         return import_module(module)
     except ImportError:
-        raise UserError(f'{need}: pip install "mindcv[{extra}]"{otherwise}') from None
+        raise UserError(f'{need}: run pip install -e ".[{extra}]" in the clone{otherwise}') from None

@@ -150,8 +150,21 @@ def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"cannot write to folder '{path}': {error.strerror}") from None
+        raise UserError(f"cannot write to folder '{path}': {_why_not_writable(path, error)}") from None
     return path
+
+
+def _why_not_writable(path: Path, error: OSError) -> str:
+    for each in (path, *path.parents):
+        if os.path.isdir(each):
+            break
+        if os.path.exists(each):
+            return f"'{each}' is a file, and a folder is expected"
+        if os.path.islink(each):
+            return f"'{each}' is a link to a folder that does not exist"
+    if isinstance(error, FileNotFoundError):  # in /proc, for example
+        return f"no files can be created in '{each}'"
+    return error.strerror
 
 
 def ensure_writable(*paths: str) -> None:

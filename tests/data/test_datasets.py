@@ -39,7 +39,7 @@ def test_read_digits_splits_and_scales_the_samples():
 
 def test_read_digits_names_the_extra_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r'pip install "mindcv\[demo\]"'):
+    with pytest.raises(UserError, match=r'run pip install -e "\.\[demo\]"'):
         create_dataset("digits")
 
 

@@ -103,5 +103,5 @@ def test_reliability_plot_draws_a_bar_as_high_as_the_accuracy(tmp_path):
 
 def test_require_matplotlib_names_the_extra_when_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r'need matplotlib: pip install "mindcv\[plots\]"'):
+    with pytest.raises(UserError, match=r'need matplotlib: run pip install -e "\.\[plots\]"'):
         require_matplotlib()

@@ -391,7 +391,9 @@ def test_metrics_table_warns_and_draws_no_curve_without_matplotlib(tmp_path, mon
     Trainer(Step([1.0])).train(1, Loader(1), [MetricsTable(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: learning_curve.png will not be drawn: ") and 'pip install "mindcv[plots]"' in line
+    assert (
+        line.startswith("warning: learning_curve.png will not be drawn: ") and 'run pip install -e ".[plots]"' in line
+    )
 
 
 def test_create_trainer_makes_a_trainer_whose_loss_falls():

@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import json
+import runpy
+import sys
 import threading
 import time
 import urllib.error
@@ -16,9 +18,10 @@ import uvicorn
 from PIL import Image
 from plain_network import build
 
-from mindcv.data import Compose, create_transforms
+from mindcv.data import Compose, create_transforms, decode
 from mindcv.engine.inference import classify
 from mindcv.export import write_onnx
+from mindcv.models import ConvNeXtFeatures
 
 SOURCE = Path(__file__).parents[2] / "examples" / "serve" / "server.py"
 NAMES = ("ant", "bee", "Kätzchen", "dog", "elk")
@@ -73,9 +76,9 @@ def jpeg(seed, size, orientation=1):
     return file.getvalue()
 
 
-def post(address, body):
+def post(address, body, headers=None):
     """Return the status and the answer."""
-    request = urllib.request.Request(f"{address}/classify", data=body, method="POST")
+    request = urllib.request.Request(f"{address}/classify", data=body, headers=headers or {}, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
@@ -112,10 +115,43 @@ def test_server_gives_the_predictions_of_infer_to_50_clients_at_once(address, im
         np.testing.assert_allclose([entry["probability"] for entry in found], prediction.probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("body", [b"", b"no image", b"{}", jpeg(1, (60, 50))[:200]])
-def test_server_refuses_a_body_that_is_not_a_readable_image(address, body):
-    status, answer = post(address, body)
-    assert status == 422 and answer["detail"].startswith("the body is not a readable image: ")
+@pytest.mark.parametrize(
+    ("body", "headers", "message"),
+    [
+        (b"", {}, "the body is empty: send the bytes of an image file"),
+        (b"no image", {}, "the body is not a readable image: its format is not known"),
+        (jpeg(1, (60, 50))[:200], {}, "the body is not a readable image: "),
+        (b"--x", {"Content-Type": "multipart/form-data; boundary=x"}, "the body is a form: send the bytes of the im"),
+    ],
+)
+def test_server_refuses_a_body_that_is_not_a_readable_image(address, body, headers, message):
+    status, answer = post(address, body, headers)
+    assert status == 422 and answer["detail"].startswith(message) and "0x" not in answer["detail"]
+
+
+def test_server_reads_the_pixels_that_infer_reads(server_module):
+    """Values of more than 8 bits are scaled and not clipped, whatever the format states about them."""
+    rng = np.random.default_rng(3)
+    deep = rng.integers(0, 65536, (6, 9))
+    images = [
+        ("PNG", deep.astype(np.uint16)),
+        ("PNG", (deep // 256).astype(np.uint16)),  # a dark 16-bit image
+        ("TIFF", deep.astype(np.uint16)),
+        *(("TIFF", (deep // divisor * factor).astype(np.int32)) for divisor, factor in ((1, 1), (256, 1), (1, 2**15))),
+        *(("TIFF", (deep / divisor - 0.01).astype(np.float32)) for divisor in (65536, 256, 1)),
+        ("PNG", rng.integers(0, 256, (6, 9, 4), dtype=np.uint8)),
+    ]
+    for file_format, pixels in images:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, file_format)
+        expected = np.asarray(decode(file.getvalue()))
+        np.testing.assert_array_equal(server_module.read_pixels(file.getvalue()), expected, str(pixels.dtype))
+    for wrong in (np.nan, 1e9):
+        file = io.BytesIO()
+        Image.fromarray(np.full((2, 3), wrong, np.float32)).save(file, "TIFF")
+        with pytest.raises(server_module.HTTPException) as error:
+            server_module.read_pixels(file.getvalue())
+        assert error.value.detail.endswith("the range of its values is not known")
 
 
 def test_server_refuses_a_body_that_is_too_large_and_goes_on(address, images):
@@ -128,7 +164,26 @@ def test_server_describes_its_model(address):
         assert json.load(answer) == {"model": "small", "class_names": list(NAMES)}
 
 
-def test_server_refuses_a_file_without_preprocessing(server_module, network, tmp_path):
-    write_onnx(network, tmp_path / "model.onnx")
-    with pytest.raises(SystemExit, match="must be exported with --with_preprocess True"):
-        server_module.Classifier(str(tmp_path / "model.onnx"))
+def test_server_refuses_a_file_that_is_no_classifier_of_pixels(server_module, network, tmp_path):
+    pixels = {"preprocessing": PREPROCESSING, "with_preprocess": True}
+    write_onnx(network, tmp_path / "plain.onnx")
+    write_onnx(ConvNeXtFeatures(network), tmp_path / "maps.onnx", **pixels)
+    for name in ("plain.onnx", "maps.onnx"):
+        with pytest.raises(SystemExit, match="must be a classifier that was exported with --with_preprocess True"):
+            server_module.Classifier(str(tmp_path / name))
+    (tmp_path / "text.onnx").write_text("something else")
+    for name in ("text.onnx", "missing.onnx"):
+        with pytest.raises(SystemExit, match=f"error: '.*{name}' cannot be opened as an ONNX file: .*{name}"):
+            server_module.Classifier(str(tmp_path / name))
+
+
+def test_server_names_its_packages_when_one_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(SystemExit, match="uvicorn.*; run pip install fastapi uvicorn onnxruntime pillow"):
+        runpy.run_path(str(SOURCE))
+
+
+def test_server_is_short_and_needs_no_mindspore():
+    lines = SOURCE.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 100
+    assert not [line for line in lines if "import" in line and ("mindcv" in line or "mindspore" in line)]

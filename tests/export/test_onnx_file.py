@@ -171,7 +171,7 @@ def test_networks_that_cannot_be_exported_are_refused_in_one_sentence(tmp_path):
 
 def test_missing_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r'needs the package onnx: pip install "mindcv\[onnx\]"'):
+    with pytest.raises(UserError, match=r'needs the package onnx: run pip install -e "\.\[onnx\]"'):
         write_onnx(build(), tmp_path / "a.onnx")
 
 

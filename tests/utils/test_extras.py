@@ -27,11 +27,11 @@ def test_import_extra_returns_the_module_and_not_its_package(package):
 def test_import_extra_names_the_extra_when_the_package_is_missing():
     with pytest.raises(UserError) as error:
         import_extra("no_such_package.part", "some", "answers need no_such_package", ", or do without")
-    assert str(error.value) == 'answers need no_such_package: pip install "mindcv[some]", or do without'
+    assert str(error.value) == 'answers need no_such_package: run pip install -e ".[some]" in the clone, or do without'
 
 
 def test_import_extra_sees_a_hidden_package_whose_module_was_imported_before(package, monkeypatch):
     import_extra(f"{package}.part", "some", "answers need it")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=r'answers need it: pip install "mindcv\[some\]"$'):
+    with pytest.raises(UserError, match=r'answers need it: run pip install -e "\.\[some\]" in the clone$'):
         import_extra(f"{package}.part", "some", "answers need it")

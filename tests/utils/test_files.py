@@ -100,7 +100,7 @@ def test_ensure_writable_refuses_folders_duplicates_and_unwritable_paths(tmp_pat
     ensure_writable("", str(tmp_path / "a" / "b.csv"), "")
     assert os.listdir(tmp_path) == ["a"] and not os.listdir(tmp_path / "a")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot write to folder '.*file': "):
+    with pytest.raises(UserError, match="cannot write to folder '.*file': '.*file' is a file, and a folder is exp"):
         ensure_writable(str(tmp_path / "a" / "c.csv"), str(tmp_path / "file" / "d.csv"))
     with pytest.raises(UserError, match="a' is a folder|a': it is a folder"):
         ensure_writable(str(tmp_path / "a"))
@@ -114,8 +114,18 @@ def test_ensure_writable_dir_creates_the_folder(tmp_path):
     made = ensure_writable_dir(tmp_path / "a" / "b")
     assert made.is_dir() and not list(made.iterdir())
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot write to folder '.*file/below': Not a directory"):
+    with pytest.raises(UserError, match="cannot write to folder '.*file/below': '.*file' is a file, and a folder is"):
         ensure_writable_dir(tmp_path / "file" / "below")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="cannot write to folder '.*link': '.*link' is a link to a folder that does n"):
+        ensure_writable_dir(tmp_path / "link")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs the folder /proc of Linux")
+@pytest.mark.parametrize("folder", ["/proc", "/proc/no_such_folder"])
+def test_ensure_writable_dir_names_a_folder_without_files_on_disk(folder):
+    with pytest.raises(UserError, match=f"cannot write to folder '{folder}': no files can be created in '/proc'"):
+        ensure_writable_dir(folder)
 
 
 def test_atomic_path_keeps_a_link_and_replaces_the_file_that_it_points_to(tmp_path):
