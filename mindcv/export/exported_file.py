@@ -29,15 +29,24 @@ class ExportedFile:
         path: the file.
         metadata: what the file says about itself (see `ExportMetadata`).
         batch_size: how many images the file takes at once; None means any number.
+        image_size: height and width of the images that the file takes; None means any size.
     """
 
-    def __init__(self, path: Path, metadata: ExportMetadata, batch_size: Optional[int] = None):
-        self.path, self.metadata, self.batch_size = path, metadata, batch_size
+    def __init__(
+        self,
+        path: Path,
+        metadata: ExportMetadata,
+        batch_size: Optional[int] = None,
+        image_size: Optional[int] = None,
+    ):
+        self.path, self.metadata, self.batch_size, self.image_size = path, metadata, batch_size, image_size
 
     @property
     def fixed_options(self) -> tuple[str, ...]:
         """The options of the preprocessing that the file decides, so that its user cannot choose another value."""
-        return tuple(self.metadata.preprocessing) if self.metadata.takes_pixels else ("in_channels",)
+        if self.metadata.takes_pixels:
+            return tuple(self.metadata.preprocessing)
+        return ("in_channels",) if self.image_size is None else ("in_channels", "image_resize")
 
     def count_classes(self) -> int:
         """Return the number of classes. A file without class names computes an image to find it out."""
@@ -61,11 +70,7 @@ class ExportedFile:
         Raises:
             UserError: the images have a wrong type or shape.
         """
-        expected = ("uint8", "[N, H, W, 3]") if self.metadata.takes_pixels else ("float32", "[N, C, H, W]")
-        if images.ndim != 4 or len(images) == 0 or images.dtype != expected[0]:
-            raise UserError(
-                f"'{self.path}' takes images {' '.join(expected)}, and got an array {images.dtype} {list(images.shape)}"
-            )
+        self._check(images)
         try:
             outputs = [self._run(part) for part in self._batches(images)]
         except Exception as error:  # the runtimes raise classes of their own
@@ -74,6 +79,19 @@ class ExportedFile:
                 f"'{self.path}' cannot compute images of shape {list(images.shape)}: {reason[0]}"
             ) from error
         return [np.concatenate(arrays)[: len(images)] for arrays in zip(*outputs)]
+
+    def _check(self, images: np.ndarray) -> None:
+        if self.metadata.takes_pixels:
+            dtype, shape = "uint8", ("N", "H", "W", 3)
+        else:
+            channels = self.metadata.preprocessing.get("in_channels", "C")
+            dtype, shape = "float32", ("N", channels, self.image_size or "H", self.image_size or "W")
+        fits = images.ndim == 4 and all(isinstance(size, str) or size == got for size, got in zip(shape, images.shape))
+        if not fits or len(images) == 0 or images.dtype != dtype:
+            raise UserError(
+                f"'{self.path}' takes images {dtype} [{', '.join(map(str, shape))}], and got an array {images.dtype} "
+                f"{list(images.shape)}"
+            )
 
     def _batches(self, images: np.ndarray) -> list[np.ndarray]:
         if self.batch_size is None:
@@ -97,20 +115,17 @@ class _OnnxFile(ExportedFile):
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception:  # onnxruntime raises several kinds
             raise UserError(_damaged(path)) from None
-        self._input_name = self._session.get_inputs()[0].name
+        given = self._session.get_inputs()[0]
+        self._input_name = given.name
         texts = self._session.get_modelmeta().custom_metadata_map
         if is_foreign_allowed and not has_own_metadata(texts):
-            super().__init__(path, *foreign_input(self._session, path))
+            metadata, batch_size = foreign_input(self._session, path)
+            height = given.shape[2]
+            super().__init__(path, metadata, batch_size, height if isinstance(height, int) else None)
             self.metadata = replace(self.metadata, output=output_kind_of(self(self.blank_image())[0]))
         else:
             metadata = ExportMetadata.from_texts(texts, str(path))
             super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
-
-    @property
-    def fixed_options(self) -> tuple[str, ...]:
-        """See `ExportedFile`; files of other software may take images of one size only."""
-        height = self._session.get_inputs()[0].shape[2]
-        return (*super().fixed_options, *(("image_resize",) if isinstance(height, int) else ()))
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         return self._session.run(None, {self._input_name: images})
@@ -134,12 +149,9 @@ class _MindIRFile(ExportedFile):
         except Exception:  # MindSpore raises several kinds for a damaged file
             raise UserError(_damaged(path)) from None
         self._compiled_shapes: set[tuple[int, ...]] = set()
-        super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
-
-    @property
-    def fixed_options(self) -> tuple[str, ...]:
-        """See `ExportedFile`; the size of the images is fixed."""
-        return (*super().fixed_options, "image_resize")
+        super().__init__(
+            path, metadata, None if metadata.dynamic_batch else 1, metadata.preprocessing.get("image_resize")
+        )
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         # MindSpore compiles the graph for each shape, and warns about the products of a graph of open batch size.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -20,6 +24,8 @@ from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_files, atomic_write_text
 
 __all__ = ["check_air", "metadata_path", "write_mindir"]
+
+_NOT_PLAIN = re.compile(r"[^0-9a-zA-Z@_\-.:/]")  # characters that mindspore.export refuses in a path
 
 
 def metadata_path(path: Union[str, os.PathLike]) -> Path:
@@ -95,11 +101,42 @@ def write_mindir(
 
 def _export(network: nn.Cell, images: Tensor, path: Path, file_format: str) -> None:
     keep_working_folder_clean()
-    with mindspore_log_disabled():  # it warns that large weights are in files of their own
-        ms.export(network, images, file_name=str(path.with_suffix("")), file_format=file_format.upper())
-    large = path.with_name(f"{path.stem}_graph{path.suffix}")  # MindSpore's name of the file if its weights are outside
-    if large.exists():
-        large.rename(path)
+    stem = _plain_stem(path.stem)
+    # MindSpore warns that large weights are in files of their own.
+    with mindspore_log_disabled(), _plain_folder(path.parent) as folder:
+        ms.export(network, images, file_name=str(folder / stem), file_format=file_format.upper())
+    large = path.with_name(f"{stem}_graph{path.suffix}")  # MindSpore's name of the file if its weights are outside
+    (large if large.exists() else path.with_name(f"{stem}{path.suffix}")).rename(path)
+
+
+def _plain_stem(stem: str) -> str:
+    """Return the stem of the file that MindSpore writes, with allowed characters alone.
+
+    The folder of large weights keeps this name, so two stems must not become one.
+    """
+    plain = _NOT_PLAIN.sub("_", stem)
+    return stem if plain == stem else f"{plain}_{zlib.crc32(os.fsencode(stem)):08x}"
+
+
+@contextmanager
+def _plain_folder(folder: Path) -> Iterator[Path]:
+    """Yield a path of the folder with allowed characters alone: its own path, or a temporary link to it.
+
+    Raises:
+        UserError: the folder for temporary files has other characters too.
+    """
+    if not _NOT_PLAIN.search(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="mindcv-") as temporary:
+        if _NOT_PLAIN.search(temporary):
+            raise UserError(
+                f"MindSpore cannot write to '{folder}', because its path has characters other than ASCII letters, "
+                "digits and - _ . : @: set the environment variable TMPDIR to a folder without such characters"
+            )
+        link = Path(temporary, "folder")
+        link.symlink_to(folder.absolute())
+        yield link
 
 
 def _in_half(network: nn.Cell) -> nn.Cell:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -38,11 +39,16 @@ def test_mindir_file_gives_the_probabilities_of_the_network_for_any_batch(tmp_pa
     assert json.loads((tmp_path / "new" / "a.json").read_text())["class_names"] == list("abcde")
 
 
-def test_mindir_file_of_a_backbone_gives_its_maps(tmp_path, rng):
+def test_mindir_file_of_a_backbone_gives_its_maps_whatever_its_name(tmp_path, rng):
     network = ConvNeXtFeatures(build(), [1, 3])
-    write_mindir(network, tmp_path / "a.mindir", 64, dynamic_batch=False)
+    path = tmp_path / "my däta" / "größe 1.mindir"
+    write_mindir(network, path, 64, dynamic_batch=False)
+    assert sorted(os.listdir(path.parent)) == ["größe 1.json", "größe 1.mindir"]
     images = images_of(rng, 2, 64)
-    found = open_exported(tmp_path / "a.mindir")(images)  # one image after the other
+    exported = open_exported(path)
+    with pytest.raises(UserError, match=r"float32 \[N, 3, 64, 64\], and got an array float32 \[1, 3, 32, 32\]"):
+        exported(images_of(rng, 1))
+    found = exported(images)  # one image after the other
     for one, other in zip(found, run_network(network, images)):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
     assert [array.shape for array in found] == [(2, 16, 8, 8), (2, 32, 2, 2)]
@@ -68,10 +74,11 @@ def test_large_weights_of_a_mindir_file_are_in_a_folder_beside_it(tmp_path, rng,
     monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 1)  # KiB
     network = build()
     for _ in range(2):  # The second file replaces the first one and its folder.
-        write_mindir(network, tmp_path / "a.mindir", 32, dynamic_batch=False)
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mindir", "a_variables"]
+        write_mindir(network, tmp_path / "ä.mindir", 32, dynamic_batch=False)
+    folder, *files = sorted(os.listdir(tmp_path))
+    assert re.fullmatch("__[0-9a-f]{8}_variables", folder) and files == ["ä.json", "ä.mindir"]
     images = images_of(rng, 1)
-    found = open_exported(tmp_path / "a.mindir")(images)[0]
+    found = open_exported(tmp_path / "ä.mindir")(images)[0]
     np.testing.assert_allclose(found, run_network(network, images)[0], rtol=0, atol=1e-5)
 
 
