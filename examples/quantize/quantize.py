@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import numpy as np
-import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
 from mindcv.data import Compose, create_transforms, find_images
 from mindcv.engine.inference import read_image
-from mindcv.export import ExportMetadata
+from mindcv.export import ExportMetadata, open_exported
+from mindcv.utils.cli import run_script
+from mindcv.utils.errors import UserError
+from mindcv.utils.files import ensure_writable
 
 
 class CalibrationImages(CalibrationDataReader):
@@ -36,11 +38,14 @@ class CalibrationImages(CalibrationDataReader):
 
 
 def quantize(source: str, target: str, paths: Sequence[str]) -> None:
-    """Quantise the file `source` to the file `target`, calibrated with the images `paths`."""
-    properties = {entry.key: entry.value for entry in onnx.load(source, load_external_data=False).metadata_props}
-    metadata = ExportMetadata.from_texts(properties, source)
+    """Quantise the file `source` to the file `target`, calibrated with the images `paths`.
+
+    Raises:
+        UserError: the source is no file of tools/export.py, or prepares its images itself.
+    """
+    metadata = open_exported(source).metadata
     if metadata.takes_pixels:
-        raise SystemExit(f"error: '{source}' prepares its images itself: export it without --with_preprocess")
+        raise UserError(f"'{source}' prepares its images itself: export it without --with_preprocess")
     quantize_static(
         source,
         target,
@@ -61,10 +66,11 @@ def main() -> None:
     parser.add_argument("--image_path", required=True, nargs="+", help="images for the calibration: files or folders")
     parser.add_argument("--num_images", type=int, default=200, help="how many of them, evenly (default: %(default)s)")
     given = parser.parse_args()
+    ensure_writable(given.target)
     paths = find_images(given.image_path)
     count = min(given.num_images, len(paths))
     quantize(given.source, given.target, [paths[i * len(paths) // count] for i in range(count)])
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

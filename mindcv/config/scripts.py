@@ -221,6 +221,9 @@ class InferConfig(_WeightsConfig):
     script: ClassVar[str] = "infer.py"
 
 
+_ONE_FOLDER = {"image_path": "give the folder of the images, for example --image_path photos"}
+
+
 @dataclass
 class ExtractConfig(_WeightsConfig):
     """Write the features of images to a file: python tools/extract_features.py --ckpt_path FILE --image_path FOLDER
@@ -235,6 +238,7 @@ class ExtractConfig(_WeightsConfig):
     )
     output: str = _extract("", "output file for the features of the images; its name ends in .npz or .safetensors")
     required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output")
+    ways_out: ClassVar[Mapping[str, str]] = _ONE_FOLDER
     script: ClassVar[str] = "tools/extract_features.py"
 
 
@@ -260,6 +264,7 @@ class AnalyzeConfig(_WeightsConfig):
     num_drawn: int = _analyze(2, "number of images whose feature maps are drawn; 0 means none", low=0)
     # fmt: on
     required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output_dir")
+    ways_out: ClassVar[Mapping[str, str]] = _ONE_FOLDER
     script: ClassVar[str] = "tools/analyze.py"
 
 

@@ -284,3 +284,19 @@ def test_export_reads_every_option_it_accepts():
     read = set(names_in("tools/export.py", *(f"mindcv/recipe{part}.py" for part in parts)))
     unread = used_options(ExportConfig).keys() - {"config", *PREPROCESSING} - read
     assert unread == set(), "accepted, but never read"
+
+
+@pytest.mark.parametrize(
+    ("config_class", "option", "example"),
+    [
+        (ExportConfig, "dst", "for example --dst model.onnx"),
+        (AverageConfig, "dst", "for example --dst mean.ckpt"),
+        (ExtractConfig, "image_path", "give the folder of the images"),
+        (AnalyzeConfig, "image_path", "give the folder of the images"),
+    ],
+)
+def test_missing_option_is_told_with_an_example_that_the_script_takes(config_class, option, example):
+    with pytest.raises(ConfigError) as error:
+        parse_args([], config_class)
+    (problem,) = [each for each in error.value.problems if each.startswith(f"{option}: is required")]
+    assert example in problem and problem.count("for example") == 1

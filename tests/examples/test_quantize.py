@@ -12,6 +12,7 @@ from plain_network import build
 from mindcv.data import Compose, create_transforms
 from mindcv.engine.inference import read_image
 from mindcv.export import open_exported, write_onnx
+from mindcv.utils.errors import UserError
 
 SOURCE = Path(__file__).parents[2] / "examples" / "quantize" / "quantize.py"
 PREPROCESSING = {
@@ -57,7 +58,10 @@ def test_quantized_file_computes_products_in_int8_and_nearly_the_same_logits(qua
     assert len(kernels) == 5 and set(kernels) == {onnx.TensorProto.INT8}
 
 
-def test_file_that_prepares_its_images_is_refused(quantize, paths, tmp_path):
-    write_onnx(build(), tmp_path / "model.onnx", preprocessing=PREPROCESSING, with_preprocess=True)
-    with pytest.raises(SystemExit, match="export it without --with_preprocess"):
-        quantize(str(tmp_path / "model.onnx"), str(tmp_path / "int8.onnx"), paths)
+def test_file_that_cannot_be_quantized_is_refused_in_one_sentence(quantize, paths, tmp_path):
+    write_onnx(build(), tmp_path / "pixels.onnx", preprocessing=PREPROCESSING, with_preprocess=True)
+    (tmp_path / "text.onnx").write_text("something else")
+    found = {"pixels": "export it without --with_preprocess", "text": "it is damaged", "missing": "does not exist"}
+    for name, message in found.items():
+        with pytest.raises(UserError, match=f"{name}.onnx' .*{message}"):
+            quantize(str(tmp_path / f"{name}.onnx"), str(tmp_path / "int8.onnx"), paths)
