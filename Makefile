@@ -52,7 +52,7 @@ test-slow: .venv/installed-test
 lint: .venv/installed-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
-	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*/*.cc mindcv/kernels/csrc/*/*.h tests/kernels/*.h
+	$(BIN)/clang-format --dry-run --Werror mindcv/kernels/csrc/*/*.cc mindcv/kernels/csrc/*/*.h tests/kernels/*.h tests/kernels/*.cc
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs: .venv/installed-docs

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -19,9 +20,26 @@ namespace mindcv {
 namespace {
 
 constexpr size_t kCacheLineBytes = 64;
-// How often a waiting thread polls before it sleeps. It takes some 20 microseconds, as long as the gap between two
-// parallel sections of a kernel.
-constexpr int kSpins = 2000;
+// How often a thread polls before it sleeps. A worker waits some 20 microseconds for the next job, as long as the gap
+// between two parallel sections of a kernel. The calling thread waits ten times as long for tasks that have begun:
+// after that, a worker has probably lost its core.
+constexpr int kWorkerSpins = 2000, kCallerSpins = 20000;
+
+// Other programs want the cores where the calling thread did not run for kMinLostSeconds of a kernel. For the next
+// kBusySeconds, workers then sleep at once between two jobs: a worker that polls takes processor time from the calling
+// thread. See decision 0030.
+constexpr double kMinLostSeconds = 0.001, kBusySeconds = 0.1;
+
+double seconds_of(clockid_t clock) {
+  timespec time{};
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// The time, and the processor time of the calling thread. Their difference grows while the thread does not run.
+struct Clocks {
+  double wall = seconds_of(CLOCK_MONOTONIC), processor = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+};
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -119,19 +137,26 @@ class Pool {
         share.next.store(count * i / threads_, std::memory_order_relaxed);
         share.end = count * (i + 1) / threads_;
       }
-      busy_.store(threads_ - 1, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+      generation_ += kGeneration;
+      state_.store(generation_ | kIsOpen, std::memory_order_release);
     }
     wake_.notify_all();
     work(job_, 0);
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin < kSpins) {
-        cpu_pause();
-      } else {
-        std::this_thread::yield();
-      }
-    }
+    // All tasks have begun. A worker that comes later finds the job closed, so that nobody waits for it.
+    state_.fetch_and(~kIsOpen, std::memory_order_acq_rel);
+    wait_for_workers();
     if (has_failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::move(failure_));
+  }
+
+  // A kernel calls these at its begin and its end. They notice whether other programs want the cores.
+  void begin_kernel() {
+    begin_ = Clocks();
+    worker_spins_.store(begin_.wall < busy_until_ ? 0 : kWorkerSpins, std::memory_order_relaxed);
+  }
+  void end_kernel() {
+    const Clocks end;
+    const double lost = (end.wall - begin_.wall) - (end.processor - begin_.processor);
+    if (lost > kMinLostSeconds) busy_until_ = end.wall + kBusySeconds;
   }
 
   // The lock of the kernel that uses the pool and the arena.
@@ -139,6 +164,11 @@ class Pool {
   Arena arena;
 
  private:
+  // The parts of `state_`: the number of workers in the job, whether workers may join it, whether the calling thread
+  // sleeps until they have left, and the number of the job. The calling thread publishes a job when the one before is
+  // closed and has no workers, so the data of a job changes only while nobody reads it.
+  static constexpr uint64_t kNumWorkers = 0xffff, kIsOpen = 1 << 16, kCallerSleeps = 1 << 17, kGeneration = 1 << 18;
+
   void start() {
     for (; started_ < threads_; ++started_) {
       try {
@@ -152,18 +182,38 @@ class Pool {
   }
 
   void loop(int thread) {
-    uint64_t seen = 0;
+    uint64_t last = 0;  // the generation of the last job that this worker took part in
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) cpu_pause();
-      if (generation_.load(std::memory_order_acquire) == seen) {
+      uint64_t state = 0;
+      const auto has_job = [&] {
+        state = state_.load(std::memory_order_acquire);
+        return (state & kIsOpen) != 0 && state / kGeneration != last;
+      };
+      for (int spin = worker_spins_.load(std::memory_order_relaxed); spin > 0 && !has_job(); --spin) cpu_pause();
+      if (!has_job()) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        wake_.wait(lock, has_job);
       }
-      // Every worker takes part in every job, so the job cannot change before this worker reports that it is done.
-      seen = generation_.load(std::memory_order_acquire);
+      // Fails where another worker joins or leaves at the same time, and where the job was closed meanwhile.
+      if (!state_.compare_exchange_strong(state, state + 1, std::memory_order_acq_rel)) continue;
+      last = state / kGeneration;
       work(job_, thread);
-      busy_.fetch_sub(1, std::memory_order_release);
+      state = state_.fetch_sub(1, std::memory_order_acq_rel);
+      if ((state & kCallerSleeps) == 0 || (state & kNumWorkers) != 1) continue;
+      std::lock_guard<std::mutex> lock(mutex_);  // until the caller sleeps, since it decides that under the lock
+      done_.notify_one();
     }
+  }
+
+  // Waits until the workers have left the closed job. The calling thread sleeps where this takes long: the scheduler
+  // then has a free core for a worker that lost its own. See decision 0030.
+  void wait_for_workers() {
+    const auto is_done = [&] { return (state_.load(std::memory_order_acquire) & kNumWorkers) == 0; };
+    for (int spin = 0; spin < kCallerSpins && !is_done(); ++spin) cpu_pause();
+    if (is_done()) return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    state_.fetch_or(kCallerSleeps, std::memory_order_acq_rel);
+    done_.wait(lock, is_done);
   }
 
   // Each thread first takes its own share of the tasks, which is the same in each step of a kernel, so that it finds
@@ -187,12 +237,15 @@ class Pool {
   std::vector<Share> shares_;
   int started_ = 1;  // the calling thread is the first
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, done_;
   Job job_;
   std::atomic<bool> has_failed_{false};
   std::exception_ptr failure_;
-  std::atomic<int> busy_{0};
-  std::atomic<uint64_t> generation_{0};
+  uint64_t generation_ = 0;  // times kGeneration; only the calling thread uses it
+  std::atomic<uint64_t> state_{0};
+  Clocks begin_;
+  double busy_until_ = 0.0;
+  std::atomic<int> worker_spins_{kWorkerSpins};
 };
 
 // The pool is never destroyed: its threads may outlive main, and at exit the system frees everything.
@@ -232,9 +285,13 @@ int pool_threads() { return the_pool().threads(); }
 Session::Session() {
   the_pool().session.lock();
   the_pool().arena.clear();
+  the_pool().begin_kernel();
 }
 
-Session::~Session() { the_pool().session.unlock(); }
+Session::~Session() {
+  the_pool().end_kernel();
+  the_pool().session.unlock();
+}
 
 Session::Mark Session::mark() const { return {the_pool().arena.chunk, the_pool().arena.used}; }
 
