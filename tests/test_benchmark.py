@@ -160,6 +160,7 @@ def test_parse_command_line_joins_several_peers():
         ("--model convnext_tiny --processes 2 --peer openvino", "processes: openvino runs in one process only, got 2"),
         ("--model convnext_tiny --only x", "only: has an effect only with --suite"),
         ("--suite docs", "results: is required with --suite"),
+        ("--suite docs --results r --busy_processes 1", "busy_processes: cannot be combined with --suite, whose"),
         ("--suite docs --results r --model convnext_tiny", "model: cannot be combined with --suite"),
         ("--model convnext_tiny --task fly", "--task: expected one of forward, train, pretrain, data, got 'fly'"),
     ],
@@ -174,8 +175,9 @@ def test_settings_hold_the_options_of_the_task():
     assert settings["model"] == "convnext_tiny" and settings["batch_size"] == 3
     assert settings["threads"] == len(os.sched_getaffinity(0))
     assert not {"workers", "pipeline", "data_dir", "json", "peer"} & settings.keys()
-    assert settings["processes"] == 1
-    settings = parsed("--task", "data").settings
+    assert settings["processes"] == 1 and settings["busy_processes"] == 0
+    settings = parsed("--task", "data", "--busy_processes", 2).settings
+    assert settings["busy_processes"] == 2
     assert settings["workers"] == 1 and not {"model", "mode", "steps"} & settings.keys()
 
 
@@ -329,7 +331,8 @@ def test_worker_answers_with_the_error_when_it_fails(tmp_path):
 
 def test_modules_of_peers_import_neither_mindspore_nor_mindcv():
     """A peer's process imports only its own library, the standard library, and modules that do the same."""
-    for name in ("run_timm", "run_onnxruntime", "run_openvino", "export_onnx", "worker", "workload", "machine"):
+    runners = ("run_timm", "run_onnxruntime", "run_openvino")
+    for name in (*runners, "export_onnx", "worker", "workload", "machine", "busy"):
         text = (TOOLS / f"benchmarks/{name}.py").read_text()
         assert "mindspore" not in text and "from mindcv" not in text and "import mindcv" not in text, name
 

@@ -161,6 +161,70 @@ def test_worker_ends_when_its_parent_is_killed(tmp_path):
         assert not still_runs
 
 
+def seconds_of(pid):
+    """Return the processor time of a process in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_busy_processes_compute_on_the_cores_of_the_contenders():
+    from benchmarks.neighbours import busy_processes
+
+    with busy_processes(2, num_cores=1) as pids:
+        assert len(set(pids)) == 2
+        assert [os.sched_getaffinity(pid) for pid in pids] == [{min(os.sched_getaffinity(0))}] * 2
+        assert {os.getsid(pid) for pid in pids} == {os.getsid(0)}
+        before = [seconds_of(pid) for pid in pids]
+        while any(seconds_of(pid) <= start + 0.05 for pid, start in zip(pids, before)):
+            time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("error", [UserError("planted"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_measure_runs_busy_processes_beside_the_rounds_and_ends_them(error, monkeypatch):
+    from benchmarks import contenders, options
+
+    def children():
+        return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+    def rounds(*_):
+        seen.append(children() - before)
+        raise error
+
+    class Prepared:
+        """A contender without a process."""
+
+        def __init__(self, *_):
+            seen.append(children() - before)
+
+        def close(self):
+            pass
+
+    before, seen = children(), []
+    monkeypatch.setattr(contenders, "run_rounds", rounds)
+    monkeypatch.setattr(contenders, "Contender", Prepared)
+    monkeypatch.setattr(contenders, "_start", lambda *_: None)
+    with pytest.raises(type(error)):
+        contenders.measure(options.BenchmarkConfig(model="convnext_tiny", busy_processes=2))
+    assert [len(pids) for pids in seen] == [0, 2] and children() == before
+
+
+def test_busy_processes_end_when_their_parent_is_killed():
+    code = """
+import os, sys, time
+from benchmarks.neighbours import busy_processes
+with busy_processes(1, 1) as pids:
+    print(*pids, flush=True)
+    time.sleep(100)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOOLS), str(ROOT)])}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        pid = int(parent.stdout.readline())
+        assert is_running(pid)
+        parent.kill()
+        assert not is_running(pid)
+
+
 def test_job_close_kills_processes_that_hang(start):
     one = start(hangs=0)
     print("round", file=one._processes._ranks[0].stream, flush=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from benchmarks.images import image_folder
+from benchmarks.neighbours import busy_processes
 from benchmarks.options import BenchmarkConfig
 from benchmarks.processes import LAUNCHERS, Job, OneProcess, Processes, environment
 from mindcv.export.onnx_package import require_onnx
@@ -139,6 +140,8 @@ class Contender:
 def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
     """Measure the contenders of `config`, and return their summaries in the same order.
 
+    Busy processes start when all contenders have made their first step and their warm-up.
+
     Raises:
         UserError: a contender failed. The message names it.
     """
@@ -150,7 +153,8 @@ def measure(config: BenchmarkConfig) -> list[dict[str, Any]]:
             own = {**settings, "compile": name == "timm-compile", "onnx_path": onnx_paths.get(name, "")}
             contenders.append(Contender(name, _start(config, name), own))
             stack.callback(contenders[-1].close)
-        run_rounds(contenders, config.rounds)
+        with busy_processes(config.busy_processes, settings["threads"] * config.processes):
+            run_rounds(contenders, config.rounds)
     return [contender.figures.summary() for contender in contenders]
 
 

@@ -86,6 +86,8 @@ class BenchmarkConfig:
     processes: int = _run(
         1, "number of processes of each contender, which train together under msrun or torchrun", low=1)
     threads: Optional[int] = _run(None, "number of cores for each process; None shares all cores out equally", low=1)
+    busy_processes: int = _run(
+        0, "number of other processes that compute without a pause on the same cores while the rounds run", low=0)
     steps: int = _run(10, "number of steps in a round; for the task data, a round is an epoch", low=1)
     warmup: int = _run(3, "number of steps after the first one that are not counted", low=0)
     rounds: int = _run(5, "number of rounds of each contender", low=1)
@@ -120,7 +122,7 @@ class BenchmarkConfig:
     @property
     def settings(self) -> dict[str, Any]:
         """The options that apply to the task. The contenders receive them, and a result file records them."""
-        names = ["task", "batch_size", "image_size", "rounds"]
+        names = ["task", "batch_size", "image_size", "rounds", "busy_processes"]
         names += [name for name, tasks in _TASKS_OF_OPTION.items() if self.task in tasks and name != "peer_compile"]
         settings = {name: getattr(self, name) for name in names if name != "data_dir"}
         return {**settings, "threads": self.threads or available_cores() // self.processes}
@@ -225,6 +227,8 @@ def _suite_problems(config: BenchmarkConfig) -> list[str]:
         for name in (*_OPTIONS_OF_CASES, "json")
         if name in config.given
     ]
+    if config.busy_processes:
+        problems.append("busy_processes: cannot be combined with --suite, whose cases need a quiet machine")
     if not config.results:
         problems.append("results: is required with --suite")
     return problems

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from benchmarks.machine import available_cores, peak_memory_mib, tree_memory_mib
 
-__all__ = ["main"]
+__all__ = ["bind_to_cores", "end_with_parent", "main"]
 
 _MODULES = {
     "mindcv": "benchmarks.run_mindcv",
@@ -48,7 +48,7 @@ def main(name: str, address: str = "") -> None:
         return
     rank = _rank() if address else 0
     if not address:
-        _end_with_parent()
+        end_with_parent()
     requests, answers = _connect(address, rank) if address else (sys.stdin, _reserve_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
     try:
@@ -89,7 +89,7 @@ def _serve(name: str, settings: dict[str, Any], requests: TextIO, answers: TextI
         )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask Linux to kill this process when its parent ends.
 
     Otherwise the process would notice the end of its input only after a step, which may take minutes while a peer
@@ -126,11 +126,15 @@ def _limit_threads(threads: int, rank: int) -> None:
 
     Of all ways to limit the threads of a library, this is the only one that every library must obey.
     """
-    if hasattr(os, "sched_setaffinity"):
-        first = rank * threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + threads])
+    bind_to_cores(rank * threads, threads)
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+
+
+def bind_to_cores(first: int, count: int) -> None:
+    """Bind this process to `count` of the cores that it may use, beginning with number `first` of them."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + count])
 
 
 def _answer(answers: TextIO, **values: Any) -> None:
