@@ -5,7 +5,6 @@ from mindcv.engine.callbacks import (
     Callback,
     Checkpoints,
     EarlyStopping,
-    MetricsTable,
     ProgressLog,
     RemovalOfEarlierRun,
     Snapshots,
@@ -18,6 +17,7 @@ from mindcv.engine.distillation import DistillationLoss, DistillationNetwork
 from mindcv.engine.evaluate import Evaluation, evaluate, predict
 from mindcv.engine.event_file import EventFile
 from mindcv.engine.interruption import Interruption
+from mindcv.engine.metrics_table import MetricsTable
 from mindcv.engine.resumable_run import ResumableRun, weights_to_save
 from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.run_record import RunRecord, describe_start

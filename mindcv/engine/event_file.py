@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Optional, Union
 
-from mindcv.engine.callbacks import Callback, MetricsTable
+from mindcv.engine.callbacks import Callback
+from mindcv.engine.metrics_table import MetricsTable
 from mindcv.engine.progress import RunProgress
 from mindcv.engine.run_folder import EVENT_FILES
 from mindcv.utils.extras import import_extra

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
-from mindcv.engine.callbacks import MetricsTable
+from mindcv.engine.metrics_table import MetricsTable
 from mindcv.engine.run_folder import find_checkpoints
 from mindcv.engine.run_record import read_starts
 from mindcv.engine.snapshot import find_newest
