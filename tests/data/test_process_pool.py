@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 
@@ -101,6 +102,27 @@ def test_worker_processes_are_small_and_have_the_settings_of_their_parent():
             "has_kernels": is_available(),
             "max_pixels": 2**19,
         }
+
+
+UNGUARDED = """
+print("the script runs")
+from mindcv.data import create_dataset, create_loader, create_transforms
+
+transform = create_transforms("digits", 12, True, in_channels=1)
+dataset = create_dataset("digits", num_samples=16)
+options = {"num_classes": 10, "num_parallel_workers": 2, "python_multiprocessing": True}
+loader = create_loader(dataset, 4, transform=transform, **options)
+print(len(list(loader.batches())), loader.source.prefetcher.processes is not None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a single worker is a thread")
+def test_scripts_need_no_main_guard_for_worker_processes(tmp_path):
+    """A process of multiprocessing would run the script once more."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the script runs\n4 True\n", "")
 
 
 @pytest.mark.slow
