@@ -109,6 +109,8 @@ class UnreadableImages:
             DataError: no image could be read, or images were left out and `may_skip` is off.
         """
         count = len(self.errors)
+        if not count:
+            return
         if self.num_images > 1:
             for error in self.errors:
                 logger.warning("%s", error)
@@ -116,7 +118,7 @@ class UnreadableImages:
             raise self.errors[0]
         if count == self.num_images:
             raise DataError(f"none of the {count} images can be read")
-        if count and not self.may_skip:
+        if not self.may_skip:
             raise DataError(
                 f"{count} of {self.num_images} images cannot be read and were left out; --skip_corrupt True makes "
                 "this no error"

@@ -2,9 +2,10 @@
 
 import os
 
+import pytest
 from PIL import Image
 
-from mindcv.data import find_unreadable_files
+from mindcv.data import UnreadableImages, find_unreadable_files
 
 
 def test_find_unreadable_files_gives_the_error_of_each_file_in_order(tmp_path):
@@ -24,3 +25,8 @@ def test_find_unreadable_files_gives_the_error_of_each_file_in_order(tmp_path):
 def test_find_unreadable_files_does_not_read_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # to open it would wait for a writer
     assert find_unreadable_files([str(tmp_path / "pipe")]) == {}
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 3])
+def test_unreadable_images_are_no_error_when_there_are_none(num_images):
+    UnreadableImages(num_images, may_skip=False).check()
