@@ -33,7 +33,12 @@ _WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-warning-option"]
 _EXACT = "-ffp-contract=off"
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 # GCC 12 warns about undefined vectors in its own AVX-512 headers (GCC bug 105593).
-_HEADER_WARNINGS = {name: ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in ("avx512", "amx")}
+_HEADER_WARNINGS = {
+    name: ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in ("avx512", "avx512_bf16", "amx")
+}
+# These sets add products of bfloat16 to avx512 and to generic, so they have no other operators. See decision 0092.
+_ONLY_BF16 = ("avx512_bf16", "neon_bf16")
+_FILES_WITH_BF16 = ("block_backward", "block_forward", "pack_weight", "patch_conv")
 
 _Set = tuple[str, list[str]]  # the name of the instruction set, and its flags
 # Every processor of the compiler's target has the generic set: SSE2 on x86-64, and Advanced SIMD with fused
@@ -42,9 +47,11 @@ _GENERIC: _Set = ("generic", [])
 _X86: list[_Set] = [
     ("avx2", ["-mavx2", "-mfma"]),
     ("avx512", _AVX512),
+    ("avx512_bf16", [*_AVX512, "-mavx512bf16"]),
     ("amx", [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
 ]
-INSTRUCTION_SETS = ("generic", "avx2", "avx512", "amx")
+_AARCH64: list[_Set] = [("neon_bf16", ["-march=armv8.2-a+bf16"])]
+INSTRUCTION_SETS = ("generic", "avx2", "avx512", "avx512_bf16", "amx", "neon_bf16")
 
 _STAMP = re.compile(rb"mindcv-kernels sources=([0-9a-f]{64}) built=([\w,]+) unknown=([\w,]*);")
 
@@ -85,7 +92,7 @@ def compiler() -> list[str]:
 
 def sources() -> str:
     """Return the SHA-256 digest of the C++ sources and of their compiler flags."""
-    digest = hashlib.sha256(repr([_FLAGS, _EXACT, _GENERIC, _X86]).encode())
+    digest = hashlib.sha256(repr([_FLAGS, _EXACT, _GENERIC, _X86, _AARCH64]).encode())
     for path in sorted(path for path in _SOURCES.rglob("*") if path.is_file()):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(_SOURCES).as_posix()} {len(content)}\n".encode() + content)
@@ -137,8 +144,12 @@ def _units(sets: list[_Set], stamp: Stamp) -> list[_Unit]:
     for name, set_flags in sets:
         flags = [*common, *set_flags, *_HEADER_WARNINGS.get(name, []), f"-DMINDCV_ISA={name}"]
         flags += ["-DMINDCV_ONCE"] if name == "generic" else []
-        units += [_Unit(f"{name}_{path.stem}", path, flags) for path in sorted(_SOURCES.glob("network/*.cc"))]
-        if name != "amx":  # AMX only multiplies matrices. Images use the units of AVX-512 there.
+        operators = sorted(_SOURCES.glob("network/*.cc"))
+        if name in _ONLY_BF16:
+            flags += ["-DMINDCV_ONLY_BF16"]
+            operators = [path for path in operators if path.stem in _FILES_WITH_BF16]
+        units += [_Unit(f"{name}_{path.stem}", path, flags) for path in operators]
+        if name not in (*_ONLY_BF16, "amx"):  # AMX only multiplies matrices. Images use the units of AVX-512 there.
             units += [
                 _Unit(f"{name}_{path.stem}", path, [*flags, _EXACT]) for path in sorted(_SOURCES.glob("image/*.cc"))
             ]
@@ -176,7 +187,7 @@ def _known_sets(command: list[str], folder: Path) -> tuple[list[_Set], list[str]
     probe = [*command, "-c", str(empty), "-o", str(folder / "empty.o")]
     _run(probe)  # A compiler that fails here is broken, which says nothing about its instruction sets.
     sets, unknown = [_GENERIC], []
-    for candidate in _X86 if platform.machine().lower() in ("x86_64", "amd64") else []:
+    for candidate in {"x86_64": _X86, "amd64": _X86, "aarch64": _AARCH64}.get(platform.machine().lower(), []):
         name, flags = candidate
         try:
             _run([*probe, *flags])

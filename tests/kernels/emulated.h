@@ -1,7 +1,7 @@
 // AVX-512 and AMX in plain C++, as far as the kernels use them: so that their code for processors that have these runs,
-// slowly, on one that has not. Included before everything else (-include), with EMULATES_AVX512 or EMULATES_AMX defined
-// for what is to believe that it is compiled for them. Operations as in Intel's Intrinsics Guide; tiles as in chapter
-// "Intel AMX" of the Software Developer's Manual.
+// slowly, on one that has not. Included before everything else (-include), with EMULATES_AVX512, EMULATES_AVX512_BF16
+// or EMULATES_AMX defined for what is to believe that it is compiled for them. Operations as in Intel's Intrinsics
+// Guide; tiles as in chapter "Intel AMX" of the Software Developer's Manual.
 #pragma once
 #include <cpuid.h>
 #include <immintrin.h>
@@ -17,7 +17,7 @@
 #define __get_cpuid_count(leaf, part, a, b, c, d) (*(a) = *(b) = *(c) = *(d) = ~0u, 1)
 #define syscall(...) 0
 
-#if defined(EMULATES_AVX512) || defined(EMULATES_AMX)
+#if defined(EMULATES_AVX512) || defined(EMULATES_AVX512_BF16) || defined(EMULATES_AMX)
 // Of functions that are compiled for more than the rest: what they need is emulated too.
 #define target(features)
 #define __AVX512F__ 1
@@ -316,18 +316,57 @@ inline uint32_t to_bits(float value) {
 // Numbers below the normal ones count as 0, of either sign, for what is made for bfloat16.
 inline float without_denormal(float value) { return fabsf(value) < 0x1p-126f ? copysignf(0.0f, value) : value; }
 
-#if defined(EMULATES_AMX)
-#define __AMX_BF16__ 1
+#if defined(EMULATES_AVX512_BF16) || defined(EMULATES_AMX)
+#define __AVX512BF16__ 1
 
-// The nearest bfloat16, the even one of two; the upper half of the result is of a.
+// The nearest bfloat16, the even one of two.
+inline uint16_t rounded_to_bf16(float value) {
+  const uint32_t bits = to_bits(without_denormal(value));
+  if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+// The upper half of the result is of a.
 inline __m512i cvtne2ps_pbh(__m512 a, __m512 b) {
-  return words<uint16_t>([&](int i) {
-    const float x = without_denormal(i < 16 ? F32(b).v[i] : F32(a).v[i - 16]);
-    const uint32_t bits = to_bits(x);
-    if (x != x) return static_cast<uint16_t>(bits >> 16 | 0x40);
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  return words<uint16_t>([&](int i) { return rounded_to_bf16(i < 16 ? F32(b).v[i] : F32(a).v[i - 16]); });
+}
+inline __m256i cvtneps_pbh(__m512 a) { return castsi512_si256(cvtne2ps_pbh(a, a)); }
+inline __m256i maskz_loadu_epi16(__mmask16 k, const void* p) {
+  uint16_t halves[16] = {};
+  for (int i = 0; i < 16; ++i) {
+    if (k >> i & 1) memcpy(&halves[i], static_cast<const char*>(p) + 2 * i, 2);
+  }
+  __m256i result;
+  memcpy(&result, halves, 32);
+  return result;
+}
+inline void mask_storeu_epi16(void* p, __mmask16 k, __m256i a) {
+  uint16_t halves[16];
+  memcpy(halves, &a, 32);
+  for (int i = 0; i < 16; ++i) {
+    if (k >> i & 1) memcpy(static_cast<char*>(p) + 2 * i, &halves[i], 2);
+  }
+}
+inline __m512i permutexvar_epi16(__m512i order, __m512i a) {
+  return words<uint16_t>([&](int i) { return U16(a).v[U16(order).v[i] & 31]; });
+}
+// Each lane adds the product of the odd values first.
+template <class Pairs>
+inline __m512 dpbf16_ps(__m512 sums, Pairs a, Pairs b) {
+  const U16 x(a), y(b);
+  return floats([&](int i) {
+    float sum = without_denormal(F32(sums).v[i]);
+    for (int odd = 1; odd >= 0; --odd) {
+      const float left = without_denormal(from_bits(static_cast<uint32_t>(x.v[2 * i + odd]) << 16));
+      const float right = without_denormal(from_bits(static_cast<uint32_t>(y.v[2 * i + odd]) << 16));
+      sum = without_denormal(fmaf(left, right, sum));
+    }
+    return sum;
   });
 }
+#endif
+
+#if defined(EMULATES_AMX)
+#define __AMX_BF16__ 1
 
 using Tiles = EmulatedTiles;
 inline Tiles& tiles() { return emulated_tiles(); }
@@ -401,9 +440,11 @@ inline void tile_dpbf16ps(int out, int a, int b) {
 #define _mm512_cvtepu16_epi32 emulated::cvtepu16_epi32
 #define _mm512_cvtepu8_epi32 emulated::cvtepu8_epi32
 #define _mm512_cvtne2ps_pbh emulated::cvtne2ps_pbh
+#define _mm512_cvtneps_pbh emulated::cvtneps_pbh
 #define _mm512_cvttpd_epi32 emulated::cvttpd_epi32
 #define _mm256_cvtusepi32_epi8 emulated::cvtusepi32_epi8
 #define _mm512_cvtusepi32_epi8 emulated::cvtusepi32_epi8
+#define _mm512_dpbf16_ps emulated::dpbf16_ps
 #undef _mm512_extracti64x4_epi64
 #define _mm512_extracti64x4_epi64 emulated::extracti64x4_epi64
 #define _mm512_fmadd_ps emulated::fmadd_ps
@@ -415,8 +456,10 @@ inline void tile_dpbf16ps(int out, int a, int b) {
 #define _mm512_mask_blend_epi8 emulated::mask_blend_epi8
 #define _mm512_mask_mov_epi8 emulated::mask_mov_epi8
 #define _mm512_mask_mov_pd emulated::mask_mov_pd
+#define _mm256_mask_storeu_epi16 emulated::mask_storeu_epi16
 #define _mm512_mask_storeu_epi8 emulated::mask_storeu_epi8
 #define _mm512_mask_storeu_ps emulated::mask_storeu_ps
+#define _mm256_maskz_loadu_epi16 emulated::maskz_loadu_epi16
 #define _mm512_maskz_loadu_epi8 emulated::maskz_loadu_epi8
 #define _mm512_maskz_loadu_ps emulated::maskz_loadu_ps
 #undef _mm512_maskz_scalef_ps
@@ -425,6 +468,7 @@ inline void tile_dpbf16ps(int out, int a, int b) {
 #define _mm512_min_ps emulated::min_ps
 #define _mm512_movepi8_mask emulated::movepi8_mask
 #define _mm512_or_si512 emulated::or_si512
+#define _mm512_permutexvar_epi16 emulated::permutexvar_epi16
 #define _mm512_permutex2var_epi16 emulated::permutex2var_epi16
 #define _mm512_permutex2var_epi8 emulated::permutex2var_epi8
 #define _mm512_rcp14_ps emulated::rcp14_ps

@@ -45,10 +45,49 @@ class LibraryProcess:
         return answer
 
 
+class EmulatedAarch64:
+    """The same for a library for aarch64. Each call of `run` starts an emulator with call_operators.cc.
+
+    The program `call_operators` is beside the library.
+    """
+
+    def __init__(self, path, isa):
+        self._command = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", str(path.with_name("call_operators"))]
+        self._command.append(str(path))
+        self._environment = {**os.environ, "MINDCV_KERNELS_ISA": isa}
+        self.run([])
+
+    def run(self, calls, threads=2):
+        request = [numbers(threads, len(calls))]
+        for name, inputs, shapes in calls:
+            all_shapes = [np.shape(array) for array in inputs] + list(map(tuple, map(np.atleast_1d, shapes)))
+            request += [numbers(len(name)), name.encode(), numbers(len(inputs), len(shapes))]
+            request += [numbers(len(shape), *shape) for shape in all_shapes]
+            request += [np.asarray(array, np.float32).tobytes() for array in inputs]
+        done = subprocess.run(self._command, input=b"".join(request), capture_output=True, env=self._environment)
+        assert done.returncode == 0, done.stderr.decode()
+        isa, values = done.stdout.split(b"\n", 1)
+        self.isa = isa.decode()
+        values, found = np.frombuffer(values, np.float32), []
+        for _, inputs, shapes in calls:
+            arrays = []
+            for shape in [*shapes, *map(np.shape, inputs)]:
+                size = int(np.prod(shape))
+                arrays.append(values[:size].reshape(shape).copy())
+                values = values[size:]
+            found.append((arrays[: len(shapes)], arrays[len(shapes) :]))
+        assert values.size == 0
+        return found
+
+
+def numbers(*values):
+    return np.array(values, np.int64).tobytes()
+
+
 @cache
 def process_of(path, isa):
     """Return the process of a library and an instruction set. The first test that needs it starts it."""
-    return LibraryProcess(path, isa)
+    return EmulatedAarch64(path, isa) if isa == "neon_bf16" else LibraryProcess(path, isa)
 
 
 def answered(library, threads, calls):

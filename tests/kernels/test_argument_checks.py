@@ -277,9 +277,9 @@ assert library.call("BlockV1", small) is None and (small[-1] == expected).all()
         assert run.returncode == 0, run.stderr
 
 
-def test_kernel_gives_the_same_bits_when_several_threads_call_it(library):
-    command = [sys.executable, Path(__file__).with_name("run_threads.py"), library.path, "4", "40"]
-    environment = {**os.environ, "MINDCV_KERNELS_ISA": library.isa}
+def test_kernel_gives_the_same_bits_when_several_threads_call_it(loadable_library):
+    command = [sys.executable, Path(__file__).with_name("run_threads.py"), loadable_library.path, "4", "40"]
+    environment = {**os.environ, "MINDCV_KERNELS_ISA": loadable_library.isa}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "160"

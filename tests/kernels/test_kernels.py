@@ -330,6 +330,55 @@ def test_patch_conv_kernel_in_bfloat16_agrees_with_products_of_rounded_numbers(l
     assert relative(found[0][0], expected) < 1e-6
 
 
+def block_with_rounded_factors(inputs, is_v2, keeps_bf16):
+    """Compute a block as the kernels in bfloat16 do, from float64: only the factors of its two products are rounded.
+
+    With `keeps_bf16`, GELU's result of V2 is rounded as well, since it is kept in bfloat16 until GRN's norms are known.
+    """
+    inputs = [a.astype(np.float64) for a in inputs]
+    x, weights, keep = inputs[0], (inputs[5], inputs[9 if is_v2 else 7]), inputs[-1]
+    c, (weight1, weight2) = x.shape[-1], (as_bf16(weight) for weight in weights)
+    y = as_bf16(plain_operators.block_steps(inputs, is_v2).y).astype(np.float64)
+    g = plain_operators.gelu(plain_operators.Sized(y.reshape(-1, c) @ weight1.T + inputs[6])).value
+    q = g = g.reshape(*x.shape[:3], 4 * c)
+    if is_v2:
+        norms = np.sqrt(np.square(g).sum((1, 2), keepdims=True))
+        response = norms / (norms.mean(-1, keepdims=True) + 1e-6)
+        kept = as_bf16(g) if keeps_bf16 else g
+        q = kept * (inputs[7] * response + 1) + inputs[8]
+    r = (as_bf16(q).reshape(-1, 4 * c).astype(np.float64) @ weight2.T).reshape(x.shape) + inputs[10 if is_v2 else 8]
+    return x + (r if is_v2 else r * inputs[9]) * keep.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
+def test_block_kernel_in_bfloat16_rounds_only_the_factors_of_products(library, is_v2, rng):
+    for shape in [(2, 9, 11, 40), (1, 5, 20, 33), (70, 7, 7, 24), (2, 14, 14, 96)]:
+        inputs = block_inputs(rng, *shape, is_v2)
+        ((found,),) = run_library([(f"{BLOCK_KERNELS[is_v2][0]}Bf16", inputs, [shape])], library)
+        expected = block_with_rounded_factors(inputs, is_v2, library.isa in ("avx512_bf16", "neon_bf16"))
+        rounding = np.square(expected - block_in_numpy(inputs, is_v2)).mean()
+        # A factor close to the middle of two bfloat16 is rounded either way.
+        assert np.square(found - expected).mean() < 0.01 * rounding, shape
+
+
+@pytest.mark.parametrize("is_v2", [False, True], ids=["v1", "v2"])
+def test_block_kernel_in_bfloat16_gives_the_same_bits_with_any_number_of_threads(library, is_v2, rng):
+    forward, saving, gradient = (f"{name}Bf16" for name in BLOCK_KERNELS[is_v2])
+    for shape in ((5, 14, 14, 72), (2, 12, 12, 400)):
+        inputs, dout = block_inputs(rng, *shape, is_v2), random(rng, *shape)
+        shapes = [saved for _, _, saved in block_calls(inputs, is_v2)]
+        runs = []
+        for threads in (1, 2, 3):
+            calls = [(forward, inputs, shapes[0]), (saving, inputs, shapes[1])]
+            (out,), (again, *saved) = run_library(calls, library, threads)
+            np.testing.assert_array_equal(out, again)
+            grads = [a.shape for a in inputs[:-1]]
+            runs.append([out, *run_library([(gradient, [*inputs, dout, *saved], grads)], library, threads)[0]])
+        for arrays in runs[1:]:
+            for found, first in zip(arrays, runs[0]):
+                np.testing.assert_array_equal(found, first)
+
+
 # A scalar, no elements, a part of one vector, and more elements than one task of a thread.
 ADAMW_SHAPES = [(), (0,), (7,), (3, 11_111), (40, 1, 7, 7)]
 ADAMW_BETAS, ADAMW_EPS = (0.9, 0.999), 1e-3

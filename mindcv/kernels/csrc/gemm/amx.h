@@ -50,6 +50,7 @@ struct Amx {
   using Matrix = AmxMatrix<kParts>;
   using A = Matrix;
   using B = Matrix;
+  using Kept = float;  // of a map between two products of an operator
   static constexpr int64_t kStep = Matrix::kStep;
 
   static A allocate_a(Session& memory, int64_t m, int64_t k) { return a_in_memory(memory.bytes(a_bytes(m, k)), m, k); }

@@ -14,8 +14,14 @@ namespace MINDCV_ISA {
 using Float32 = Amx<3>;
 using Bfloat16 = Amx<1>;
 #else
-using Float32 = Fma<false>;
-using Bfloat16 = Fma<true>;
+using Float32 = Fma<Float32Factors>;
+#if MINDCV_HAS_BF16_PAIRS
+using Bfloat16 = Fma<PairedFactors>;
+#elif MINDCV_HAS_BF16_BLOCKS
+using Bfloat16 = Fma<BlockFactors>;
+#else
+using Bfloat16 = Fma<RoundedFactors>;
+#endif
 #endif
 
 // The number of floats of a packed weight [n, k].

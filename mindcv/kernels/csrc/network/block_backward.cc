@@ -64,9 +64,9 @@ void visible_backward(const Arguments& arguments) {
   " norms[N,4*C] -> grad.x[N,H,W,C] " WEIGHT_GRADS                          \
   "grad.grn.gamma[1,1,1,4*C] grad.grn.beta[1,1,1,4*C] grad.pwconv2.weight[C,4*C] grad.pwconv2.bias[C]"
 MINDCV_OPERATOR(BlockV1Grad, BLOCK_V1_GRAD, dense_backward<Float32>)
-MINDCV_OPERATOR(BlockV1GradBf16, BLOCK_V1_GRAD, dense_backward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV1GradBf16, BLOCK_V1_GRAD, dense_backward<Bfloat16>)
 MINDCV_OPERATOR(BlockV2Grad, BLOCK_V2_GRAD, dense_backward<Float32>)
-MINDCV_OPERATOR(BlockV2GradBf16, BLOCK_V2_GRAD, dense_backward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV2GradBf16, BLOCK_V2_GRAD, dense_backward<Bfloat16>)
 
 #define VISIBLE_BLOCK_V2_GRAD                                                                                \
   "x[N*S*T,P,P,C] mask[N,S,T] grn_scope[1] " MINDCV_BLOCK_V2 "dout[N*S*T,P,P,C] " MINDCV_VISIBLE_BLOCK_SAVED \
@@ -75,4 +75,4 @@ MINDCV_OPERATOR(BlockV2GradBf16, BLOCK_V2_GRAD, dense_backward<Bfloat16>)
   "grad.grn.gamma[1,1,1,4*C] grad.grn.beta[1,1,1,4*C] grad.pwconv2.weight[C,4*C] "                           \
   "grad.pwconv2.bias[C]"
 MINDCV_OPERATOR(VisibleBlockV2Grad, VISIBLE_BLOCK_V2_GRAD, visible_backward<Float32>)
-MINDCV_OPERATOR(VisibleBlockV2GradBf16, VISIBLE_BLOCK_V2_GRAD, visible_backward<Bfloat16>)
+MINDCV_BF16_OPERATOR(VisibleBlockV2GradBf16, VISIBLE_BLOCK_V2_GRAD, visible_backward<Bfloat16>)

@@ -52,17 +52,17 @@ void stage_packed(const Arguments& arguments) {
 #define BLOCK_V1 "x[N,H,W,C] " MINDCV_BLOCK_V1 "keep[N] -> out[N,H,W,C]"
 #define BLOCK_V2 "x[N,H,W,C] " MINDCV_BLOCK_V2 "keep[N] -> out[N,H,W,C]"
 MINDCV_OPERATOR(BlockV1, BLOCK_V1, dense_forward<Float32>)
-MINDCV_OPERATOR(BlockV1Bf16, BLOCK_V1, dense_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV1Bf16, BLOCK_V1, dense_forward<Bfloat16>)
 MINDCV_OPERATOR(BlockV2, BLOCK_V2, dense_forward<Float32>)
-MINDCV_OPERATOR(BlockV2Bf16, BLOCK_V2, dense_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV2Bf16, BLOCK_V2, dense_forward<Bfloat16>)
 
 // With outputs that the backward pass needs.
 #define BLOCK_V1_SAVING BLOCK_V1 " " MINDCV_BLOCK_SAVED
 #define BLOCK_V2_SAVING BLOCK_V2 " " MINDCV_BLOCK_SAVED " norms[N,4*C]"
 MINDCV_OPERATOR(BlockV1Saving, BLOCK_V1_SAVING, dense_forward<Float32>)
-MINDCV_OPERATOR(BlockV1SavingBf16, BLOCK_V1_SAVING, dense_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV1SavingBf16, BLOCK_V1_SAVING, dense_forward<Bfloat16>)
 MINDCV_OPERATOR(BlockV2Saving, BLOCK_V2_SAVING, dense_forward<Float32>)
-MINDCV_OPERATOR(BlockV2SavingBf16, BLOCK_V2_SAVING, dense_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(BlockV2SavingBf16, BLOCK_V2_SAVING, dense_forward<Bfloat16>)
 
 #define STAGE_V1                                                                                   \
   "x[N,H,W,C] n*(" MINDCV_BLOCK_CONV                                                               \
@@ -73,13 +73,13 @@ MINDCV_OPERATOR(BlockV2SavingBf16, BLOCK_V2_SAVING, dense_forward<Bfloat16>)
   "pwconv1.weight[packed(C,4*C)] pwconv1.bias[4*C] grn.gamma[1,1,1,4*C] grn.beta[1,1,1,4*C] " \
   "pwconv2.weight[packed(4*C,C)] pwconv2.bias[C]) -> out[N,H,W,C]"
 MINDCV_OPERATOR(StageV1Packed, STAGE_V1, stage_packed<Float32>, packed_floats<Float32>)
-MINDCV_OPERATOR(StageV1PackedBf16, STAGE_V1, stage_packed<Bfloat16>, packed_floats<Bfloat16>)
+MINDCV_BF16_OPERATOR(StageV1PackedBf16, STAGE_V1, stage_packed<Bfloat16>, packed_floats<Bfloat16>)
 MINDCV_OPERATOR(StageV2Packed, STAGE_V2, stage_packed<Float32>, packed_floats<Float32>)
-MINDCV_OPERATOR(StageV2PackedBf16, STAGE_V2, stage_packed<Bfloat16>, packed_floats<Bfloat16>)
+MINDCV_BF16_OPERATOR(StageV2PackedBf16, STAGE_V2, stage_packed<Bfloat16>, packed_floats<Bfloat16>)
 
 #define VISIBLE_BLOCK_V2 "x[N*S*T,P,P,C] mask[N,S,T] grn_scope[1] " MINDCV_BLOCK_V2 "-> out[N*S*T,P,P,C]"
 #define VISIBLE_BLOCK_V2_SAVING VISIBLE_BLOCK_V2 " " MINDCV_VISIBLE_BLOCK_SAVED
 MINDCV_OPERATOR(VisibleBlockV2, VISIBLE_BLOCK_V2, visible_forward<Float32>)
-MINDCV_OPERATOR(VisibleBlockV2Bf16, VISIBLE_BLOCK_V2, visible_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(VisibleBlockV2Bf16, VISIBLE_BLOCK_V2, visible_forward<Bfloat16>)
 MINDCV_OPERATOR(VisibleBlockV2Saving, VISIBLE_BLOCK_V2_SAVING, visible_forward<Float32>)
-MINDCV_OPERATOR(VisibleBlockV2SavingBf16, VISIBLE_BLOCK_V2_SAVING, visible_forward<Bfloat16>)
+MINDCV_BF16_OPERATOR(VisibleBlockV2SavingBf16, VISIBLE_BLOCK_V2_SAVING, visible_forward<Bfloat16>)

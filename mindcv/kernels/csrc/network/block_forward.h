@@ -20,7 +20,7 @@ class BlockForward {
     const int64_t images = images_per_group(map_, p_), rows = images * map_.max_pixels();
     const bool is_v2 = p_.grn_gamma != nullptr;
     float* u = saved_.xhat == nullptr ? memory_.floats(rows * c_) : nullptr;
-    g_ = is_v2 ? memory_.floats(rows * wide_) : nullptr;
+    g_ = is_v2 ? static_cast<Kept*>(memory_.bytes(static_cast<size_t>(rows * wide_) * sizeof(Kept))) : nullptr;
     const OperandB<G> right1 = right_of(p_.weight1, p_.packed1, c_, wide_);
     const OperandB<G> right2 = right_of(p_.weight2, p_.packed2, wide_, c_);
     const Session::Mark mark = memory_.mark();
@@ -38,6 +38,8 @@ class BlockForward {
   }
 
  private:
+  using Kept = typename G::Kept;
+
   OperandB<G> right_of(const float* weight, const float* packed, int64_t k, int64_t n) {
     const MatrixB source{weight, k, n, true};
     if (packed != nullptr) return {source, G::packed_b(packed, k, n), true};
@@ -135,14 +137,15 @@ class BlockForward {
     }
   }
 
-  TileInMap<float> g_tile(int64_t row_tile, int64_t col_tile) const {
+  TileInMap<Kept> g_tile(int64_t row_tile, int64_t col_tile) const {
     const int64_t row = row_tile * kTile;
     return tile_of(g_, wide_, row, col_tile * kTile, min(kTile, group_.rows() - row));
   }
 
   // The epilogue of pwconv1: z = tile + bias, and g = gelu(z), which goes to `g` (it may be `tile` itself). Adds the
   // squares of g to `squares`.
-  void pwconv1_epilogue(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<float> g, RowSums* squares) {
+  template <class Value>
+  void pwconv1_epilogue(int64_t row_tile, int64_t col_tile, const float* tile, TileInMap<Value> g, RowSums* squares) {
     const int64_t row = row_tile * kTile, col = col_tile * kTile;
     const int64_t count = min(kTile, group_.rows() - row), cols = min(kTile, wide_ - col);
     const bool saves = saved_.z != nullptr;
@@ -168,7 +171,7 @@ class BlockForward {
   // The same for V1, which has no response: packs g as the tile (place, col_place) of the left-hand matrix of pwconv2.
   void pwconv1_epilogue_packing(typename G::A& q, int64_t place, int64_t col_place, int64_t row_tile, int64_t col_tile,
                                 float* tile) {
-    pwconv1_epilogue(row_tile, col_tile, tile, {tile, kTile}, nullptr);
+    pwconv1_epilogue(row_tile, col_tile, tile, TileInMap<float>{tile, kTile}, nullptr);
     G::pack_a(q, place, col_place, tile, kTile, min(kTile, group_.rows() - row_tile * kTile),
               min(kTile, wide_ - col_tile * kTile));
   }
@@ -200,7 +203,7 @@ class BlockForward {
     alignas(64) float q[kTile * kTile];
     for (int64_t col = part.begin; col < part.end; col += kTile) {
       const int64_t cols = min(kTile, part.end - col);
-      const TileInMap<float> g = g_tile(rows.tile, col / kTile);
+      const TileInMap<Kept> g = g_tile(rows.tile, col / kTile);
       for_each_image(row, rows.begin, min(rows.end, count), group_.pixels,
                      [&](int64_t image, int64_t begin, int64_t end) {
                        for (int64_t i = begin; i < end; ++i) {  // row by row, because g comes from memory
@@ -240,7 +243,8 @@ class BlockForward {
   float* out_;
   const int64_t c_, wide_;
   ImageGroup group_{};
-  float *u_ = nullptr, *g_ = nullptr;
+  float* u_ = nullptr;
+  Kept* g_ = nullptr;
 };
 
 }  // namespace MINDCV_ISA

@@ -21,4 +21,4 @@ void pack_weight(const Arguments& arguments) {
 
 #define SIGNATURE "weight[O,I] -> packed[packed(I,O)]"
 MINDCV_OPERATOR(PackWeight, SIGNATURE, pack_weight<Float32>, packed_floats<Float32>)
-MINDCV_OPERATOR(PackWeightBf16, SIGNATURE, pack_weight<Bfloat16>, packed_floats<Bfloat16>)
+MINDCV_BF16_OPERATOR(PackWeightBf16, SIGNATURE, pack_weight<Bfloat16>, packed_floats<Bfloat16>)

@@ -12,6 +12,8 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace {
@@ -32,6 +34,11 @@ bool has_avx512_bf16() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
 }
+#elif defined(__aarch64__) && defined(__linux__)
+bool has_neon_bf16() {
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers lack
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+}
 #endif
 
 // The sets that were built and that the processor has, best first.
@@ -43,10 +50,14 @@ class UsableSets {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    const bool amx = avx512 && has_amx_bf16() && has_avx512_bf16();
+    const bool avx512_bf16 = avx512 && has_avx512_bf16();
+    const bool amx = avx512_bf16 && has_amx_bf16();
     if (amx && mindcv::is_built("amx") && may_use_tiles()) add("amx");
+    if (avx512_bf16 && mindcv::is_built("avx512_bf16")) add("avx512_bf16");
     if (avx512 && mindcv::is_built("avx512")) add("avx512");
     if (avx2 && mindcv::is_built("avx2")) add("avx2");
+#elif defined(__aarch64__) && defined(__linux__)
+    if (has_neon_bf16() && mindcv::is_built("neon_bf16")) add("neon_bf16");
 #endif
     add("generic");
     const char* wanted = getenv("MINDCV_KERNELS_ISA");
@@ -68,7 +79,7 @@ class UsableSets {
     sets_[count_++] = name;
   }
 
-  const char* sets_[5] = {};  // the last one stays null
+  const char* sets_[6] = {};  // the last one stays null
   char names_[64] = "";
   int count_ = 0, chosen_ = 0;
 };

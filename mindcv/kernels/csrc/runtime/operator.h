@@ -63,7 +63,8 @@ class Arguments {
 
 // MINDCV_OPERATOR(name, signature, function) registers function(const Arguments&). A fourth argument is the function
 // that gives the number of floats of a packed weight [n, k], for signatures with `packed` or `packed_patch`.
-#define MINDCV_OPERATOR(name, ...)                               \
+// MINDCV_BF16_OPERATOR does the same for an operator that multiplies bfloat16.
+#define MINDCV_BF16_OPERATOR(name, ...)                          \
   namespace mindcv {                                             \
   namespace MINDCV_ISA {                                         \
   namespace {                                                    \
@@ -72,3 +73,11 @@ class Arguments {
   }                                                              \
   }                                                              \
   MINDCV_C_FUNCTION(name)
+
+// A set that only adds products of bfloat16 to another set has no other operators: they run on the other set, with its
+// bits. See decision 0092.
+#if defined(MINDCV_ONLY_BF16)
+#define MINDCV_OPERATOR(...)
+#else
+#define MINDCV_OPERATOR(...) MINDCV_BF16_OPERATOR(__VA_ARGS__)
+#endif

@@ -77,6 +77,9 @@ MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
   }
 }
 
+#define MINDCV_HAS_BF16_PAIRS 0
+#define MINDCV_HAS_BF16_BLOCKS 0
+
 constexpr bool kHasByteConversion = true;
 
 MINDCV_INLINE Int load_u8(const uint8_t* p) {

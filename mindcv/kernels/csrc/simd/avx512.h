@@ -82,6 +82,52 @@ MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
   memcpy(r, words, sizeof(r));
 }
 
+#if defined(__AVX512BF16__)
+#define MINDCV_HAS_BF16_PAIRS 1
+
+struct Bf16 {
+  uint16_t bits;
+};
+
+MINDCV_INLINE __mmask16 first_lanes(int64_t count) { return (__mmask16)((1u << count) - 1); }
+
+MINDCV_INLINE Vec widened(__m256i halves) { return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16); }
+
+MINDCV_INLINE Vec load(const Bf16* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+
+MINDCV_INLINE Vec load_part(const Bf16* p, int64_t count) {
+  return count >= kWidth ? load(p) : widened(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+
+MINDCV_INLINE void store(Bf16* p, Vec v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+
+MINDCV_INLINE void store_part(Bf16* p, Vec v, int64_t count) {
+  if (count >= kWidth) {
+    store(p, v);
+  } else {
+    _mm256_mask_storeu_epi16(p, first_lanes(count), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+  }
+}
+
+MINDCV_INLINE void store_pairs(Bf16* p, Vec even, Vec odd) {
+  const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i order = _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(16)), 16));
+  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, halves));
+}
+
+MINDCV_INLINE Vec add_pair_products(Vec sums, const Bf16* pair, Vec pairs) {
+  int32_t word;
+  memcpy(&word, pair, sizeof(word));
+  return (Vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)pairs, (__m512bh)_mm512_set1_epi32(word));
+}
+#else
+#define MINDCV_HAS_BF16_PAIRS 0
+#endif
+#define MINDCV_HAS_BF16_BLOCKS 0
+
 constexpr bool kHasByteConversion = true;
 
 MINDCV_INLINE Int load_u8(const uint8_t* p) {

@@ -77,6 +77,48 @@ MINDCV_INLINE void transpose(Vec (&r)[kWidth]) {
   }
 }
 
+#define MINDCV_HAS_BF16_PAIRS 0
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define MINDCV_HAS_BF16_BLOCKS 1
+
+struct Bf16 {
+  uint16_t bits;
+};
+
+MINDCV_INLINE Vec load(const Bf16* p) { return (Vec)vshlq_n_u32(vmovl_u16(vld1_u16(&p->bits)), 16); }
+
+MINDCV_INLINE void store(Bf16* p, Vec v) { vst1_u16(&p->bits, vreinterpret_u16_bf16(vcvt_bf16_f32((float32x4_t)v))); }
+
+MINDCV_INLINE Vec load_part(const Bf16* p, int64_t count) {
+  if (count >= kWidth) return load(p);
+  Bf16 values[kWidth] = {};
+  memcpy(values, p, static_cast<size_t>(count) * sizeof(Bf16));
+  return load(values);
+}
+
+MINDCV_INLINE void store_part(Bf16* p, Vec v, int64_t count) {
+  Bf16 values[kWidth];
+  store(values, v);
+  memcpy(p, values, static_cast<size_t>(min(count, kWidth)) * sizeof(Bf16));
+}
+
+typedef bfloat16x8_t Block;
+
+MINDCV_INLINE Block load_block(const Bf16* p) { return vreinterpretq_bf16_u16(vld1q_u16(&p->bits)); }
+
+MINDCV_INLINE Vec add_block_products(Vec sums, Block rows, Block columns) {
+  return (Vec)vbfmmlaq_f32((float32x4_t)sums, rows, columns);
+}
+
+MINDCV_INLINE void exchange_halves(Vec& a, Vec& b) {
+  const float32x4_t first = (float32x4_t)a, second = (float32x4_t)b;
+  a = (Vec)vcombine_f32(vget_low_f32(first), vget_low_f32(second));
+  b = (Vec)vcombine_f32(vget_high_f32(first), vget_high_f32(second));
+}
+#else
+#define MINDCV_HAS_BF16_BLOCKS 0
+#endif
+
 // GCC's __builtin_convertvector takes a vector of bytes apart, byte by byte, so aarch64 has its own instructions here.
 #if defined(__aarch64__)
 constexpr bool kHasByteConversion = true;

@@ -13,6 +13,18 @@
 //   ldexp_or_zero(p, n, v) p * 2^n for whole n, or 0 where v is below -87; NaN stays NaN
 //   transpose              a square of kWidth x kWidth values
 //
+// for products of bfloat16, where MINDCV_HAS_BF16_PAIRS (AVX512_BF16) or MINDCV_HAS_BF16_BLOCKS (aarch64) is 1:
+//
+//   Bf16                   a bfloat16 in memory, with load, store and their forms for parts; store rounds to the
+//                          nearest (ties to even)
+//
+//   store_pairs            kWidth pairs, with the first value of each in one vector and the second in the other
+//   add_pair_products      adds to each sum the two products of its own pair with the pair in memory
+//
+//   Block, load_block      eight values: four of each of two rows or columns
+//   add_block_products     adds the products of two rows and two columns to their sums [2][2]
+//   exchange_halves(a, b)  the second half of a and the first half of b change places
+//
 // and for the image kernels:
 //
 //   load_u8, store_u8      kWidth bytes to and from int32; store_u8 clamps to 0..255
@@ -66,25 +78,25 @@ MINDCV_INLINE Vecs<N> make_vecs(F&& make) {
   return result;
 }
 
-template <int N>
-MINDCV_INLINE Vecs<N> load_vecs(const float* p) {
+template <int N, class Value>
+MINDCV_INLINE Vecs<N> load_vecs(const Value* p) {
   return make_vecs<N>([&](int i) __attribute__((always_inline)) { return load(p + i * kWidth); });
 }
 
 // Columns that for_each_columns gives, of which `count` exist; the others become 0.
-template <int N>
-MINDCV_INLINE Vecs<N> load_vecs(const float* p, int64_t count) {
+template <int N, class Value>
+MINDCV_INLINE Vecs<N> load_vecs(const Value* p, int64_t count) {
   if (N > 1) return load_vecs<N>(p);
   return {{load_part(p, count)}};
 }
 
-template <int N>
-MINDCV_INLINE void store_vecs(float* p, const Vecs<N>& a) {
+template <int N, class Value>
+MINDCV_INLINE void store_vecs(Value* p, const Vecs<N>& a) {
   for (int i = 0; i < N; ++i) store(p + i * kWidth, a.v[i]);
 }
 
-template <int N>
-MINDCV_INLINE void store_vecs(float* p, const Vecs<N>& a, int64_t count) {
+template <int N, class Value>
+MINDCV_INLINE void store_vecs(Value* p, const Vecs<N>& a, int64_t count) {
   if (N > 1) {
     store_vecs(p, a);
   } else {
