@@ -145,8 +145,7 @@ class Trainer:
         self._since = time.perf_counter()
         with closing(loader.batches(progress.epoch - 1, progress.step * self.accumulation)) as batches:
             for number in range(progress.step, progress.steps_per_epoch):
-                last_started = progress.global_step + len(self._losses)
-                if any(callback.reads_weights(last_started) for callback in callbacks):
+                if self._must_finish_first(progress.global_step + len(self._losses), callbacks):
                     self._finish_steps(finish_step)
                 left = num_batches - number * self.accumulation
                 try:
@@ -162,6 +161,16 @@ class Trainer:
                 if not self.runs_ahead:
                     self._finish_steps(finish_step)
             self._finish_steps(finish_step)
+
+    def _must_finish_first(self, last_started: int, callbacks: Sequence[Callback]) -> bool:
+        """Return whether the steps that were started must be finished before the next batch is fetched.
+
+        Processes have different callbacks, but must wait for each other in the same order. So they always finish all
+        steps after they have fetched a batch, or before they accumulate the gradients of a part.
+        """
+        if self.group.size > 1:
+            return self.accumulation > 1
+        return any(callback.reads_weights(last_started) for callback in callbacks)
 
     def _last_part(self, batches: Iterator[Batch], count: int) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of the next `count` batches except the last one, which is returned."""

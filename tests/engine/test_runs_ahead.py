@@ -158,6 +158,30 @@ def test_trainer_prepares_a_batch_while_several_processes_run_a_step(monkeypatch
     assert started == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_processes_with_different_callbacks_wait_for_each_other_in_the_same_order(monkeypatch, accumulation):
+    """Rank 0 has callbacks that read the weights, and the other ranks have none."""
+    asked = {}
+
+    def sum_integers(group, values):
+        asked.setdefault(group.rank, []).append(len(values))
+        return values
+
+    monkeypatch.setattr(Group, "sum_integers", sum_integers)
+    for rank, waits in ((0, (1, 2)), (1, ())):
+        options = {"interruption": Interruption(), "accumulation": accumulation}
+        _, started, _ = run(group=Group(rank, 2), waits=waits, **options)
+        assert started == [1, 2, 3, 4][: 4 // accumulation]
+    assert asked[0] == asked[1]
+
+
+def test_trainer_accumulates_no_part_before_a_callback_has_read_the_weights(monkeypatch):
+    monkeypatch.setattr(Group, "sum_integers", lambda group, values: values)
+    for group, waits in ((Group(0, 2), ()), (Group(), (1,))):
+        events, _, _ = run(group=group, waits=waits, accumulation=2)
+        assert events.index("end 1") < [i for i, event in enumerate(events) if event == "part"][1]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("runs_ahead", [False, True])
 def test_trainer_stops_and_saves_nothing_after_a_loss_that_is_not_finite(bad, runs_ahead):
