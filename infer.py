@@ -25,13 +25,11 @@ from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_classes import names_of_classes
 from mindcv.recipe_classifier import open_classifier
 from mindcv.utils.cli import run_script
-from mindcv.utils.files import ensure_writable
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 
 def main() -> None:
     config = read_config(InferConfig)
-    ensure_writable(config.results_file, config.picture, config.explain_picture if config.explain else "")
     found = find_images(config.image_path)
     set_pixel_limit(config.max_image_pixels)
     unreadable = UnreadableImages(len(found), config.skip_corrupt)
@@ -53,6 +51,7 @@ def main() -> None:
     if config.picture:
         truth = {path: class_names[label] for path, label in classes_of_folders(paths, class_names).items()}
         draw_predictions(first, config.picture, num_images, truth)
+        logger.info("saved %s: predictions of %s", config.picture, counted(len(first[:MAX_DRAWN]), "image"))
     if config.explain:
         explain(config, opened.network, first[: config.explain_images], transform, num_images)
     unreadable.check()
@@ -92,7 +91,7 @@ def explain(
         predictions, heat_maps, transform, config.mean, config.std, config.batch_size, config.explain_picture
     )
     more = f"; --explain_images draws more of the {num_images} images" if len(predictions) < num_images else ""
-    logger.info("saved %s: heat maps of %d images%s", config.explain_picture, len(predictions), more)
+    logger.info("saved %s: heat maps of %s%s", config.explain_picture, counted(len(predictions), "image"), more)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from mindcv.utils.cli import show_and_stop
 from mindcv.utils.device import returns_early, set_device, set_mode
 from mindcv.utils.distributed import Group, is_first_process
 from mindcv.utils.errors import UserError, nearest, unknown_name
+from mindcv.utils.files import file_problem, folder_problem
 from mindcv.utils.logger import logger
 
 __all__ = [
@@ -77,11 +78,11 @@ def parse_command_line(config_class: type[_Config]) -> _Config:
     """Return the configuration of the command line of this process.
 
     Raises:
-        ConfigError: as `parse_args`; unknown models and wrong augmentation policies are among the problems it tells.
+        ConfigError: as `parse_args`; unknown models, wrong augmentation policies and outputs that cannot be written are
+            among the problems it tells.
     """
-    config = parse_args(
-        config_class=config_class, checks=[_unknown_models, _wrong_policy, _wrong_data_dir, _no_tensorboard]
-    )
+    checks = [_unknown_models, _wrong_policy, _wrong_data_dir, _no_tensorboard, _unwritable_outputs]
+    config = parse_args(config_class=config_class, checks=checks)
     tell_warnings(config)
     return config
 
@@ -116,6 +117,19 @@ def _no_tensorboard(config: RunConfig) -> list[str]:
     except UserError as error:
         return [f"tensorboard: {error}"]
     return []
+
+
+def _unwritable_outputs(config: RunConfig) -> list[str]:
+    if config.print_config or config.print_param_groups:
+        return []
+    unused = () if config.as_dict().get("explain") else ("explain_picture",)
+    paths = {name: getattr(config, name) for name in config.outputs if name not in unused and getattr(config, name)}
+    problems, others = [], []
+    for name, path in paths.items():
+        problem = folder_problem(path) if name.endswith("_dir") else file_problem(path, others)
+        problems += [f"{name}: {problem}"] if problem else []
+        others.append(path)
+    return problems
 
 
 def _wrong_data_dir(config: RunConfig) -> list[str]:

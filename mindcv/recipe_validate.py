@@ -25,7 +25,8 @@ from mindcv.recipe_probe import build_feature_network, build_probe_loaders, run_
 from mindcv.recipe_weights import open_backbone_weights
 from mindcv.utils.distributed import Group, join_group
 from mindcv.utils.errors import UserError
-from mindcv.utils.files import atomic_write_text, ensure_writable
+from mindcv.utils.files import atomic_write_text
+from mindcv.utils.logger import counted, logger
 
 __all__ = [
     "Measured",
@@ -66,15 +67,13 @@ class Measured:
 
 
 def prepare_results(config: ValidateConfig) -> None:
-    """Check before any work that the results can be written.
+    """Check before any work that the results can be drawn.
 
     Raises:
-        UserError: a file cannot be written, or matplotlib is missing.
+        UserError: matplotlib is missing.
     """
     if config.confusion_matrix or config.reliability_plot:
         require_matplotlib()
-    pictures = (config.confusion_matrix, config.reliability_plot, config.confused_pairs)
-    ensure_writable(config.results_json, config.per_class_csv, *pictures)
 
 
 @dataclass(frozen=True)
@@ -228,18 +227,29 @@ def describe_evaluation(config: ValidationConfig, result: Evaluation, images: Va
 
 
 def write_results(measured: Measured) -> None:
-    """Write the files that the configuration names."""
+    """Write the files that the configuration names. The log names each of them."""
     config, confusion, class_names = measured.config, measured.counts.confusion, measured.class_names
+    num_classes = counted(len(class_names), "class")
     if config.results_json:
         result_of = {"model": config.model, "ckpt_path": config.ckpt_path, **measured.metrics}
         atomic_write_text(config.results_json, json.dumps(result_of, indent=2) + "\n")
+        _tell_saved(config.results_json, "the metrics")
     if config.per_class_csv:
         atomic_write_text(config.per_class_csv, per_class_table(confusion, class_names))
+        _tell_saved(config.per_class_csv, f"accuracy of {num_classes}")
     if config.confusion_matrix:
         draw_confusion_matrix(confusion, list(class_names.values()), config.confusion_matrix)
+        _tell_saved(config.confusion_matrix, f"confusion matrix of {num_classes}")
     if config.reliability_plot:
         draw_reliability(measured.evaluation.calibration, config.reliability_plot)
+        _tell_saved(config.reliability_plot, "reliability plot")
     if config.confused_pairs:
         names = list(class_names.values())
         predictions = measured.evaluation.predictions
-        draw_confused_pairs(predictions, confusion, names, measured.read_image, config.confused_pairs)
+        num_pairs = draw_confused_pairs(predictions, confusion, names, measured.read_image, config.confused_pairs)
+        if num_pairs:  # else the log says already that there is nothing to draw
+            _tell_saved(config.confused_pairs, counted(num_pairs, "confused pair"))
+
+
+def _tell_saved(path: str, content: str) -> None:
+    logger.info("saved %s: %s", path, content)

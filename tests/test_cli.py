@@ -492,8 +492,8 @@ CASES = {
         ["convnext_atto-2_3.ckpt' (layout: mindcv) does not fit the model", "24 missing", "12 unexpected"],
     ),
     "save folder below a file": (
-        *(wrong_yaml, "train", [*TRAIN, "--ckpt_save_dir", "wrong.yaml/ckpt"], 1),
-        ["cannot write to folder 'wrong.yaml/ckpt': Not a directory"],
+        *(wrong_yaml, "train", [*TRAIN, "--ckpt_save_dir", "wrong.yaml/ckpt"], 2),
+        ["ckpt_save_dir: cannot write to folder 'wrong.yaml/ckpt': '", "wrong.yaml' is a file, and a folder is"],
     ),
     "folder of another run": (
         *(held_folder, "train", TRAIN, 1),
@@ -554,8 +554,8 @@ CASES = {
         ["confusion_matrix: must end in .png"],
     ),
     "results in the place of a folder": (
-        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--results_json", "val"], 1),
-        ["cannot write to 'val': it is a folder"],
+        *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--results_json", "val"], 2),
+        ["results_json: cannot write to 'val': it is a folder"],
     ),
     "inference as another number of classes": (
         *(other_software, "infer", ["--ckpt_path", "other.ckpt", "--image_path", "val", "--model", "convnext_atto"]),

@@ -150,6 +150,17 @@ def test_analyze_compares_two_networks_on_the_images_that_can_be_read(images, cl
     assert len(list(Path("out").iterdir())) == 5
 
 
+def test_analyze_of_images_that_cannot_be_read_leaves_no_folder(images, classifier, run):
+    Image.new("L", (40, 40)).save(images / "grey.png")
+    for path in images.glob("*/*.png"):
+        path.write_text("no image")
+    for where in (images / "red", images / "gone"):
+        status, _, err = run(
+            "tools/analyze.py", "--ckpt_path", classifier, "--image_path", where, "--output_dir", "out"
+        )
+        assert status == 1 and not Path("out").exists(), err
+
+
 def test_analyze_takes_max_images_evenly_and_draws_what_it_is_asked_to(images, classifier, run):
     where = ["--ckpt_path", classifier, "--image_path", images, "--output_dir", "out", "--max_images", "3"]
     status, _, err = run("tools/analyze.py", *where, "--num_drawn", "0")

@@ -1,5 +1,6 @@
 """Tests of the steps that all scripts take before they build anything."""
 
+import os
 import runpy
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv.config import TrainConfig, ValidateConfig, parse_args
+from mindcv.config import AnalyzeConfig, InferConfig, TrainConfig, ValidateConfig, parse_args
 from mindcv.convert import CheckpointContents
 from mindcv.models import create_model
-from mindcv.recipe import prepare_device
+from mindcv.recipe import parse_command_line, prepare_device
 from mindcv.recipe_weights import build_model, check_weights, open_weights
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import ConfigError, UserError
 
 TRAIN = ["--model", "convnext_atto", "--mode", "1"]
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,56 @@ def test_open_weights_downloads_published_weights_when_they_are_read(monkeypatch
     read_weights()
     (name,) = downloaded
     assert name.startswith("convnext_tiny.")
+
+
+@pytest.mark.parametrize(
+    ("config_class", "argv", "expected"),
+    [
+        (
+            ValidateConfig,
+            *(["--reliability_plot", "file/z.png", "--results_json", "folder.onnx", "--per_class_csv", "a.csv"],),
+            [
+                "results_json: cannot write to 'folder.onnx': it is a folder",
+                "reliability_plot: cannot write to folder '{here}/file': '{here}/file' is a file, and a",
+            ],
+        ),
+        (
+            InferConfig,
+            *(["--picture", "file/x.png", "--results_file", "r.xls", "--explain_picture", "k.txt", "--explain"],),
+            [
+                "results_file: its name must end in .csv or .json",
+                "explain_picture: must end in .png",
+                "picture: cannot write to folder '{here}/file': '{here}/file' is a file, and a folder is expected",
+            ],
+        ),
+        (
+            InferConfig,
+            *(["--results_file", "a/r.csv", "--picture", "./a/../a/r.csv", "--explain_stage", "0", "--explain"],),
+            ["picture: must end in .png", "picture: './a/../a/r.csv' is given for two results"],
+        ),
+        (
+            AnalyzeConfig,
+            *(["--output_dir", "file", "--lr", "1"],),
+            ["--lr: ", "output_dir: cannot write to folder 'file': 'file' is a file, and a folder is expected"],
+        ),
+    ],
+)
+def test_parse_command_line_reports_outputs_with_all_other_wrong_options(
+    monkeypatch, tmp_path, config_class, argv, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.onnx").mkdir()
+    argv = [*argv, "eigencam"] if argv[-1] == "--explain" else argv
+    images = [] if config_class is ValidateConfig else ["--image_path", "."]
+    monkeypatch.setattr("sys.argv", ["a script", *PUBLISHED, *images, *argv])
+    with pytest.raises(ConfigError) as raised:
+        parse_command_line(config_class)
+    problems = raised.value.problems
+    assert len(problems) == len(expected)
+    for problem, start in zip(problems, expected):
+        assert problem.startswith(start.format(here=tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx"], "nothing is created"
 
 
 @pytest.mark.parametrize(

@@ -208,8 +208,8 @@ def test_folder_that_cannot_be_written_is_told_before_the_weights_are_read(run, 
     monkeypatch.setattr("mindcv.recipe_weights.open_checkpoint", None)
     (tmp_path / "file").write_text("")
     status, _, err = run("--ckpt_path", checkpoint, "--dst", tmp_path / "file" / "a.onnx")
-    told = f"error: cannot write to folder '{tmp_path / 'file'}': '{tmp_path / 'file'}' is a file, and a folder is"
-    assert status == 1 and err.count(told) == 1
+    told = f"error: dst: cannot write to folder '{tmp_path / 'file'}': '{tmp_path / 'file'}' is a file, and a folder is"
+    assert status == 2 and err.count(told) == 1
 
 
 @pytest.mark.slow

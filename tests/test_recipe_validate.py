@@ -127,6 +127,7 @@ def test_validate_measures_real_labels_and_draws_confused_pairs(images, checkpoi
     found = json.loads((tmp_path / "r.json").read_text())
     assert (found["num_real_images"], found["num_real_top_1"], found["real_top_1"]) == (10, 9, 0.9)
     assert ", ReaL_Accuracy: 0.9000 of 10 images" in out
+    assert f"saved {tmp_path / 'r.json'}: the metrics\n" in err and f"saved {tmp_path / 'p.png'}: " in err
     with Image.open(tmp_path / "p.png") as picture:
         num_pairs = len({(label, guess) for label, guess in zip(labels, predicted) if label != guess})
         assert picture.height == num_pairs * (112 + 56) + 8

@@ -11,6 +11,7 @@ accepted.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import own_mindcv  # noqa: F401
 
@@ -26,13 +27,12 @@ from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_analysis import analyse_weights, evenly_spaced, weights_to_analyse
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import DataError
-from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.logger import counted
 
 
 def main() -> None:
     config = read_config(AnalyzeConfig)
     require_matplotlib()
-    folder = ensure_writable_dir(config.output_dir)
     found = images_in_folder(config.image_path)
     found = evenly_spaced(found, config.max_images or len(found))
     set_pixel_limit(config.max_image_pixels)
@@ -48,6 +48,7 @@ def main() -> None:
         configs[number], analysis = analyse_weights(own, paths, on_unreadable, usual_model=configs[0].model)
         paths = [paths[index] for index in analysis.kept]
         analyses.append(analysis)
+    folder = Path(config.output_dir)  # nothing is written to it if the images or the weights cannot be read
     write_distances(analyses, folder / "cosine_distance.csv")
     draw_distances(analyses, folder / "cosine_distance.png")
     if config.num_drawn:
@@ -59,10 +60,9 @@ def main() -> None:
     write_embeddings(embeddings, files, labels, class_names, folder / "embedding.csv")
     draw_embeddings(embeddings, labels, class_names, folder / "embedding.png")
     for analysis in analyses:
-        lowest = min(analysis.layers, key=lambda layer: layer.hidden)
+        lowest, images = min(analysis.layers, key=lambda layer: layer.hidden), counted(len(paths), "image")
         print(
-            f"{analysis.name}: {len(paths)} images, lowest cosine distance of a hidden layer {lowest.hidden:.4f} "
-            f"({lowest.layer})"
+            f"{analysis.name}: {images}, lowest cosine distance of a hidden layer {lowest.hidden:.4f} ({lowest.layer})"
         )
     saved = ["cosine_distance.csv", "cosine_distance.png", "embedding.csv", "embedding.png"]
     saved += ["feature_maps.png"] if config.num_drawn else []

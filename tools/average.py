@@ -14,12 +14,10 @@ from mindcv.config import AverageConfig
 from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_average import average_checkpoints
 from mindcv.utils.cli import run_script
-from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
     config = read_config(AverageConfig)
-    ensure_writable(config.dst)
     prepare_device(config)
     print("\n".join(average_checkpoints(config)))
 

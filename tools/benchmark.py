@@ -17,7 +17,6 @@ from benchmarks.report import as_report, contender_table, lock_table, machine_li
 from benchmarks.suite import run_suite
 
 from mindcv.utils.cli import run_script
-from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
@@ -25,7 +24,6 @@ def main() -> None:
     if config.suite:
         run_suite(config)
         return
-    ensure_writable(config.json)
     check_packages(config)
     report = as_report(config, measure(config))
     if config.json:

@@ -26,7 +26,7 @@ from mindcv.recipe_export import (
 )
 from mindcv.utils.cli import run_script
 from mindcv.utils.device import set_device, set_mode
-from mindcv.utils.files import atomic_files, ensure_writable
+from mindcv.utils.files import atomic_files
 
 
 def main() -> None:
@@ -34,7 +34,6 @@ def main() -> None:
     set_device(config.device_target)
     set_mode(ms.PYNATIVE_MODE)
     check_export_format(config)
-    ensure_writable(config.dst)
     set_pixel_limit(config.max_image_pixels)
     found_images = find_images(config.image_path) if config.image_path else []
     unreadable = UnreadableImages(len(found_images), config.skip_corrupt)

@@ -23,23 +23,24 @@ from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_probe import build_feature_network
 from mindcv.recipe_weights import open_backbone_weights
 from mindcv.utils.cli import run_script
-from mindcv.utils.files import ensure_writable
+from mindcv.utils.files import ensure_writable_dir
+from mindcv.utils.logger import counted
 
 
 def main() -> None:
     config = read_config(ExtractConfig)
-    ensure_writable(config.output)
-    found = images_in_folder(config.image_path)
+    in_folder = images_in_folder(config.image_path)
     set_pixel_limit(config.max_image_pixels)
-    unreadable = UnreadableImages(len(found), config.skip_corrupt)
-    paths = unreadable.leave_out(found)
+    unreadable = UnreadableImages(len(in_folder), config.skip_corrupt)
+    paths = unreadable.leave_out(in_folder)
     prepare_device(config)
     config, _, read_weights = open_backbone_weights(config)
 
     network = build_feature_network(config, read_weights)
     transform = Compose(create_transforms(**config.subset(*PREPROCESSING)))
     # The output needs as much room on the same disk.
-    rows = FeatureRows(network.num_features, os.path.dirname(os.path.realpath(config.output)))
+    folder = ensure_writable_dir(os.path.dirname(os.path.realpath(config.output)))
+    rows = FeatureRows(network.num_features, folder)
     say_compiling("the network")
     kept = extract_from_files(network, paths, transform, config.batch_size, rows, unreadable.add)
     if kept:
@@ -48,7 +49,8 @@ def main() -> None:
         weights = os.path.basename(config.ckpt_path) or config.model
         metadata = {"model": config.model, "weights": weights, **config.subset(*PREPROCESSING)}
         write_features(config.output, rows, labels, files, class_names, metadata)
-        print(f"{config.output}: {len(files)} images, {rows.num_features} features, {len(class_names)} classes")
+        found = f"{counted(len(files), 'image')}, {rows.num_features} features, {counted(len(class_names), 'class')}"
+        print(f"{config.output}: {found}")
     unreadable.check()
 
 

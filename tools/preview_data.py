@@ -24,7 +24,8 @@ from mindcv.engine.fonts import TextPainter, printable
 from mindcv.recipe import build_training_loader, read_config
 from mindcv.utils.cli import run_script
 from mindcv.utils.distributed import Group
-from mindcv.utils.files import atomic_path, ensure_writable
+from mindcv.utils.files import atomic_path
+from mindcv.utils.logger import counted
 
 _preview = partial(option, group="Preview")
 
@@ -41,6 +42,7 @@ class PreviewConfig(TrainConfig):
     num_images: int = _preview(32, "number of images to draw; an epoch with fewer images is drawn whole", low=1)
     epoch: int = _preview(0, "epoch whose first images are drawn, counted from 0", low=0)
     required: ClassVar[Mapping[str, str]] = {"picture": "required"}
+    outputs: ClassVar[Sequence[str]] = ("picture",)
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ class Sample:
 
 def main() -> None:
     config = read_config(PreviewConfig)
-    ensure_writable(config.picture)
     dataset, loader = build_training_loader(config, Group())
     samples = read_samples(loader, config.epoch, dataset.class_names, config.mean, config.std)
     sheet, number = draw_sheet(list(islice(samples, config.num_images)))
     with atomic_path(config.picture) as side:
         sheet.save(side)
-    print(f"{config.picture}: {number} images of epoch {config.epoch}, {sheet.width} x {sheet.height} pixels")
+    print(
+        f"{config.picture}: {counted(number, 'image')} of epoch {config.epoch}, {sheet.width} x {sheet.height} pixels"
+    )
 
 
 def read_samples(

@@ -22,7 +22,7 @@ from mindcv.engine.run_folder import REPORT, newest_checkpoint
 from mindcv.models.pretrained import split_tag
 from mindcv.recipe import prepare_device, show_if_asked, tell_warnings
 from mindcv.recipe_validate import measure_predictions
-from mindcv.report import ExampleCollector, RunFiles, Validated, read_run, report_page
+from mindcv.report import ExampleCollector, RunFiles, Validated, read_run, report_page, shown_size
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import ConfigError
 from mindcv.utils.files import atomic_write_text, ensure_writable
@@ -50,9 +50,9 @@ def main() -> None:
     ensure_writable(output)
     validated = validate(run, folder, ["--data_dir", args.data_dir, *words]) if args.data_dir else None
     atomic_write_text(output, report_page(run, validated))
-    size = os.path.getsize(output) / 1e6
+    size = shown_size(os.path.getsize(output))
     predictions = "with predictions" if validated else "without predictions"
-    print(f"{output}: {counted(len(run.rows), 'epoch')}, {predictions}, {size:.1f} MB")
+    print(f"{output}: {counted(len(run.rows), 'epoch')}, {predictions}, {size}")
 
 
 def read_args() -> tuple[argparse.Namespace, list[str]]:

@@ -16,12 +16,10 @@ from mindcv.recipe import prepare_device, read_config
 from mindcv.recipe_validate_all import validate_all
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
-from mindcv.utils.files import ensure_writable
 
 
 def main() -> None:
     config = read_config(ValidateAllConfig)
-    ensure_writable(config.results_csv)
     prepare_device(config)
     rows = []
     for row in validate_all(config):

@@ -221,8 +221,8 @@ class RunConfig:
         [123.675, 116.28, 103.53], "mean that is subtracted from each channel, on the scale from 0 to 255",
         low=0, high=255)
     std: list[float] = _prepare(
-        [58.395, 57.120000000000005, 57.375],
-        "standard deviation that each channel is divided by, on the scale from 0 to 255", above=0)
+        [58.395, 57.12, 57.375], "standard deviation that each channel is divided by, on the scale from 0 to 255",
+        above=0)
 
     scale: tuple[float, float] = _augment(
         (0.08, 1.0), "scale of the random crop: smallest and largest area, as a share of the image", above=0,
@@ -423,6 +423,8 @@ class RunConfig:
     warnings: Sequence[str] = field(default=(), repr=False, compare=False)
     required: ClassVar[Mapping[str, str]] = {"model": "required"}  # required option -> words for `--help`
     ways_out: ClassVar[Mapping[str, str]] = {}  # how to give a required option, where a script differs from others
+    # Options that name what the run writes: a folder if the name ends in _dir, and a file otherwise.
+    outputs: ClassVar[Sequence[str]] = ()
     script: ClassVar[str] = ""  # The script whose options are accepted; empty for all scripts.
 
     def missing(self) -> list[str]:

@@ -53,6 +53,7 @@ class TrainConfig(RunConfig):
     With resume, options that you leave out have the values of the interrupted run.
     """
 
+    outputs: ClassVar[Sequence[str]] = ("ckpt_save_dir", "compile_cache_dir")
     script: ClassVar[str] = "train.py"
 
     def missing(self) -> list[str]:
@@ -130,6 +131,9 @@ class ValidateConfig(ValidationConfig):
         choices=PROBES)
     probe_k: int = _probe(20, "number k of the nearest training images that vote in the probe knn", low=1)
     # fmt: on
+    outputs: ClassVar[Sequence[str]] = (
+        *("results_json", "per_class_csv", "confusion_matrix", "reliability_plot", "confused_pairs"),
+    )
     script: ClassVar[str] = "validate.py"
 
 
@@ -157,6 +161,7 @@ class ValidateAllConfig(ValidationConfig):
         choices=("none", "failed", "all"))
     # fmt: on
     required: ClassVar[Mapping[str, str]] = {"results_csv": "required"}
+    outputs: ClassVar[Sequence[str]] = ("results_csv",)
     script: ClassVar[str] = "tools/validate_all.py"
 
     def missing(self) -> list[str]:
@@ -184,6 +189,7 @@ class AverageConfig(ValidationConfig):
     # fmt: on
     required: ClassVar[Mapping[str, str]] = {"checkpoints": "required", "dst": "required"}
     ways_out: ClassVar[Mapping[str, str]] = {"dst": "give the file to write, for example --dst mean.ckpt"}
+    outputs: ClassVar[Sequence[str]] = ("dst",)
     script: ClassVar[str] = "tools/average.py"
 
 
@@ -218,6 +224,7 @@ class InferConfig(_WeightsConfig):
         choices=(0, 1, 2, 3),
     )
     required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path")
+    outputs: ClassVar[Sequence[str]] = ("results_file", "picture", "explain_picture")
     script: ClassVar[str] = "infer.py"
 
 
@@ -239,6 +246,7 @@ class ExtractConfig(_WeightsConfig):
     output: str = _extract("", "output file for the features of the images; its name ends in .npz or .safetensors")
     required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output")
     ways_out: ClassVar[Mapping[str, str]] = _ONE_FOLDER
+    outputs: ClassVar[Sequence[str]] = ("output",)
     script: ClassVar[str] = "tools/extract_features.py"
 
 
@@ -265,6 +273,7 @@ class AnalyzeConfig(_WeightsConfig):
     # fmt: on
     required: ClassVar[Mapping[str, str]] = _required_with_weights("image_path", "output_dir")
     ways_out: ClassVar[Mapping[str, str]] = _ONE_FOLDER
+    outputs: ClassVar[Sequence[str]] = ("output_dir",)
     script: ClassVar[str] = "tools/analyze.py"
 
 
@@ -303,6 +312,7 @@ class ExportConfig(_WeightsConfig):
     # fmt: on
     required: ClassVar[Mapping[str, str]] = _required_with_weights("dst")
     ways_out: ClassVar[Mapping[str, str]] = {"dst": "give the file to write, for example --dst model.onnx"}
+    outputs: ClassVar[Sequence[str]] = ("dst",)
     script: ClassVar[str] = "tools/export.py"
 
 
@@ -327,6 +337,7 @@ class PretrainConfig(RunConfig):
     picture_interval: int = _mask(
         "number of epochs between two pictures of reconstructed images; 0 means no pictures", 10, low=0)
     # fmt: on
+    outputs: ClassVar[Sequence[str]] = ("ckpt_save_dir", "compile_cache_dir")
     script: ClassVar[str] = "pretrain.py"
 
     def missing(self) -> list[str]:

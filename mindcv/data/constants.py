@@ -20,9 +20,10 @@ __all__ = [
 
 DEFAULT_CROP_PCT = 0.875
 
-# Values for red, green and blue, in the units of pixel values (0..255).
-IMAGENET_DEFAULT_MEAN = [0.485 * 255, 0.456 * 255, 0.406 * 255]
-IMAGENET_DEFAULT_STD = [0.229 * 255, 0.224 * 255, 0.225 * 255]
+# Values for red, green and blue, in the units of pixel values (0..255): 255 times 0.485, 0.456 and 0.406, and 255 times
+# 0.229, 0.224 and 0.225. A product such as 0.224 * 255 would be shown as 57.120000000000005.
+IMAGENET_DEFAULT_MEAN = [123.675, 116.28, 103.53]
+IMAGENET_DEFAULT_STD = [58.395, 57.12, 57.375]
 IMAGENET_INCEPTION_MEAN = [0.5 * 255] * 3
 IMAGENET_INCEPTION_STD = [0.5 * 255] * 3
 

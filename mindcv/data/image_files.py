@@ -15,6 +15,7 @@ from mindcv.utils.logger import logger
 __all__ = ["IMAGE_SUFFIXES", "FoundFiles", "find_images", "images_in_folder", "sub_folders", "walk_images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+_SUFFIX_WORDS = " ".join(IMAGE_SUFFIXES)
 _ENCODED_SUFFIXES = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
 
 _FileId = tuple[int, int]  # device and inode, which identify a folder under each of its names
@@ -69,9 +70,17 @@ def find_images(places: Sequence[str]) -> list[str]:
             `walk_images`. A pattern selects the matching files with the suffix of an image.
 
     Raises:
-        DataError: a file, folder or pattern does not exist or has no images.
+        DataError: files or folders do not exist, or folders or patterns have no images. It names all of them.
     """
-    return list(dict.fromkeys(path for place in places for path in _images_at(place)))
+    found, problems = [], []
+    for place in places:
+        try:
+            found += _images_at(place)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+    return list(dict.fromkeys(found))
 
 
 def images_in_folder(folder: str) -> list[str]:
@@ -88,17 +97,17 @@ def images_in_folder(folder: str) -> list[str]:
 def _images_at(place: str) -> list[str]:
     if os.path.isdir(place):
         images = [os.path.join(place, os.fsdecode(path)) for path in walk_images(place).images]
-        description = f"folder '{place}'"
+        problem = f"folder '{place}' has no image files ({_SUFFIX_WORDS})"
     elif os.path.lexists(place):
         return [place]
     else:
         matches = _match_recursive(place) if "**" in place.split(os.sep) else sorted(glob.glob(place))
         images = [path for path in matches if path.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(path)]
-        description = f"'{place}'"
-        if not images and not glob.has_magic(place):
-            raise DataError(f"image {description} does not exist")
+        is_pattern = glob.has_magic(place)
+        matches_nothing = f"no image file ({_SUFFIX_WORDS}) matches the pattern '{place}'"
+        problem = matches_nothing if is_pattern else f"image '{place}' does not exist"
     if not images:
-        raise DataError(f"{description} has no image files ({' '.join(IMAGE_SUFFIXES)})")
+        raise DataError(problem)
     return images
 
 

@@ -14,6 +14,7 @@ from mindcv.engine.embedding import Embedding
 from mindcv.engine.feature_analysis import FeatureAnalysis
 from mindcv.engine.fonts import TextPainter, printable
 from mindcv.engine.plots import font_families, require_matplotlib, save_figure
+from mindcv.utils.logger import counted
 
 __all__ = ["MAX_LEGEND", "draw_distances", "draw_embeddings"]
 
@@ -50,7 +51,8 @@ def draw_distances(analyses: Sequence[FeatureAnalysis], path: Union[str, os.Path
         axes.set_ylabel("mean cosine distance")
         axes.set_title(f"channels of each block's {title}: 0 means that all are alike", fontsize=10)
         axes.grid(alpha=0.3)
-    panels[1].set_xlabel(f"depth of the block: 0 is the first block, 1 is the last ({len(analyses[0].kept)} images)")
+    num_images = counted(len(analyses[0].kept), "image")
+    panels[1].set_xlabel(f"depth of the block: 0 is the first block, 1 is the last ({num_images})")
     _legend(panels[1], loc="center")
     save_figure(figure, path)
 
@@ -71,7 +73,7 @@ def draw_embeddings(
     """Draw the images as points in the plane of the first two principal components, a panel for each network.
 
     The class decides colour and marker. With more than `MAX_LEGEND` classes the colours follow the order of the
-    classes, and there is no legend. Images without a class are grey crosses.
+    classes, and there is no legend. Images without a class are grey crosses, or dots if no image has a class.
 
     Args:
         embeddings: one or more embeddings of the same N images.
@@ -94,7 +96,8 @@ def draw_embeddings(
         axes.set_title(_shown(heading), fontsize=10, parse_math=False)
         axes.grid(alpha=0.3)
     if len(class_names) > MAX_LEGEND:
-        figure.suptitle(f"{len(class_names)} classes, coloured in the order of their names", fontsize=10)
+        without = "; crosses are images without a class folder" if (labels < 0).any() else ""
+        figure.suptitle(f"{len(class_names)} classes, coloured in the order of their names{without}", fontsize=10)
     elif class_names:
         _legend(panels[-1], loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, ncols=columns)
     save_figure(figure, path)
@@ -104,6 +107,8 @@ def _style(label: int, num_classes: int) -> dict[str, Any]:
     """Return the colour and the marker of a class."""
     from matplotlib import colormaps
 
+    if num_classes == 0:
+        return {"color": colormaps["tab10"](0), "marker": "o", "edgecolors": "white"}
     if label < 0:
         return {"color": "grey", "marker": "x"}
     if num_classes > MAX_LEGEND:

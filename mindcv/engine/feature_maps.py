@@ -25,6 +25,7 @@ _NEGATIVE, _ZERO, _POSITIVE = (
     np.array(colour, np.float64) for colour in ((30, 80, 180), (255, 255, 255), (190, 30, 40))
 )
 _INK, _PALE = "black", "#666666"
+_BORDER = "#333333"  # darker than the colours of the maps, which a grey border disappears between
 
 
 def scaled_channels(maps: np.ndarray) -> np.ndarray:
@@ -83,7 +84,7 @@ def _draw_stages(
             cell = _resized(Image.fromarray(np.rint(_coloured(values)).astype(np.uint8)), _CELL)
             x = left + _GAP + index % _ACROSS * (_CELL + _GAP)
             y = top + 2 * _LINE + _GAP + index // _ACROSS * (_CELL + _GAP)
-            draw.rectangle((x - _GAP, y - _GAP, x + _CELL, y + _CELL), outline="#cccccc")
+            draw.rectangle((x - _GAP, y - _GAP, x + _CELL, y + _CELL), outline=_BORDER)
             sheet.paste(cell, (x, y))
 
 

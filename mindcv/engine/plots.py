@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "font_families",
     "require_matplotlib",
     "save_figure",
+    "tells_something",
 ]
 
 _DPI = 110
@@ -51,7 +53,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
     )
     for axes, column, label in series:
         points = [(row["epoch"], row[column]) for row in rows if column in row]
-        if points:
+        if points and tells_something(column, [value for _, value in points]):
             axes.plot(*zip(*points), label=label, marker="." if len(points) < 40 else "", linewidth=1.5)
     for axes, title in ((loss_axes, "loss"), (accuracy_axes, "accuracy"), (lr_axes, "learning rate")):
         axes.set_ylabel(title)
@@ -62,6 +64,14 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
     lr_axes.set_xlabel("epoch")
     lr_axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
+
+
+def tells_something(column: str, values: Sequence[float]) -> bool:
+    """Return whether a curve of a metric is worth drawing. A top-5 accuracy of 1 throughout is not.
+
+    With five classes or fewer it is always 1, and it would stretch the axis of the accuracy.
+    """
+    return column != "top_5" or any(value != 1 for value in values if math.isfinite(value))
 
 
 def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Union[str, os.PathLike]) -> None:
@@ -104,7 +114,8 @@ def draw_confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], pat
 def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) -> None:
     """Draw the accuracy of the images in each bin of confidence, and below it how many images are in the bin.
 
-    For a calibrated classifier, all bars end at the diagonal. The red part of a bar is the gap.
+    For a calibrated classifier, all bars end at the diagonal. A narrow red bar shows the gap of its bin, from the
+    accuracy to the mean confidence, which may be above or below.
     """
     num_bins = len(calibration.num_images)
     figure = require_matplotlib().Figure(figsize=(6, 7.5), layout="constrained")
@@ -114,8 +125,8 @@ def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) ->
     is_used = calibration.num_images > 0
     style = {"width": width, "align": "edge", "edgecolor": "white"}
     axes.bar(left[is_used], accuracies[is_used], color="#1f77b4", label="accuracy", **style)
-    gap = {"color": "#d62728", "alpha": 0.35, "label": "gap to the mean confidence", **style}
-    axes.bar(left[is_used], (confidences - accuracies)[is_used], bottom=accuracies[is_used], **gap)
+    gap = {"color": "#ff8a80", "edgecolor": "#d62728", "width": width / 3, "label": "gap to the mean confidence"}
+    axes.bar((left + width / 2)[is_used], (confidences - accuracies)[is_used], bottom=accuracies[is_used], **gap)
     axes.plot((0, 1), (0, 1), linestyle="--", color="#555555", label="calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     axes.set_title(f"expected calibration error {calibration.ece:.4f}")

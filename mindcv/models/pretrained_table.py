@@ -22,8 +22,8 @@ class Preprocessing(NamedTuple):
     image_resize: int
     crop_pct: float
     interpolation: str = "bicubic"
-    mean: tuple[float, ...] = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-    std: tuple[float, ...] = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
 
 
 class PretrainedWeights(NamedTuple):
@@ -70,8 +70,9 @@ _AT_384 = Preprocessing(384, 1.0)
 _AT_384_CENTRE = Preprocessing(384, 0.999)
 _AT_512 = Preprocessing(512, 1.0)
 
-_CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
-_CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
+# 255 times the means 0.48145466, 0.4578275, 0.40821073 and the deviations 0.26862954, 0.26130258, 0.27577711.
+_CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
+_CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 _CLIP_AT_256 = Preprocessing(256, 1.0, mean=_CLIP_MEAN, std=_CLIP_STD)
 _CLIP_AT_384 = Preprocessing(384, 1.0, mean=_CLIP_MEAN, std=_CLIP_STD)
 _CLIP_AT_384_CENTRE = Preprocessing(384, 0.999, mean=_CLIP_MEAN, std=_CLIP_STD)

@@ -14,9 +14,10 @@ Curve = Sequence[tuple[float, float]]
 _Place = Callable[[float, float], tuple[float, float]]  # (x, y) of a point to its place in the drawing
 
 _WIDTH, _HEIGHT = 400, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 8, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 10, 8, 30
 _MOST_DOTS = 60  # more points than these are drawn without dots
 _MAX_TICKS = 6
+_LEAST_RANGE = 0.02  # smallest range of the y axis, as a share of the largest value
 
 
 def draw_curves(title: str, curves: Mapping[str, Curve], unit: str = "", epochs: Sequence[float] = ()) -> Markup:
@@ -29,8 +30,8 @@ def draw_curves(title: str, curves: Mapping[str, Curve], unit: str = "", epochs:
         epochs: further epochs that the x axis covers, so that several drawings have the same axis.
     """
     finite = {name: [point for point in points if math.isfinite(point[1])] for name, points in curves.items()}
-    x_low, x_high = _range([*epochs, *(x for points in finite.values() for x, _ in points)], 0.0)
-    y_low, y_high = _range([y for points in finite.values() for _, y in points], 0.05)
+    x_low, x_high = _range([*epochs, *(x for points in finite.values() for x, _ in points)])
+    y_low, y_high = _range([y for points in finite.values() for _, y in points], 0.05, _LEAST_RANGE)
     scale_x = (_WIDTH - _LEFT - _RIGHT) / (x_high - x_low)
     scale_y = (_HEIGHT - _TOP - _BOTTOM) / (y_high - y_low)
 
@@ -63,25 +64,34 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [(first + number) * step for number in range(count)]
 
 
-def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
+def _range(values: Sequence[float], margin: float = 0.0, least: float = 0.0) -> tuple[float, float]:
+    """Return the ends of an axis.
+
+    Args:
+        values: numbers that the axis covers.
+        margin: share of their range that is added at each end.
+        least: smallest range, as a share of the largest value. A curve that hardly changes is then drawn nearly flat,
+            and four digits tell its ticks apart.
+    """
     low, high = min(values), max(values)
     if low == high:
         half = abs(low) * 0.1 or 0.5
         return low - half, high + half
-    room = (high - low) * margin
+    room = max((high - low) * margin, (least * max(abs(low), abs(high)) - (high - low)) / 2)
     return low - room, high + room
 
 
 def _grid(place: _Place, x_range: tuple[float, float], y_range: tuple[float, float]) -> Markup:
     lines = []
-    for y in ticks(*y_range):
+    heights = ticks(*y_range)
+    for y, label in zip(heights, _labels(heights)):
         _, height = place(x_range[0], y)
         lines.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=height, y2=height, class_="grid"))
-        lines.append(element("text", _number(y), x=_LEFT - 6, y=height + 4, text_anchor="end"))
+        lines.append(element("text", label, x=_LEFT - 6, y=height + 4, text_anchor="end"))
     for x in ticks(*x_range, whole=True):
         left, bottom = place(x, y_range[0])
         lines.append(element("line", x1=left, x2=left, y1=bottom, y2=bottom + 4, class_="axis"))
-        lines.append(element("text", _number(x), x=left, y=bottom + 16, text_anchor="middle"))
+        lines.append(element("text", f"{x:g}", x=left, y=bottom + 16, text_anchor="middle"))
     floor = _HEIGHT - _BOTTOM
     lines.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="axis"))
     lines.append(element("text", "epoch", x=_WIDTH - _RIGHT, y=_HEIGHT - 2, text_anchor="end"))
@@ -109,5 +119,12 @@ def _draw_curve(name: str, points: Curve, class_: str, place: _Place) -> list[Ma
     return drawn
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
+def _labels(numbers: Sequence[float]) -> list[str]:
+    """Return numbers as text with four digits, all with an exponent if the largest one is small."""
+    is_small = max(map(abs, numbers), default=0.0) < 0.01
+    return [_with_exponent(number) if is_small and number else f"{number:.4g}" for number in numbers]
+
+
+def _with_exponent(number: float) -> str:
+    digits, exponent = f"{number:.3e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mindcv.engine.fonts import printable
 
-__all__ = ["Markup", "data_uri", "element", "joined", "picture_uri", "table"]
+__all__ = ["Markup", "data_uri", "element", "joined", "picture_uri", "shown_size", "table"]
 
 _VOID = ("br", "circle", "img", "line", "meta", "path", "polyline", "rect")
 
@@ -70,3 +70,12 @@ def picture_uri(image: Image.Image, max_side: Union[int, None] = None, quality: 
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
     return data_uri(file.getvalue(), "image/jpeg")
+
+
+def shown_size(num_bytes: int) -> str:
+    """Return a size in words, such as "20 kB" or "14.8 MB"."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= 0.9995 * factor:
+            number = num_bytes / factor
+            return f"{number:.0f} {unit}" if number >= 99.95 else f"{number:.1f} {unit}"
+    return f"{num_bytes} bytes"

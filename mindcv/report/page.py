@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, Optional
 
 from PIL import Image
 
+from mindcv.engine.plots import tells_something
 from mindcv.report.curves import draw_curves
-from mindcv.report.markup import Markup, element, joined, picture_uri, table
+from mindcv.report.markup import Markup, element, joined, picture_uri, shown_size, table
 from mindcv.report.run_files import RunFiles, number_in
 from mindcv.report.style import STYLE
 from mindcv.report.validation import Validated, validation_section
@@ -29,6 +31,8 @@ _DRAWINGS = (
     ("Learning rate", "", {"lr": "learning rate"}),
     ("Speed", "images/s", {"images_per_s": "images/s"}),
 )
+# Names of the data set that say nothing about it, because they stand for any folder of images.
+_IMAGE_FOLDERS = ("", "imagenet", "folder")
 _NO_DATA = "For the confusion matrix and examples of the predictions, give the data folder: --data_dir FOLDER."
 
 
@@ -62,12 +66,21 @@ def report_page(run: RunFiles, validated: Optional[Validated] = None) -> str:
 
 def _header(run: RunFiles, model: str) -> Markup:
     kind = "Masked pre-training" if run.is_pretraining else "Training"
-    dataset = str(run.options.get("dataset") or "")
-    told = [f"{kind} run in folder ", element("code", run.name)]
-    told += [", data set ", element("code", dataset)] if dataset else []
+    told = [f"{kind} run in folder ", element("code", run.name), *_data(run)]
     return element(
         "header", element("h1", model), element("p", *told, "."), element("p", element("strong", _state(run)))
     )
+
+
+def _data(run: RunFiles) -> list[Any]:
+    """Return words about the data of the run."""
+    dataset = run.options.get("dataset")
+    if dataset is None:
+        return []
+    if dataset not in _IMAGE_FOLDERS:
+        return [", data set ", element("code", str(dataset))]
+    folder = str(run.options.get("data_dir") or "")
+    return [", images in folder ", element("code", os.path.basename(os.path.abspath(folder)))] if folder else []
 
 
 def _state(run: RunFiles) -> str:
@@ -125,8 +138,12 @@ def _duration(seconds: float) -> str:
 def _curves(run: RunFiles) -> Optional[Markup]:
     drawings, epochs = [], [epoch for epoch, _ in run.curve("epoch")]
     for title, unit, columns in _DRAWINGS:
-        curves = {name: run.curve(column) for column, name in columns.items()}
-        curves = {name: points for name, points in curves.items() if any(math.isfinite(y) for _, y in points)}
+        found = {column: run.curve(column) for column in columns}
+        curves = {
+            columns[column]: points
+            for column, points in found.items()
+            if any(math.isfinite(y) for _, y in points) and tells_something(column, [y for _, y in points])
+        }
         if curves:
             drawings.append(draw_curves(title, curves, unit, epochs))
     if not run.rows:
@@ -205,6 +222,8 @@ def _shown(value: Any) -> str:
     """Return a JSON value as text, short for lists."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_shown, value)) or "[]"
+    if isinstance(value, float):  # the product 0.224 * 255 is 57.120000000000005
+        return str(float(f"{value:.12g}"))
     return "''" if value == "" else str(value)
 
 
@@ -260,13 +279,11 @@ def _revision(start: Mapping[str, Any]) -> Markup:
 def _command(start: Mapping[str, Any]) -> Markup:
     command = start.get("command")
     words = command if isinstance(command, Sequence) and not isinstance(command, str) else []
-    return element("code", " ".join(map(str, words)))
+    return element("code", shlex.join(map(str, words)))
 
 
 def _files(run: RunFiles) -> Optional[Markup]:
     if not run.checkpoints:
         return None
-    rows = [
-        (file.name, f"{file.size / 1e6:.1f} MB", file.time.strftime("%Y-%m-%d %H:%M UTC")) for file in run.checkpoints
-    ]
+    rows = [(file.name, shown_size(file.size), file.time.strftime("%Y-%m-%d %H:%M UTC")) for file in run.checkpoints]
     return element("section", element("h2", "Checkpoints"), table(("file", "size", "written"), rows))

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Union
@@ -20,6 +20,8 @@ __all__ = [
     "atomic_write_text",
     "ensure_writable",
     "ensure_writable_dir",
+    "file_problem",
+    "folder_problem",
     "remove_open_side_files",
     "remove_side_files",
 ]
@@ -106,7 +108,7 @@ def _saving(path: Path) -> Iterator[Callable[[str], Path]]:
     try:
         yield register
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or str(error) if os.path.isdir(path.parent) else _why_not_writable(path.parent, error)
         raise UserError(f"cannot save '{path}': {reason}; files that were saved before are complete") from error
     finally:
         for side in sides:
@@ -150,8 +152,58 @@ def ensure_writable_dir(path: Union[str, os.PathLike]) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"cannot write to folder '{path}': {_why_not_writable(path, error)}") from None
+        raise UserError(f"cannot write to folder '{path}': {_why_not_writable(Path(path), error)}") from None
     return path
+
+
+def ensure_writable(*paths: str) -> None:
+    """Check that files can be created at `paths`, before a long computation that writes them. Empty paths are ignored.
+
+    Raises:
+        UserError: a path is given twice or is a folder, or its folder cannot be created or written to.
+    """
+    for number, path in enumerate(paths):
+        if problem := file_problem(path, paths[:number]):
+            raise UserError(problem)
+
+
+def file_problem(path: str, others: Sequence[str] = ()) -> str:
+    """Return a sentence that says why no file can be created at `path`; '' if it can. Nothing is created.
+
+    Args:
+        path: the file. An empty path has no problem.
+        others: files that the same process writes.
+    """
+    if not path:
+        return ""
+    if os.path.abspath(path) in [os.path.abspath(other) for other in others if other]:
+        return f"'{path}' is given for two results, and one would overwrite the other: give two different paths"
+    if os.path.isdir(path) or path.endswith(("/", os.sep)):
+        return f"cannot write to '{path}': it is a folder, but the name of a file is expected"
+    return "" if _is_stream(path) else folder_problem(Path(os.path.realpath(path)).parent)
+
+
+def folder_problem(path: Union[str, os.PathLike]) -> str:
+    """Return a sentence that says why the folder `path` cannot be created or written to; '' if it can.
+
+    Nothing is created: missing folders are tried out in a temporary folder, which is removed.
+    """
+    folder = Path(os.path.abspath(path))
+    place = _nearest_existing(folder)
+    try:
+        if place == folder:
+            with tempfile.TemporaryFile(dir=folder):
+                return ""
+        with tempfile.TemporaryDirectory(prefix=f".check{_SIDE}", dir=place) as made:
+            (Path(made) / folder.relative_to(place)).mkdir(parents=True)
+    except OSError as error:
+        return f"cannot write to folder '{path}': {_why_not_writable(Path(path), error)}"
+    return ""
+
+
+def _nearest_existing(path: Path) -> Path:
+    """Return `path`, or the nearest place above it that exists."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
 def _why_not_writable(path: Path, error: OSError) -> str:
@@ -165,24 +217,6 @@ def _why_not_writable(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):  # in /proc, for example
         return f"no files can be created in '{each}'"
     return error.strerror
-
-
-def ensure_writable(*paths: str) -> None:
-    """Check that files can be created at `paths`, before a long computation that writes them. Empty paths are ignored.
-
-    Raises:
-        UserError: a path is given twice or is a folder, or its folder cannot be created or written to.
-    """
-    given = [os.path.abspath(path) for path in paths if path]
-    for path in filter(None, paths):
-        if given.count(os.path.abspath(path)) > 1:
-            raise UserError(
-                f"'{path}' is given for two results, and one would overwrite the other: give two different paths"
-            )
-        if os.path.isdir(path) or path.endswith(("/", os.sep)):
-            raise UserError(f"cannot write to '{path}': it is a folder, but the name of a file is expected")
-        if not _is_stream(path):
-            ensure_writable_dir(Path(os.path.realpath(path)).parent)
 
 
 def _is_stream(path: Union[str, os.PathLike]) -> bool:

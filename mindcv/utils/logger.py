@@ -39,5 +39,6 @@ if not logger.handlers:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, which gets the plural's s unless the number is 1: "1 epoch", "2 epochs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number with its noun, in the plural unless the number is 1: "1 epoch", "2 epochs", "3 classes"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

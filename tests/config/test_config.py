@@ -16,7 +16,7 @@ from mindcv.utils.errors import ConfigError
 FLAGS = Path(__file__).parents[1] / "data" / "reference" / "mindcv_flags.csv"
 MODEL = ["--model", "convnext_tiny"]
 # Decision 0038 says why these defaults are not MindCV's.
-OWN_DEFAULTS = {"device_target": "auto", "model": "", "weight_decay_filter": "auto"}
+OWN_DEFAULTS = {"device_target": "auto", "model": "", "weight_decay_filter": "auto", "std": [58.395, 57.12, 57.375]}
 TEXT_IF_BLANK = ("config", "ckpt_path")
 
 

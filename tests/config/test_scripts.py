@@ -261,6 +261,8 @@ def test_script_reads_every_option_it_accepts(script, images, monkeypatch, tools
         read |= options_read(script, list(map(str, argv)), monkeypatch)
     if script == "tools/analyze.py":  # read with weights to compare with only, for which the configuration is copied
         read |= {"compare_model"} & set(names_in("mindcv/recipe_analysis.py"))
+    # Results are written at the end.
+    read |= set(CLASSES[script].outputs) & set(names_in("mindcv/recipe_validate.py", "tools/analyze.py"))
     used = used_options(CLASSES[script]).keys() - {"config"}
     assert used - read == set(), "accepted, but never read"
     assert (read & options_of(CLASSES[script]).keys()) - used <= TRAINING_OF_A_NETWORK | {"config"}, (

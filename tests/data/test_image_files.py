@@ -50,8 +50,10 @@ def test_find_images_accepts_files_and_patterns(folder, monkeypatch):
 def test_find_images_names_the_place_without_images(folder):
     with pytest.raises(DataError, match=r"image '.*gone\.png' does not exist"):
         find_images([f"{folder}/b.png", f"{folder}/gone.png"])
-    with pytest.raises(DataError, match=r"'.*\*\.webp' has no image files \(.*\.png"):
+    with pytest.raises(DataError, match=r"no image file \(.*\.png.*\) matches the pattern '.*\*\.webp'"):
         find_images([f"{folder}/*.webp"])
+    with pytest.raises(DataError, match=r"matches the pattern '.*\*\.txt'; image '.*gone\.png' does not exist"):
+        find_images([f"{folder}/*.txt", f"{folder}/b.png", f"{folder}/gone.png"])
     with pytest.raises(DataError, match="folder '.*empty' has no image files"):
         find_images([f"{folder}/empty"])
 

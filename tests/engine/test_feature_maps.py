@@ -43,6 +43,7 @@ def test_draw_feature_maps_draws_a_row_for_each_image_and_network(tmp_path, num_
         top, left = 80 + row * (40 + grid + 12), 12 + grid + 12
         assert pixels[top + 100, 12 + 100].tolist() == [255, 0, 0], "the image"
         cells = [pixels[top + 1 + 18, left + 1 + 37 * channel + 18].tolist() for channel in range(3)]
+        assert pixels[top + 20, left + 37].max() < 60 and pixels[top + 37, left + 20].max() < 60, "borders"
         assert cells == [[255, 255, 255], [190, 30, 40], [30, 80, 180]], "zero, positive and negative"
 
 

@@ -96,9 +96,33 @@ def test_reliability_plot_draws_a_bar_as_high_as_the_accuracy(tmp_path):
         draw_reliability(measure_calibration(predictions), tmp_path / "r.png")
         picture = pixels(tmp_path / "r.png")[:, pixels(tmp_path / "r.png").shape[1] * 9 // 10 :]
         blue[accuracy] = ((picture == (31, 119, 180)).all(axis=2)).sum()
-        red[accuracy] = ((picture[..., 0] > 220) & (picture[..., 1] < 190)).sum()
+        red[accuracy] = (picture == (255, 138, 128)).all(axis=2).sum()
     assert blue[0.75] == pytest.approx(3 * blue[0.25], rel=0.05) and blue[0.25] > 2000
     assert red[0.25] == pytest.approx(3.5 * red[0.75], rel=0.1)
+
+
+def test_reliability_plot_draws_the_whole_accuracy_when_it_is_above_the_confidence(tmp_path):
+    """The right classifier is sure of 70% only. Its bar is as high as that of a sure one, and the gap leaves room."""
+    heights, shares = {}, {}
+    for confidence in (0.7, 0.99):
+        predictions = Predictions(np.ones(100, int), np.ones(100, int), np.full(100, confidence))
+        draw_reliability(measure_calibration(predictions), tmp_path / "r.png")
+        is_blue = (pixels(tmp_path / "r.png") == (31, 119, 180)).all(axis=2)
+        rows = is_blue[:, is_blue.shape[1] // 2 :].sum(axis=1)  # without the legend
+        heights[confidence], shares[confidence] = (rows > 10).sum(), rows[rows > 10].min() / rows.max()
+    assert heights[0.7] == heights[0.99] > 200
+    assert 0.4 < shares[0.7] < 0.8, "the red bar and its edges leave room on both sides"
+
+
+def test_learning_curve_leaves_out_a_top_5_accuracy_of_one(tmp_path):
+    """Five classes or fewer have no other one. The picture is that of a run that has no such column."""
+    shown = {}
+    for name, top_5 in {"none": None, "one": 1.0, "less": 0.9}.items():
+        rows = [{"epoch": e, "lr": 0.1, "train_loss": 1.0 / e, "val_loss": 1.0, "top_1": 0.3} for e in (1, 2)]
+        draw_learning_curve([{**row, **({"top_5": top_5} if top_5 else {})} for row in rows], tmp_path / f"{name}.png")
+        shown[name] = pixels(tmp_path / f"{name}.png")
+    np.testing.assert_array_equal(shown["one"], shown["none"])
+    assert (shown["less"] != shown["none"]).any()
 
 
 def test_require_matplotlib_names_the_extra_when_matplotlib_is_missing(monkeypatch):

@@ -70,6 +70,13 @@ FACTS = [
 ]
 
 # Mean and deviation of red, green and blue.
+SHARES = {
+    "convnext_tiny": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "convnext_base.clip_laiona_augreg_ft_in1k_384": (
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+    ),
+}
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 CLIP = ([122.77, 116.75, 104.09], [68.5, 66.632, 70.323])
 
@@ -484,3 +491,11 @@ def test_scripts_report_a_wrong_pretrained_option_in_one_line(
     assert script(script_name, *argv) == status
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_statistics_of_pixels_are_readable_and_have_the_float32_bits_of_the_published_shares(name):
+    found = pretrained_weights(name).preprocessing
+    for values, shares in zip((found.mean, found.std), SHARES[name]):
+        assert all(len(repr(value)) <= 12 for value in values)
+        np.testing.assert_array_equal(np.float32(values), np.float32([share * 255 for share in shares]))

@@ -4,6 +4,7 @@ import math
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from mindcv.report.curves import draw_curves, ticks
@@ -40,6 +41,17 @@ def test_ticks_are_two_to_six(exponent, factor):
     high = factor * 10.0**exponent
     found = ticks(0.0, high)
     assert 2 <= len(found) <= 6 and all(0 <= tick <= high * (1 + 1e-9) for tick in found)
+
+
+@pytest.mark.parametrize("value", [1e-8, 2.4e-4, 1e-3, 0.0098, 0.93, 1.0, 4.3, 812.0])
+@pytest.mark.parametrize("share", [0, 1e-9, 3e-4, 0.004, 0.011, 0.3, 1.0])
+def test_draw_curves_labels_each_tick_with_its_own_value(value, share):
+    """The labels of the y axis are equally far from each other, so none is rounded to another number."""
+    figure = draw_curves("Learning rate", {"lr": [(1, value), (2, value * (1 - share))]})
+    labels = [text.text for text in svg_of(figure).iter("text") if text.get("text-anchor") == "end"][:-1]
+    steps = np.diff([float(label) for label in labels])
+    assert len(labels) >= 2 and max(map(len, labels)) <= 8 and steps.min() > 0
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
 
 
 def test_draw_curves_places_points_in_proportion():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindcv.report.markup import Markup, element, joined, picture_uri, table
+from mindcv.report.markup import Markup, element, joined, picture_uri, shown_size, table
 
 
 def test_element_escapes_text_and_attributes():
@@ -42,3 +42,9 @@ def test_picture_uri_holds_a_reduced_jpeg():
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
         assert image.size == (40, 20) and image.format == "JPEG"
         assert np.abs(np.asarray(image, int) - (200, 30, 30)).max() <= 4
+
+
+def test_shown_size_has_a_unit_in_which_the_number_says_something():
+    sizes = {0: "0 bytes", 999: "999 bytes", 1000: "1.0 kB", 20_480: "20.5 kB", 999_400: "999 kB", 999_700: "1.0 MB"}
+    sizes |= {14_800_000: "14.8 MB", 123_456_789: "123 MB", 2_640_000_000: "2.6 GB"}
+    assert {size: shown_size(size) for size in sizes} == sizes

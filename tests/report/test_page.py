@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -69,8 +70,14 @@ def folder(tmp_path):
     (tmp_path / "metrics.csv").write_text(HEAD + "".join(f"{row}\n" for row in rows))
     facts = {
         "time": "2026-01-02T03:04:05+00:00",
-        "command": ["train.py", "--data_dir", "<images>"],
-        "options": {"model": "convnext_atto", "epoch_size": 5, "data_dir": "<images>", "mean": [1.5, 2], "resume": ""},
+        "command": ["train.py", "--data_dir", "my <images>"],
+        "options": {
+            "model": "convnext_atto",
+            "epoch_size": 5,
+            "data_dir": "my <images>",
+            "std": [57.120000000000005, 2],
+            "resume": "",
+        },
         "option_sources": {"data_dir": "command line", "model": "recipes/a.yaml:3"},
         "versions": {"mindspore": "2.10.0"},
         "git": {"revision": "0123456789abcdef", "has_changes": True},
@@ -119,12 +126,12 @@ def test_page_tells_options_starts_versions_and_checkpoints(folder):
     page = check_self_contained(report_page(read_run(folder)))
     assert page.table_with("option and source", "value") == [
         ["model a.yaml:3", "convnext_atto"],
-        ["data_dir command line", "<images>"],
+        ["data_dir command line", "my <images>"],
     ]
     others = page.table_with("option", "value")
-    assert ["mean", "1.5, 2"] in others and ["resume", "''"] in others and ["epoch_size", "5"] in others
+    assert ["std", "57.12, 2"] in others and ["resume", "''"] in others and ["epoch_size", "5"] in others
     words = " ".join(page.texts["p"] + page.texts["code"])
-    assert page.texts["h3"].count("2026-01-02T03:04:05+00:00") == 2 and "train.py --data_dir <images>" in words
+    assert page.texts["h3"].count("2026-01-02T03:04:05+00:00") == 2 and "train.py --data_dir 'my <images>'" in words
     assert "Begins at the first step, commit" in words and "Begins at epoch 1, step 7, commit" in words
     assert "0123456789ab" in words and " with changes" in words
     facts = page.table_with("fact", "value")
@@ -133,7 +140,28 @@ def test_page_tells_options_starts_versions_and_checkpoints(folder):
         and ["kernels", "unknown"] in facts
         and ["mindspore", "2.10.0"] in facts
     )
-    assert page.table_with("file", "size", "written")[0][0] == "convnext_atto_best.ckpt"
+    assert page.table_with("file", "size", "written")[0][:2] == ["convnext_atto_best.ckpt", "7 bytes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"dataset": "imagenet", "data_dir": "a/my data/"}, ", images in folder my data."),
+        ({"dataset": "", "data_dir": "photos"}, ", images in folder photos."),
+        ({"dataset": "cifar10", "data_dir": "photos"}, ", data set cifar10."),
+        ({"model": "convnext_atto"}, "."),
+    ],
+)
+def test_page_names_the_folder_of_images_and_not_the_default_of_dataset(folder, options, expected):
+    page = report_page(replace(read_run(folder), name="a_run", options=options))
+    assert f"Training run in folder a_run{expected}</p>" in re.sub("</?code>", "", page)
+
+
+def test_page_draws_no_top_5_accuracy_that_is_always_one(folder):
+    assert "top-5" in report_page(read_run(folder))
+    text = (folder / "metrics.csv").read_text()
+    (folder / "metrics.csv").write_text(text.replace("0.5,0.75,", "0.5,1.0,").replace("0.625,1,", "0.625,1.0,"))
+    assert "top-5" not in report_page(read_run(folder))
 
 
 def test_page_tells_the_browser_to_load_nothing(folder):

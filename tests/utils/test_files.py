@@ -14,6 +14,8 @@ from mindcv.utils.files import (
     atomic_write_text,
     ensure_writable,
     ensure_writable_dir,
+    file_problem,
+    folder_problem,
     remove_side_files,
 )
 
@@ -98,9 +100,12 @@ def test_atomic_write_text_writes_utf8(tmp_path):
 
 def test_ensure_writable_refuses_folders_duplicates_and_unwritable_paths(tmp_path):
     ensure_writable("", str(tmp_path / "a" / "b.csv"), "")
-    assert os.listdir(tmp_path) == ["a"] and not os.listdir(tmp_path / "a")
+    assert not os.listdir(tmp_path), "a check creates nothing"
+    (tmp_path / "a").mkdir()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot write to folder '.*file': '.*file' is a file, and a folder is exp"):
+    with pytest.raises(
+        UserError, match="cannot write to folder '.*file': '.*file' is a file, and a folder is expected$"
+    ):
         ensure_writable(str(tmp_path / "a" / "c.csv"), str(tmp_path / "file" / "d.csv"))
     with pytest.raises(UserError, match="a' is a folder|a': it is a folder"):
         ensure_writable(str(tmp_path / "a"))
@@ -114,18 +119,32 @@ def test_ensure_writable_dir_creates_the_folder(tmp_path):
     made = ensure_writable_dir(tmp_path / "a" / "b")
     assert made.is_dir() and not list(made.iterdir())
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot write to folder '.*file/below': '.*file' is a file, and a folder is"):
-        ensure_writable_dir(tmp_path / "file" / "below")
-    (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    with pytest.raises(UserError, match="cannot write to folder '.*link': '.*link' is a link to a folder that does n"):
-        ensure_writable_dir(tmp_path / "link")
+    (tmp_path / "link").symlink_to("gone")
+    for folder, reason in {
+        "file": f"'{tmp_path}/file' is a file, and a folder is expected",
+        "file/below/it": f"'{tmp_path}/file' is a file, and a folder is expected",
+        "link": f"'{tmp_path}/link' is a link to a folder that does not exist",
+        "b" * 300: "File name too long",
+    }.items():
+        expected = f"cannot write to folder '{tmp_path / folder}': {reason}"
+        with pytest.raises(UserError) as raised:
+            ensure_writable_dir(tmp_path / folder)
+        assert str(raised.value) == folder_problem(tmp_path / folder) == expected
+    assert folder_problem(tmp_path / "a" / "new" / "folder") == folder_problem(tmp_path / "a") == ""
+    assert sorted(os.listdir(tmp_path)) == ["a", "file", "link"] and os.listdir(tmp_path / "a") == ["b"]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs the folder /proc of Linux")
-@pytest.mark.parametrize("folder", ["/proc", "/proc/no_such_folder"])
-def test_ensure_writable_dir_names_a_folder_without_files_on_disk(folder):
-    with pytest.raises(UserError, match=f"cannot write to folder '{folder}': no files can be created in '/proc'"):
-        ensure_writable_dir(folder)
+def test_folder_problem_names_a_place_that_takes_no_files():
+    told = "cannot write to folder '/proc/a/b': no files can be created in '/proc'"
+    assert folder_problem("/proc/a/b") == told and file_problem("/proc/a/b/c.csv") == told
+
+
+def test_atomic_write_says_that_a_file_is_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        UserError, match=r"cannot save '.*x.txt': '.*file' is a file, and a folder is expected; files that"
+    ):
+        atomic_write_text(tmp_path / "file" / "x.txt", "x")
 
 
 def test_atomic_path_keeps_a_link_and_replaces_the_file_that_it_points_to(tmp_path):

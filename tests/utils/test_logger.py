@@ -46,3 +46,4 @@ def test_logger_does_not_propagate_to_the_root_logger(capsys):
 
 def test_counted_adds_the_plural_s():
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert [counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]

@@ -16,6 +16,7 @@ from mindcv.config import option
 from mindcv.config.reading import read_tool_config
 from mindcv.models import is_model, is_model_in_modules, list_models
 from mindcv.utils.errors import unknown_name
+from mindcv.utils.files import file_problem
 from mindcv.utils.logger import logger
 
 __all__ = ["PEERS", "TASKS", "BenchmarkConfig", "parse_command_line"]
@@ -160,6 +161,8 @@ def _with_peers_joined(argv: Sequence[str]) -> list[str]:
 
 def _problems(config: BenchmarkConfig) -> list[str]:
     problems = [unknown_name("peer:", peer, PEERS) for peer in config.peer if peer not in PEERS]
+    if problem := file_problem(config.json):
+        problems.append(f"json: {problem}")
     if config.suite:
         problems += _suite_problems(config)
     else:
