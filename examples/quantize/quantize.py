@@ -10,6 +10,7 @@ stay float32.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
@@ -19,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from mindcv.data import Compose, create_transforms, find_images
 from mindcv.engine.inference import read_image
 from mindcv.export import ExportMetadata, open_exported
+from mindcv.utils.checks import check_int
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import ensure_writable
@@ -66,6 +68,9 @@ def main() -> None:
     parser.add_argument("--image_path", required=True, nargs="+", help="images for the calibration: files or folders")
     parser.add_argument("--num_images", type=int, default=200, help="how many of them, evenly (default: %(default)s)")
     given = parser.parse_args()
+    check_int("num_images", given.num_images, low=1)
+    if os.path.realpath(given.source) == os.path.realpath(given.target):
+        raise UserError(f"'{given.target}' is the file to quantise: give the int8 file another name")
     ensure_writable(given.target)
     paths = find_images(given.image_path)
     count = min(given.num_images, len(paths))

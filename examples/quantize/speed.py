@@ -15,6 +15,25 @@ import time
 import numpy as np
 import onnxruntime
 
+from mindcv.export import open_exported
+from mindcv.utils.checks import check_int
+from mindcv.utils.cli import run_script
+from mindcv.utils.errors import UserError
+
+
+def check_file(path: str, images: np.ndarray) -> None:
+    """Check that a file takes the images.
+
+    Raises:
+        UserError: it is no file of tools/export.py, or takes other images. The message says which.
+    """
+    exported = open_exported(path)
+    if exported.metadata.takes_pixels:
+        raise UserError(f"'{path}' prepares its images itself: export it without --with_preprocess")
+    if exported.batch_size not in (None, len(images)):
+        raise UserError(f"'{path}' takes {exported.batch_size} image at a time: give --batch_size 1")
+    exported(images)
+
 
 def open_session(path: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
@@ -32,17 +51,21 @@ def seconds_of(session: onnxruntime.InferenceSession, images: np.ndarray, steps:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the speed of exported files in ONNX Runtime.")
-    parser.add_argument("files", nargs="+", help="ONNX files of tools/export.py without --with_preprocess")
+    parser.add_argument("files", nargs="+", help="ONNX files of tools/export.py, exported without --with_preprocess")
     parser.add_argument("--image_size", type=int, default=224, help="side in pixels (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="images in a step (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads; 0 is one for each core (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="steps in a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each file (default: %(default)s)")
     given = parser.parse_args()
-    sessions = [open_session(path, given.threads) for path in given.files]
-    channels = sessions[0].get_inputs()[0].shape[1]
+    for name, low in (("image_size", 32), ("batch_size", 1), ("threads", 0), ("steps", 1), ("rounds", 1)):
+        check_int(name, getattr(given, name), low=low)
+    channels = open_exported(given.files[0]).metadata.preprocessing.get("in_channels", 3)
     shape = (given.batch_size, channels, given.image_size, given.image_size)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    for path in given.files:
+        check_file(path, images)
+    sessions = [open_session(path, given.threads) for path in given.files]
     for session in sessions:
         seconds_of(session, images, 2)  # the first steps allocate memory
     rounds = [[seconds_of(session, images, given.steps) for session in sessions] for _ in range(given.rounds)]
@@ -52,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

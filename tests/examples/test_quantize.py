@@ -14,7 +14,7 @@ from mindcv.engine.inference import read_image
 from mindcv.export import open_exported, write_onnx
 from mindcv.utils.errors import UserError
 
-SOURCE = Path(__file__).parents[2] / "examples" / "quantize" / "quantize.py"
+FOLDER = Path(__file__).parents[2] / "examples" / "quantize"
 PREPROCESSING = {
     "image_resize": 64,
     "crop_pct": 1.0,
@@ -25,12 +25,16 @@ PREPROCESSING = {
 }
 
 
-@pytest.fixture(scope="module")
-def quantize():
-    spec = importlib.util.spec_from_file_location("quantize", SOURCE)
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.quantize
+    return module
+
+
+@pytest.fixture(scope="module")
+def quantize():
+    return load("quantize").quantize
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,52 @@ def test_file_that_cannot_be_quantized_is_refused_in_one_sentence(quantize, path
     for name, message in found.items():
         with pytest.raises(UserError, match=f"{name}.onnx' .*{message}"):
             quantize(str(tmp_path / f"{name}.onnx"), str(tmp_path / "int8.onnx"), paths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.onnx", "model.onnx", "--image_path", "."], "'model.onnx' is the file to quantise"),
+        (["model.onnx", "int8.onnx", "--image_path", ".", "--num_images", "0"], "num_images must be .*at least 1"),
+    ],
+)
+def test_quantize_refuses_wrong_arguments(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["quantize.py", *arguments])
+    with pytest.raises(UserError, match=message):
+        load("quantize").main()
+
+
+@pytest.fixture
+def speed(monkeypatch, tmp_path):
+    """Run speed.py with arguments, in a folder with exported files."""
+    for name, options in {"model": {}, "one": {"dynamic_batch": False}, "pixels": {"with_preprocess": True}}.items():
+        write_onnx(build(), tmp_path / f"{name}.onnx", preprocessing=PREPROCESSING, **options)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["speed.py", "--image_size", "32", "--steps", "1", "--rounds", "2", *arguments])
+        load("speed").main()
+
+    return run
+
+
+def test_speed_compares_files(speed, capsys):
+    speed("model.onnx", "one.onnx", "--batch_size", "1", "--threads", "1")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("model.onnx: ") and first.endswith(" images/s, 1.00 times the first file")
+    assert second.startswith("one.onnx: ") and second.endswith(" times the first file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pixels.onnx"], "'pixels.onnx' prepares its images itself"),
+        (["one.onnx"], "'one.onnx' takes 1 image at a time: give --batch_size 1"),
+        (["missing.onnx"], "'missing.onnx' does not exist"),
+        (["model.onnx", "--rounds", "0"], "rounds must be .*at least 1"),
+    ],
+)
+def test_speed_refuses_wrong_arguments(arguments, message, speed):
+    with pytest.raises(UserError, match=message):
+        speed(*arguments)
