@@ -18,6 +18,7 @@ from mindcv.export.mindir_file import metadata_path
 from mindcv.export.onnx_package import require_onnxruntime
 from mindcv.utils.device import mindspore_log_disabled, native_warnings_hidden
 from mindcv.utils.errors import UserError
+from mindcv.utils.logger import counted
 
 __all__ = ["EXPORT_SUFFIXES", "ExportedFile", "is_exported", "open_exported"]
 
@@ -30,6 +31,7 @@ class ExportedFile:
         metadata: what the file says about itself (see `ExportMetadata`).
         batch_size: how many images the file takes at once; None means any number.
         image_size: height and width of the images that the file takes; None means any size.
+        num_outputs: number of outputs for an image, if the file tells it without a computation.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class ExportedFile:
         metadata: ExportMetadata,
         batch_size: Optional[int] = None,
         image_size: Optional[int] = None,
+        num_outputs: Optional[int] = None,
     ):
         self.path, self.metadata, self.batch_size, self.image_size = path, metadata, batch_size, image_size
+        self.num_outputs = num_outputs
 
     @property
     def fixed_options(self) -> tuple[str, ...]:
@@ -49,8 +53,8 @@ class ExportedFile:
         return ("in_channels",) if self.image_size is None else ("in_channels", "image_resize")
 
     def count_classes(self) -> int:
-        """Return the number of classes. A file without class names computes an image to find it out."""
-        return len(self.metadata.class_names) or self(self.blank_image())[0].shape[1]
+        """Return the number of classes of a classifier. It computes an image if the file does not tell the number."""
+        return len(self.metadata.class_names) or self.num_outputs or self(self.blank_image())[0].shape[1]
 
     def blank_image(self) -> np.ndarray:
         """Return a batch of one black image that the file takes."""
@@ -68,7 +72,7 @@ class ExportedFile:
                 `batch_size` computes them in batches of this size, the last of which is filled up with zeros.
 
         Raises:
-            UserError: the images have a wrong type or shape.
+            UserError: the images have a wrong type or shape, or the file does not return one row for each image.
         """
         self._check(images)
         try:
@@ -78,6 +82,8 @@ class ExportedFile:
             raise UserError(
                 f"'{self.path}' cannot compute images of shape {list(images.shape)}: {reason[0]}"
             ) from error
+        for part, arrays in zip(self._batches(images), outputs):
+            self._check_rows(len(part), arrays)
         return [np.concatenate(arrays)[: len(images)] for arrays in zip(*outputs)]
 
     def _check(self, images: np.ndarray) -> None:
@@ -92,6 +98,15 @@ class ExportedFile:
                 f"'{self.path}' takes images {dtype} [{', '.join(map(str, shape))}], and got an array {images.dtype} "
                 f"{list(images.shape)}"
             )
+
+    def _check_rows(self, num_images: int, arrays: list[np.ndarray]) -> None:
+        for array in arrays:
+            if array.ndim == 0 or len(array) != num_images:
+                found = "no row" if array.ndim == 0 else counted(len(array), "row")
+                raise UserError(
+                    f"'{self.path}' returned {found} for {counted(num_images, 'image')}, and one row for each image is "
+                    "expected: export the network again so that it computes each image of a batch on its own"
+                )
 
     def _batches(self, images: np.ndarray) -> list[np.ndarray]:
         if self.batch_size is None:
@@ -115,17 +130,22 @@ class _OnnxFile(ExportedFile):
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception:  # onnxruntime raises several kinds
             raise UserError(_damaged(path)) from None
-        given = self._session.get_inputs()[0]
-        self._input_name = given.name
         texts = self._session.get_modelmeta().custom_metadata_map
-        if is_foreign_allowed and not has_own_metadata(texts):
+        is_foreign = is_foreign_allowed and not has_own_metadata(texts)
+        if is_foreign:
             metadata, batch_size = foreign_input(self._session, path)
-            height = given.shape[2]
-            super().__init__(path, metadata, batch_size, height if isinstance(height, int) else None)
-            self.metadata = replace(self.metadata, output=output_kind_of(self(self.blank_image())[0]))
+            image_size = metadata.preprocessing.get("image_resize")
         else:
-            metadata = ExportMetadata.from_texts(texts, str(path))
-            super().__init__(path, metadata, None if metadata.dynamic_batch else 1)
+            metadata, image_size = ExportMetadata.from_texts(texts, str(path)), None
+            batch_size = None if metadata.dynamic_batch else 1
+            if len(self._session.get_inputs()) != 1:
+                raise UserError(_damaged(path))
+        self._input_name = self._session.get_inputs()[0].name
+        shape = self._session.get_outputs()[0].shape
+        num_outputs = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
+        super().__init__(path, metadata, batch_size, image_size, num_outputs)
+        if is_foreign:
+            self.metadata = replace(self.metadata, output=output_kind_of(self(self.blank_image())[0]))
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         return self._session.run(None, {self._input_name: images})

@@ -28,7 +28,7 @@ def foreign_input(session: Any, path: Path) -> tuple[ExportMetadata, Optional[in
         UserError: the graph does not take prepared images, float32 [N, C, H, W], or does not return [N, classes].
     """
     inputs, output = session.get_inputs(), session.get_outputs()[0]
-    found = ", ".join(f"{each.type} {each.shape}" for each in inputs)
+    found = ", ".join(f"{each.type} {each.shape}" for each in inputs) or "no input"
     is_image = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
     batch, channels, height, width = inputs[0].shape if is_image else (None,) * 4
     is_square = height == width or not (isinstance(height, int) and isinstance(width, int))

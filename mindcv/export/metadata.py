@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 from mindcv.utils.errors import UserError
 
@@ -72,6 +73,8 @@ class ExportMetadata:
                     if name in kinds
                 }
             )
+        except _WrongField as error:
+            raise UserError(f"the metadata of '{path}' is damaged: {error}; export the network again") from None
         except (ValueError, TypeError, KeyError):
             raise UserError(_WRONG.format(path=path)) from None
 
@@ -84,6 +87,8 @@ class ExportMetadata:
         """
         try:
             return _from_values(dict(json.loads(text)))
+        except _WrongField as error:
+            raise UserError(f"the metadata of '{path}' is damaged: {error}; export the network again") from None
         except (ValueError, TypeError, KeyError):
             raise UserError(_WRONG.format(path=path)) from None
 
@@ -94,19 +99,65 @@ _WRONG = (
 )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_list_of(value: Any, is_entry: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(is_entry, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# Field of the metadata or of its preprocessing -> (whether a value of JSON is right, what is expected).
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_text, "text"),
+    "class_names": (lambda value: _is_list_of(value, _is_text), "a list of names"),
+    "preprocessing": (lambda value: isinstance(value, Mapping), "an object"),
+    "output": (_is_text, "text"),
+    **dict.fromkeys(
+        ("takes_pixels", "dynamic_batch", "half"), (lambda value: isinstance(value, bool), "true or false")
+    ),
+    **dict.fromkeys(("image_resize", "in_channels"), (_is_count, "a whole number above 0")),
+    "crop_pct": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "interpolation": (_is_text, "text"),
+    **dict.fromkeys(("mean", "std"), (lambda value: _is_list_of(value, _is_number), "a list of numbers")),
+}
+
+
+class _WrongField(ValueError):
+    """A field has a value of a wrong kind."""
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Raise `_WrongField` for the first value that is not of the kind of its field."""
+    for name, value in values.items():
+        is_right, expected = _KINDS.get(name, (None, ""))
+        if is_right is not None and not is_right(value):
+            raise _WrongField(f"{name} is {json.dumps(value, ensure_ascii=False)}, and {expected} is expected")
+
+
 def _from_values(values: Mapping[str, Any]) -> ExportMetadata:
     """Return the metadata from values of JSON.
 
     Raises:
         KeyError, TypeError, ValueError: a field is missing or has a wrong value.
     """
-    output = str(values["output"])
+    _check_kinds(values)
+    _check_kinds(values["preprocessing"])
+    output = values["output"]
     if output not in (LOGITS, PROBABILITIES, FEATURES, FEATURE_MAPS):
         raise ValueError(output)
     return ExportMetadata(
-        str(values["model"]),
-        tuple(map(str, values["class_names"])),
+        values["model"],
+        tuple(values["class_names"]),
         dict(values["preprocessing"]),
         output,
-        *(bool(values[name]) for name in ("takes_pixels", "dynamic_batch", "half")),
+        *(values[name] for name in ("takes_pixels", "dynamic_batch", "half")),
     )
