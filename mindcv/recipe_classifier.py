@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import mindspore as ms
 from mindspore import nn
 
-from mindcv.config import PREPROCESSING, InferConfig, ValidationConfig, exported_file_problems
+from mindcv.config import PREPROCESSING, InferConfig, ValidationConfig, exported_file_problems, without_network_options
 from mindcv.convert import CheckpointContents, fill_weights
 from mindcv.data import Compose, create_pixel_transforms, create_transforms, imagenet_class_names
 from mindcv.engine import apply_amp, say_compiling
@@ -85,6 +85,9 @@ def _build_network(
 
 
 def _open_exported_classifier(config: _Config) -> Classifier:
+    config, left_out = without_network_options(config)
+    for sentence in left_out:
+        logger.warning("%s", sentence)
     problems = exported_file_problems(config)
     if problems:
         raise ConfigError(problems)
@@ -110,7 +113,7 @@ def _contradictions(config: _Config, exported: ExportedFile, options: Mapping[st
     fixed = exported.fixed_options if not exported.metadata.model else ("model", *exported.fixed_options)
     problems = [
         f"{name}: {getattr(config, name)} is given ({config.given[name]}), but '{config.ckpt_path}' is exported for "
-        f"{options[name]}: leave {name} out, or export the checkpoint again"
+        f"{options[name]}: {_way_out(config, name, options[name])}, or export the checkpoint again"
         for name in fixed
         if name in config.given and name in options and not is_alike(options[name], getattr(config, name))
     ]
@@ -120,6 +123,13 @@ def _contradictions(config: _Config, exported: ExportedFile, options: Mapping[st
             "tta out, or give a file that was exported without with_preprocess"
         )
     return problems
+
+
+def _way_out(config: _Config, name: str, value: Any) -> str:
+    """Return how the user lets an option have the value of the exported file."""
+    if config.given[name] == "command line":
+        return f"leave {name} out"
+    return f"give --{name} {' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
 
 
 def _tell_exported(config: _Config, exported: ExportedFile) -> None:

@@ -231,6 +231,20 @@ def test_yaml_options_that_contradict_an_exported_file_are_refused(run, files, i
     argv = ["--ckpt_path", files / "plain.mindir", "--image_path", images / "val", "--config", tmp_path / "r.yaml"]
     status, _, err = run("infer.py", *argv)
     assert status == 2 and f"image_resize: 64 is given ({tmp_path / 'r.yaml'}" in err and "crop_pct" not in err
+    assert "is exported for 32: give --image_resize 32, or export" in err
+    assert run("infer.py", *argv, "--image_resize", "32")[0] == 0
+
+
+@pytest.mark.parametrize("script", ["validate.py", "tools/validate_all.py"])
+def test_recipe_options_without_a_meaning_for_an_exported_file_are_left_out(run, files, images, tmp_path, script):
+    (tmp_path / "r.yaml").write_text("ema: True\nval_amp_level: O2\n")
+    where = ["--ckpt_path"] if script == "validate.py" else ["--results_csv", tmp_path / "r.csv", "--checkpoints"]
+    argv = [*where, files / "plain.onnx", "--data_dir", images, "--config", tmp_path / "r.yaml"]
+    status, _, err = run(script, *argv)
+    assert status == 0, err
+    for line, option in enumerate(("ema: True", "val_amp_level: O2"), start=1):
+        assert err.count(f"{option} of {tmp_path / 'r.yaml'}:{line} is not used, because the exported file") == 1
+    assert "float16" not in err or script != "validate.py"
 
 
 def test_infer_takes_another_image_size_for_an_onnx_file(predict, files, images):

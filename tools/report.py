@@ -19,6 +19,7 @@ import own_mindcv  # noqa: F401
 
 from mindcv.config import ValidateConfig, parse_args
 from mindcv.engine.run_folder import REPORT, newest_checkpoint
+from mindcv.export import is_exported
 from mindcv.models.pretrained import split_tag
 from mindcv.recipe import prepare_device, show_if_asked, tell_warnings
 from mindcv.recipe_validate import measure_predictions
@@ -39,6 +40,7 @@ _OF_THE_RUN = (
     "val_amp_level",
     "amp_dtype",
 )
+_OF_A_NETWORK = {"val_amp_level", "amp_dtype"}  # An exported file is a finished network.
 _NUM_EXAMPLES = 24
 
 
@@ -91,7 +93,8 @@ def validate(run: RunFiles, folder: Path, words: list[str]) -> Validated:
     if not any(word.partition("=")[0] == "--ckpt_path" for word in words):
         words = ["--ckpt_path", str(best if best.exists() else newest_checkpoint(folder)), *words]
     config = parse_args(words, ValidateConfig)
-    own = {name: run.options[name] for name in _OF_THE_RUN if name in run.options and name not in config.given}
+    of_the_run = set(_OF_THE_RUN) - (_OF_A_NETWORK if is_exported(config.ckpt_path) else set())
+    own = {name: run.options[name] for name in of_the_run if name in run.options and name not in config.given}
     config = replace(config, **own, given={**dict.fromkeys(own, "checkpoint"), **config.given})
     refuse_other_results(config)
     tell_warnings(config)

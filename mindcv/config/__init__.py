@@ -1,6 +1,6 @@
 """The options of the scripts, and how a command line and a YAML file become a configuration."""
 
-from mindcv.config.checks import exported_file_problems
+from mindcv.config.checks import exported_file_problems, without_network_options
 from mindcv.config.options import (
     COMMAND_OPTIONS,
     MACHINE_OPTIONS,
@@ -44,4 +44,5 @@ __all__ = [
     "exported_file_problems",
     "option",
     "parse_args",
+    "without_network_options",
 ]

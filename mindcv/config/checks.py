@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -15,7 +16,7 @@ from mindcv.scheduler.dynamic_lr import milestones_problem
 from mindcv.scheduler.scheduler_factory import min_lr_problem, warmup_problem, warmup_start_problem
 from mindcv.utils.patch_masks import mask_ratio_problem
 
-__all__ = ["cross_checks", "exported_file_problems"]
+__all__ = ["cross_checks", "exported_file_problems", "without_network_options"]
 
 # Picture formats that Pillow can write, and those that matplotlib can write.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -335,10 +336,40 @@ _TAKE_EXPORTED_FILES = ("validate.py", "infer.py")
 _NEEDS_LAYERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "explain": (lambda c: bool(c.explain), "give the checkpoint to draw heat maps"),
     "probe": (lambda c: bool(c.probe), "give the checkpoint to measure its features"),
-    "ema": (lambda c: c.ema, "export the averaged weights with tools/export.py --ema True"),
-    "val_amp_level": (lambda c: c.val_amp_level != "O0", "export it with tools/export.py --half True for float16"),
+    "ema": (lambda c: c.ema, "leave ema out; tools/export.py --ema True exports the averaged weights"),
+    "val_amp_level": (
+        lambda c: c.val_amp_level != "O0",
+        "leave val_amp_level out; tools/export.py --half True exports a file that computes in float16",
+    ),
     "patch_size": (lambda c: c.given.get("patch_size") == "command line", "leave patch_size out"),
 }
+
+
+# Options of training recipes that have no meaning for an exported file -> the value of a run without them.
+_OF_RECIPES = {"ema": False, "val_amp_level": "O0"}
+
+
+def without_network_options(config: Any) -> tuple[Any, list[str]]:
+    """Return a configuration without the options of a recipe that have no meaning for an exported file.
+
+    The configuration stays as it is if `ckpt_path` is no exported file. What the command line gives stays too.
+
+    Returns:
+        The configuration, and a sentence for each option that was left out.
+    """
+    if not is_exported(config.ckpt_path):
+        return config, []
+    left_out = {
+        name: value
+        for name, value in _OF_RECIPES.items()
+        if getattr(config, name) != value and config.given.get(name, "command line") != "command line"
+    }
+    sentences = [
+        f"{name}: {getattr(config, name)} of {config.given[name]} is not used, because the exported file "
+        f"'{config.ckpt_path}' is a finished network"
+        for name in left_out
+    ]
+    return replace(config, **left_out) if left_out else config, sentences
 
 
 def exported_file_problems(config: Any) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable, Optional
 
-from mindcv.config.checks import cross_checks
+from mindcv.config.checks import cross_checks, without_network_options
 from mindcv.config.parsing import Option, options_of, read_value, used_options
 from mindcv.config.sources import Findings, Given, help_text, read_command_line, read_yaml
 from mindcv.config.warnings import suspicions
@@ -43,6 +43,7 @@ def read_config(
     fields = options_of(config_class)
     sources = {name: _source(where, name) for name, (where, _) in raw.items()}
     config = config_class(**{name: value for name, value in values.items() if name in fields}, given=sources)
+    config, left_out = without_network_options(config)
     ill_typed = raw.keys() - values.keys()
     if is_yaml_read:  # else the file might have named them
         findings.problems += [told for told in config.missing() if told.partition(":")[0] not in ill_typed]
@@ -54,7 +55,7 @@ def read_config(
     if findings.problems:
         raise ConfigError(findings.problems)
     doubts = suspicions(config, settled, is_complete=not config.completed_later())
-    return replace(config, warnings=(*findings.warnings, *doubts))
+    return replace(config, warnings=(*findings.warnings, *left_out, *doubts))
 
 
 def read_tool_config(

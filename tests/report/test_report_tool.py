@@ -96,6 +96,15 @@ def test_report_tool_prefers_the_best_checkpoint_and_given_options(folder, tmp_p
     assert first.restrict_classes and second.ckpt_path == "other.ckpt"
 
 
+def test_report_tool_leaves_the_number_format_of_the_run_out_for_an_exported_file(
+    folder, tmp_path, monkeypatch, measured
+):
+    write_start(folder, {"options": {**OPTIONS, "val_amp_level": "O2"}}, RunProgress(1, 2, 3))
+    for name in ("a.onnx", "a.ckpt"):
+        assert run_tool(monkeypatch, folder, "--data_dir", tmp_path, "--ckpt_path", name) == 0
+    assert [config.val_amp_level for config in measured] == ["O0", "O2"]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
