@@ -27,8 +27,8 @@ def check_num_classes(config: RunConfig, dataset: ImageDataset) -> None:
     has = f"the data set in '{config.data_dir}' has {found} classes: {shorten(dataset.class_names, 4)}"
     if config.given.get("num_classes") == "checkpoint":
         raise DataError(
-            f"the checkpoint has {config.num_classes} classes without names, but {has}; give the names of the "
-            "checkpoint's classes in the order of its logits, one a line, as --class_names_file (folders of ImageNet's "
+            f"'{config.ckpt_path}' has {config.num_classes} classes without names, but {has}; give the names of these "
+            "classes in the order of its logits, one a line, as --class_names_file (folders of ImageNet's "
             "classes need none when their names are WordNet ids)"
         )
     raise DataError(

@@ -31,5 +31,7 @@ def names_of_classes(
         source = config.ckpt_path or config.model
         raise UserError(f"'{source}' holds no class names: give them, one a line, as --class_names_file")
     if len(names) != num_classes:
-        raise UserError(f"the checkpoint has {len(names)} class names for its {num_classes} classes")
+        raise UserError(
+            f"'{config.ckpt_path or config.model}' has {len(names)} class names for its {num_classes} classes"
+        )
     return names

@@ -19,7 +19,7 @@ from mindcv.export import ExportedClassifier, ExportedFile, is_exported, open_ex
 from mindcv.models import pack_for_inference
 from mindcv.recipe_weights import build_model, complete_config, is_alike, open_weights
 from mindcv.utils.errors import ConfigError
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["Classifier", "open_classifier"]
 
@@ -97,6 +97,9 @@ def _open_exported_classifier(config: _Config) -> Classifier:
     problems = _contradictions(config, exported, options)
     if problems:
         raise ConfigError(problems)
+    problems = _missing_preprocessing(config, options)
+    if problems:
+        raise ConfigError(problems)
     num_classes = exported.count_classes()
     config = complete_config(config, {**options, "num_classes": num_classes}, num_classes)
     _tell_exported(config, exported)
@@ -132,9 +135,24 @@ def _way_out(config: _Config, name: str, value: Any) -> str:
     return f"give --{name} {' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
 
 
+def _missing_preprocessing(config: _Config, options: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the mean and the deviation of other images than RGB images are unknown."""
+    channels = options.get("in_channels", config.in_channels)
+    missing = [name for name in ("mean", "std") if name not in options and name not in config.given]
+    if channels == 3 or not missing:
+        return []
+    flags = " and ".join(f"--{name}" for name in missing)
+    return [
+        f"{' and '.join(missing)}: the images of '{config.ckpt_path}' have {counted(channels, 'channel')}, and the "
+        f"file does not say how they are prepared: give {flags}, with one number for each channel"
+    ]
+
+
 def _tell_exported(config: _Config, exported: ExportedFile) -> None:
     """Log what an exported file does not hold, and where it runs."""
     path, held = config.ckpt_path, exported.metadata
+    if not held.class_names and not config.class_names_file:
+        _tell_unnamed_classes(config)
     absent = [name for name in PREPROCESSING if name not in held.preprocessing and name not in config.given]
     if absent:
         used = ", ".join(f"{name} {getattr(config, name)}" for name in absent)
@@ -148,3 +166,21 @@ def _tell_exported(config: _Config, exported: ExportedFile) -> None:
             logger.warning("'%s' runs on the CPU, since ONNX Runtime runs it and not MindSpore", path)
     else:
         say_compiling("the exported network")
+
+
+def _tell_unnamed_classes(config: _Config) -> None:
+    """Log which classes the outputs of an exported file without class names are taken for."""
+    of_imagenet, of_data = "the classes of ImageNet-1k", "the classes of the data set in their order, as sorted folders"
+    if isinstance(config, InferConfig):
+        taken_for = of_imagenet
+        if config.num_classes != 1000:
+            return  # `names_of_classes` raises an error
+    elif config.num_classes == 1000:
+        taken_for = f"{of_imagenet} if a class folder is named like one of them, and otherwise for {of_data}"
+    else:
+        taken_for = of_data
+    logger.warning(
+        "'%s' does not name its classes, and its outputs are taken for %s; --class_names_file gives other names",
+        config.ckpt_path,
+        taken_for,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from mindcv.config import NEUTRAL_OPTIONS, ValidateAllConfig
 from mindcv.convert import find_checkpoint_files
 from mindcv.convert.averaging import file_digest
-from mindcv.export import EXPORT_SUFFIXES
+from mindcv.export import EXPORT_SUFFIXES, files_of_exported, is_exported
 from mindcv.models import list_models
 from mindcv.models.pretrained import list_pretrained_tags, pretrained_weights
 from mindcv.recipe_validate import Measured, measure_predictions
@@ -69,11 +70,15 @@ def validate_all(config: ValidateAllConfig) -> Iterator[_Row]:
 
 
 def _digest(name: str, is_published: bool) -> str:
-    """Return the SHA-256 digest of the weights; "" if it is unknown or the file cannot be read."""
+    """Return the SHA-256 digest of the weights; "" if it is unknown or the file cannot be read.
+
+    If an exported file has other files beside it, the digest is that of the digests of all of them.
+    """
     if is_published:
         return pretrained_weights(name).sha256 or ""
     try:
-        return file_digest(name)
+        digests = [file_digest(path) for path in (files_of_exported(name) if is_exported(name) else [name])]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     except OSError:  # the row will say why
         return ""
 

@@ -194,8 +194,11 @@ def complete_config(config: _Config, options: Mapping[str, Any], num_classes: in
     tell_warnings(config)
     _tell_overridden(config, options)
     if num_classes and config.num_classes != num_classes:
+        is_of_recipe = config.given.get("num_classes", "command line") != "command line"
+        way_out = f"give --num_classes {num_classes}" if is_of_recipe else "leave num_classes out"
         raise UserError(
-            f"num_classes is {config.num_classes}, but the checkpoint has {num_classes} classes: leave num_classes out"
+            f"num_classes is {config.num_classes}, but '{config.ckpt_path or config.model}' has {num_classes} classes: "
+            f"{way_out}"
         )
     return config
 

@@ -510,7 +510,7 @@ CASES = {
     ),
     "num_classes of validation": (
         *(nothing, "validate", ["--ckpt_path", "{ckpt}", "--data_dir", ".", "--num_classes", "7"], 1),
-        ["num_classes is 7, but the checkpoint has 3 classes: leave num_classes out"],
+        ["num_classes is 7, but '", "' has 3 classes: leave num_classes out"],
     ),
     "a class that the checkpoint does not have": (
         *(lambda root: (root / "val" / "red").rename(root / "val" / "rot"), "validate"),
@@ -519,7 +519,7 @@ CASES = {
     ),
     "num_classes of a bare checkpoint": (
         *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", ".", "--model", "convnext_atto"], 1),
-        ["the checkpoint has 5 classes without names, but the data set in '.' has 3", "'red'", "--class_names_file"],
+        ["' has 5 classes without names, but the data set in '.' has 3", "'red'", "--class_names_file"],
     ),
     "a bare checkpoint of no model": (
         *(other_software, "validate", ["--ckpt_path", "other.ckpt", "--data_dir", "."], 2),

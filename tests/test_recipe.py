@@ -54,7 +54,7 @@ def test_prepare_device_does_not_warn_of_float16_on_ascend(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--num_classes", "3"], "num_classes is 3, but the checkpoint has 1000 classes"),
+        (["--num_classes", "3"], "num_classes is 3, but 'convnext_tiny.*' has 1000 classes"),
         (["--mean", "1"], "mean: needs one number for each of in_channels"),
     ],
 )

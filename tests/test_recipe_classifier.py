@@ -13,14 +13,16 @@ import pytest
 from mindspore import Tensor
 from PIL import Image
 
+from mindcv import recipe_validate_all
 from mindcv.config import ValidateConfig, parse_args
 from mindcv.convert import weight_parameters, write_ckpt
 from mindcv.data import imagenet_class_names, imagenet_wordnet_ids
 from mindcv.export import write_mindir, write_onnx
 from mindcv.models import ConvNeXtFeatures, create_model
+from mindcv.recipe_classifier import open_classifier
 from mindcv.recipe_validate import measure_predictions
 from mindcv.utils.cli import run_script
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "owl"]
@@ -179,7 +181,7 @@ def test_validate_all_measures_the_exported_files_of_a_folder(run, files, images
         ("plain.mindir", ["--image_resize", "64"], "'{path}' is exported for 32: leave image_resize out"),
         ("pixels.onnx", ["--crop_pct", "1"], "crop_pct: 1.0 is given (command line), but '{path}' is exported for 0.8"),
         ("plain.onnx", ["--model", "convnext_tiny"], "but '{path}' is exported for convnext_atto: leave model out"),
-        ("plain.onnx", ["--num_classes", "5"], "num_classes is 5, but the checkpoint has 3 classes"),
+        ("plain.onnx", ["--num_classes", "5"], "num_classes is 5, but '{path}' has 3 classes: leave"),
         ("maps.onnx", [], "'{path}' returns feature maps, and a classifier is expected: export the model with its"),
         ("none.onnx", [], "exported file '{path}' does not exist"),
     ],
@@ -198,7 +200,7 @@ def test_scripts_refuse_what_an_exported_file_cannot_do(run, files, images, scri
         ("infer.py", "plain.onnx", ["--explain", "gradcam"], "explain: cannot be used with '{path}'"),
         ("validate.py", "plain.mindir", ["--probe", "knn"], "probe: cannot be used with '{path}'"),
         ("validate.py", "pixels.onnx", ["--tta", "flip"], "tta: '{path}' resizes and crops the images itself"),
-        ("tools/extract_features.py", "plain.onnx", ["--output", "f.npz"], "which only validate.py and infer.py take"),
+        ("tools/extract_features.py", "plain.onnx", ["--output", "f.npz"], "which only validate.py, infer.py, tools/"),
     ],
 )
 def test_scripts_refuse_their_own_options_with_an_exported_file(run, files, images, script, kind, argv, sentence):
@@ -254,7 +256,7 @@ def test_infer_takes_another_image_size_for_an_onnx_file(predict, files, images)
     np.testing.assert_allclose(differences, 0, atol=1e-5)
 
 
-def without_metadata(path, to, side=None):
+def without_metadata(path, to, side=None, channels=None):
     """Write an ONNX file as other software does: without metadata, with another name of the input, and of one size."""
     proto = onnx.load(str(path))
     del proto.metadata_props[:]
@@ -262,6 +264,8 @@ def without_metadata(path, to, side=None):
         for number, name in enumerate(node.input):
             node.input[number] = "x" if name == "images" else name
     proto.graph.input[0].name = "x"
+    if channels:
+        proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = channels
     if side:
         dims = proto.graph.input[0].type.tensor_type.shape.dim
         for dim, value in zip(dims, (4, 3, side, side)):
@@ -298,6 +302,53 @@ def test_onnx_file_of_other_software_with_other_inputs_is_refused(run, files, im
     without_metadata(files / "maps.onnx", tmp_path / "other.onnx")
     status, _, err = run("infer.py", "--ckpt_path", tmp_path / "other.onnx", "--image_path", images / "val")
     assert status == 1 and "only a classifier that returns logits or probabilities, [N, classes]" in err
+
+
+def test_scripts_tell_which_classes_the_outputs_of_a_file_without_names_are_taken_for(files, images, tmp_path, capsys):
+    without_metadata(files / "plain.onnx", tmp_path / "other.onnx")
+    argv = ["--ckpt_path", str(tmp_path / "other.onnx"), "--data_dir", str(images), "--image_resize", "32"]
+    open_classifier(parse_args(argv, ValidateConfig))
+    err = capsys.readouterr().err
+    assert "does not name its classes, and its outputs are taken for the classes of the data set in their order" in err
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    open_classifier(parse_args([*argv, "--class_names_file", str(tmp_path / "names.txt")], ValidateConfig))
+    assert "does not name its classes" not in capsys.readouterr().err
+
+
+def test_classifier_of_other_software_for_grey_images_needs_mean_and_std(files, images, tmp_path):
+    without_metadata(files / "plain.onnx", tmp_path / "other.onnx", channels="channels")
+    argv = ["--ckpt_path", str(tmp_path / "other.onnx"), "--data_dir", str(images), "--in_channels", "1"]
+    with pytest.raises(ConfigError) as error:
+        open_classifier(parse_args(argv, ValidateConfig))
+    (sentence,) = error.value.problems
+    assert sentence.startswith("mean and std: the images of '") and "have 1 channel, and the file does not" in sentence
+
+
+def test_own_file_for_pixels_does_not_miss_the_number_of_channels(tmp_path, images, capsys):
+    known = {name: value for name, value in PREPROCESSING.items() if name != "in_channels"}
+    network = create_model("convnext_atto", num_classes=3).set_train(False)
+    described = {"model": "convnext_atto", "class_names": CLASSES, "preprocessing": known}
+    write_onnx(network, tmp_path / "a.onnx", **described, with_preprocess=True)
+    argv = ["--ckpt_path", str(tmp_path / "a.onnx"), "--data_dir", str(images)]
+    assert open_classifier(parse_args(argv, ValidateConfig)).config.in_channels == 3
+    assert "does not say how its images are prepared" not in capsys.readouterr().err
+
+
+def test_validate_all_knows_when_a_file_beside_an_exported_file_has_changed(files, tmp_path):
+    path = shutil.copy(files / "plain.mindir", tmp_path / "a.mindir")
+    digests = []
+    for text in ("{}", "{ }"):
+        (tmp_path / "a.json").write_text(text)
+        digests.append(recipe_validate_all._digest(str(path), is_published=False))
+    assert digests[0] != digests[1]
+
+
+def test_infer_names_the_size_when_the_metadata_of_a_mindir_file_is_wrong(run, files, images, tmp_path):
+    shutil.copy(files / "plain.mindir", tmp_path)
+    text = (files / "plain.json").read_text()
+    (tmp_path / "plain.json").write_text(text.replace('"image_resize": 32', '"image_resize": 96'))
+    status, _, err = run("infer.py", "--ckpt_path", tmp_path / "plain.mindir", "--image_path", images / "val" / "cat")
+    assert status == 1 and "its metadata says image_resize 96, which may be wrong: " in err
 
 
 def test_validate_knows_the_classes_of_imagenet_in_an_exported_file(run, images, tmp_path):

@@ -184,7 +184,7 @@ def test_tool_names_a_checkpoint_without_class_names_and_unreadable_images(run, 
         ),
         (["--dst", "a.onnx", "--features_only", "True", "--with_softmax", "True"], "with_softmax: the feature maps of"),
         (["--dst", "a.onnx", "--image_size", "64", "--image_resize", "64"], "image_size: give either image_size or"),
-        (["--dst", "a.onnx", "--num_classes", "7"], "num_classes is 7, but the checkpoint has 3 classes"),
+        (["--dst", "a.onnx", "--num_classes", "7"], "' has 3 classes: leave num_classes out"),
         ([], "dst: is required; give the file to write, for example --dst model.onnx\n"),
     ],
 )

@@ -330,8 +330,13 @@ _FACTORY_RULES: tuple[tuple[Sequence[str], str, Callable[[Any], str]], ...] = (
 )
 
 
-# The scripts that take an exported file as `ckpt_path`.
+# The scripts that take an exported file as `ckpt_path`. Other tools read their options through them.
 _TAKE_EXPORTED_FILES = ("validate.py", "infer.py")
+# Option of training -> what to give instead of an exported file.
+_NEEDS_CHECKPOINT = {
+    **dict.fromkeys(("teacher_ckpt_path", "pretrained_encoder"), "give the checkpoint that it was exported from"),
+    "resume": "give the folder of the run",
+}
 # Option -> (whether its value needs the layers of a network, what to do instead).
 _NEEDS_LAYERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "explain": (lambda c: bool(c.explain), "give the checkpoint to draw heat maps"),
@@ -392,7 +397,12 @@ def cross_checks(config: Any, names: Collection[str]) -> list[str]:
             problems += exported_file_problems(config)
         else:
             problems.append(
-                f"ckpt_path: '{config.ckpt_path}' is an exported file, which only {' and '.join(_TAKE_EXPORTED_FILES)} "
-                "take: give the checkpoint that it was exported from"
+                f"ckpt_path: '{config.ckpt_path}' is an exported file, which only validate.py, infer.py, "
+                "tools/validate_all.py and tools/report.py take: give the checkpoint that it was exported from"
             )
+    problems += [
+        f"{name}: '{getattr(config, name)}' is an exported file, which training cannot start from: {way_out}"
+        for name, way_out in _NEEDS_CHECKPOINT.items()
+        if name in names and is_exported(getattr(config, name))
+    ]
     return problems

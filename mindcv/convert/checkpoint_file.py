@@ -73,7 +73,8 @@ _MAX_INDEX = 100_000_000  # bytes
 _MAX_NESTING = 4  # {"state_dict": {"module": {...}}} has two
 _ARRAYS = (np.ndarray, TorchTensor, NumpyArray)
 INDEX_SUFFIX = ".index.json"
-_EXPORTED = (".onnx", ".mindir", ".air")  # ends of the names of files that tools/export.py writes
+_MEASURABLE = (".onnx", ".mindir")  # ends of the names of exported files that the scripts can run
+_EXPORTED = (*_MEASURABLE, ".air")  # ends of the names of files that tools/export.py writes
 _FOLDER_PATTERNS = (f"*{INDEX_SUFFIX}", "*.safetensors", "*.bin", "*.ckpt", "*.pth", "*.pt")
 SNAPSHOT_SUFFIX = ".resume.safetensors"  # snapshots for resuming a run lie beside the files of weights
 
@@ -175,7 +176,15 @@ def checkpoint_in(path: Path) -> Path:
     patterns = ", ".join(_FOLDER_PATTERNS)
     raise CheckpointError(
         f"folder '{path}' holds no checkpoint: no file name matches {patterns}; give the path of a checkpoint file"
+        f"{_advice_on_exported(path)}"
     )
+
+
+def _advice_on_exported(folder: Path) -> str:
+    exported = sorted(file for file in folder.iterdir() if file.suffix.lower() in _MEASURABLE)
+    if not exported:
+        return ""
+    return f", or to classify or validate that of an exported file, such as '{exported[0]}'"
 
 
 def _by_best_first(file: Path) -> tuple[bool, str]:

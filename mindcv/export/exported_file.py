@@ -14,13 +14,13 @@ from mindspore import nn
 
 from mindcv.export.foreign_onnx import foreign_input, has_own_metadata, output_kind_of
 from mindcv.export.metadata import ExportMetadata
-from mindcv.export.mindir_file import metadata_path
+from mindcv.export.mindir_file import metadata_path, variables_folder
 from mindcv.export.onnx_package import require_onnxruntime
 from mindcv.utils.device import mindspore_log_disabled, native_warnings_hidden
 from mindcv.utils.errors import UserError
 from mindcv.utils.logger import counted
 
-__all__ = ["EXPORT_SUFFIXES", "ExportedFile", "is_exported", "open_exported"]
+__all__ = ["EXPORT_SUFFIXES", "ExportedFile", "files_of_exported", "is_exported", "open_exported"]
 
 
 class ExportedFile:
@@ -79,8 +79,9 @@ class ExportedFile:
             outputs = [self._run(part) for part in self._batches(images)]
         except Exception as error:  # the runtimes raise classes of their own
             reason = str(error).strip().splitlines() or [type(error).__name__]
+            hint = f"; its metadata says image_resize {self.image_size}, which may be wrong" if self.image_size else ""
             raise UserError(
-                f"'{self.path}' cannot compute images of shape {list(images.shape)}: {reason[0]}"
+                f"'{self.path}' cannot compute images of shape {list(images.shape)}{hint}: {reason[0]}"
             ) from error
         for part, arrays in zip(self._batches(images), outputs):
             self._check_rows(len(part), arrays)
@@ -138,9 +139,14 @@ class _OnnxFile(ExportedFile):
         else:
             metadata, image_size = ExportMetadata.from_texts(texts, str(path)), None
             batch_size = None if metadata.dynamic_batch else 1
-            if len(self._session.get_inputs()) != 1:
+            inputs = self._session.get_inputs()
+            if len(inputs) != 1 or len(inputs[0].shape) != 4:
                 raise UserError(_damaged(path))
-        self._input_name = self._session.get_inputs()[0].name
+        given = self._session.get_inputs()[0]
+        if not is_foreign:  # A file that `write_onnx` wrote earlier may not name its number of channels.
+            channels = 3 if metadata.takes_pixels else given.shape[1]
+            metadata = replace(metadata, preprocessing={"in_channels": channels, **metadata.preprocessing})
+        self._input_name = given.name
         shape = self._session.get_outputs()[0].shape
         num_outputs = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
         super().__init__(path, metadata, batch_size, image_size, num_outputs)
@@ -191,6 +197,19 @@ def is_exported(path: Union[str, os.PathLike]) -> bool:
     return Path(path).suffix.lower() in EXPORT_SUFFIXES
 
 
+def files_of_exported(path: Union[str, os.PathLike]) -> list[Path]:
+    """Return the existing files of an exported network: the file itself, its metadata and its large weights.
+
+    Weights in other files are found if their names are those that `write_onnx`, `write_mindir` or PyTorch gives them.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".mindir":
+        others = [metadata_path(path), *sorted(variables_folder(path).glob("*"))]
+    else:
+        others = [path.with_name(f"{path.name}{end}") for end in (".data", "_data")]
+    return [path, *filter(Path.is_file, others)]
+
+
 def open_exported(path: Union[str, os.PathLike], is_foreign_allowed: bool = False) -> ExportedFile:
     """Open a file that `write_onnx` or `write_mindir` has written, to run it on a CPU.
 
@@ -206,6 +225,8 @@ def open_exported(path: Union[str, os.PathLike], is_foreign_allowed: bool = Fals
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"'{path}' is no exported file: its name must end in {' or '.join(_KINDS)}")
+    if kind is _MindIRFile and path.suffix != ".mindir":
+        raise UserError(f"'{path}' cannot be read: MindSpore reads only names that end in .mindir, so rename the file")
     if not path.is_file():
         raise UserError(f"exported file '{path}' does not exist")
     return kind(path, is_foreign_allowed)

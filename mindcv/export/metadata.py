@@ -149,6 +149,7 @@ def _from_values(values: Mapping[str, Any]) -> ExportMetadata:
     Raises:
         KeyError, TypeError, ValueError: a field is missing or has a wrong value.
     """
+    values = {each.name: values[each.name] for each in fields(ExportMetadata)}
     _check_kinds(values)
     _check_kinds(values["preprocessing"])
     output = values["output"]

@@ -23,7 +23,7 @@ from mindcv.utils.device import keep_working_folder_clean, mindspore_log_disable
 from mindcv.utils.errors import UserError
 from mindcv.utils.files import atomic_files, atomic_write_text
 
-__all__ = ["check_air", "metadata_path", "write_mindir"]
+__all__ = ["check_air", "metadata_path", "variables_folder", "write_mindir"]
 
 _NOT_PLAIN = re.compile(r"[^0-9a-zA-Z@_\-.:/]")  # characters that mindspore.export refuses in a path
 
@@ -31,6 +31,12 @@ _NOT_PLAIN = re.compile(r"[^0-9a-zA-Z@_\-.:/]")  # characters that mindspore.exp
 def metadata_path(path: Union[str, os.PathLike]) -> Path:
     """Return the path of the JSON file that belongs to a MindIR or AIR file."""
     return Path(path).with_suffix(".json")
+
+
+def variables_folder(path: Union[str, os.PathLike]) -> Path:
+    """Return the path of the folder that holds the weights of a MindIR file if they have more than 1 GB."""
+    path = Path(path)
+    return path.with_name(f"{_plain_stem(path.stem)}_variables")
 
 
 def check_air() -> None:

@@ -52,7 +52,7 @@ def write_onnx(
     Args:
         network: a ConvNeXt or a ConvNeXtFeatures in float32.
         path: output file, whose name should end in `.onnx`.
-        model, class_names, preprocessing: see `ExportMetadata`.
+        model, class_names, preprocessing: see `ExportMetadata`. `in_channels` need not be given.
         with_preprocess: whether the graph prepares the images. Its input is then uint8 [N, H, W, 3] of any size.
         with_softmax: whether the outputs are probabilities instead of logits.
         half: whether the graph computes in float16. Its inputs and outputs stay float32.
@@ -65,9 +65,8 @@ def write_onnx(
         UserError: the package onnx is missing, the network cannot be exported, or the file cannot be written.
     """
     kind = output_kind(network, with_softmax)
-    metadata = ExportMetadata(
-        model, tuple(class_names), dict(preprocessing or {}), kind, with_preprocess, dynamic_batch, half
-    )
+    preprocessing = {**(preprocessing or {}), "in_channels": network.in_channels}
+    metadata = ExportMetadata(model, tuple(class_names), preprocessing, kind, with_preprocess, dynamic_batch, half)
     graph = GraphBuilder()
     images = INPUT_NAME
     if with_preprocess:

@@ -546,3 +546,19 @@ def test_choices_of_options_are_accepted_by_the_factories():
         assert len(create_scheduler(2, name, warmup_epochs=0, num_epochs=3)) == 6
     for rule in options["weight_decay_filter"].choices:
         assert weight_decay_groups(params, 0.1, rule)
+
+
+@pytest.mark.parametrize(
+    ("argv", "way_out"),
+    [
+        (["--teacher_model", "convnext_atto", "--teacher_ckpt_path", "a.onnx"], "give the checkpoint that it was"),
+        (["--pretrained_encoder", "a.onnx"], "give the checkpoint that it was"),
+        (["--resume", "a.onnx"], "give the folder of the run"),
+    ],
+)
+def test_parse_args_refuses_exported_files_that_training_would_start_from(argv, way_out):
+    with pytest.raises(ConfigError) as error:
+        parse_args(["--model", "convnext_atto", "--data_dir", ".", *argv], TrainConfig)
+    assert f"{argv[-2][2:]}: 'a.onnx' is an exported file, which training cannot start from: {way_out}" in str(
+        error.value
+    )

@@ -152,6 +152,8 @@ def test_read_checkpoint_of_a_folder_needs_one_checkpoint_or_a_standard_name(tmp
         "holds no checkpoint: no file name matches *.index.json, *.safetensors, *.bin, *.ckpt, *.pth, *.pt; give the "
         "path of a checkpoint file" in refusal(tmp_path)
     )
+    (tmp_path / "a.onnx").write_bytes(b"an exported file")
+    assert f"or to classify or validate that of an exported file, such as '{tmp_path}/a.onnx'" in refusal(tmp_path)
     bins = [shutil.copy(shard, tmp_path) for shard in sorted(DATA.glob("*.bin"))]
     told = f"give the path of one, such as '{bins[0]}'; the others are pytorch_model-1.bin"
     assert told in refusal(tmp_path)

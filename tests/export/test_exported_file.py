@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor
 from onnx import TensorProto, helper
 
-from mindcv.export import ExportedClassifier, ExportMetadata, open_exported
+from mindcv.export import ExportedClassifier, ExportMetadata, files_of_exported, open_exported
 from mindcv.utils.errors import UserError
 
 POOL = ("GlobalAveragePool", ["x"], ["pooled"], {})
@@ -81,3 +81,30 @@ def test_metadata_refuses_a_text_in_the_place_of_the_class_names():
     texts = {**ExportMetadata().as_texts(), "class_names": '"cat"'}
     with pytest.raises(UserError, match='class_names is "cat", and a list of names is expected'):
         ExportMetadata.from_texts(texts, "a.onnx")
+
+
+def test_exported_file_tells_its_channels_when_the_metadata_does_not(tmp_path):
+    nodes = [POOL, ("Flatten", ["pooled"], ["y"], {"axis": 1})]
+    path = write_graph(tmp_path / "a.onnx", nodes, ("n", 1, "h", "w"), ("m", 1), ExportMetadata())
+    assert open_exported(path).metadata.preprocessing == {"in_channels": 1}
+
+
+def test_open_exported_names_the_end_that_mindspore_reads(tmp_path):
+    (tmp_path / "UP.MINDIR").write_bytes(b"")
+    with pytest.raises(UserError, match="UP.MINDIR' cannot be read: MindSpore reads only names that end in .mindir"):
+        open_exported(tmp_path / "UP.MINDIR")
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("a.onnx", ["a.onnx.data"]),
+        ("a.onnx", ["a.onnx_data"]),
+        ("a.mindir", ["a.json", "a_variables/data_0"]),
+    ],
+)
+def test_files_of_exported_are_those_that_belong_to_it(tmp_path, name, beside):
+    for each in (name, *beside, "b.onnx.data", "b.json"):
+        (tmp_path / each).parent.mkdir(exist_ok=True)
+        (tmp_path / each).write_bytes(b"")
+    assert [str(path.relative_to(tmp_path)) for path in files_of_exported(tmp_path / name)] == [name, *beside]

@@ -112,7 +112,7 @@ def test_file_holds_its_metadata(tmp_path):
     proto = onnx.load(str(tmp_path / "a.onnx"))
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     assert texts["model"] == "small" and json.loads(texts["class_names"]) == names
-    assert json.loads(texts["preprocessing"]) == preprocessing
+    assert json.loads(texts["preprocessing"]) == {**preprocessing, "in_channels": 3}
     assert ExportMetadata.from_texts(texts, "a.onnx") == written
     assert ExportMetadata.from_json(written.as_json(), "a.json") == written
     assert proto.opset_import[0].version >= 17
