@@ -170,7 +170,7 @@ class _MindIRFile(ExportedFile):
                 "writes both files, so copy both"
             ) from None
         try:
-            with mindspore_log_disabled():
+            with mindspore_log_disabled(), native_warnings_hidden(with_errors=True):
                 self._graph = nn.GraphCell(ms.load(str(path)))
         except Exception:  # MindSpore raises several kinds for a damaged file
             raise UserError(_damaged(path)) from None

@@ -110,15 +110,20 @@ def mindspore_log_disabled() -> Iterator[None]:
 
 # A line of MindSpore's C++ code begins with its level, a module and the number of the process.
 _NATIVE_WARNING = re.compile(rb"\[WARNING\] \w+\(\d+,")
+_NATIVE_WARNING_OR_ERROR = re.compile(rb"\[(WARNING|ERROR)\] \w+\(\d+,")
 
 
 @contextmanager
-def native_warnings_hidden() -> Iterator[None]:
+def native_warnings_hidden(with_errors: bool = False) -> Iterator[None]:
     """Hide the warnings that MindSpore's C++ code writes to standard error inside the block.
 
     Other lines of standard error appear after the block. Use it around the compilation of a graph that MindSpore warns
     about although the graph is right.
+
+    Args:
+        with_errors: whether to hide lines about errors too, because an exception says everything that is needed.
     """
+    hidden = _NATIVE_WARNING_OR_ERROR if with_errors else _NATIVE_WARNING
     with ExitStack() as stack:
         try:
             held = stack.enter_context(tempfile.TemporaryFile())
@@ -135,7 +140,7 @@ def native_warnings_hidden() -> Iterator[None]:
             os.dup2(terminal, 2)
             os.close(terminal)
             held.seek(0)
-            kept = b"".join(line for line in held if not _NATIVE_WARNING.match(line))
+            kept = b"".join(line for line in held if not hidden.match(line))
             with suppress(OSError):
                 os.write(2, kept)
 

@@ -108,3 +108,11 @@ def test_files_of_exported_are_those_that_belong_to_it(tmp_path, name, beside):
         (tmp_path / each).parent.mkdir(exist_ok=True)
         (tmp_path / each).write_bytes(b"")
     assert [str(path.relative_to(tmp_path)) for path in files_of_exported(tmp_path / name)] == [name, *beside]
+
+
+def test_open_exported_tells_a_damaged_mindir_file_in_one_sentence(tmp_path, capfd):
+    (tmp_path / "a.mindir").write_bytes(b"no graph")
+    (tmp_path / "a.json").write_text(ExportMetadata(preprocessing={"image_resize": 32, "in_channels": 3}).as_json())
+    with pytest.raises(UserError, match="a.mindir' cannot be read: it is damaged"):
+        open_exported(tmp_path / "a.mindir")
+    assert capfd.readouterr().err == ""
