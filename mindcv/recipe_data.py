@@ -26,6 +26,7 @@ from mindcv.data import (
 )
 from mindcv.engine.handover import gives_host_bits
 from mindcv.engine.views import crops_per_image
+from mindcv.export import is_exported
 from mindcv.recipe_checks import check_class_folders, check_num_classes, check_readable
 from mindcv.utils.device import runs_on_cpu
 from mindcv.utils.distributed import Group
@@ -284,8 +285,9 @@ def _of_whose_classes(config: RunConfig, error: UnknownClassesError) -> UnknownC
 
 
 def _owner_of_classes(config: RunConfig) -> str:
-    is_of_training = isinstance(config, TrainConfig) or getattr(config, "probe", None)
-    return "the training's" if is_of_training else "the checkpoint's"
+    if isinstance(config, TrainConfig) or getattr(config, "probe", None):
+        return "the training's"
+    return "the exported file's" if is_exported(config.ckpt_path) else "the checkpoint's"
 
 
 def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> Optional[dict[str, int]]:

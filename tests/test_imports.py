@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "engine": BUILT,
     "report": {"engine", "utils"},
     "recipe_checks": {"config", "data", "utils"},
-    "recipe_data": {"config", "data", "engine", "recipe_checks", "utils"},
+    "recipe_data": {"config", "data", "engine", "export", "recipe_checks", "utils"},
     "recipe": BUILT | {"engine", "config", "recipe_data"},
     "recipe_weights": {"config", "convert", "engine", "models", "optim", "recipe", "utils"},
     "recipe_classifier": {"config", "convert", "data", "engine", "export", "models", "recipe_weights", "utils"},

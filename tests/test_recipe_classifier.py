@@ -324,6 +324,13 @@ def test_classifier_of_other_software_for_grey_images_needs_mean_and_std(files, 
     assert sentence.startswith("mean and std: the images of '") and "have 1 channel, and the file does not" in sentence
 
 
+def test_validate_names_an_exported_file_as_the_owner_of_its_classes(run, files, images, tmp_path):
+    shutil.copytree(images / "val" / "cat", tmp_path / "val" / "cow")
+    shutil.copytree(images / "val" / "dog", tmp_path / "val" / "dog")
+    status, _, err = run("validate.py", "--ckpt_path", files / "plain.onnx", "--data_dir", tmp_path)
+    assert status == 1 and "1 class folder(s) that belong to none of the exported file's 3 classes: 'cow'" in err
+
+
 def test_own_file_for_pixels_does_not_miss_the_number_of_channels(tmp_path, images, capsys):
     known = {name: value for name, value in PREPROCESSING.items() if name != "in_channels"}
     network = create_model("convnext_atto", num_classes=3).set_train(False)
