@@ -64,6 +64,7 @@ NOT_EXECUTED = [
 SHORT = "--mode 1 --epoch_size 1 --warmup_epochs 0 --num_samples 32 --batch_size 16"
 SHORTENED = [
     ("*", r"^python train\.py(?!.*--print_config)", f"{SHORT} --image_resize 32", "trains for minutes"),
+    ("validate.md", r"^python train\.py", "--epoch_size 2", "an average needs the weights of two epochs"),
     ("validate.md", r"^python (validate|tools/\w+)\.py", "--mode 1 --batch_size 16", "compiles a network each time"),
     ("*", r"^python pretrain\.py", f"{SHORT} --image_resize 64", "trains for minutes"),
 ]
