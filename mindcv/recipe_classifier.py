@@ -94,10 +94,7 @@ def _open_exported_classifier(config: _Config) -> Classifier:
     exported = open_exported(config.ckpt_path, is_foreign_allowed=True)
     classifier, held = ExportedClassifier(exported), exported.metadata
     options = {**held.preprocessing, "model": held.model or os.path.basename(config.ckpt_path)}
-    problems = _contradictions(config, exported, options)
-    if problems:
-        raise ConfigError(problems)
-    problems = _missing_preprocessing(config, options)
+    problems = _contradictions(config, exported, options) or _missing_preprocessing(config, options)
     if problems:
         raise ConfigError(problems)
     num_classes = exported.count_classes()

@@ -156,9 +156,8 @@ def build_evaluation_loader(
     check_readable(config, dataset, group, "validation")
     if group.is_main and not is_held_out:  # `_tell_held_out` logs the number of held-out images
         _tell_classes_without_images(config, dataset)
-    return dataset, _loader_of_pixels(config, dataset) if takes_pixels else _loader_without_augmentation(
-        config, dataset
-    )
+    build_loader = _loader_of_pixels if takes_pixels else _loader_without_augmentation
+    return dataset, build_loader(config, dataset)
 
 
 def build_probe_training_loader(config: ValidateConfig, group: Group) -> tuple[ImageDataset, ImageLoader]:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import runpy
 import shutil
 import sys
 import zlib
@@ -15,6 +16,9 @@ from mindspore import ops
 from parity import Reference
 
 from mindcv.kernels import status
+from mindcv.utils.cli import run_script
+
+ROOT = Path(__file__).parents[1]
 
 # A test process grows to about 4 GB, because MindSpore keeps compiled graphs.
 MEMORY_OF_A_WORKER = 4 << 30
@@ -107,12 +111,26 @@ def no_cells_at_exit():
 @pytest.fixture(scope="module")
 def tools():
     """Let Python find modules in the folder of the tools, as it does when a tool runs."""
-    folder = str(Path(__file__).parents[1] / "tools")
+    folder = str(ROOT / "tools")
     sys.path.insert(0, folder)
     yield
     sys.path.remove(folder)
     for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def run_main(capsys, monkeypatch, tools):
+    """Return a function that runs a script in this process and gives its status, its output and its messages."""
+
+    def run_main(script, *argv):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, argv)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run_script(runpy.run_path(str(ROOT / script))["main"])
+        return (end.value.code, *capsys.readouterr())
+
+    return run_main
 
 
 @pytest.fixture(params=["on", "off"])

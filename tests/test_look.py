@@ -1,8 +1,6 @@
 """Heat maps and the analysis of features as users run them, with untrained networks."""
 
 import csv
-import runpy
-import sys
 from pathlib import Path
 
 import colour_images
@@ -15,7 +13,6 @@ from mindcv.config import AnalyzeConfig, InferConfig, parse_args
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors
 from mindcv.models import create_model
 from mindcv.recipe_analysis import weights_to_analyse
-from mindcv.utils.cli import run_script
 from mindcv.utils.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -47,19 +44,11 @@ def classifier(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tools, tmp_path):
+def run(run_main, monkeypatch, tmp_path):
     """Return a function that runs a script in a folder of its own and gives its status, output and messages."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(script, *argv):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, argv), "--mode", "1", "--batch_size", "4"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / script))["main"])
-        return (end.value.code, *capsys.readouterr())
-
-    return run
+    return lambda script, *argv: run_main(script, *argv, "--mode", "1", "--batch_size", "4")
 
 
 def test_infer_draws_heat_maps_of_the_images_that_it_can_read(images, classifier, run):

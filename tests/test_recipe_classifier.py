@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +20,6 @@ from mindcv.export import write_mindir, write_onnx
 from mindcv.models import ConvNeXtFeatures, create_model
 from mindcv.recipe_classifier import open_classifier
 from mindcv.recipe_validate import measure_predictions
-from mindcv.utils.cli import run_script
 from mindcv.utils.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -74,17 +72,12 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tools):
+def run(run_main):
     """Return a function that runs a script and gives its status, its output and its messages."""
 
     def run(script, *argv):
-        argv = [script, *map(str, argv), "--mode", "1", "--batch_size", "4"]
-        argv += [] if script == "infer.py" else ["--num_parallel_workers", "1"]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / script))["main"])
-        return (end.value.code, *capsys.readouterr())
+        own = [] if script == "infer.py" else ["--num_parallel_workers", "1"]
+        return run_main(script, *argv, "--mode", "1", "--batch_size", "4", *own)
 
     return run
 

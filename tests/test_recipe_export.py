@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import stat
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ from mindcv.data import Compose, create_transforms
 from mindcv.engine.inference import classify
 from mindcv.export import open_exported
 from mindcv.models import create_model
-from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
 PREPROCESSING = {**colour_images.PREPROCESSING, "crop_pct": 0.875, "interpolation": "bicubic"}
@@ -78,17 +76,9 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tools):
+def run(run_main):
     """Return a function that runs the tool and gives its status, its output and its messages."""
-
-    def run(*argv):
-        monkeypatch.setattr(sys, "argv", ["tools/export.py", *map(str, argv)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / "tools" / "export.py"))["main"])
-        return (end.value.code, *capsys.readouterr())
-
-    return run
+    return lambda *argv: run_main("tools/export.py", *argv)
 
 
 def test_tool_writes_an_onnx_file_that_runs_at_any_size(run, network, checkpoint, tmp_path, rng):

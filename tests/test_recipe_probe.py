@@ -1,8 +1,6 @@
 """Probes and extraction of features as users run them, on images of colours that any network can tell apart."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -16,7 +14,6 @@ from mindcv.config import ValidateConfig, parse_args
 from mindcv.convert import from_mindcv, weight_parameters, write_ckpt, write_safetensors
 from mindcv.models import create_model
 from mindcv.recipe_weights import open_weights
-from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -55,17 +52,9 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tools):
+def run(run_main):
     """Return a function that runs a script and gives its status, its output and its messages."""
-
-    def run(script, *argv):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, argv), "--mode", "1", "--batch_size", "4"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / script))["main"])
-        return (end.value.code, *capsys.readouterr())
-
-    return run
+    return lambda script, *argv: run_main(script, *argv, "--mode", "1", "--batch_size", "4")
 
 
 def test_validate_probes_the_same_features_of_each_kind_of_checkpoint(images, files, run, tmp_path):

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import colour_images
@@ -17,7 +15,6 @@ from mindcv.convert import open_checkpoint, weight_parameters, write_ckpt
 from mindcv.convert.averaging import read_ingredient
 from mindcv.data import Compose, create_transforms, imagenet_wordnet_ids
 from mindcv.models import create_model
-from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
 CLASSES = imagenet_wordnet_ids()[:3]
@@ -65,17 +62,12 @@ def checkpoints(network, tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tools):
+def run(run_main):
     """Return a function that runs a script and gives its status, its output and its messages."""
 
     def run(script, *argv):
-        argv = [script, *map(str, argv), "--mode", "1", "--num_parallel_workers", "1"]
-        argv += [] if "--batch_size" in argv else ["--batch_size", "4"]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / script))["main"])
-        return (end.value.code, *capsys.readouterr())
+        own = [] if "--batch_size" in argv else ["--batch_size", "4"]
+        return run_main(script, *argv, "--mode", "1", "--num_parallel_workers", "1", *own)
 
     return run
 

@@ -23,7 +23,7 @@ from mindcv.export import ExportMetadata, open_exported
 from mindcv.utils.checks import check_int
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
-from mindcv.utils.files import ensure_writable
+from mindcv.utils.files import atomic_files, ensure_writable
 
 
 class CalibrationImages(CalibrationDataReader):
@@ -48,17 +48,18 @@ def quantize(source: str, target: str, paths: Sequence[str]) -> None:
     metadata = open_exported(source).metadata
     if metadata.takes_pixels:
         raise UserError(f"'{source}' prepares its images itself: export it without --with_preprocess")
-    quantize_static(
-        source,
-        target,
-        CalibrationImages(paths, metadata),
-        # A range per channel keeps the accuracy; the outliers of few activations would make a coarse grid for all.
-        per_channel=True,
-        op_types_to_quantize=["Conv", "MatMul"],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
+    with atomic_files(target) as side:
+        quantize_static(
+            source,
+            str(side),
+            CalibrationImages(paths, metadata),
+            # A range per channel keeps the accuracy; the outliers of few activations would make a coarse grid for all.
+            per_channel=True,
+            op_types_to_quantize=["Conv", "MatMul"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
 
 
 def main() -> None:

@@ -199,32 +199,27 @@ def test_trainer_finishes_and_saves_the_last_step_when_a_batch_cannot_be_read(ru
     assert isinstance(error, DataError) and events[-1] == f"save {last} of {last}" and f"end {last}" in events
 
 
+class FullDisk(Callback):
+    """Fails after step 2, and does not look at the weights."""
+
+    def reads_weights(self, global_step):
+        return False
+
+    def on_step_end(self, progress):
+        if progress.global_step == 2:
+            raise UserError("the disk is full")
+
+
 @pytest.mark.parametrize("runs_ahead", [False, True])
 def test_trainer_saves_the_step_whose_weights_are_there_when_a_callback_fails(runs_ahead):
-    class Full(Callback):
-        def reads_weights(self, global_step):
-            return False
-
-        def on_step_end(self, progress):
-            if progress.global_step == 2:
-                raise UserError("the disk is full")
-
-    events, _, error = run(runs_ahead, callbacks=[Full()])
+    events, _, error = run(runs_ahead, callbacks=[FullDisk()])
     last = 3 if runs_ahead else 2
     assert str(error) == "the disk is full" and events[-1] == f"save {last} of {last}"
 
 
 @pytest.mark.parametrize("losses", [(1.0, 1.0, math.nan, 1.0), (1.0, 1.0, "lost", 1.0)])
 def test_trainer_saves_nothing_when_a_callback_fails_and_the_step_after_it_too(losses):
-    class Full(Callback):
-        def reads_weights(self, global_step):
-            return False
-
-        def on_step_end(self, progress):
-            if progress.global_step == 2:
-                raise UserError("the disk is full")
-
-    events, _, error = run(losses=losses, callbacks=[Full()])
+    events, _, error = run(losses=losses, callbacks=[FullDisk()])
     assert str(error) == "the disk is full" and not any(event.startswith("save") for event in events)
 
 

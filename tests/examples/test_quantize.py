@@ -1,11 +1,9 @@
 """The example that quantises an exported classifier gives an int8 file that computes nearly the same."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
+from example_script import load
 from PIL import Image
 from plain_network import build
 
@@ -14,7 +12,6 @@ from mindcv.engine.inference import read_image
 from mindcv.export import open_exported, write_onnx
 from mindcv.utils.errors import UserError
 
-FOLDER = Path(__file__).parents[2] / "examples" / "quantize"
 PREPROCESSING = {
     "image_resize": 64,
     "crop_pct": 1.0,
@@ -25,16 +22,9 @@ PREPROCESSING = {
 }
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def quantize():
-    return load("quantize").quantize
+    return load("quantize/quantize.py").quantize
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +72,7 @@ def test_quantize_refuses_wrong_arguments(arguments, message, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["quantize.py", *arguments])
     with pytest.raises(UserError, match=message):
-        load("quantize").main()
+        load("quantize/quantize.py").main()
 
 
 @pytest.fixture
@@ -94,7 +84,7 @@ def speed(monkeypatch, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["speed.py", "--image_size", "32", "--steps", "1", "--rounds", "2", *arguments])
-        load("speed").main()
+        load("quantize/speed.py").main()
 
     return run
 

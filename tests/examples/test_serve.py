@@ -1,6 +1,5 @@
 """The example server classifies images that are posted over loopback, and refuses what is not an image."""
 
-import importlib.util
 import io
 import json
 import runpy
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from example_script import load
 from PIL import Image
 from plain_network import build
 
@@ -38,10 +38,7 @@ MAX_BYTES = 200_000
 
 @pytest.fixture(scope="module")
 def server_module():
-    spec = importlib.util.spec_from_file_location("server", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("serve/server.py")
 
 
 @pytest.fixture(scope="module")
