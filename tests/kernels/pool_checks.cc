@@ -1,6 +1,7 @@
 // Checks of the thread pool that need control over its threads. The argument names the check. The program ends with
 // status 0 where it holds, says what is wrong where it does not, and does not end where the pool waits for ever.
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,47 @@ void check_sleeping_caller() {
   });
 }
 
+cpu_set_t only(int core) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  CPU_SET(static_cast<size_t>(core), &cores);
+  return cores;
+}
+
+void confine(int thread, const cpu_set_t& cores) {
+  require(sched_setaffinity(thread, sizeof(cores), &cores) == 0, "a thread cannot be confined to a core");
+}
+
+// Whether a thread may run on one core only.
+bool is_confined_to(int thread, int core) {
+  cpu_set_t cores;
+  require(sched_getaffinity(thread, sizeof(cores), &cores) == 0, "the cores of a thread cannot be read");
+  const cpu_set_t one = only(core);
+  return CPU_EQUAL(&cores, &one) != 0;
+}
+
+// A worker leaves the core of the caller, unless the process may use no other.
+void check_shared_core() {
+  mindcv::set_pool_threads(2);
+  const int caller = thread_id(), worker = find_worker();
+  cpu_set_t all;
+  require(sched_getaffinity(0, sizeof(all), &all) == 0, "the cores of the process cannot be read");
+  if (CPU_COUNT(&all) == 1) return;
+  const int core = sched_getcpu();
+  confine(caller, only(core));
+  confine(worker, only(core));
+  for (int i = 0; i < 200; ++i, pause_shortly()) run_counted_job(64);
+  require(is_confined_to(worker, core), "a worker left the only core of the process");
+  confine(caller, all);
+  // The caller may go to another core, so the worker is confined to the caller's core again and again.
+  while (true) {
+    const int here = sched_getcpu();
+    confine(worker, only(here));
+    for (int i = 0; i < 20; ++i, pause_shortly()) run_counted_job(64);
+    if (!is_confined_to(worker, here)) return;
+  }
+}
+
 // A forked process has a pool of its own, and the pool of the first process goes on.
 void check_fork() {
   mindcv::set_pool_threads(2);
@@ -163,6 +205,8 @@ int main(int argc, char** argv) {
     check_stopped_worker();
   } else if (name == "sleeping_caller") {
     check_sleeping_caller();
+  } else if (name == "shared_core") {
+    check_shared_core();
   } else if (name == "fork") {
     check_fork();
   } else if (name == "many_jobs") {

@@ -8,7 +8,7 @@ import pytest
 
 from mindcv.kernels import build
 
-CHECKS = ("stopped_worker", "sleeping_caller", "fork", "many_jobs")
+CHECKS = ("stopped_worker", "sleeping_caller", "shared_core", "fork", "many_jobs")
 SECONDS = 120  # a pool that waits for ever is ended then
 
 

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -25,21 +25,26 @@ constexpr size_t kCacheLineBytes = 64;
 // after that, a worker has probably lost its core.
 constexpr int kWorkerSpins = 2000, kCallerSpins = 20000;
 
-// Other programs want the cores where the calling thread did not run for kMinLostSeconds of a kernel. For the next
-// kBusySeconds, workers then sleep at once between two jobs: a worker that polls takes processor time from the calling
-// thread. See decision 0030.
-constexpr double kMinLostSeconds = 0.001, kBusySeconds = 0.1;
-
-double seconds_of(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+// The core that this thread runs on, or -1 if the system does not tell.
+int current_core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
 }
 
-// The time, and the processor time of the calling thread. Their difference grows while the thread does not run.
-struct Clocks {
-  double wall = seconds_of(CLOCK_MONOTONIC), processor = seconds_of(CLOCK_THREAD_CPUTIME_ID);
-};
+// Moves this thread to another core, and returns whether the process may use one.
+bool leave_core([[maybe_unused]] int core) {
+#if defined(__linux__)
+  cpu_set_t others;
+  if (sched_getaffinity(getpid(), sizeof(others), &others) != 0) return false;
+  CPU_CLR(static_cast<size_t>(core), &others);
+  return CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof(others), &others) == 0;
+#else
+  return false;
+#endif
+}
 
 inline void cpu_pause() {
 #if defined(__x86_64__)
@@ -137,6 +142,7 @@ class Pool {
         share.next.store(count * i / threads_, std::memory_order_relaxed);
         share.end = count * (i + 1) / threads_;
       }
+      caller_core_.store(current_core(), std::memory_order_relaxed);
       generation_ += kGeneration;
       state_.store(generation_ | kIsOpen, std::memory_order_release);
     }
@@ -146,17 +152,6 @@ class Pool {
     state_.fetch_and(~kIsOpen, std::memory_order_acq_rel);
     wait_for_workers();
     if (has_failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::move(failure_));
-  }
-
-  // A kernel calls these at its begin and its end. They notice whether other programs want the cores.
-  void begin_kernel() {
-    begin_ = Clocks();
-    worker_spins_.store(begin_.wall < busy_until_ ? 0 : kWorkerSpins, std::memory_order_relaxed);
-  }
-  void end_kernel() {
-    const Clocks end;
-    const double lost = (end.wall - begin_.wall) - (end.processor - begin_.processor);
-    if (lost > kMinLostSeconds) busy_until_ = end.wall + kBusySeconds;
   }
 
   // The lock of the kernel that uses the pool and the arena.
@@ -189,7 +184,7 @@ class Pool {
         state = state_.load(std::memory_order_acquire);
         return (state & kIsOpen) != 0 && state / kGeneration != last;
       };
-      for (int spin = worker_spins_.load(std::memory_order_relaxed); spin > 0 && !has_job(); --spin) cpu_pause();
+      for (int spin = leave_callers_core() ? kWorkerSpins : 0; spin > 0 && !has_job(); --spin) cpu_pause();
       if (!has_job()) {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, has_job);
@@ -203,6 +198,13 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);  // until the caller sleeps, since it decides that under the lock
       done_.notify_one();
     }
+  }
+
+  // Moves this worker away from the core of the calling thread, where it would only take processor time from that
+  // thread. Returns whether it runs on another core. See decision 0030.
+  bool leave_callers_core() const {
+    const int core = caller_core_.load(std::memory_order_relaxed);
+    return core < 0 || current_core() != core || leave_core(core);
   }
 
   // Waits until the workers have left the closed job. The calling thread sleeps where this takes long: the scheduler
@@ -243,9 +245,7 @@ class Pool {
   std::exception_ptr failure_;
   uint64_t generation_ = 0;  // times kGeneration; only the calling thread uses it
   std::atomic<uint64_t> state_{0};
-  Clocks begin_;
-  double busy_until_ = 0.0;
-  std::atomic<int> worker_spins_{kWorkerSpins};
+  std::atomic<int> caller_core_{-1};  // when it published the last job
 };
 
 // The pool is never destroyed: its threads may outlive main, and at exit the system frees everything.
@@ -285,13 +285,9 @@ int pool_threads() { return the_pool().threads(); }
 Session::Session() {
   the_pool().session.lock();
   the_pool().arena.clear();
-  the_pool().begin_kernel();
 }
 
-Session::~Session() {
-  the_pool().end_kernel();
-  the_pool().session.unlock();
-}
+Session::~Session() { the_pool().session.unlock(); }
 
 Session::Mark Session::mark() const { return {the_pool().arena.chunk, the_pool().arena.used}; }
 
