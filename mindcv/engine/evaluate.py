@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 import numpy as np
 from mindspore import nn
@@ -18,12 +18,13 @@ from mindcv.engine.calibration import Calibration, measure_calibration
 from mindcv.engine.handover import as_tensor
 from mindcv.engine.metrics import ClassificationCounts
 from mindcv.engine.predictions import PredictionLog, Predictions
-from mindcv.engine.views import TTA_MODES, average_views, crops_per_image, predict_views
+from mindcv.engine.views import TTA_MODES, Finish, average_views, crops_per_image, start_views
 from mindcv.utils.checks import check_int, check_kind, check_name, check_network
 from mindcv.utils.distributed import Group
 
-__all__ = ["Evaluation", "OnBatch", "evaluate", "predict"]
+__all__ = ["Evaluation", "OnBatch", "evaluate", "predict", "predict_batches", "start_prediction"]
 
+T = TypeVar("T")
 OnBatch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -64,16 +65,49 @@ class Evaluation:
         }
 
 
-def predict(network: nn.Cell, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Return the logits [B, num_classes], float32, of images [B, C, H, W] with B <= batch_size.
+def start_prediction(network: nn.Cell, images: np.ndarray, batch_size: int) -> Finish:
+    """Start a network, and return a function that waits for its logits [B, num_classes] and returns them as float32.
 
-    A smaller batch is padded with zeros, because the network is compiled for one shape. The logits of an image do not
-    depend on the other images.
+    A device may still be at work when this function returns.
+
+    Args:
+        network: maps images [B, C, H, W] to logits [B, num_classes], in evaluation mode.
+        images: images [B, C, H, W] with B <= batch_size. A smaller batch is padded with zeros, because the network is
+            compiled for one shape. The logits of an image do not depend on the other images.
+        batch_size: number of images that the network is compiled for.
     """
     count = len(images)
     if count < batch_size:
         images = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), images.dtype)])
-    return network(as_tensor(images)).asnumpy().astype(np.float32)[:count]
+    logits = network(as_tensor(images))
+    return lambda: logits.asnumpy().astype(np.float32)[:count]
+
+
+def predict(network: nn.Cell, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return the logits [B, num_classes], float32, of images [B, C, H, W]. See `start_prediction`."""
+    return start_prediction(network, images, batch_size)()
+
+
+def predict_batches(
+    start: Callable[[np.ndarray], Finish], batches: Iterable[tuple[np.ndarray, T]]
+) -> Iterator[tuple[np.ndarray, T, np.ndarray]]:
+    """Yield images, label and result of each batch.
+
+    The next batch is started before a result is yielded, so that a device works while the caller uses the result.
+    `asnumpy` waits for everything that was started (decision 0089), so the result is asked for before that.
+
+    Args:
+        start: starts the network on images, and returns a function that waits for the result.
+        batches: pairs of images and label, where a label is anything that belongs to the images.
+    """
+    running = None
+    for images, label in batches:
+        ended = None if running is None else (*running[:2], running[2]())
+        running = images, label, start(images)
+        if ended is not None:
+            yield ended
+    if running is not None:
+        yield *running[:2], running[2]()
 
 
 def evaluate(
@@ -114,10 +148,9 @@ def evaluate(
     check_name("tta", tta, TTA_MODES)
     network.set_train(False)
     counts, log = ClassificationCounts(num_classes if classes is None else len(classes)), PredictionLog()
-    run = partial(predict, network, batch_size=loader.get_batch_size() * crops_per_image(tta))
+    start = partial(start_prediction, network, batch_size=loader.get_batch_size() * crops_per_image(tta))
 
-    def count(images: np.ndarray, labels: np.ndarray) -> None:
-        logits = predict_views(run, images, tta)
+    def count(images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
         if classes is not None:
             logits, labels = logits[..., classes], np.searchsorted(classes, labels)
         logits = average_views(logits)
@@ -126,25 +159,40 @@ def evaluate(
         if on_batch is not None:
             on_batch(images, labels, logits)
 
-    images_per_s = group.together(_for_each_batch, loader, count, progress) * group.size
+    start_all = partial(start_views, start, tta=tta)
+    images_per_s = group.together(_for_each_batch, loader, start_all, count, progress) * group.size
     return Evaluation(counts.summed(group), images_per_s, log.gathered(group))
 
 
-def _for_each_batch(loader: ImageLoader, count: Callable[[np.ndarray, np.ndarray], None], progress: bool) -> float:
-    """Call `count` with the images and labels of each batch of this process, and return its images per second."""
-    start, num_images, timed_from = time.perf_counter(), 0, 0
+def _for_each_batch(
+    loader: ImageLoader,
+    start: Callable[[np.ndarray], Finish],
+    count: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
+    progress: bool,
+) -> float:
+    """Call `count` with images, labels and logits of each batch of this process, and return its images per second."""
+    begin, ends, sizes = time.perf_counter(), [], []
+
+    def start_timed(images: np.ndarray) -> Finish:
+        finish = start(images)
+
+        def finish_timed() -> np.ndarray:
+            logits = finish()
+            ends.append(time.perf_counter())
+            return logits
+
+        return finish_timed
+
     batches = tqdm(
-        loader.batches(),
+        predict_batches(start_timed, loader.batches()),
         total=loader.get_dataset_size(),
         desc="validate",
         disable=None if progress else True,
         leave=False,
     )
-    for number, (images, labels) in enumerate(batches):
-        count(images, labels)
-        num_images += len(labels)
-        if number == 0 and loader.get_dataset_size() > 1:
-            # The first batch includes the compilation.
-            start, timed_from = time.perf_counter(), num_images
-    seconds = max(time.perf_counter() - start, 1e-9)
-    return (num_images - timed_from) / seconds
+    for images, labels, logits in batches:
+        count(images, labels, logits)
+        sizes.append(len(labels))
+    if len(ends) > 1:
+        begin, sizes = ends[0], sizes[1:]  # the first batch includes the compilation
+    return sum(sizes) / max(ends[-1] - begin, 1e-9) if ends else 0.0

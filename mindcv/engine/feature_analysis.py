@@ -176,7 +176,7 @@ def analyse_files(
     batch_size = min(batch_size, len(paths), _MAX_BATCH)
     sums = np.zeros((2, len(network.layers), 2))
     rows, kept, drawn = FeatureRows(network.num_features), [], []
-    for indices, images in read_batches(paths, transform, batch_size, on_unreadable, f"analyse {name}"):
+    for images, indices in read_batches(paths, transform, batch_size, on_unreadable, f"analyse {name}"):
         padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
         distances, features, *maps = network(ms.Tensor(np.pad(images, padding)))
         found = [values.asnumpy()[: len(images)].astype(np.float64) for values in (distances, features)]

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional, Union
 
 import numpy as np
@@ -14,7 +15,7 @@ from mindspore import nn
 from tqdm import tqdm
 
 from mindcv.data import ImageLoader
-from mindcv.engine.evaluate import predict
+from mindcv.engine.evaluate import predict_batches, start_prediction
 from mindcv.engine.inference import read_image
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, UserError
@@ -128,11 +129,11 @@ def extract_features(
 def _extract_share(network: nn.Cell, loader: ImageLoader, num_features: int, title: str) -> Features:
     """Compute the features of the images of this process. An empty `title` means no progress bar."""
     rows, labels = FeatureRows(num_features), []
-    total = loader.get_dataset_size()
-    for images, batch_labels in tqdm(
-        loader.batches(), total=total, desc=title, disable=None if title else True, leave=False
-    ):
-        rows.append(_checked(predict(network, images, loader.get_batch_size())))
+    start = partial(start_prediction, network, batch_size=loader.get_batch_size())
+    batches, total = predict_batches(start, loader.batches()), loader.get_dataset_size()
+    bar = tqdm(batches, total=total, desc=title, disable=None if title else True, leave=False)
+    for _, batch_labels, features in bar:
+        rows.append(_checked(features))
         labels.append(batch_labels)
     return Features(rows, np.concatenate(labels) if labels else np.zeros(0, np.int32))
 
@@ -179,8 +180,8 @@ def read_batches(
     batch_size: int,
     on_unreadable: Callable[[DataError], None],
     title: str,
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield batches of image files: the indices of the files that can be read, and their images [N, C, H, W].
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Yield batches of image files: images [N, C, H, W], and the indices of their files. Unreadable files are left out.
 
     A batch has fewer than `batch_size` images if it is the last one, or if some of its files cannot be read.
 
@@ -206,7 +207,7 @@ def read_batches(
                 if isinstance(error, DataError):
                     on_unreadable(error)
             if images:
-                yield list(images), np.stack(list(images.values()))
+                yield np.stack(list(images.values())), list(images)
 
 
 def extract_from_files(
@@ -229,7 +230,9 @@ def extract_from_files(
         UserError: a feature is not finite, or the disk is full.
     """
     batch_size, kept = min(batch_size, len(paths)), []
-    for indices, images in read_batches(paths, transform, batch_size, on_unreadable, "extract"):
-        rows.append(_checked(predict(network, images, batch_size)))
+    start = partial(start_prediction, network, batch_size=batch_size)
+    batches = read_batches(paths, transform, batch_size, on_unreadable, "extract")
+    for _, indices, features in predict_batches(start, batches):
+        rows.append(_checked(features))
         kept += indices
     return kept

@@ -11,11 +11,14 @@ import numpy as np
 
 from mindcv.utils.errors import UserError
 
-__all__ = ["TTA_MODES", "average_views", "crops_per_image", "predict_views"]
+__all__ = ["TTA_MODES", "Finish", "average_views", "crops_per_image", "start_views"]
 
 # Mode -> crops of each image that the loader makes, and whether each crop is also mirrored.
 _MODES = {"none": (1, False), "flip": (1, True), "ten_crop": (5, True)}
 TTA_MODES = tuple(_MODES)
+
+# Waits for the logits of images that a network was started on, and returns them.
+Finish = Callable[[], np.ndarray]
 
 
 def crops_per_image(tta: str) -> int:
@@ -23,16 +26,16 @@ def crops_per_image(tta: str) -> int:
     return _MODES[tta][0]
 
 
-def predict_views(network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, tta: str) -> np.ndarray:
-    """Return the logits of each view of each image.
+def start_views(start: Callable[[np.ndarray], Finish], images: np.ndarray, tta: str) -> Finish:
+    """Start a network on each view of each image, and return a function that waits for the logits.
+
+    The function returns [V, B, num_classes], where V is 1, 2 or 10: first the crops, then their mirror images.
 
     Args:
-        network: function from images [N, C, H, W] to logits [N, num_classes].
+        start: starts the network on images [N, C, H, W], and returns a function that waits for the logits [N,
+            num_classes].
         images: images [B, C, H, W]; for the mode ten_crop, the five crops of each image, [B, 5, C, H, W].
         tta: mode of test-time augmentation, one of `TTA_MODES`.
-
-    Returns:
-        [V, B, num_classes], where V is 1, 2 or 10: first the crops, then their mirror images.
 
     Raises:
         UserError: the mode needs crops, and the images have none.
@@ -47,9 +50,14 @@ def predict_views(network: Callable[[np.ndarray], np.ndarray], images: np.ndarra
             )
         images = images.reshape(-1, *images.shape[2:])
     views = [images, np.ascontiguousarray(images[..., ::-1])] if is_mirrored else [images]
-    logits = np.stack([network(view) for view in views])
-    by_crop = logits.reshape(len(views), count, num_crops, -1).swapaxes(1, 2)
-    return by_crop.reshape(len(views) * num_crops, count, -1)
+    running = [start(view) for view in views]
+
+    def finish() -> np.ndarray:
+        logits = np.stack([finish_view() for finish_view in running])
+        by_crop = logits.reshape(len(views), count, num_crops, -1).swapaxes(1, 2)
+        return by_crop.reshape(len(views) * num_crops, count, -1)
+
+    return finish
 
 
 def average_views(logits: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindcv.engine import Interruption, evaluate, predict
+from mindcv.engine.evaluate import predict_batches
 from mindcv.utils.distributed import Group
 from mindcv.utils.errors import DataError, Interrupted, UserError
 
@@ -173,11 +174,51 @@ def test_evaluate_fails_in_every_process_when_one_cannot_read_an_image(data, pro
 
 def test_evaluate_measures_the_speed_without_the_first_batch(data, monkeypatch):
     images, labels, weight = data
-    ticks = iter([0.0, 100.0, 104.0])  # the start, the end of the first batch, the end
+    ticks = iter([0.0, 100.0, 101.0, 102.0, 104.0])  # the start, and the end of each batch
     module = importlib.import_module("mindcv.engine.evaluate")  # the package has a function of that name
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     result = evaluate(Linear(weight), Loader(images, labels, 3), 3, Group())
     assert result.images_per_s == 8 / 4
+
+
+def test_evaluate_measures_the_speed_of_a_single_batch(data, monkeypatch):
+    images, labels, weight = data
+    ticks = iter([1.0, 3.0])
+    module = importlib.import_module("mindcv.engine.evaluate")
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert evaluate(Linear(weight), Loader(images, labels, 11), 3, Group()).images_per_s == 11 / 2
+
+
+def test_predict_batches_starts_the_next_batch_before_a_result_is_used():
+    events = []
+
+    def batches():
+        for number in range(3):
+            events.append(f"data {number}")
+            yield np.float32([number]), f"label {number}"
+
+    def start(images):
+        events.append(f"start {images[0]:.0f}")
+
+        def finish():
+            events.append(f"wait {images[0]:.0f}")
+            return 10 * images
+
+        return finish
+
+    for images, label, result in predict_batches(start, batches()):
+        assert label == f"label {images[0]:.0f}" and result == 10 * images
+        events.append(f"use {images[0]:.0f}")
+    assert events == [
+        *("data 0", "start 0"),
+        *("data 1", "wait 0", "start 1", "use 0"),
+        *("data 2", "wait 1", "start 2", "use 1"),
+        *("wait 2", "use 2"),
+    ]
+
+
+def test_predict_batches_yields_nothing_without_batches():
+    assert list(predict_batches(lambda images: None, iter(()))) == []
 
 
 def test_predict_gives_logits_of_the_images_alone(data):
