@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import runpy
 import shutil
 import sys
 import zlib
@@ -12,11 +11,11 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+import run_here
 from mindspore import ops
 from parity import Reference
 
 from mindcv.kernels import status
-from mindcv.utils.cli import run_script
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,17 +119,14 @@ def tools():
 
 
 @pytest.fixture
-def run_main(capsys, monkeypatch, tools):
+def run_main(tools):
     """Return a function that runs a script in this process and gives its status, its output and its messages."""
 
-    def run_main(script, *argv):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, argv)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run_script(runpy.run_path(str(ROOT / script))["main"])
-        return (end.value.code, *capsys.readouterr())
+    def run(script, *argv):
+        outcome = run_here.run_main(script, *argv)
+        return outcome.status, outcome.out, outcome.err
 
-    return run_main
+    return run
 
 
 @pytest.fixture(params=["on", "off"])

@@ -1,4 +1,4 @@
-"""Runs a script in the process of the tests."""
+"""Runs scripts in the process of the tests."""
 
 import contextlib
 import importlib.util
@@ -16,11 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_here(script, *argv):
-    """Run a script in this process in PyNative mode, so that nothing is compiled."""
-    spec = importlib.util.spec_from_file_location(f"script_{script}", ROOT / f"{script}.py")
+    """Run one of the main scripts in this process in PyNative mode, so that nothing is compiled."""
+    return run_main(f"{script}.py", *argv, "--mode", "1")
+
+
+def run_main(path, *argv):
+    """Run a script in this process. `path` is its path in the repository."""
+    spec = importlib.util.spec_from_file_location(f"script_{Path(path).stem}", ROOT / path)
     module = importlib.util.module_from_spec(spec)
     out, err, arguments, state = io.StringIO(), io.StringIO(), sys.argv, np.random.get_state()
-    sys.argv = [f"{script}.py", *map(str, argv), "--mode", "1"]
+    sys.argv = [path, *map(str, argv)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
             spec.loader.exec_module(module)
