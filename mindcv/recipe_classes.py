@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from mindcv.config import ExportConfig, InferConfig
-from mindcv.data import imagenet_class_names, read_names_for_checkpoint
+from mindcv.data import imagenet_class_names, read_names_for_model
 from mindcv.utils.errors import UserError
 
 __all__ = ["names_of_classes"]
@@ -22,7 +22,7 @@ def names_of_classes(
     """
     if config.class_names_file:
         own = metadata.get("class_to_idx", {})
-        names = read_names_for_checkpoint(config.class_names_file, own, num_classes)
+        names = read_names_for_model(config.class_names_file, own, num_classes)
     elif "class_to_idx" in metadata:
         names = sorted(metadata["class_to_idx"], key=metadata["class_to_idx"].get)
     elif num_classes == 1000:

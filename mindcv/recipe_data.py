@@ -20,7 +20,7 @@ from mindcv.data import (
     create_transforms,
     imagenet_wordnet_ids,
     is_imagenet_class,
-    read_names_for_checkpoint,
+    read_names_for_model,
     set_pixel_limit,
     sub_folders,
 )
@@ -301,7 +301,7 @@ def find_class_numbers(config: ValidateConfig, metadata: Mapping[str, Any]) -> O
     """
     if config.class_names_file:
         own = metadata.get("class_to_idx", {})
-        names = read_names_for_checkpoint(config.class_names_file, own, config.num_classes)
+        names = read_names_for_model(config.class_names_file, own, config.num_classes)
         return {name: label for label, name in enumerate(names)}
     if "class_to_idx" in metadata:
         return metadata["class_to_idx"]

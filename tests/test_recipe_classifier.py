@@ -238,7 +238,7 @@ def test_recipe_options_without_a_meaning_for_an_exported_file_are_left_out(run,
     status, _, err = run(script, *argv)
     assert status == 0, err
     for line, option in enumerate(("ema: True", "val_amp_level: O2"), start=1):
-        assert err.count(f"{option} of {tmp_path / 'r.yaml'}:{line} is not used, because the exported file") == 1
+        assert err.count(f"{option} ({tmp_path / 'r.yaml'}:{line}) is not used, because the exported file") == 1
     assert "float16" not in err or script != "validate.py"
 
 

@@ -269,9 +269,9 @@ def test_class_names_come_from_the_file_before_the_checkpoint(root, tmp_path):
     config = validate_config(root, "--class_names_file", str(names))
     assert find_class_numbers(config, {"class_to_idx": {"cat": 0}}) == {"emu": 0, "dog": 1, "cat": 2}
     assert find_class_numbers(validate_config(root), {"class_to_idx": {"cat": 0}}) == {"cat": 0}
-    with pytest.raises(UserError, match="names.txt' has 3 class names for the checkpoint's 5 classes"):
+    with pytest.raises(UserError, match="names.txt' has 3 class names for the model's 5 classes"):
         find_class_numbers(config.completed({"model": "convnext_atto", "num_classes": 5}), {})
-    with pytest.raises(UserError, match="names.txt' holds the checkpoint's class names in another order"):
+    with pytest.raises(UserError, match="names.txt' holds the model's class names in another order"):
         find_class_numbers(config, {"class_to_idx": {"cat": 0, "dog": 1, "emu": 2}})
     names.write_text("dog\ndog\n", encoding="utf-8")
     with pytest.raises(UserError, match="repeats the name.* 'dog'"):

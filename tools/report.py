@@ -17,9 +17,8 @@ from pathlib import Path
 
 import own_mindcv  # noqa: F401
 
-from mindcv.config import ValidateConfig, parse_args
+from mindcv.config import ValidateConfig, parse_args, without_network_options
 from mindcv.engine.run_folder import REPORT, newest_checkpoint
-from mindcv.export import is_exported
 from mindcv.models.pretrained import split_tag
 from mindcv.recipe import prepare_device, show_if_asked, tell_warnings
 from mindcv.recipe_validate import measure_predictions
@@ -40,7 +39,6 @@ _OF_THE_RUN = (
     "val_amp_level",
     "amp_dtype",
 )
-_OF_A_NETWORK = {"val_amp_level", "amp_dtype"}  # An exported file is a finished network.
 _NUM_EXAMPLES = 24
 
 
@@ -93,9 +91,10 @@ def validate(run: RunFiles, folder: Path, words: list[str]) -> Validated:
     if not any(word.partition("=")[0] == "--ckpt_path" for word in words):
         words = ["--ckpt_path", str(best if best.exists() else newest_checkpoint(folder)), *words]
     config = parse_args(words, ValidateConfig)
-    of_the_run = set(_OF_THE_RUN) - (_OF_A_NETWORK if is_exported(config.ckpt_path) else set())
-    own = {name: run.options[name] for name in of_the_run if name in run.options and name not in config.given}
+    own = {name: run.options[name] for name in _OF_THE_RUN if name in run.options and name not in config.given}
     config = replace(config, **own, given={**dict.fromkeys(own, "checkpoint"), **config.given})
+    config, left_out = without_network_options(config)
+    config = replace(config, warnings=(*config.warnings, *left_out))
     refuse_other_results(config)
     tell_warnings(config)
     show_if_asked(config)

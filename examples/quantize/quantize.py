@@ -15,7 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import numpy as np
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+try:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}; run pip install -e ".[onnx]" in the clone') from None
 
 from mindcv.data import Compose, create_transforms, find_images
 from mindcv.engine.inference import read_image

@@ -13,7 +13,11 @@ import statistics
 import time
 
 import numpy as np
-import onnxruntime
+
+try:
+    import onnxruntime
+except ImportError as missing:
+    raise SystemExit(f'error: {missing}; run pip install -e ".[onnx]" in the clone') from None
 
 from mindcv.export import open_exported
 from mindcv.utils.checks import check_int

@@ -370,7 +370,7 @@ def without_network_options(config: Any) -> tuple[Any, list[str]]:
         if getattr(config, name) != value and config.given.get(name, "command line") != "command line"
     }
     sentences = [
-        f"{name}: {getattr(config, name)} of {config.given[name]} is not used, because the exported file "
+        f"{name}: {getattr(config, name)} ({config.given[name]}) is not used, because the exported file "
         f"'{config.ckpt_path}' is a finished network"
         for name in left_out
     ]

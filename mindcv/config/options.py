@@ -286,8 +286,8 @@ class RunConfig:
         False, "download the published pretrained weights of the model; where there are several, the name of the "
         "model selects one, for example convnextv2_tiny.fcmae_ft_in1k", scripts=_ONE_CHECKPOINT)
     ckpt_path: str = _model(
-        "", "checkpoint file whose weights are loaded; validate.py and infer.py also take an exported file, .onnx or "
-        ".mindir", scripts=_ONE_CHECKPOINT)
+        "", "checkpoint file whose weights are loaded; validate.py, infer.py, tools/validate_all.py and "
+        "tools/report.py also take an exported file, .onnx or .mindir", scripts=_ONE_CHECKPOINT)
     pretrained_encoder: str = _model(
         "", "checkpoint file of a pre-trained encoder to start from, or the folder of a run of pretrain.py, of which "
         "the newest is taken; a decoder or a classifier in it is left out")

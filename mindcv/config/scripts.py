@@ -101,7 +101,7 @@ class ValidationConfig(_WeightsConfig):
     real_labels: str = _measure(
         "", "JSON file real.json with the ReaL labels of ImageNet's validation images, on which the accuracy is "
         "measured as well")
-    class_names_file: str = _measure("", "text file with the name of one class of the checkpoint in each line")
+    class_names_file: str = _measure("", "text file with the name of one class of the model in each line")
     restrict_classes: bool = _measure(
         False, "predict only classes that have images, as is usual for a data set with some of ImageNet's classes")
     # fmt: on
@@ -209,7 +209,7 @@ class InferConfig(_WeightsConfig):
     picture: str = _output(
         "", "picture file to draw the first 24 images with their predictions to, for example predictions.png"
     )
-    class_names_file: str = _output("", "text file with the name of one class of the checkpoint in each line")
+    class_names_file: str = _output("", "text file with the name of one class of the model in each line")
     explain: Optional[str] = _explain(
         None,
         "explain the predictions by heat maps of what the network looks at: Grad-CAM, which explains the predicted "
@@ -308,7 +308,7 @@ class ExportConfig(_WeightsConfig):
     image_path: list[str] = _export(
         [], "images to check the exported file with: files, folders or glob patterns; without them, the tool draws "
         "four images", is_verbatim=True)
-    class_names_file: str = _export("", "text file with the name of one class of the checkpoint in each line")
+    class_names_file: str = _export("", "text file with the name of one class of the model in each line")
     # fmt: on
     required: ClassVar[Mapping[str, str]] = _required_with_weights("dst")
     ways_out: ClassVar[Mapping[str, str]] = {"dst": "give the file to write, for example --dst model.onnx"}

@@ -9,7 +9,7 @@ from mindcv.data.class_names import (
     is_imagenet_class,
     match_classes,
     read_class_names,
-    read_names_for_checkpoint,
+    read_names_for_model,
 )
 from mindcv.data.constants import (
     DEFAULT_CROP_PCT,
@@ -65,7 +65,7 @@ __all__ = [
     "is_imagenet_class",
     "match_classes",
     "read_class_names",
-    "read_names_for_checkpoint",
+    "read_names_for_model",
     "read_real_labels",
     "set_pixel_limit",
     "sub_folders",

@@ -23,7 +23,7 @@ __all__ = [
     "is_imagenet_class",
     "match_classes",
     "read_class_names",
-    "read_names_for_checkpoint",
+    "read_names_for_model",
 ]
 
 # The marks of UTF-32 come first, because that of its little-endian form begins with the mark of
@@ -122,25 +122,23 @@ def read_class_names(path: Union[str, os.PathLike]) -> list[str]:
     return names
 
 
-def read_names_for_checkpoint(
+def read_names_for_model(
     path: Union[str, os.PathLike], class_to_idx: Mapping[str, int], num_classes: Optional[int]
 ) -> list[str]:
-    """Read the names that a file gives to the classes of a checkpoint, in the order of the labels.
+    """Read the names that a file gives to the classes of a model, in the order of the labels.
 
     Args:
         path: path of the file (see `read_class_names`).
-        class_to_idx: class name in the checkpoint -> label; empty if the checkpoint has no names.
-        num_classes: number of classes of the checkpoint; None if it is unknown.
+        class_to_idx: class name in the checkpoint or the exported file -> label; empty if it has no names.
+        num_classes: number of classes of the model; None if it is unknown.
 
     Raises:
         UserError: the file cannot be used (see `read_class_names`), does not name `num_classes` classes, or holds the
-            checkpoint's own names in another order.
+            model's own names in another order.
     """
     names = read_class_names(path)
     if num_classes not in (None, len(names)):
-        raise UserError(
-            f"class_names_file '{path}' has {len(names)} class names for the checkpoint's {num_classes} classes"
-        )
+        raise UserError(f"class_names_file '{path}' has {len(names)} class names for the model's {num_classes} classes")
     own = [unicodedata.normalize("NFC", name) for name in sorted(class_to_idx, key=class_to_idx.get)]
     given = [unicodedata.normalize("NFC", name) for name in names]
     label = _first_in_other_order(given, own)
@@ -148,9 +146,9 @@ def read_names_for_checkpoint(
         label = _first_in_other_order([name.casefold() for name in given], [name.casefold() for name in own])
     if label is not None:
         raise UserError(
-            f"class_names_file '{path}' holds the checkpoint's class names in another order: line {label + 1} is "
-            f"'{given[label]}', but class {label} of the checkpoint is '{own[label]}'; leave class_names_file out, "
-            "because the checkpoint's own order is right"
+            f"class_names_file '{path}' holds the model's class names in another order: line {label + 1} is "
+            f"'{given[label]}', but class {label} of the model is '{own[label]}'; leave class_names_file out, "
+            "because the model's own order is right"
         )
     return names
 

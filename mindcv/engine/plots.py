@@ -61,6 +61,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
     loss_axes.legend()
     if any("top_1" in row for row in rows):
         accuracy_axes.legend()
+    lr_axes.set_ylim(bottom=0)
     lr_axes.set_xlabel("epoch")
     lr_axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
@@ -130,7 +131,7 @@ def draw_reliability(calibration: Calibration, path: Union[str, os.PathLike]) ->
     axes.plot((0, 1), (0, 1), linestyle="--", color="#555555", label="calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     axes.set_title(f"expected calibration error {calibration.ece:.4f}")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3)
     count_axes.bar(left, calibration.num_images, color="#7f7f7f", **style)
     count_axes.set(xlabel="confidence: probability of the predicted class", ylabel="images")
     count_axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)

@@ -9,7 +9,7 @@ from mindcv.data import (
     imagenet_wordnet_ids,
     match_classes,
     read_class_names,
-    read_names_for_checkpoint,
+    read_names_for_model,
 )
 from mindcv.utils.errors import DataError, UserError
 
@@ -85,19 +85,19 @@ def test_read_class_names_names_a_missing_file(tmp_path):
         read_class_names(tmp_path / "no.txt")
 
 
-def test_read_names_for_checkpoint_refuses_the_checkpoints_names_in_another_order(tmp_path):
+def test_read_names_for_model_refuses_the_checkpoints_names_in_another_order(tmp_path):
     path, own = tmp_path / "names.txt", {"ant": 0, "K\u00e4fer": 2, "bee": 1}
     for names in (["ant", "bee", "Ka\u0308fer"], ["ant", "wasp", "bee"], ["Ameise", "Biene", "K\u00e4fer"]):
         path.write_text("\n".join(names), encoding="utf-8")
-        assert read_names_for_checkpoint(path, own, 3) == read_names_for_checkpoint(path, {}, None) == names
+        assert read_names_for_model(path, own, 3) == read_names_for_model(path, {}, None) == names
     path.write_text("ant\nKa\u0308fer\nbee\n", encoding="utf-8")
-    assert read_names_for_checkpoint(path, {}, 3)[0] == "ant"
+    assert read_names_for_model(path, {}, 3)[0] == "ant"
     with pytest.raises(UserError, match="in another order: line 2 is 'K.fer', but class 1 .* is 'bee'; leave .* out"):
-        read_names_for_checkpoint(path, own, 3)
+        read_names_for_model(path, own, 3)
     path.write_text("Ant\nBee\nK\u00e4fer\n", encoding="utf-8")
-    assert read_names_for_checkpoint(path, own, 3) == ["Ant", "Bee", "K\u00e4fer"]
+    assert read_names_for_model(path, own, 3) == ["Ant", "Bee", "K\u00e4fer"]
     path.write_text("Bee\nAnt\nK\u00e4fer\n", encoding="utf-8")
     with pytest.raises(UserError, match="in another order: line 1 is 'Bee', but class 0 .* is 'ant'"):
-        read_names_for_checkpoint(path, own, 3)
-    with pytest.raises(UserError, match="has 3 class names for the checkpoint's 4 classes"):
-        read_names_for_checkpoint(path, own, 4)
+        read_names_for_model(path, own, 3)
+    with pytest.raises(UserError, match="has 3 class names for the model's 4 classes"):
+        read_names_for_model(path, own, 4)
