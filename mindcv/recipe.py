@@ -6,6 +6,7 @@ The factories do not know the configuration; the functions here read it and call
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
@@ -126,10 +127,24 @@ def _unwritable_outputs(config: RunConfig) -> list[str]:
     paths = {name: getattr(config, name) for name in config.outputs if name not in unused and getattr(config, name)}
     problems, others = [], []
     for name, path in paths.items():
-        problem = folder_problem(path) if name.endswith("_dir") else file_problem(path, others)
+        problem = (
+            folder_problem(path)
+            if name.endswith("_dir")
+            else file_problem(path, others) or _input_problem(config, path)
+        )
         problems += [f"{name}: {problem}"] if problem else []
         others.append(path)
     return problems
+
+
+def _input_problem(config: RunConfig, path: str) -> str:
+    """Return a clause if the result `path` is a file that another option names to be read; '' otherwise."""
+    for name, value in config.as_dict().items():
+        for given in value if isinstance(value, (list, tuple)) else (value,):
+            is_file = name not in config.outputs and isinstance(given, str) and os.path.isfile(given)
+            if is_file and os.path.isfile(path) and os.path.samefile(given, path):
+                return f"'{path}' is read as {name}, and would be overwritten: give another path"
+    return ""
 
 
 def _wrong_data_dir(config: RunConfig) -> list[str]:

@@ -101,6 +101,16 @@ def test_open_weights_downloads_published_weights_when_they_are_read(monkeypatch
             ["picture: must end in .png", "picture: './a/../a/r.csv' is given for two results"],
         ),
         (
+            InferConfig,
+            *(["--results_file", "a.csv", "--class_names_file", "./a.csv"],),
+            ["results_file: 'a.csv' is read as class_names_file, and would be overwritten: give another path"],
+        ),
+        (
+            InferConfig,
+            *(["--picture", "a.png", "--image_path", "b.png", "a.png"],),
+            ["picture: 'a.png' is read as image_path, and would be overwritten: give another path"],
+        ),
+        (
             AnalyzeConfig,
             *(["--output_dir", "file", "--lr", "1"],),
             ["--lr: ", "output_dir: cannot write to folder 'file': 'file' is a file, and a folder is expected"],
@@ -111,8 +121,10 @@ def test_parse_command_line_reports_outputs_with_all_other_wrong_options(
     monkeypatch, tmp_path, config_class, argv, expected
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
+    for name in ("file", "a.csv", "a.png", "b.png"):
+        (tmp_path / name).write_text("")
     (tmp_path / "folder.onnx").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
     argv = [*argv, "eigencam"] if argv[-1] == "--explain" else argv
     images = [] if config_class is ValidateConfig else ["--image_path", "."]
     monkeypatch.setattr("sys.argv", ["a script", *PUBLISHED, *images, *argv])
@@ -122,7 +134,18 @@ def test_parse_command_line_reports_outputs_with_all_other_wrong_options(
     assert len(problems) == len(expected)
     for problem, start in zip(problems, expected):
         assert problem.startswith(start.format(here=tmp_path))
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx"], "nothing is created"
+    assert sorted(os.listdir(tmp_path)) == before, "nothing is created"
+
+
+def test_parse_command_line_refuses_to_overwrite_the_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.ckpt").write_text("weights")
+    argv = ["--ckpt_path", "w.ckpt", "--results_json", "./w.ckpt", "--data_dir", "."]
+    monkeypatch.setattr("sys.argv", ["validate.py", *argv])
+    with pytest.raises(ConfigError) as raised:
+        parse_command_line(ValidateConfig)
+    told = "results_json: './w.ckpt' is read as ckpt_path, and would be overwritten: give another path"
+    assert raised.value.problems == [told]
 
 
 @pytest.mark.parametrize(

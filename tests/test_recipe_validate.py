@@ -311,6 +311,8 @@ def test_average_refuses_checkpoints_that_differ_in_one_sentence(checkpoints, ru
     assert status == 0, err
     assert open_checkpoint(tmp_path / "mean.ckpt").metadata["options"]["image_resize"] == 48
     status, _, err = run(*command[:-1], first)
+    assert status == 2 and "0.ckpt' is read as checkpoints, and would be overwritten: give another path" in err
+    status, _, err = run("tools/average.py", "--checkpoints", checkpoints, other, "--dst", first, "--image_resize", 48)
     assert status == 1 and "0.ckpt' is one of the checkpoints that are averaged" in err
     status, _, err = run("tools/average.py", "--checkpoints", first, "--dst", tmp_path / "mean.ckpt")
     assert status == 1 and "at least two files are needed for an average, and there is only" in err

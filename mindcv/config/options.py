@@ -323,7 +323,7 @@ class RunConfig:
     val_ema: bool = _train(True, "validate the averaged weights while training, when ema is on")
     dataset_sink_mode: bool = _train(
         True, "sink mode: the next batch is prepared and the next step started while a step runs, and the device "
-        "normalises the images; results do not change, and graph mode on CPU has none", scripts=_TRAINING)
+        "normalises the images; results do not change; it has no effect in graph mode on CPU", scripts=_TRAINING)
 
     ckpt_save_dir: str = _save("./ckpt", "folder for the checkpoints, the metrics and the learning curve")
     overwrite: bool = _save(

@@ -61,6 +61,8 @@ class Option:
                 words = f"one of {listed}"
             elif self.type == Optional[str]:
                 words = f"one of {listed} or None"
+            elif self.type == Union[bool, str]:
+                words = f"true, false or {listed}"
             else:
                 words = f"{words} ({listed})"
         bounds = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))

@@ -63,7 +63,7 @@ class ImageLoader(ds.GeneratorDataset):
     def parse(self, children=None):  # noqa: ANN001, ANN201
         """Give each iterator its own epoch counter. MindSpore calls this on a copy of the loader for each iterator."""
         if isinstance(self._maker, PixelBatchMaker):
-            raise UserError("a loader with as_pixels=True has no columns for MindSpore: read its `batches`")
+            raise UserError("a loader with as_pixels=True has no columns for MindSpore: read its `batches()`")
         self.source = EpochView(self._maker, self.source.epoch)
         return super().parse(children)
 

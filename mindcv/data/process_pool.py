@@ -218,10 +218,7 @@ class ProcessPool:
         """End all processes, and return the error that says how a worker ended."""
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(_SECONDS_TO_END)
-        return self._end_with(
-            f"the data-loader process {worker.process.pid}{_how_it_ended(worker.process.returncode)}: give a smaller "
-            "num_parallel_workers, or threads with python_multiprocessing=False"
-        )
+        return self._end_with(f"the data-loader process {worker.process.pid}{_how_it_ended(worker.process.returncode)}")
 
     def _end_with(self, message: str) -> UserError:
         """End all processes, and return the error with this message, which every later call raises."""
@@ -317,8 +314,12 @@ def _how_it_ended(status: Optional[int]) -> str:
     if status >= 0:
         return f" ended with status {status}"
     name = signal.Signals(-status).name
-    note = ", as the system does when memory runs out" if -status == signal.SIGKILL else ""
-    return f" was ended by {name}{note}"
+    if -status != signal.SIGKILL:
+        return f" was ended by {name}"
+    return (
+        f" was ended by {name}, as the system does when memory runs out: give a smaller num_parallel_workers, or "
+        "threads with python_multiprocessing=False"
+    )
 
 
 def _end(workers: list[_Worker], owner: int) -> None:

@@ -24,6 +24,7 @@ from mindcv.engine.run_folder import remove_runs
 from mindcv.engine.snapshot import Snapshot, SnapshotWriter
 from mindcv.utils.checks import check_int, check_name
 from mindcv.utils.distributed import ALONE, Group
+from mindcv.utils.errors import NotFiniteError
 from mindcv.utils.logger import counted, logger
 
 __all__ = [
@@ -192,7 +193,11 @@ class Validation(Callback):
         self._has_compiled = False
 
     def on_epoch_end(self, progress: RunProgress) -> None:
-        """Validate, when it is due."""
+        """Validate, when it is due.
+
+        Raises:
+            NotFiniteError: the training has diverged.
+        """
         if progress.epoch % self.interval and not progress.is_last_epoch:
             return
         for name, parameter in weight_parameters(self.network).items():
@@ -201,7 +206,13 @@ class Validation(Callback):
             say_compiling("the network for validation")
             self._has_compiled = True
         on_batch = self.interruption and self.interruption.stop_validation
-        result = evaluate(self.network, self.loader, self.num_classes, self.group, on_batch=on_batch)
+        try:
+            result = evaluate(self.network, self.loader, self.num_classes, self.group, on_batch=on_batch)
+        except NotFiniteError:
+            raise NotFiniteError(
+                f"the network's logits are not finite in the validation of epoch {progress.epoch}: training stops; "
+                "a lower lr, clip_grad or another loss_scale may help"
+            ) from None
         progress.metrics = {"val_loss": result.counts.loss, "top_1": result.counts.top1, "top_5": result.counts.top5}
         logger.info(
             "epoch %d/%d validated: %s", progress.epoch, progress.num_epochs, "  ".join(_named(progress.metrics))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import NotFiniteError
 
 __all__ = ["ClassificationCounts", "per_class_table"]
 
@@ -40,11 +40,11 @@ class ClassificationCounts:
             labels: [B], integers.
 
         Raises:
-            UserError: a logit is NaN or infinite.
+            NotFiniteError: a logit is NaN or infinite.
         """
         logits = logits.astype(np.float64)
         if not np.isfinite(logits).all():
-            raise UserError("the network's logits are not finite: its weights or the input hold NaN or infinity")
+            raise NotFiniteError("the network's logits are not finite: its weights or the input hold NaN or infinity")
         order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         hits = order == labels[:, None]
         self.num_images += len(labels)

@@ -32,7 +32,7 @@ from mindcv.models.layers import number_samples
 from mindcv.scheduler import lr_at
 from mindcv.utils.checks import check_flags, check_int, check_network, check_number, shown
 from mindcv.utils.distributed import ALONE, Group
-from mindcv.utils.errors import Interrupted, UserError
+from mindcv.utils.errors import Interrupted, NotFiniteError, UserError
 from mindcv.utils.logger import counted, logger
 
 __all__ = ["Trainer", "create_trainer", "images_left_out", "steps_per_epoch"]
@@ -234,14 +234,16 @@ class Trainer:
     def _end_early(self, error: Exception, progress: RunProgress, callbacks: Sequence[Callback]) -> None:
         """Let the callbacks save the run before `error` ends it."""
         self._count_steps_left(progress)
-        has_diverged = progress.global_step > 0 and not math.isfinite(progress.loss)
+        is_not_finite = progress.global_step > 0 and not math.isfinite(progress.loss)
+        has_diverged = is_not_finite or isinstance(error, NotFiniteError)
         if (
             self._is_updating or has_diverged
         ):  # the other processes may be waiting in this step: there is no wait for them
             if progress.global_step:
                 logger.warning(
-                    "the run is not saved, because its weights %s: --resume auto goes on from the last saved run",
-                    "come from a loss that is not finite" if has_diverged else "may be updated in part",
+                    "the run is not saved, because its weights %s: --resume auto goes on from the last saved run, and "
+                    "--resume FILE from an earlier one",
+                    "have diverged" if has_diverged else "may be updated in part",
                 )
             return
         if self.accumulation > 1:

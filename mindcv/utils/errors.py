@@ -110,6 +110,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class NotFiniteError(UserError):
+    """A network's results are NaN or infinite."""
+
+
 class DeviceError(UserError):
     """The requested device or launcher is not available."""
 

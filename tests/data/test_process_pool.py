@@ -135,14 +135,14 @@ def test_transforms_in_worker_processes_can_import_the_whole_package():
 @pytest.mark.parametrize(
     "how, told",
     [
-        (worker_parts.kill, "was ended by SIGKILL, as the system does when memory runs out"),
+        (worker_parts.kill, "was ended by SIGKILL, as the system does when memory runs out: give a smaller [^.\\n]*"),
         (worker_parts.exit_with_status, "ended with status 3"),
     ],
 )
 def test_a_worker_that_ends_itself_ends_the_epoch_with_one_sentence(how, told):
     dataset = create_dataset("digits", num_samples=32)
     loader = loader_of(dataset, 2, transform=worker_parts.EndsProcess(os.getpid(), how), num_classes=10)
-    with pytest.raises(UserError, match=rf"^the data-loader process \d+ {told}: give a smaller [^.\n]*$") as caught:
+    with pytest.raises(UserError, match=rf"^the data-loader process \d+ {told}$") as caught:
         list(loader.batches())
     assert caught.value.__cause__ is None
 

@@ -383,7 +383,7 @@ def test_snapshots_callback_saves_nothing_when_the_loss_is_not_finite(loss, caps
     with pytest.raises(UserError, match="training stops"):
         Trainer(Step([1.0, loss])).train(1, Loader(4), [snapshots_into(files)])
     assert files.places == []
-    assert "because its weights come from a loss that is not finite" in capsys.readouterr().err
+    assert "because its weights have diverged: --resume auto" in capsys.readouterr().err
 
 
 def test_progress_log_closes_its_bar_when_the_loss_is_not_finite(monkeypatch):

@@ -240,6 +240,24 @@ def test_validation_stops_when_a_signal_has_arrived():
         validation.on_epoch_end(RunProgress(1, 1, 1))
 
 
+def test_run_whose_validation_is_not_finite_is_not_saved(capsys):
+    trained, network, saved = Alternating(), Alternating(), []
+
+    class Save(Callback):
+        def on_interrupt(self, progress):
+            saved.append(progress.epoch)
+
+    class Break(Callback):
+        def on_epoch_end(self, progress):
+            trained.bias.set_data(Tensor(np.float32([np.nan, 0, 0])))
+
+    callbacks = [Break(), Validation({"bias": trained.bias}, network, Loader(2), 3), Save()]
+    found = "logits are not finite in the validation of epoch 1: training stops; a lower lr, clip_grad or"
+    with pytest.raises(UserError, match=found):
+        Trainer(Step([1.0] * 2)).train(2, Loader(1), callbacks)
+    assert saved == [] and "because its weights have diverged: --resume auto" in capsys.readouterr().err
+
+
 def test_checkpoints_are_saved_when_due(tmp_path, capsys):
     weights = weight_parameters(nn.Dense(4, 3))
     saver = Checkpoints(CheckpointManager(tmp_path, "m"), weights, {"options": {"model": "m"}}, interval=2)
