@@ -22,7 +22,7 @@ from mindcv.data.batches import Batch, BatchMaker
 from mindcv.data.lock_meter import Layout, LockMeter
 from mindcv.data.process_pool import ProcessPool, can_use_processes, why_not_picklable
 from mindcv.utils.errors import UserError
-from mindcv.utils.logger import logger
+from mindcv.utils.logger import counted, logger
 
 __all__ = ["MULTIPROCESSING_MODES", "Prefetcher"]
 
@@ -189,7 +189,8 @@ class Prefetcher:
         if problem is not None:
             _tell_once(f"{waited}, and processes cannot take their place, because {problem}")
             return
-        _tell_once(f"{waited}: {layout.num_processes} processes of {layout.num_threads} threads take their place")
+        processes, threads = counted(layout.num_processes, "process"), counted(layout.num_threads, "thread")
+        _tell_once(f"{waited}: {processes} of {threads} take their place")
         self.layout = layout
 
     def _try_samples(self, samples: np.ndarray) -> None:

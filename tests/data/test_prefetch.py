@@ -94,7 +94,7 @@ def test_auto_replaces_threads_by_processes_in_the_middle_of_an_epoch(monkeypatc
     assert batches == bits(loader_of(num_parallel_workers=1).batches(0))
     assert started_workers == [(2, False), (2, True), (1, False)]
     assert [record.getMessage() for record in log.records] == [
-        "2 data-loader threads wait 40% of their time for Python's lock: 2 processes of 1 threads take their place"
+        "2 data-loader threads wait 40% of their time for Python's lock: 2 processes of 1 thread take their place"
     ]
     list(loader.batches(1))
     assert started_workers == [(2, False), (2, True), (1, False)], "the processes are kept"
