@@ -61,7 +61,7 @@ def draw_learning_curve(rows: Sequence[Mapping[str, Any]], path: Union[str, os.P
     loss_axes.legend()
     if any("top_1" in row for row in rows):
         accuracy_axes.legend()
-    lr_axes.set_ylim(bottom=0)
+    lr_axes.set_ylim(0, 1.1 * lr_axes.get_ylim()[1])
     lr_axes.set_xlabel("epoch")
     lr_axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
