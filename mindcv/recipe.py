@@ -127,11 +127,10 @@ def _unwritable_outputs(config: RunConfig) -> list[str]:
     paths = {name: getattr(config, name) for name in config.outputs if name not in unused and getattr(config, name)}
     problems, others = [], []
     for name, path in paths.items():
-        problem = (
-            folder_problem(path)
-            if name.endswith("_dir")
-            else file_problem(path, others) or _input_problem(config, path)
-        )
+        if name.endswith("_dir"):
+            problem = folder_problem(path)
+        else:
+            problem = file_problem(path, others) or _input_problem(config, path)
         problems += [f"{name}: {problem}"] if problem else []
         others.append(path)
     return problems
@@ -139,11 +138,13 @@ def _unwritable_outputs(config: RunConfig) -> list[str]:
 
 def _input_problem(config: RunConfig, path: str) -> str:
     """Return a clause if the result `path` is a file that another option names to be read; '' otherwise."""
-    for name, value in config.as_dict().items():
-        for given in value if isinstance(value, (list, tuple)) else (value,):
-            is_file = name not in config.outputs and isinstance(given, str) and os.path.isfile(given)
-            if is_file and os.path.isfile(path) and os.path.samefile(given, path):
-                return f"'{path}' is read as {name}, and would be overwritten: give another path"
+    if not os.path.isfile(path):
+        return ""
+    inputs = {name: value for name, value in config.as_dict().items() if name not in config.outputs}
+    for name, value in inputs.items():
+        files = [given for given in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(given, str)]
+        if any(os.path.isfile(file) and os.path.samefile(file, path) for file in files):
+            return f"'{path}' is read as {name}, and would be overwritten: give another path"
     return ""
 
 

@@ -11,15 +11,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 
-try:
-    import onnxruntime
-except ImportError as missing:
-    raise SystemExit(f'error: {missing}; run pip install -e ".[onnx]" in the clone') from None
-
-from mindcv.export import open_exported
+from mindcv.export import open_exported, require_onnxruntime
 from mindcv.utils.checks import check_int
 from mindcv.utils.cli import run_script
 from mindcv.utils.errors import UserError
@@ -39,13 +35,15 @@ def check_file(path: str, images: np.ndarray) -> None:
     exported(images)
 
 
-def open_session(path: str, threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: str, threads: int) -> Any:
+    """Return an `InferenceSession` of ONNX Runtime."""
+    onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def seconds_of(session: onnxruntime.InferenceSession, images: np.ndarray, steps: int) -> float:
+def seconds_of(session: Any, images: np.ndarray, steps: int) -> float:
     """Return the seconds that one step takes, as the mean over `steps`."""
     start = time.perf_counter()
     for _ in range(steps):

@@ -18,7 +18,7 @@ from mindspore import nn, ops
 
 from mindcv.engine.features import FeatureRows, read_batches
 from mindcv.utils.checks import shown
-from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.errors import DataError, NotFiniteError, UserError
 from mindcv.utils.files import atomic_write_text
 
 __all__ = ["BlockFeatures", "DrawnMaps", "FeatureAnalysis", "LayerDistance", "analyse_files", "write_distances"]
@@ -181,7 +181,7 @@ def analyse_files(
         distances, features, *maps = network(ms.Tensor(np.pad(images, padding)))
         found = [values.asnumpy()[: len(images)].astype(np.float64) for values in (distances, features)]
         if not all(np.isfinite(values).all() for values in found):
-            raise UserError(f"the features of '{name}' are not finite: its weights hold NaN or infinity")
+            raise NotFiniteError(f"the features of '{name}' are not finite: its weights hold NaN or infinity")
         sums += found[0].sum(0), np.square(found[0]).sum(0)
         rows.append(found[1])
         if len(drawn) < num_drawn:

@@ -18,7 +18,7 @@ from mindcv.data import ImageLoader
 from mindcv.engine.evaluate import predict_batches, start_prediction
 from mindcv.engine.inference import read_image
 from mindcv.utils.distributed import Group
-from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.errors import DataError, NotFiniteError, UserError
 
 __all__ = ["FeatureRows", "Features", "extract_features", "extract_from_files", "read_batches"]
 
@@ -140,7 +140,7 @@ def _extract_share(network: nn.Cell, loader: ImageLoader, num_features: int, tit
 
 def _checked(features: np.ndarray) -> np.ndarray:
     if not np.isfinite(features).all():
-        raise UserError("the network's features are not finite: its weights or the input hold NaN or infinity")
+        raise NotFiniteError("the network's features are not finite: its weights or the input hold NaN or infinity")
     # A sum over processes turns -0.0 into 0.0, so one process does it as well.
     return features + np.float32(0)
 

@@ -21,7 +21,7 @@ from mindcv.engine.fonts import TextPainter, printable
 from mindcv.engine.inference import Prediction, read_image
 from mindcv.models import ConvNeXtFeatures
 from mindcv.utils.checks import check_int, check_name
-from mindcv.utils.errors import UserError
+from mindcv.utils.errors import NotFiniteError
 from mindcv.utils.files import atomic_path
 
 __all__ = ["EXPLANATIONS", "HeatMaps", "draw_heat_maps", "eigen_cam", "grad_cam"]
@@ -105,7 +105,7 @@ class HeatMaps:
 def _checked(values: ms.Tensor) -> np.ndarray:
     array = values.asnumpy()
     if not np.isfinite(array).all():
-        raise UserError(
+        raise NotFiniteError(
             "the network's feature maps or their gradients are not finite: its weights hold NaN or infinity"
         )
     return array

@@ -17,7 +17,7 @@ from mindcv.data import decode, imagenet_class_names, imagenet_wordnet_ids, matc
 from mindcv.engine.contact_sheet import fit_square, join_tiles, short_paths
 from mindcv.engine.evaluate import predict
 from mindcv.engine.fonts import TextPainter, printable
-from mindcv.utils.errors import DataError, UserError
+from mindcv.utils.errors import DataError, NotFiniteError
 from mindcv.utils.files import atomic_path
 from mindcv.utils.logger import logger
 from mindcv.utils.softmax import softmax
@@ -68,7 +68,7 @@ def classify(
 
     Raises:
         DataError: an image cannot be read. The message names the image.
-        UserError: the logits are not finite.
+        NotFiniteError: the logits are not finite.
     """
     batch_size = min(batch_size, len(paths))
     for first in range(0, len(paths), batch_size):
@@ -89,7 +89,7 @@ def _most_probable(
     logits: np.ndarray, paths: Sequence[str], class_names: Sequence[str], top_k: int
 ) -> Iterator[Prediction]:
     if not np.isfinite(logits).all():
-        raise UserError("the network's logits are not finite: its weights hold NaN or infinity")
+        raise NotFiniteError("the network's logits are not finite: its weights hold NaN or infinity")
     probabilities = softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     for path, row, indices in zip(paths, probabilities, order):

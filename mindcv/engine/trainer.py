@@ -196,12 +196,12 @@ class Trainer:
         """Wait for the loss of the oldest step that was started, and call the callbacks.
 
         Raises:
-            UserError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
             Interrupted: a signal asked to stop, and no later step was started.
         """
         self._count_step(progress)
         if not math.isfinite(progress.loss):
-            raise UserError(
+            raise NotFiniteError(
                 f"the loss is {progress.loss} at epoch {progress.epoch}, step {progress.step}: training stops; "
                 "a lower lr, clip_grad or another loss_scale may help"
             )
@@ -236,9 +236,7 @@ class Trainer:
         self._count_steps_left(progress)
         is_not_finite = progress.global_step > 0 and not math.isfinite(progress.loss)
         has_diverged = is_not_finite or isinstance(error, NotFiniteError)
-        if (
-            self._is_updating or has_diverged
-        ):  # the other processes may be waiting in this step: there is no wait for them
+        if self._is_updating or has_diverged:  # no wait for the other processes: they may be waiting in this step
             if progress.global_step:
                 logger.warning(
                     "the run is not saved, because its weights %s: --resume auto goes on from the last saved run, and "
